@@ -1,0 +1,216 @@
+"""Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
+
+import time
+from collections.abc import Iterable
+from contextlib import closing
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, Field
+
+from flows.cluster import ClusterSettings, dask_client
+from flows.fan_out import fan_out, in_batches
+from flows.progress import showing_progress
+from preprocessing.build import BuiltBatch, SpectrogramSettings, Track, build_shard
+from preprocessing.catalogue import CatalogueSettings, read_catalogue
+from store.dataset import INDEX_SCHEMA, Recipe, SnapshotFile, latest_snapshot, publish
+from store.errors import BadInput, CommitConflict
+from store.reader import Snapshot, open_snapshot
+
+ENOUGH_TO_JUDGE = 20  # tracks tried before a share of rejects means anything
+PUBLISH_TRIES = 5
+
+
+class BuildSettings(BaseModel, frozen=True, extra="forbid"):
+    """What to build spectrograms of, how, and where to."""
+
+    source: str = Field(description="Folder or URL of the audio: FMA's layout, a folder per genre, or any")
+    store: str = Field("data/store", description="Folder or URL of the spectrogram store")
+    catalogue: CatalogueSettings = CatalogueSettings()
+    spectrogram: SpectrogramSettings = SpectrogramSettings()
+    tracks_per_batch: int = Field(64, ge=1, le=10_000, description="Tracks that one task builds into a shard")
+    batches_per_commit: int = Field(32, ge=1, description="Batches after which a snapshot is published")
+    max_reject_share: float = Field(
+        0.1, ge=0.0, le=1.0, description="Stop if a greater share of the tracks than this cannot be decoded"
+    )
+    retry_rejects: bool = Field(False, description="Try tracks again that were rejected before")
+    cluster: ClusterSettings = ClusterSettings()
+
+
+class BuildSummary(BaseModel, frozen=True):
+    """What a store holds after a build, and what this build did."""
+
+    store: str
+    snapshot: int
+    tracks: int = Field(description="Tracks that have a spectrogram")
+    hours: float = Field(description="Hours of audio they play")
+    built_now: int
+    seconds: float
+    rejects: list[dict[str, str]] = Field(description="track_id, url, reason and detail of each rejected track")
+
+    def lines(self) -> list[str]:
+        """Tell it in lines for a terminal."""
+        told = [
+            f"{self.store}: {self.tracks:,} tracks, {self.hours:.2f} h of audio (snapshot {self.snapshot}); "
+            f"{self.built_now:,} built now in {self.seconds:.0f} s; {len(self.rejects):,} rejected"
+        ]
+        return told + [f"  rejected {it['url']}: {it['reason']} ({it['detail']})" for it in self.rejects[:20]]
+
+
+@flow(name="build-dataset")
+def build_dataset(settings: BuildSettings) -> BuildSummary:
+    """Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
+    begun = time.monotonic()
+    refuse_other_recipe(settings)
+    catalogue = list_tracks(settings)
+    todo = left_to_do(catalogue, settings)
+    built_now = build_shards(todo, catalogue, settings)
+    return summarise(settings, built_now, seconds=time.monotonic() - begun)
+
+
+def refuse_other_recipe(settings: BuildSettings) -> SnapshotFile | None:
+    """Read the latest snapshot of the store. Raises: BadInput if it was made with other settings."""
+    latest = latest_snapshot(settings.store)
+    wanted = settings.spectrogram.recipe()
+    if latest is not None and latest.recipe != wanted:
+        raise BadInput(
+            f"{settings.store}: was built with {_differences(latest.recipe, wanted)}; "
+            "use the settings it has, or name another store"
+        )
+    return latest
+
+
+@task(cache_policy=NO_CACHE)
+def list_tracks(settings: BuildSettings) -> pa.Table:
+    """Read the catalogue of the source."""
+    return read_catalogue(settings.source, settings.catalogue)
+
+
+def left_to_do(catalogue: pa.Table, settings: BuildSettings) -> list[Track]:
+    """List the tracks that no snapshot has an answer for yet."""
+    if latest_snapshot(settings.store) is not None:
+        index = open_snapshot(settings.store).index
+        if settings.retry_rejects:
+            index = index.filter(pc.not_equal(index["status"], "rejected"))
+        done = pc.is_in(catalogue["track_id"], value_set=index["track_id"].combine_chunks())
+        catalogue = catalogue.filter(pc.invert(done))
+    ids, urls = (catalogue[name].to_pylist() for name in ("track_id", "url"))
+    return [Track(track_id, url) for track_id, url in zip(ids, urls, strict=True)]
+
+
+@task(cache_policy=NO_CACHE)
+def build_shards(todo: list[Track], catalogue: pa.Table, settings: BuildSettings) -> int:
+    """Fan the batches out over Dask and publish what comes back; count the tracks tried.
+
+    Raises: BadInput if too many tracks are rejected; those of earlier commits stay published.
+
+    Whatever else ends it (Ctrl-C, a full disk), the batches finished by then are published.
+    """
+    if not todo:
+        _publish_catalogue(catalogue, settings)
+        return 0
+    waiting: list[BuiltBatch] = []
+    tried = rejected = 0
+    with dask_client(settings.cluster) as dask, showing_progress("Building", len(todo), "tracks") as advance:
+        batches = in_batches(todo, settings.tracks_per_batch)
+        with closing(
+            fan_out(dask, build_shard, batches, settings=settings.spectrogram, root=settings.store)
+        ) as results:
+            try:
+                for tracks, built in results:
+                    tried += len(tracks)
+                    rejected += pc.sum(pc.equal(built.index["status"], "rejected")).as_py()
+                    advance(len(tracks), f"{rejected:,} rejected")
+                    _refuse_too_many(rejected, tried, settings, final=tried == len(todo), waiting=waiting)
+                    waiting.append(built)
+                    if len(waiting) == settings.batches_per_commit:
+                        _publish_batches(waiting, catalogue, settings)
+            finally:
+                _publish_batches(waiting, catalogue, settings)
+    return tried
+
+
+def _refuse_too_many(
+    rejected: int, tried: int, settings: BuildSettings, *, final: bool, waiting: list[BuiltBatch]
+) -> None:
+    share = rejected / tried
+    if share > settings.max_reject_share and (final or tried >= ENOUGH_TO_JUDGE):
+        waiting.clear()  # what a broken disk or a wrong folder made of them must not count as an answer
+        raise BadInput(
+            f"{settings.source}: {rejected:,} of {tried:,} tracks ({share:.0%}) cannot be decoded; at most "
+            f"{settings.max_reject_share:.0%} may be: look at the files, or raise max_reject_share"
+        )
+
+
+def _publish_batches(waiting: list[BuiltBatch], catalogue: pa.Table, settings: BuildSettings) -> None:
+    """Publish the batches that wait, on top of whatever is the latest snapshot, and empty the list."""
+    if not waiting:
+        return
+    shards = [built.shard.name for built in waiting if built.shard is not None]
+    _publish_on_top(shards, pa.concat_tables(built.index for built in waiting), catalogue, settings)
+    waiting.clear()
+
+
+def _publish_catalogue(catalogue: pa.Table, settings: BuildSettings) -> None:
+    """Publish labels and splits that changed though no track is new."""
+    if not open_snapshot(settings.store).catalogue.equals(catalogue):
+        _publish_on_top([], INDEX_SCHEMA.empty_table(), catalogue, settings)
+
+
+def _publish_on_top(
+    shards: Iterable[str], index: pa.Table, catalogue: pa.Table, settings: BuildSettings
+) -> None:
+    for left in reversed(range(PUBLISH_TRIES)):
+        try:
+            publish(
+                settings.store,
+                parent=refuse_other_recipe(settings),
+                shards=shards,
+                index=index,
+                catalogue=catalogue,
+                recipe=settings.spectrogram.recipe(),
+                settings=settings.model_dump(mode="json"),
+            )
+            return
+        except CommitConflict:
+            if not left:
+                raise
+
+
+def summarise(settings: BuildSettings, built_now: int, *, seconds: float) -> BuildSummary:
+    """Say what the store holds now, in the Prefect UI as well."""
+    snapshot = open_snapshot(settings.store)
+    summary = BuildSummary(
+        store=settings.store,
+        snapshot=snapshot.number,
+        tracks=len(snapshot.track_ids),
+        hours=(pc.sum(snapshot.tracks["decoded_s"]).as_py() or 0.0) / 3600,
+        built_now=built_now,
+        seconds=seconds,
+        rejects=rejects_of(snapshot),
+    )
+    create_table_artifact(
+        [{"store": summary.store, "snapshot": summary.snapshot, "tracks": summary.tracks}],
+        key="build-result",
+        description=summary.lines()[0],
+    )
+    create_table_artifact(summary.rejects[:1_000], key="rejected-tracks", description="Tracks left out, and why")
+    return summary
+
+
+def rejects_of(snapshot: Snapshot) -> list[dict[str, str]]:
+    """List the tracks that have no spectrogram, and why."""
+    rejected = snapshot.tracks.filter(pc.equal(snapshot.tracks["status"], "rejected"))
+    rows: list[dict[str, str]] = rejected.select(["track_id", "url", "reason", "detail"]).to_pylist()
+    return rows
+
+
+def _differences(have: Recipe, want: Recipe) -> str:
+    """Name the settings in which two recipes differ: "hop 512 (wanted 256)"."""
+    ours, theirs = (
+        {**recipe.mel_settings, **recipe.excerpt, "encoding": recipe.encoding} for recipe in (have, want)
+    )
+    return ", ".join(f"{name} {ours[name]} (wanted {theirs[name]})" for name in ours if ours[name] != theirs[name])

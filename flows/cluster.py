@@ -1,0 +1,90 @@
+"""Where Dask runs: worker processes on this machine, or the scheduler of a cluster that is up."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import dask
+from distributed import Client, LocalCluster
+from pydantic import BaseModel, Field, model_validator
+
+from store.errors import BadInput
+
+TRAINING_RESOURCE = "GPU"  # `dask worker --resources GPU=1` marks a training host
+
+
+class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where the work is done."""
+
+    kind: Literal["local", "scheduler"] = Field(
+        "local", description="local: processes on this machine; scheduler: a Dask cluster that is up"
+    )
+    workers: int = Field(0, ge=0, le=1_024, description="Local worker processes; 0 for one a core")
+    memory_gib: float = Field(4.0, gt=0.1, description="Memory of one local worker, in GiB")
+    scheduler: str = Field("", description="Address of the scheduler, such as tcp://10.0.0.5:8786")
+    connect_s: float = Field(
+        30.0, gt=0.0, description="How long to wait for the scheduler and its workers, in seconds"
+    )
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> "ClusterSettings":
+        if (self.kind == "scheduler") != bool(self.scheduler):
+            raise ValueError(
+                f"kind {self.kind} with scheduler {self.scheduler!r}; give an address with kind scheduler only"
+            )
+        return self
+
+
+@contextmanager
+def dask_client(settings: ClusterSettings) -> Iterator[Client]:
+    """Connect to the cluster, or start one for as long as the block lasts.
+
+    Raises: BadInput if no scheduler answers, or no worker comes, in time.
+    """
+    # A resource that nobody has would be waited for without end.
+    limits = {"distributed.scheduler.no-workers-timeout": f"{settings.connect_s} s"}
+    with dask.config.set(limits):
+        match settings.kind:
+            case "local":
+                with _local_cluster(settings) as cluster, Client(cluster) as client:
+                    yield client
+            case "scheduler":
+                with _connect(settings) as client:
+                    yield client
+
+
+def _local_cluster(settings: ClusterSettings) -> LocalCluster:
+    return LocalCluster(
+        n_workers=settings.workers or os.cpu_count(),
+        threads_per_worker=1,
+        memory_limit=f"{settings.memory_gib} GiB",
+        host="127.0.0.1",
+        dashboard_address=None,
+        resources={TRAINING_RESOURCE: 1},
+        silence_logs=50,
+    )
+
+
+def _connect(settings: ClusterSettings) -> Client:
+    try:
+        client = Client(settings.scheduler, timeout=settings.connect_s)
+    except (OSError, ValueError) as why:
+        raise BadInput(
+            f"{settings.scheduler}: no Dask scheduler answers within {settings.connect_s:g} s ({why}); "
+            "start one with `dask scheduler`, or use the local cluster"
+        ) from None
+    try:
+        client.wait_for_workers(1, timeout=settings.connect_s)
+    except TimeoutError:
+        client.close()
+        raise BadInput(
+            f"{settings.scheduler}: the scheduler has no worker after {settings.connect_s:g} s; "
+            "start some with `dask worker`"
+        ) from None
+    return client
+
+
+def worker_count(client: Client) -> int:
+    """Count the threads that can run a task at this moment."""
+    return sum(client.nthreads().values())

@@ -1,0 +1,75 @@
+"""Long work shows life: a bar in the terminal, lines in a log, a progress artifact in the Prefect UI."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.logging import get_run_logger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+ARTIFACT_EVERY_S = 2.0
+LINE_EVERY_S = 15.0
+
+Advance = Callable[[int, str], None]
+
+
+@contextmanager
+def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
+    """Give a function `advance(count, note)` that moves the progress of a stage on.
+
+    In a terminal that is a bar; elsewhere a line now and then in the run's log. The
+    Prefect UI gets an artifact in both cases.
+    """
+    console = Console(stderr=True)
+    artifact = create_progress_artifact(0.0, key=_key(what), description=what)
+    log = get_run_logger()
+    begun = shown = logged = time.monotonic()
+    done = 0
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(what, total=total, speed="", note="")
+
+        def advance(count: int, note: str = "") -> None:
+            nonlocal done, shown, logged
+            done += count
+            now = time.monotonic()
+            per_s = done / max(now - begun, 1e-9)
+            speed = f"{per_s:,.1f} {unit}/s"
+            bar.update(task, advance=count, speed=speed, note=note)
+            line = f"{what}: {done:,} of {total:,} {unit}, {speed}, {_left(total - done, per_s)} left; {note}"
+            if now - shown >= ARTIFACT_EVERY_S:
+                shown = now
+                update_progress_artifact(artifact, 100.0 * done / max(total, 1), description=line)
+            if now - logged >= LINE_EVERY_S:
+                logged = now
+                log.info(line)
+
+        yield advance
+    update_progress_artifact(artifact, 100.0 * done / max(total, 1), description=f"{what}: {done:,} {unit}")
+    log.info("%s: %s of %s %s in %.0f s", what, done, total, unit, time.monotonic() - begun)
+
+
+def say(line: str) -> None:
+    """Print one line of the story for whoever watches the terminal."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _left(rest: int, per_s: float) -> str:
+    seconds = rest / max(per_s, 1e-9)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _key(what: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in what.lower())

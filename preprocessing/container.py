@@ -1,0 +1,131 @@
+"""What a file is, and how long it claims to play, read off its first bytes.
+
+A decoder asked to play a web page may answer with noise. So we look first.
+"""
+
+import struct
+from dataclasses import dataclass
+
+MPEG_BITRATES_KBPS = {  # by (version 1 or not, layer): the 14 rates that header bits name
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+MPEG_RATES_HZ = (44_100, 48_000, 32_000)
+SIGNATURES = (  # offset, bytes, name
+    (0, b"fLaC", "flac"),
+    (0, b"OggS", "ogg"),
+    (8, b"WAVE", "wav"),
+    (8, b"AIFF", "aiff"),
+    (8, b"AIFC", "aiff"),
+    (4, b"ftyp", "mp4"),
+    (0, bytes.fromhex("3026b2758e66cf11"), "asf"),
+    (0, b"wvpk", "wavpack"),
+    (0, b"MAC ", "monkeys-audio"),
+    (0, b"caff", "caf"),
+    (0, b"\x1a\x45\xdf\xa3", "matroska"),
+    (0, b"#!AMR", "amr"),
+)
+
+
+@dataclass(frozen=True)
+class MpegHeader:
+    """One MPEG audio frame header (ISO 11172-3, 13818-3)."""
+
+    size_bytes: int
+    rate_hz: int
+    samples: int
+    side_info_bytes: int
+
+
+def identify(head: bytes) -> str | None:
+    """Name the kind of audio a file begins like, or None if it begins like none.
+
+    Tags before the audio (ID3v2, several at times) are stepped over where they end within `head`.
+    """
+    body = head[after_id3(head) :]
+    if not body and head:
+        return "mpeg"  # the tag, with its cover picture, is longer than what we were given
+    for offset, signature, kind in SIGNATURES:
+        if body[offset : offset + len(signature)] == signature:
+            return kind
+    if _find_adts(body):
+        return "aac"
+    return "mpeg" if find_mpeg(body) is not None else None
+
+
+def stated_duration_s(head: bytes) -> float | None:
+    """Read how long an MP3 claims to play from its Xing, Info or VBRI frame; None if it has none.
+
+    Source: the layout of the Xing header as LAME writes it; Fraunhofer's VBRI lies 36 bytes in.
+    """
+    body = head[after_id3(head) :]
+    start = find_mpeg(body)
+    header = parse_mpeg(body[start : start + 4]) if start is not None else None
+    if start is None or header is None:
+        return None
+    xing = start + 4 + header.side_info_bytes
+    if body[xing : xing + 4] in (b"Xing", b"Info") and len(body) >= xing + 12:
+        flags, frames = struct.unpack(">II", body[xing + 4 : xing + 12])
+        return frames * header.samples / header.rate_hz if flags & 1 else None
+    if body[start + 36 : start + 40] == b"VBRI" and len(body) >= start + 54:
+        (frames,) = struct.unpack(">I", body[start + 50 : start + 54])
+        return float(frames * header.samples / header.rate_hz)
+    return None
+
+
+def after_id3(head: bytes) -> int:
+    """Find where the ID3v2 tags at the start end; 0 if there are none."""
+    end = 0
+    while head[end : end + 3] == b"ID3" and len(head) >= end + 10:
+        flags, *size = head[end + 5 : end + 10]
+        footer = 10 if flags & 0x10 else 0
+        end += 10 + footer + sum(part << shift for part, shift in zip(size, (21, 14, 7, 0), strict=True))
+    return end
+
+
+def find_mpeg(body: bytes) -> int | None:
+    """Find the first MPEG frame that another of its kind follows where it says it ends.
+
+    A lone frame that the file ends within counts too, if it lies at the very start.
+    """
+    start = body.find(b"\xff")
+    while 0 <= start < len(body) - 4:
+        header = parse_mpeg(body[start : start + 4])
+        if header is not None:
+            following = parse_mpeg(body[start + header.size_bytes : start + header.size_bytes + 4])
+            cut_short = start == 0 and header.size_bytes + 4 > len(body)
+            if cut_short or (following is not None and following.rate_hz == header.rate_hz):
+                return start
+        start = body.find(b"\xff", start + 1)
+    return None
+
+
+def parse_mpeg(four: bytes) -> MpegHeader | None:
+    """Read one MPEG audio frame header, or None if these four bytes are none."""
+    if len(four) < 4 or four[0] != 0xFF or four[1] & 0xE0 != 0xE0:
+        return None
+    version_bits, layer_bits = four[1] >> 3 & 3, four[1] >> 1 & 3
+    bitrate_index, rate_index, padding = four[2] >> 4, four[2] >> 2 & 3, four[2] >> 1 & 1
+    if version_bits == 1 or layer_bits == 0 or bitrate_index in (0, 15) or rate_index == 3:
+        return None
+    is_v1, layer = version_bits == 3, 4 - layer_bits
+    rate_hz = MPEG_RATES_HZ[rate_index] // {3: 1, 2: 2, 0: 4}[version_bits]
+    bitrate = MPEG_BITRATES_KBPS[is_v1, layer][bitrate_index - 1] * 1000
+    samples = 384 if layer == 1 else 576 if layer == 3 and not is_v1 else 1152
+    slot = 4 if layer == 1 else 1
+    size = (samples // 8 * bitrate // rate_hz // slot + padding) * slot
+    mono = four[3] >> 6 == 3
+    side_info = {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}[is_v1, mono]
+    return MpegHeader(size, rate_hz, samples, side_info)
+
+
+def _find_adts(body: bytes) -> bool:
+    """Say whether raw AAC starts here: two ADTS headers, one after the other."""
+    if len(body) < 7 or body[0] != 0xFF or body[1] & 0xF6 != 0xF0:
+        return False
+    size = (body[3] & 3) << 11 | body[4] << 3 | body[5] >> 5
+    return size > 7 and body[size : size + 1] == b"\xff" and body[size + 1 : size + 2] == body[1:2]

@@ -1,0 +1,27 @@
+"""What is wrong with an audio file, said so that it can be counted."""
+
+from typing import Literal
+
+Reason = Literal[
+    "missing",
+    "no-permission",
+    "empty",
+    "not-audio",
+    "unsupported",
+    "truncated",
+    "too-short",
+    "too-long",
+    "silent",
+]
+
+
+class BadAudio(ValueError):
+    """The file cannot be used and trying again will not help: record it, go on."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)  # both, so that the error survives the way from a worker
+        self.reason: Reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"

@@ -1,0 +1,18 @@
+"""Errors a caller acts on, for every floor.
+
+ValueError
+└── BadInput           somebody's input or settings cannot be used: show the message, exit non-zero
+    └── CommitConflict     another writer published first: read again, then publish on top
+"""
+
+
+class BadInput(ValueError):
+    """What was given cannot be used as it is, and trying again will not help.
+
+    The message is one line for the person who gave it: where, what was found, what was
+    wanted, what to do. The command line prints it without a traceback.
+    """
+
+
+class CommitConflict(BadInput):
+    """Somebody else published between our reading and our writing."""

@@ -1,0 +1,138 @@
+"""Spectrograms back out of a dataset: one snapshot, seen as it was when it was published.
+
+Axes: F frames, M mel bands.
+"""
+
+from functools import cached_property
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import zarr
+from numpy.typing import NDArray
+
+from store.dataset import (
+    INDEX_SCHEMA,
+    Encoding,
+    SnapshotFile,
+    decode_stored,
+    latest_snapshot,
+    read_snapshot_file,
+    snapshot_url,
+)
+from store.errors import BadInput
+from store.files import join, read_bytes
+
+
+def open_snapshot(url: str) -> "Snapshot":
+    """Open a dataset at its latest snapshot, or at the one whose .json file `url` names.
+
+    Raises: BadInput if nothing was published there.
+    """
+    if url.endswith(".json"):
+        try:
+            return Snapshot(url.rstrip("/").rsplit("/", 2)[0], read_snapshot_file(url))
+        except FileNotFoundError:
+            raise BadInput(f"{url}: no such snapshot; name one that is in the store's snapshots/") from None
+    file = latest_snapshot(url)
+    if file is None:
+        raise BadInput(f"{url}: holds no published spectrograms; run `spectrogram-one build` first")
+    return Snapshot(url.rstrip("/"), file)
+
+
+class Snapshot:
+    """What one snapshot holds. Arrays are opened when first read, so it pickles small."""
+
+    def __init__(self, root: str, file: SnapshotFile) -> None:
+        self.root = root
+        self.file = file
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Snapshot, (self.root, self.file)
+
+    @property
+    def url(self) -> str:
+        """Where its file is: pass it to `open_snapshot` to see the same again."""
+        return snapshot_url(self.root, self.number)
+
+    @property
+    def number(self) -> int:
+        """Snapshots are numbered from 0."""
+        return self.file.number
+
+    @property
+    def mel_settings(self) -> dict[str, Any]:
+        """The mel settings, as they are stored."""
+        return self.file.recipe.mel_settings
+
+    @property
+    def mel_fingerprint(self) -> str:
+        """The name of the mel settings: see `MelSettings.fingerprint`."""
+        return self.file.recipe.mel_fingerprint
+
+    @property
+    def encoding(self) -> Encoding:
+        """How dB values are stored."""
+        return self.file.recipe.encoding
+
+    @cached_property
+    def index(self) -> pa.Table:
+        """One row a track that was tried; where several snapshots tried it, the last."""
+        if not self.file.index:
+            return INDEX_SCHEMA.empty_table()
+        rows = pa.concat_tables([_read_table(join(self.root, name)) for name in self.file.index])
+        newest: dict[str, int] = {}
+        for row, track_id in enumerate(rows["track_id"].to_pylist()):
+            newest[track_id] = row
+        return rows.take(pa.array(newest.values(), pa.int64()))
+
+    @cached_property
+    def catalogue(self) -> pa.Table:
+        """The tracks that were asked for, with their labels."""
+        return _read_table(join(self.root, self.file.catalogue))
+
+    @cached_property
+    def tracks(self) -> pa.Table:
+        """The catalogue, in its order, joined with the index; status is null where nothing was tried."""
+        catalogue = self.catalogue
+        rows = pc.index_in(catalogue["track_id"], value_set=self.index["track_id"].combine_chunks())
+        for field in INDEX_SCHEMA:
+            if field.name != "track_id":
+                catalogue = catalogue.append_column(field, self.index[field.name].take(rows))
+        return catalogue
+
+    @cached_property
+    def track_ids(self) -> list[str]:
+        """The tracks that have a spectrogram, in the catalogue's order."""
+        has_mel = pc.is_valid(self.tracks["shard"])
+        ids: list[str] = self.tracks.filter(has_mel)["track_id"].to_pylist()
+        return ids
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int, int]]:
+        columns = (self.tracks[name].to_pylist() for name in ("track_id", "shard", "start_frame", "frames"))
+        return {track_id: place for track_id, *place in zip(*columns, strict=True) if place[0]}  # type: ignore[misc]
+
+    def frames(self, track_id: str) -> int:
+        """Count the frames of a track. Raises: KeyError if it has no spectrogram here."""
+        return self._places[track_id][2]
+
+    def mel(self, track_id: str) -> NDArray[np.float32]:
+        """Read a track's whole spectrogram. Shapes: (F, M), in dB. Raises: KeyError."""
+        return self.mel_slice(track_id, 0, self.frames(track_id))
+
+    def mel_slice(self, track_id: str, start_frame: int, frames: int) -> NDArray[np.float32]:
+        """Read some frames of a track; fewer than asked for where the track ends. Shapes: (F, M)."""
+        shard, start, count = self._places[track_id]
+        if shard not in self._arrays:
+            self._arrays[shard] = zarr.open_array(join(self.root, "shards", shard), mode="r")
+        low, high = min(start_frame, count), min(start_frame + frames, count)
+        return decode_stored(np.asarray(self._arrays[shard][start + low : start + high]))
+
+
+def _read_table(url: str) -> pa.Table:
+    return pq.read_table(BytesIO(read_bytes(url)))

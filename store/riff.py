@@ -1,0 +1,132 @@
+"""Chunks of RIFF (WAV) and IFF (AIFF) files: listed, and copied with some of them exchanged.
+
+Mutagen writes the ID3 chunk only, and Windows reads the genre from the LIST/INFO chunk only.
+Source: Microsoft and IBM, Multimedia Programming Interface 1.0 (1991), RIFF; Apple, AIFF 1.3 (1989).
+"""
+
+import shutil
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from store.errors import BadInput
+
+COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk as it lies in a file, or, with `content`, one to be written."""
+
+    id: bytes
+    start: int
+    size: int
+    content: bytes | None = None
+
+
+def new_chunk(id: bytes, content: bytes) -> Chunk:
+    """Make a chunk to be written."""
+    return Chunk(id, 0, len(content), content)
+
+
+def list_chunks(file: BinaryIO) -> list[Chunk]:
+    """List the chunks of a WAV or AIFF file, in their order.
+
+    Raises: BadInput if it is none, is cut off, or is of the 64-bit kind.
+    """
+    order, end = _outline(file)
+    chunks = []
+    start = 12
+    while start + 8 <= end:
+        file.seek(start)
+        id_, size = struct.unpack(f"{order}4sI", file.read(8))
+        if not (id_.isascii() and id_.decode("ascii").isprintable()):
+            raise BadInput(f"{id_!r} at byte {start} is no chunk name: the file is damaged")
+        if start + 8 + size > end:
+            raise BadInput(
+                f"the chunk {id_.decode()!r} at byte {start} claims {size} bytes, but {end - start - 8} are left: "
+                "the file is cut off or was never finished"
+            )
+        chunks.append(Chunk(id_, start + 8, size))
+        start += 8 + size + size % 2
+    return chunks
+
+
+def read_chunk(file: BinaryIO, chunk: Chunk) -> bytes:
+    """Read what is in a chunk."""
+    if chunk.content is not None:
+        return chunk.content
+    file.seek(chunk.start)
+    return file.read(chunk.size)
+
+
+def copy_chunks(file: BinaryIO, target: Path, chunks: Sequence[Chunk]) -> None:
+    """Write `target` like `file`, with these chunks, and what lies behind the outermost one.
+
+    Raises: BadInput if they do not fit into the 4 GiB that the format can hold.
+    """
+    order, end = _outline(file)
+    total = 4 + sum(8 + chunk.size + chunk.size % 2 for chunk in chunks)
+    if total > 0xFFFF_FFFF:
+        raise BadInput(f"{total} bytes do not fit into one RIFF file (4 GiB): leave it without tags")
+    with target.open("wb") as new:
+        file.seek(0)
+        form = file.read(12)
+        new.write(struct.pack(f"{order}4sI4s", form[:4], total, form[8:]))
+        for chunk in chunks:
+            new.write(struct.pack(f"{order}4sI", chunk.id, chunk.size))
+            _copy(file, new, chunk)
+            new.write(b"\0" * (chunk.size % 2))
+        file.seek(end)
+        shutil.copyfileobj(file, new, COPY_BYTES)
+
+
+def _copy(file: BinaryIO, new: BinaryIO, chunk: Chunk) -> None:
+    if chunk.content is not None:
+        new.write(chunk.content)
+        return
+    file.seek(chunk.start)
+    left = chunk.size
+    while left and (block := file.read(min(left, COPY_BYTES))):
+        new.write(block)
+        left -= len(block)
+
+
+def _outline(file: BinaryIO) -> tuple[str, int]:
+    """Give the byte order, and where the outermost chunk ends."""
+    file.seek(0)
+    form = file.read(12)
+    match form[:4], form[8:]:
+        case b"RIFF", b"WAVE":
+            order = "<"
+        case b"FORM", b"AIFF" | b"AIFC":
+            order = ">"
+        case b"RF64" | b"BW64", _:
+            raise BadInput("a 64-bit WAV (RF64) cannot be tagged: no reader agrees on where its tags go")
+        case _:
+            raise BadInput("neither a WAV nor an AIFF file, though it starts like one")
+    size = struct.unpack(f"{order}I", form[4:8])[0]
+    return order, min(8 + size + size % 2, file.seek(0, 2))
+
+
+# LIST/INFO: a chunk whose content is "INFO" and then small chunks of text.
+
+
+def info_entries(content: bytes) -> list[tuple[bytes, bytes]]:
+    """Split the content of a LIST/INFO chunk into its entries: (name, text with its end mark)."""
+    entries = []
+    start = 4
+    while start + 8 <= len(content):
+        name, size = struct.unpack("<4sI", content[start : start + 8])
+        entries.append((name, content[start + 8 : start + 8 + size]))
+        start += 8 + size + size % 2
+    return entries
+
+
+def info_content(entries: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Join entries into the content of a LIST/INFO chunk."""
+    return b"INFO" + b"".join(
+        struct.pack("<4sI", name, len(text)) + text + b"\0" * (len(text) % 2) for name, text in entries
+    )

@@ -1,0 +1,196 @@
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from preprocessing.catalogue import CATALOGUE_SCHEMA, CatalogueSettings, read_catalogue
+from preprocessing.splits import SplitSettings, artist_folds, group_tracks, split_by_artist, split_tracks
+from store.errors import BadInput
+
+EMOTIFY = Path("../shared/data/emotify_fma")
+ARTIST = SplitSettings(mode="artist")
+
+Track = tuple[str | None, str | None, str | None]  # artist, album, genre_top
+
+maybe_a_name = st.none() | st.sampled_from("abcdef")
+any_tracks = st.lists(st.tuples(maybe_a_name, maybe_a_name, st.sampled_from(["Rock", None])), max_size=40)
+# For each genre, how many tracks each of its artists made.
+artist_sizes = st.lists(st.lists(st.integers(1, 9), min_size=5, max_size=30), min_size=1, max_size=4)
+
+
+def catalogue(tracks: list[Track]) -> pa.Table:
+    rows = [
+        {"track_id": f"{number:04d}", "artist": artist, "album": album, "genre_top": genre}
+        for number, (artist, album, genre) in enumerate(tracks)
+    ]
+    return pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA)
+
+
+def tracks_of(sizes: list[list[int]]) -> list[Track]:
+    return [
+        (f"artist {genre}-{artist}", f"album {number % 2}", f"genre {genre}")
+        for genre, counts in enumerate(sizes)
+        for artist, count in enumerate(counts)
+        for number in range(count)
+    ]
+
+
+def by_track(table: pa.Table) -> dict[str, str]:
+    return dict(zip(table["track_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+@given(tracks=any_tracks, seed=st.integers(0, 5))
+def test_every_track_gets_a_split_and_no_artist_two(tracks, seed):
+    table = catalogue(tracks)
+    try:
+        splits = split_by_artist(table, SplitSettings(seed=seed))["split"].to_pylist()
+    except BadInput:
+        assume(False)
+    splits_of_artist = defaultdict(set)
+    for (artist, _, _), split in zip(tracks, splits, strict=True):
+        assert split in {"training", "validation", "test"}
+        splits_of_artist[artist].add(split)
+    assert all(len(found) == 1 for artist, found in splits_of_artist.items() if artist)
+
+
+@given(sizes=artist_sizes, seed=st.integers(0, 5), order=st.randoms(use_true_random=False))
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_rows(sizes, seed, order):
+    table = catalogue(tracks_of(sizes))
+    rows = list(range(len(table)))
+    order.shuffle(rows)
+    settings = SplitSettings(seed=seed)
+    assert by_track(split_by_artist(table.take(rows), settings)) == by_track(split_by_artist(table, settings))
+
+
+def test_another_seed_gives_another_split():
+    table = catalogue(tracks_of([[3] * 20] * 2))
+    drawn = [by_track(split_by_artist(table, SplitSettings(seed=seed))) for seed in range(3)]
+    assert drawn[0] != drawn[1] != drawn[2]
+
+
+@given(sizes=artist_sizes, validation=st.sampled_from([0.0, 0.1, 0.3]), test=st.sampled_from([0.1, 0.25]))
+def test_each_genre_is_in_each_split_and_near_its_share(sizes, validation, test):
+    tracks = tracks_of(sizes)
+    settings = SplitSettings(validation_share=validation, test_share=test)
+    splits = split_by_artist(catalogue(tracks), settings)["split"].to_pylist()
+    found = Counter((genre, split) for (_, _, genre), split in zip(tracks, splits, strict=True))
+    shares = {"training": 1 - validation - test, "validation": validation, "test": test}
+    for number, counts in enumerate(sizes):
+        for split, share in shares.items():
+            tracks_there = found[f"genre {number}", split]
+            assert (tracks_there > 0) == (share > 0)
+            # An artist is not cut in two, so a split may be off by the largest of them, twice when others overshoot.
+            assert abs(tracks_there - share * sum(counts)) <= 2 * max(counts)
+
+
+@given(sizes=artist_sizes, folds=st.integers(2, 5), seed=st.integers(0, 5))
+def test_folds_share_no_artist_and_are_balanced(sizes, folds, seed):
+    tracks = tracks_of(sizes)
+    numbers = artist_folds(catalogue(tracks), folds, seed)
+    folds_of_artist = defaultdict(set)
+    for (artist, _, _), number in zip(tracks, numbers, strict=True):
+        folds_of_artist[artist].add(number)
+    assert all(len(found) == 1 for found in folds_of_artist.values())
+    for genre, counts in enumerate(sizes):
+        of_genre = [track[2] == f"genre {genre}" for track in tracks]
+        held = np.bincount(numbers[of_genre], minlength=folds)
+        assert held.min() > 0
+        assert held.max() - held.min() <= max(counts)
+
+
+def test_artists_of_several_genres_leave_every_genre_in_every_split():
+    tracks: list[Track] = [
+        (artist, None, genre)
+        for artist, genres in {"a": "xyz", "b": "xy", "c": "yz", "d": "xz", "e": "z", "f": "x", "g": "y"}.items()
+        for genre in genres
+    ]
+    for seed in range(20):
+        split = split_by_artist(catalogue(tracks), SplitSettings(seed=seed))
+        assert len(set(zip(split["genre_top"].to_pylist(), split["split"].to_pylist(), strict=True))) == 9
+
+
+def test_genres_that_no_drawing_can_part_are_named():
+    # The Fano plane: every three colours leave some line without one of them.
+    lines = ["abc", "ade", "afg", "bdf", "beg", "cdg", "cef"]
+    tracks: list[Track] = [(artist, None, f"genre {line}") for line in lines for artist in line]
+    with pytest.raises(BadInput, match=r"genre 'genre \w+': its artists play other genres too.*split\.mode"):
+        split_by_artist(catalogue(tracks), ARTIST)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        (("a", "x", None), ("a", "y", None), True),
+        (("Björk", None, None), ("  BJÖRK ", None, None), True),
+        (("Sigur  Rós", None, None), ("Sigur Ro\u0301s", None, None), True),
+        (("a", "x", None), ("b", "x", None), False),
+        ((None, "x", None), (None, "x", None), True),
+        ((None, "x", None), ("a", "x", None), True),
+        ((None, None, None), (None, None, None), False),
+    ],
+)
+def test_tracks_of_an_artist_or_an_album_stay_together(first, second, together):
+    groups = group_tracks(catalogue([first, second]))
+    assert (groups[0] == groups[1]) == together
+
+
+def test_an_album_title_of_two_artists_joins_neither():
+    groups = group_tracks(catalogue([("a", "Greatest Hits", None), ("b", "Greatest Hits", None)]))
+    assert groups.tolist() == [0, 1]
+    groups = group_tracks(
+        catalogue([("a", "Hits", None), (None, "Hits", None), ("b", "Hits", None), (None, "Hits", None)])
+    )
+    assert groups.tolist() == [0, 1, 2, 1]
+
+
+def test_a_genre_of_too_few_artists_is_bad_input():
+    tracks = [*tracks_of([[2] * 5]), ("Solo", None, "Folk"), ("Solo", "x", "Folk")]
+    with pytest.raises(BadInput, match=r"'Folk' has 1 artist \(Solo\); .* needs 3; add tracks of other artists"):
+        split_by_artist(catalogue(tracks), ARTIST)
+    with pytest.raises(BadInput, match=r"'Folk' has 1 artist \(Solo\); a split into 5 folds .* needs 5"):
+        artist_folds(catalogue(tracks), 5)
+
+
+def test_no_tracks_get_no_split():
+    assert len(split_by_artist(catalogue([]), ARTIST)) == 0
+
+
+def test_official_splits_are_kept_where_all_three_are_there():
+    table = catalogue(tracks_of([[1] * 5]))
+    column = table.schema.get_field_index("split")
+    official = ["training", "training", "validation", "test", None]
+    whole = table.set_column(column, "split", pa.array(official, pa.string()))
+    assert split_tracks(whole, SplitSettings())["split"].to_pylist() == official
+    without_test = table.set_column(column, "split", pa.array([*official[:3], None, None], pa.string()))
+    assert split_tracks(without_test, SplitSettings())["split"].null_count == 0
+    assert split_tracks(without_test, SplitSettings(mode="official")) is without_test
+    assert split_tracks(whole, SplitSettings(mode="none"))["split"].null_count == 5
+
+
+def test_tracks_without_genres_get_no_split_unless_asked():
+    table = catalogue([(None, None, None)] * 20)
+    assert split_tracks(table, SplitSettings())["split"].null_count == 20
+    assert split_tracks(table, ARTIST)["split"].null_count == 0
+    with pytest.raises(BadInput, match="no official splits; set split.mode"):
+        split_tracks(table, SplitSettings(mode="official"))
+
+
+def test_something_must_be_left_for_training():
+    with pytest.raises(ValueError, match=r"validation_share 0\.5 \+ test_share 0\.5 leave nothing"):
+        SplitSettings(validation_share=0.5, test_share=0.5)
+
+
+@pytest.mark.skipif(not EMOTIFY.is_dir(), reason="../shared/data/emotify_fma is not here")
+def test_real_music_is_split_evenly():
+    table = read_catalogue(str(EMOTIFY), CatalogueSettings(split=ARTIST))
+    genres = table["genre_top"].to_pylist()
+    found = Counter(zip(genres, table["split"].to_pylist(), strict=True))
+    assert {found[genre, "test"] for genre in set(genres)} == {8}
+    assert {found[genre, "validation"] for genre in set(genres)} == {8}
+    numbers = artist_folds(table, 5)
+    held = Counter(zip(genres, numbers.tolist(), strict=True))
+    assert set(held.values()) <= {14, 15, 16, 17, 18}  # 80 tracks a genre

@@ -1,0 +1,168 @@
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from store.errors import BadInput
+from training.augment import AugmentSettings
+from training.epoch import learning_rate_at
+from training.loop import train
+from training.model import ModelSettings
+from training.ranks import Seat
+from training.run import TrainSettings, finished
+
+
+class Stopped(Exception):
+    """The run is killed here."""
+
+
+def run_toy(folder, toy, *, stop_after=None, seat=Seat()):  # noqa: B008
+    """Train, and give the events; with `stop_after`, die as soon as that epoch has been told."""
+    events = []
+
+    def emit(event):
+        events.append(event)
+        if event["event"] == "epoch" and event["epoch"] == stop_after:
+            raise Stopped
+
+    train(str(folder), toy.run, toy.tracks, toy.snapshot, seat, emit)
+    return events
+
+
+def weights_of(folder):
+    return safetensors.torch.load((folder / "weights.safetensors").read_bytes())
+
+
+def losses_of(folder):
+    """What a run learned, epoch by epoch, without what the clock said."""
+    timed = {"seconds", "crops_per_s", "data_wait_share"}
+    history = json.loads((folder / "history.json").read_text())
+    return [{name: row[name] for name in row if name not in timed} for row in history["epochs"]]
+
+
+LEARNING = {
+    "epochs": 10,
+    "crops_per_track": 12,
+    "crops_at_once": 16,
+    "label_smoothing": 0.0,
+    "augment": AugmentSettings(masks=0, gain_db=0),
+}
+
+
+@pytest.mark.parametrize("name", ["short-chunk-resnet", "shallow"])
+@pytest.mark.parametrize("target", ["top", "multi"])
+def test_a_toy_is_learned(tmp_path, toy, name, target):
+    model = ModelSettings(name=name, width=8, dropout=0)
+    events = run_toy(tmp_path, toy(target=target, model=model, **LEARNING))
+    last = [event for event in events if event["event"] == "epoch"][-1]
+    assert last["train_loss"] < 0.05
+    assert last["validation_accuracy"] == last["validation_macro_f1"] == 1
+    assert [event["event"] for event in events if event["event"] != "step"] == [
+        "start",
+        *["epoch"] * 10,
+        "done",
+    ]
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_resumed_equals_uninterrupted(tmp_path, toy, stop_after):
+    run_toy(tmp_path / "whole", toy())
+    with pytest.raises(Stopped):
+        run_toy(tmp_path / "cut", toy(), stop_after=stop_after)
+    events = run_toy(tmp_path / "cut", toy())
+    assert events[0]["epochs_done"] == stop_after
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_a_finished_run_is_left_alone(tmp_path, toy):
+    run_toy(tmp_path, toy(epochs=1))
+    before = (tmp_path / "weights.safetensors").stat().st_mtime_ns
+    assert run_toy(tmp_path, toy(epochs=1)) == [{"event": "done", "best_epoch": 1}]
+    assert (tmp_path / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_other_seeds_learn_otherwise(tmp_path, toy):
+    for seed in (0, 1):
+        run_toy(tmp_path / str(seed), toy(epochs=1, seed=seed))
+    assert losses_of(tmp_path / "0") != losses_of(tmp_path / "1")
+
+
+def test_spectrograms_out_of_memory_teach_the_same(tmp_path, toy):
+    run_toy(tmp_path / "held", toy(epochs=1))
+    run_toy(tmp_path / "read", toy(epochs=1, cache_gib=0))
+    assert losses_of(tmp_path / "held") == losses_of(tmp_path / "read")
+
+
+def test_the_best_epoch_is_kept_not_the_last(tmp_path, toy):
+    run_toy(tmp_path, toy(epochs=6))
+    rows = losses_of(tmp_path)
+    best = max(rows, key=lambda row: (row["validation_macro_f1"], -row["validation_loss"]))
+    assert json.loads((tmp_path / "history.json").read_text())["best_epoch"] == best["epoch"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, toy):
+    sick = toy()
+    for track_id in ("00", "03"):
+        sick.snapshot.mels[track_id][:] = np.nan
+    with pytest.raises(BadInput, match=r"epoch 1, at step 2 or before: loss nan.*lower learning_rate"):
+        run_toy(tmp_path, sick)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path, toy):
+    with pytest.raises(Stopped):
+        run_toy(tmp_path, toy(), stop_after=1)
+    with pytest.raises(BadInput, match="put them back, or train in another folder"):
+        run_toy(tmp_path, toy(learning_rate=0.02))
+
+
+def test_a_cut_checkpoint_is_told_and_the_one_before_is_used(tmp_path, toy):
+    run_toy(tmp_path / "whole", toy())
+    with pytest.raises(Stopped):
+        run_toy(tmp_path / "cut", toy(), stop_after=2)
+    newest = tmp_path / "cut" / "checkpoint-a.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    events = run_toy(tmp_path / "cut", toy())
+    assert events[0]["message"].startswith("checkpoint-a.pt is cut short")
+    assert events[1]["epochs_done"] == 1
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, toy):
+    with pytest.raises(BadInput, match="batch_size 16 is no multiple of crops_at_once 4 times 3 processes"):
+        run_toy(tmp_path, toy(), seat=Seat(0, 3))
+
+
+def test_other_mel_settings_are_refused(tmp_path, toy):
+    plain = toy()
+    other = plain.run.model_copy(update={"mel_fingerprint": "123456789abc"})
+    with pytest.raises(BadInput, match="the run wants 123456789abc"):
+        train(str(tmp_path), other, plain.tracks, plain.snapshot, Seat(), print)
+
+
+def test_a_track_without_spectrogram_is_refused(tmp_path, toy):
+    plain = toy()
+    del plain.snapshot.mels["05"]
+    with pytest.raises(BadInput, match=r"no spectrogram of track 05 \(1 missing\)"):
+        run_toy(tmp_path, plain)
+
+
+def test_a_run_is_finished_when_its_weights_are_there(tmp_path, toy):
+    with pytest.raises(Stopped):
+        run_toy(tmp_path, toy(), stop_after=4)
+    assert not finished(str(tmp_path))
+    run_toy(tmp_path, toy())
+    assert finished(str(tmp_path))
+
+
+def test_the_rate_rises_then_falls_to_almost_nothing():
+    settings = TrainSettings(learning_rate=0.1, warmup_share=0.1)
+    rates = [learning_rate_at(step, 100, settings) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.01 * step for step in range(1, 11)])
+    assert rates[10] == max(rates)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 1e-4

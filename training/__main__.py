@@ -1,0 +1,82 @@
+"""What torchrun starts, once a process: `python -m torch.distributed.run ... -m training RUN_FOLDER`.
+
+Writes one line of JSON an event to stdout, in a single write, so that lines of several processes
+do not mix. Events: start, step, epoch, notice, done, and error, whose message is for the operator;
+every rank that meets an error tells it, with its number, and exits with 3: the first one counts.
+"""
+
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from store.errors import BadInput
+from store.reader import open_snapshot
+from training.loop import train
+from training.ranks import Seat
+from training.run import read_run
+
+EXIT_BAD_INPUT = 3
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+def main(arguments: list[str]) -> int:
+    """Train the run in the folder that is named, as one of torchrun's processes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        if len(arguments) != 1:
+            raise BadInput(f"python -m training RUN_FOLDER: found {len(arguments)} arguments")
+        _train_folder(arguments[0], rank)
+    except BadInput as error:
+        _write_line({"event": "error", "rank": rank, "message": str(error)})
+        return EXIT_BAD_INPUT
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return 0
+
+
+def _train_folder(folder: str, rank: int) -> None:
+    run, tracks = read_run(folder)
+    snapshot = open_snapshot(run.snapshot_url)
+    seat = _take_seat(rank, timedelta(seconds=run.settings.stall_s))
+    train(folder, run, tracks, snapshot, seat, _write_line if rank == 0 else _keep_quiet)
+
+
+def _take_seat(rank: int, timeout: timedelta) -> Seat:
+    """Join the other processes. The environment is read here, since that is how torchrun speaks."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        if local_world > torch.cuda.device_count():
+            raise BadInput(f"{local_world} processes, but {torch.cuda.device_count()} GPUs on this host")
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.deterministic = True
+    if world_size > 1:
+        dist.init_process_group("gloo" if device.type == "cpu" else "nccl", timeout=timeout)
+    return Seat(rank, world_size, device)
+
+
+def _write_line(event: dict[str, Any]) -> None:
+    # Who reads may be gone: then nobody wants to know, and the run goes on.
+    with suppress(BrokenPipeError):
+        os.write(1, json.dumps(event).encode() + b"\n")
+
+
+def _keep_quiet(event: dict[str, Any]) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

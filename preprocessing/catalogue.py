@@ -19,6 +19,7 @@ from preprocessing.splits import SPLITS, SplitSettings, split_tracks
 from store.errors import BadInput
 from store.files import exists, list_names, local_path, read_bytes
 from store.listing import below, find_files
+from store.tags import read_credits
 
 CATALOGUE_SCHEMA = pa.schema(
     [
@@ -178,7 +179,7 @@ def _find_audio(source: str) -> dict[str, int | None]:
     unnameable = [path for path in audio if path.encode("utf-8", "replace").decode() != path]
     if unnameable:
         raise BadInput(
-            f"{source}: the names of {len(unnameable)} files are not UTF-8, the first {ascii(unnameable[0])}; "
+            f"{source}: the names of {len(unnameable)} files are not UTF-8, the first {unnameable[0]!a}; "
             "no table can hold them; rename them (convmv does it for whole folders)"
         )
     return audio
@@ -217,8 +218,6 @@ def _credits(url: str) -> Row:
     path = local_path(url)
     if path is None:
         return {}
-    from store.tags import read_credits
-
     found = read_credits(path)
     return {"artist": found.artist, "album": found.album, "title": found.title}
 
@@ -294,8 +293,7 @@ def _is_in_subset(track: Row, subset: str, tracks_url: str) -> bool:
         raise BadInput(
             f"{tracks_url}: track {track['track_id']} is in the subset {own!r}; wanted {', '.join(SUBSETS)}"
         )
-    # large and full hold the same tracks: clips of 30 s here, whole tracks there.
-    return subset in ("large", "full") or SUBSETS.index(own) <= SUBSETS.index(subset)
+    return SUBSETS.index(own) <= SUBSETS.index(subset)
 
 
 def _fma_row(track: Row, genres: list[str] | None, folder: str, sizes: Mapping[str, int | None]) -> Row:

@@ -202,7 +202,6 @@ def _deal(
     weights_GC = counts_GC / np.maximum(counts_GC.sum(axis=0), 1)
     lacks_PC = np.repeat(shares_P[:, None], counts_GC.shape[1], axis=1)
     holds_PC = np.zeros(lacks_PC.shape, dtype=bool)
-    holds_PC[:, -1] = True  # tracks without a genre need not be in every part
     left_C = (counts_GC > 0).sum(axis=0)
     shuffled = rng.permutation(len(counts_GC))
     ties_GP = rng.random((len(counts_GC), len(shares_P))) * 1e-9

@@ -18,20 +18,17 @@ OGG_WITH_COMMENTS = (b"\x01vorbis", b"OpusHead", b"Speex   ", b"\x80theora", b"\
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 
 
-def audio_hash(path: Path | str) -> str:
-    """Hash the encoded audio of a file, in blocks, without its tags and where they lie.
+def hash_audio(path: Path) -> str:
+    """Hash the encoded audio of a file, without its tags and wherever they lie.
 
-    Raises: BadInput if the file's outline is broken.
+    Raises: BadInput, without the file's name, if its outline is broken.
 
-    Only our own parsers are used here, so that it checks what mutagen did.
+    Only our own parsers are used here, so that the hash can judge what mutagen did.
     """
     digest = hashlib.sha256()
-    try:
-        with Path(path).open("rb") as file:
-            for piece in _pieces(file):
-                digest.update(piece)
-    except BadInput as why:
-        raise BadInput(f"{path}: {why}") from None
+    with path.open("rb") as file:
+        for piece in _pieces(file):
+            digest.update(piece)
     return digest.hexdigest()
 
 
@@ -46,7 +43,7 @@ def container_of(file: BinaryIO) -> Container:
             return "aiff"
         case b"OggS":
             return "ogg"
-    if file.seek(end_of_leading_tags(file)) and file.read(4) == b"fLaC" or start[:4] == b"fLaC":
+    if (file.seek(end_of_leading_tags(file)) and file.read(4) == b"fLaC") or start[:4] == b"fLaC":
         return "flac"
     if start[4:8] in MP4_FIRST_BOXES:
         return "mp4"
@@ -56,9 +53,10 @@ def container_of(file: BinaryIO) -> Container:
 def end_of_leading_tags(file: BinaryIO, *, first_only: bool = False) -> int:
     """Find where the ID3v2 tags at the start of a file end.
 
+    Raises: BadInput if the file ends before.
     Source: id3.org, ID3v2.4.0 structure, 3.1 header and 3.4 footer.
     """
-    end = 0
+    end, length = 0, file.seek(0, 2)
     while True:
         file.seek(end)
         header = file.read(10)
@@ -66,6 +64,8 @@ def end_of_leading_tags(file: BinaryIO, *, first_only: bool = False) -> int:
             return end
         size = header[6] << 21 | header[7] << 14 | header[8] << 7 | header[9]
         end += 10 + size + (10 if header[5] & 0x10 else 0)
+        if end > length:
+            raise BadInput(f"its ID3 tag claims {end} bytes, but the file has {length}: it is cut off")
         if first_only:
             return end
 
@@ -73,7 +73,7 @@ def end_of_leading_tags(file: BinaryIO, *, first_only: bool = False) -> int:
 def start_of_trailing_tags(file: BinaryIO) -> int:
     """Find where the ID3v1 and APEv2 tags at the end of a file start."""
     start = file.seek(0, 2)
-    if _at(file, start - 128, 3) == b"TAG":
+    if _at(file, start - 128, 3) == b"TAG" and _at(file, start - 128, 5) != b"TAGEX":
         start -= 128
     footer = _at(file, start - 32, 32)
     if footer[:8] == b"APETAGEX":
@@ -232,7 +232,7 @@ def _mp4_boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, i
         if size == 1:
             size, head = struct.unpack(">Q", _whole(file, start + 8, 8))[0], 16
         end = start + size if size else stop
-        if size and size < head or end > stop:
+        if (size and size < head) or end > stop:
             raise BadInput(f"the MP4 box at byte {start} claims {size} bytes, but {stop - start} are left")
         yield kind, start + head, end
         if kind in MP4_PARENTS:

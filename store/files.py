@@ -21,6 +21,12 @@ def local_path(url: str) -> Path | None:
     return Path(path) if isinstance(fs, LocalFileSystem) else None
 
 
+def absolute(url: str) -> str:
+    """Make a local path absolute, so that a process in another folder finds it; leave URLs alone."""
+    path = local_path(url)
+    return url if path is None else str(path.absolute())
+
+
 def exists(url: str) -> bool:
     """Say whether a file or folder is there."""
     fs, path = fsspec.url_to_fs(url)

@@ -1,20 +1,28 @@
 """Results of a tagging run: Parquet, one row a track, a part for each batch until all are in.
 
-ROOT/RUN/heard/00000.parquet        what one batch of files sounded like
-ROOT/RUN/predictions.parquet        all of them, once the run is through
+ROOT/RUN/heard/NAME.parquet         what one batch of files sounded like
+ROOT/RUN/predictions.parquet        what became of every file, once the run is through
 """
 
+from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from store.files import join, list_names, read_bytes, write_whole
+from store.errors import BadInput
+from store.files import join, list_names, local_path, read_bytes, write_whole
+from store.tags import copy_with_genres, write_genres
 
 PREDICTIONS_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),  # the path within the source
         ("url", pa.string()),
+        ("size_bytes", pa.int64()),  # what the file was when it was listened to
+        ("mtime_ns", pa.int64()),
         ("status", pa.string()),  # change | written | copied | kept | unsure | rejected | failed
         ("reason", pa.string()),
         ("detail", pa.string()),
@@ -27,16 +35,49 @@ PREDICTIONS_SCHEMA = pa.schema(
 )
 
 
-def write_part(run_url: str, folder: str, number: int, rows: pa.Table) -> None:
-    """Keep the rows of one batch, whole; the same batch again replaces them."""
-    _write_table(join(run_url, folder, f"{number:06d}.parquet"), rows)
+def keep_heard(run_url: str, rows: pa.Table) -> None:
+    """Keep what one batch sounded like, whole, so that a run that is stopped need not listen again."""
+    _write_table(join(run_url, "heard", f"{uuid4().hex}.parquet"), rows)
 
 
-def read_parts(run_url: str, folder: str) -> pa.Table:
-    """Read the rows of all batches kept so far, in the order of their numbers."""
-    names = [name for name in list_names(join(run_url, folder)) if name.endswith(".parquet")]
-    parts = [_read_table(join(run_url, folder, name)) for name in names]
+def read_heard(run_url: str) -> pa.Table:
+    """Read all that was kept: nothing, if there was no such run."""
+    names = list_names(join(run_url, "heard"))
+    parts = [_read_table(join(run_url, "heard", name)) for name in names if name.endswith(".parquet")]
     return pa.concat_tables(parts) if parts else PREDICTIONS_SCHEMA.empty_table()
+
+
+def write_tags(rows: Sequence[dict[str, Any]], *, copy_to: str | None) -> pa.Table:
+    """Write the genres of PREDICTIONS_SCHEMA rows into the files, or into copies below `copy_to`.
+
+    A file that cannot be tagged is an answer (`failed`, with the reason) and stays as it was.
+
+    Raises: OSError if the disk is full or fails; every file is then whole, with old or new tags.
+    """
+    done = [{**row, **_write_one(row, copy_to)} for row in rows]
+    return pa.Table.from_pylist(done, schema=PREDICTIONS_SCHEMA)
+
+
+def _write_one(row: dict[str, Any], copy_to: str | None) -> dict[str, Any]:
+    path = local_path(row["url"])
+    assert path is not None, "only local files are listened to for tagging"
+    try:
+        now = path.stat()
+        if (now.st_size, now.st_mtime_ns) != (row["size_bytes"], row["mtime_ns"]):
+            return {"status": "failed", "reason": "changed", "detail": "the file changed since it was listened to"}
+        if copy_to is None:
+            write_genres(path, row["genres"])
+            return {"status": "written"}
+        target = Path(copy_to, row["track_id"])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy_with_genres(path, target, row["genres"])
+        return {"status": "copied", "detail": str(target)}
+    except BadInput as why:
+        return {"status": "failed", "reason": "unsupported", "detail": str(why)}
+    except FileNotFoundError:
+        return {"status": "failed", "reason": "missing", "detail": "the file is gone"}
+    except PermissionError as why:
+        return {"status": "failed", "reason": "no-permission", "detail": str(why)}
 
 
 def write_predictions(run_url: str, rows: pa.Table) -> str:

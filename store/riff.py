@@ -46,8 +46,8 @@ def list_chunks(file: BinaryIO) -> list[Chunk]:
             raise BadInput(f"{id_!r} at byte {start} is no chunk name: the file is damaged")
         if start + 8 + size > end:
             raise BadInput(
-                f"the chunk {id_.decode()!r} at byte {start} claims {size} bytes, but {end - start - 8} are left: "
-                "the file is cut off or was never finished"
+                f"the chunk {id_.decode()!r} at byte {start} claims {size} bytes, but {end - start - 8} "
+                "are left: the file is cut off or was never finished"
             )
         chunks.append(Chunk(id_, start + 8, size))
         start += 8 + size + size % 2
@@ -115,11 +115,19 @@ def _outline(file: BinaryIO) -> tuple[str, int]:
 
 
 def info_entries(content: bytes) -> list[tuple[bytes, bytes]]:
-    """Split the content of a LIST/INFO chunk into its entries: (name, text with its end mark)."""
+    """Split the content of a LIST/INFO chunk into its entries: (name, text with its end mark).
+
+    Raises: BadInput if it cannot be split without loss.
+    """
     entries = []
     start = 4
-    while start + 8 <= len(content):
-        name, size = struct.unpack("<4sI", content[start : start + 8])
+    while content[start:].strip(b"\0"):  # some writers leave zeros behind
+        head = content[start : start + 8]
+        if len(head) < 8 or not head[:4].isalnum():
+            raise BadInput(f"no entry at byte {start} of the INFO chunk: it is damaged")
+        name, size = struct.unpack("<4sI", head)
+        if start + 8 + size > len(content):
+            raise BadInput(f"the entry {name.decode()} of the INFO chunk reaches over its end")
         entries.append((name, content[start + 8 : start + 8 + size]))
         start += 8 + size + size % 2
     return entries

@@ -1,52 +1,180 @@
 """Genre tags in audio files of every common kind: read, and replaced all or nothing.
 
-Mutagen edits in place, and a crash half way would leave a broken file. So we edit a copy
-that lies beside the original, compare it with the original in all but the genre, and swap the two.
+Mutagen edits in place, and a crash half way would leave a broken file. So we edit a copy that
+lies beside the original, compare it with the original in all but the genre, and swap the two.
 """
 
 import errno
 import os
-import re
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
 
 import mutagen
-from mutagen.aac import AAC
-from mutagen.apev2 import APEv2File
-from mutagen.asf import ASF
-from mutagen.flac import FLAC
-from mutagen.id3 import ID3, TCON, ID3NoHeaderError
-from mutagen.monkeysaudio import MonkeysAudio
-from mutagen.mp3 import MP3
-from mutagen.mp4 import MP4
-from mutagen.musepack import Musepack
-from mutagen.oggflac import OggFLAC
-from mutagen.oggopus import OggOpus
-from mutagen.oggspeex import OggSpeex
-from mutagen.oggtheora import OggTheora
-from mutagen.oggvorbis import OggVorbis
-from mutagen.optimfrog import OptimFROG
-from mutagen.tak import TAK
-from mutagen.trueaudio import TrueAudio
-from mutagen.wavpack import WavPack
 
-from store.audio_payload import audio_hash, container_of, end_of_leading_tags
+from store.audio_payload import hash_audio
 from store.errors import BadInput
 from store.files import replacing
-from store.riff import Chunk, copy_chunks, info_content, info_entries, list_chunks, new_chunk, read_chunk
+from store.tag_formats import Credits, read_view, tag_format, write_edited
 
-TagFormat = Literal["id3", "riff", "aiff", "flac", "ogg", "mp4", "asf", "ape"]
+__all__ = ["Credits", "audio_hash", "copy_with_genres", "read_credits", "read_genres", "write_genres"]
 
-OGG_KINDS = [OggVorbis, OggOpus, OggFLAC, OggSpeex, OggTheora]
-ID3_KINDS = [MP3, AAC, TrueAudio]
-APE_KINDS = [WavPack, MonkeysAudio, Musepack, OptimFROG, TAK]
+# What mutagen raises on damaged files.
+BROKEN_TAGS = (mutagen.MutagenError, struct.error, ValueError, IndexError, KeyError, EOFError)
 
-# What mutagen raises on damaged files besides its own error: see the hostile files in the tests.
-BROKEN = (mutagen.MutagenError, BadInput, struct.error, ValueError, IndexError, KeyError, EOFError)
+
+def read_genres(path: Path | str) -> list[str]:
+    """List the genres that a file's tags name; none if it has no tags.
+
+    Raises: BadInput if the file or its tags cannot be read.
+    """
+    with _clear_line(path):
+        real = _audio_file(path)
+        return read_view(real, tag_format(real)).genres
+
+
+def read_credits(path: Path | str) -> Credits:
+    """Read artist, album and title from a file's tags.
+
+    Raises: BadInput if the file or its tags cannot be read.
+    """
+    with _clear_line(path):
+        real = _audio_file(path)
+        return read_view(real, tag_format(real)).credits
+
+
+def write_genres(path: Path | str, genres: Sequence[str]) -> None:
+    """Replace the genres of one file, all or nothing; no genres take the tag away.
+
+    Raises: BadInput, the file untouched, if it cannot be tagged without changing more than the
+    genre; PermissionError if it is read-only.
+
+    Owner, mode, times and extended attributes stay; a link is followed to its file.
+    """
+    with _clear_line(path):
+        wanted = _checked(genres)
+        real = _audio_file(path)
+        before = _writable(real)
+        with replacing(real) as draft:
+            _write_tagged(real, draft, wanted)
+            _dress_alike(real, draft, before, owner=True)
+            if _identity(real.stat()) != _identity(before):
+                raise BadInput("another program changed the file meanwhile: try again")
+
+
+def copy_with_genres(source: Path | str, target: Path | str, genres: Sequence[str]) -> None:
+    """Write to `target` a copy of `source` with other genres, whole or not at all.
+
+    Raises: BadInput if that cannot be done without changing more than the genre, or if both are one file.
+    """
+    with _clear_line(source):
+        wanted = _checked(genres)
+        real, goal = _audio_file(source), Path(target)
+        before = real.stat()
+        if goal.exists() and goal.samefile(real):
+            raise BadInput(f"the copy {goal} would overwrite the original: choose another folder")
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(goal) as draft:
+            _write_tagged(real, draft, wanted)
+            _dress_alike(real, draft, before, owner=False)
+
+
+def audio_hash(path: Path | str) -> str:
+    """Hash the encoded audio of a file: tags may come and go, the hash stays.
+
+    Raises: BadInput if the file cannot be read or its outline is broken.
+    """
+    with _clear_line(path):
+        return hash_audio(_audio_file(path))
+
+
+def _write_tagged(real: Path, draft: Path, genres: list[str]) -> None:
+    """Write the draft, then compare it with the original: all but the genres must be as it was."""
+    kind = tag_format(real)
+    audio_before, view_before = hash_audio(real), read_view(real, kind)
+    write_edited(real, draft, genres, kind)
+    view = read_view(draft, kind)
+    if tag_format(draft) != kind or hash_audio(draft) != audio_before:
+        raise BadInput("tagging it would change its audio: the file is damaged or of an odd kind")
+    if view.genres != genres:
+        raise BadInput(f"tagged with {genres}, it would read {view.genres}: the format cannot hold that")
+    if view.others != view_before.others:
+        raise BadInput(
+            f"tagging it would change other tags: {_first_difference(view_before.others, view.others)}"
+        )
+
+
+def _first_difference(before: list[str], after: list[str]) -> str:
+    lost = sorted(set(before) - set(after)) or sorted(set(after) - set(before)) or ["their order"]
+    return lost[0][:80]
+
+
+def _checked(genres: Sequence[str]) -> list[str]:
+    """Take genres once each, and refuse texts that no tag can hold."""
+    if isinstance(genres, str):
+        raise BadInput(f"genres are a list of names; got the text {genres!r}")
+    for name in genres:
+        if not name.isprintable() or name != name.strip() or not name:
+            raise BadInput(f"{name!r} is no genre: wanted printable text without spaces around it")
+    return list(dict.fromkeys(genres))
+
+
+def _audio_file(path: Path | str) -> Path:
+    """Follow links to the file itself. Raises: BadInput if it is a folder, pipe or device."""
+    real = Path(path).resolve()
+    if not stat.S_ISREG(real.stat().st_mode):
+        raise BadInput("not a file")
+    return real
+
+
+def _writable(real: Path) -> os.stat_result:
+    """Refuse a read-only file, though its folder would let us replace it, and root may do all."""
+    status = real.stat()
+    if not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(real, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file is read-only: make it writable to have it tagged")
+    return status
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _dress_alike(real: Path, draft: Path, before: os.stat_result, *, owner: bool) -> None:
+    """Give the draft the owner, mode, extended attributes and times of the original."""
+    mine = draft.stat()
+    if owner and (mine.st_uid, mine.st_gid) != (before.st_uid, before.st_gid):
+        os.chown(draft, before.st_uid, before.st_gid)
+    shutil.copystat(real, draft)
+    os.utime(draft, ns=(before.st_atime_ns, before.st_mtime_ns))  # reading has moved the time of access
+
+
+@contextmanager
+def _clear_line(path: Path | str) -> Iterator[None]:
+    """Say what is wrong with a file in one line that names it; let a failing disk raise its OSError."""
+    try:
+        yield
+    except BadInput as why:
+        raise BadInput(f"{path}: {why}") from None
+    except BROKEN_TAGS as why:
+        disk = _disk_error(why)
+        if disk is not None:
+            raise disk from why
+        text = " ".join(str(why).split()) or type(why).__name__
+        raise BadInput(f"{path}: its tags are damaged, or it is not audio ({text[:200]})") from why
+    except OSError as why:
+        if why.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            where = Path(why.filename or path)
+            where = where.parent if ".part" in where.suffixes else where  # the draft is our business
+            raise PermissionError(errno.EACCES, f"no permission ({why.strerror})", str(where)) from why
+        raise
+
+
+def _disk_error(error: Exception) -> OSError | None:
+    """Find the OSError that mutagen wrapped, unless it seeked to nowhere in a damaged file."""
+    for cause in (*error.args, error.__cause__, error.__context__):
+        if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):
+            return cause
+    return None

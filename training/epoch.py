@@ -28,6 +28,7 @@ class Course:
     """What stays the same from the first epoch to the last."""
 
     settings: TrainSettings
+    genres: tuple[str, ...]
     seat: Seat
     emit: Emit
     training: Tracks
@@ -62,9 +63,8 @@ def train_epoch(course: Course, learner: Learner, epoch: int) -> Measured:
     own = settings.batch_size // seat.world_size
     groups = range(seat.rank * own // settings.crops_at_once, (seat.rank + 1) * own // settings.crops_at_once)
     batches = one_ahead(lambda crops: _read_batch(course, crops), _parts(course, epoch, own))
-    total_2 = torch.zeros(
-        2, device=seat.device
-    )  # loss and gradient norm: a value not finite stays in the sum
+    # Loss and gradient norm. What is not finite stays in the sum: to look now and then is enough.
+    total_2 = torch.zeros(2, device=seat.device)
     learner.shared.train()
     began = logged = time.perf_counter()
     waited_s = 0.0

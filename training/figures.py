@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import librosa
 import matplotlib
@@ -21,17 +21,19 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from preprocessing.mel import MelSettings
 from training.metrics import Scores
 
-DPI = 160
+DPI = 200
 SHOWN_DB = 75.0  # below the loudest: what is quieter than that is no longer heard
-WIDEST_FRAMES = 2_048  # more columns than a panel has pixels
-CAPTION_LENGTH = 56
+MOST_COLUMNS = 640  # about the pixels of a panel
+CAPTION_LENGTH = 42
 HZ_TICKS = (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
+Layout = Literal["constrained", "compressed"]
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,13 @@ def draw_confusion_matrix(scores: Scores, theme: Theme = LIGHT) -> bytes:
     counts = np.array(scores.confusion)
     size = len(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    cell_in = float(np.clip(4.2 / size, 0.44, 1.15))
-    figure, axes = _sheet(size * cell_in + 2.0, size * cell_in + 1.4, theme)
-    axes.imshow(_shaded(shares, theme))
+    cell_in = float(np.clip(3.4 / size, 0.42, 1.0))
+    figure, axes = _sheet(size * cell_in + 2.0, size * cell_in + 1.4, theme, layout="compressed")
+    axes.pcolormesh(
+        np.arange(size + 1) - 0.5, np.arange(size + 1) - 0.5, _shaded(shares, theme), ec=theme.line, lw=0.6
+    )
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
     _outline_diagonal(axes, size, theme)
     if size <= 30:
         _count_cells(axes, counts, shares, theme)
@@ -81,7 +87,7 @@ def draw_confusion_matrix(scores: Scores, theme: Theme = LIGHT) -> bytes:
     axes.set_xticks(range(size), names, fontsize=small, parse_math=False, **turned)
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("heard as", color=theme.faint, labelpad=8)
-    axes.set_ylabel("is, and number of tracks", color=theme.faint, labelpad=8)
+    axes.set_ylabel("is (number of tracks)", color=theme.faint, labelpad=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return _png(figure, theme)
@@ -91,7 +97,7 @@ def draw_genre_bars(scores: Scores, theme: Theme = LIGHT) -> bytes:
     """Draw the F1 of each genre, those with most tracks on top."""
     rows = sorted(scores.genres, key=lambda each: (-each.support, each.genre))
     figure, axes = _sheet(8.0, 0.28 * len(rows) + 0.9, theme)
-    places = np.arange(len(rows))
+    places = list(range(len(rows)))
     axes.barh(places, [each.f1 or 0.0 for each in rows], height=0.62, color=theme.right)
     for place, each in zip(places, rows, strict=True):
         text = "no test track" if each.f1 is None else f"{each.f1:.2f}"
@@ -106,21 +112,25 @@ def draw_genre_bars(scores: Scores, theme: Theme = LIGHT) -> bytes:
     return _png(figure, theme)
 
 
-def draw_learning_curves(history: Sequence[Mapping[str, Any]], best_epoch: int, theme: Theme = LIGHT) -> bytes:
+def draw_learning_curves(
+    history: Sequence[Mapping[str, Any]], best_epoch: int, theme: Theme = LIGHT
+) -> bytes:
     """Draw loss and scores by epoch, the best one marked; what the history lacks is left out."""
-    figure = _figure(10.0, 3.7)
+    figure = _figure(8.4, 3.3)
     left, right = (_styled(figure.add_subplot(1, 2, place), theme) for place in (1, 2))
     _curve(left, history, "train_loss", "training", theme.right, best_epoch, theme)
     _curve(left, history, "validation_loss", "validation", theme.wrong, best_epoch, theme)
     _curve(right, history, "validation_accuracy", "accuracy", theme.wrong, best_epoch, theme)
     _curve(right, history, "validation_macro_f1", "macro F1", theme.third, best_epoch, theme)
     right.set_ylim(0, 1.02)
-    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    epochs = [row["epoch"] for row in history]
+    right.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     for axes, title in ((left, "Loss"), (right, "Validation tracks")):
         axes.set_title(title, loc="left", fontsize=10, color=theme.ink, pad=22)
-        axes.set_xlabel(f"epoch; the dotted line is the best, {best_epoch}", color=theme.faint)
+        axes.set_xlabel(f"epoch ({best_epoch} was best)", color=theme.faint)
         axes.axvline(best_epoch, color=theme.faint, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.grid(True, color=theme.line, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -137,7 +147,7 @@ def draw_spectrograms(panels: Sequence[Panel], settings: MelSettings, theme: The
     """Draw spectrograms two in a row, on one scale of dB. Shapes: each (F, M), F may differ."""
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    figure = _figure(5.4 * columns + 0.4, 2.55 * lines)
+    figure = _figure(4.15 * columns + 0.3, 2.15 * lines)
     loudest_db = max(float(np.percentile(panel.mel_FM, 99.9)) for panel in panels)
     all_axes: list[Axes] = []
     for place, panel in enumerate(panels):
@@ -146,6 +156,7 @@ def draw_spectrograms(panels: Sequence[Panel], settings: MelSettings, theme: The
             _thinned(panel.mel_FM).T,
             origin="lower",
             aspect="auto",
+            interpolation="nearest",  # smoothed noise would triple the file
             cmap="magma",
             vmin=loudest_db - SHOWN_DB,
             vmax=loudest_db,
@@ -157,10 +168,10 @@ def draw_spectrograms(panels: Sequence[Panel], settings: MelSettings, theme: The
         axes.set_ylabel("Hz" if place % columns == 0 else "", color=theme.faint)
         axes.set_xlabel("seconds" if place >= len(panels) - columns else "", color=theme.faint)
         all_axes.append(axes)
-    bar = figure.colorbar(image, ax=all_axes, fraction=0.025, pad=0.015, aspect=28)
+    bar = figure.colorbar(image, ax=all_axes, fraction=0.025, pad=0.015, aspect=16 * lines)
     bar.ax.tick_params(colors=theme.faint, labelsize=8, length=0)
     bar.set_label("dB", color=theme.faint)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return _png(figure, theme)
 
 
@@ -181,17 +192,21 @@ def readable(text: str, length: int) -> str:
 @lru_cache(maxsize=1)
 def _letters() -> frozenset[int]:
     """List what the font that comes with matplotlib can write."""
-    return frozenset(get_font(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")).get_charmap())
+    return frozenset(
+        get_font(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")).get_charmap()
+    )
 
 
-def _figure(width_in: float, height_in: float) -> Figure:
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+def _figure(width_in: float, height_in: float, layout: Layout = "constrained") -> Figure:
+    figure = Figure(figsize=(width_in, height_in), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _sheet(width_in: float, height_in: float, theme: Theme) -> tuple[Figure, Axes]:
-    figure = _figure(width_in, height_in)
+def _sheet(
+    width_in: float, height_in: float, theme: Theme, layout: Layout = "constrained"
+) -> tuple[Figure, Axes]:
+    figure = _figure(width_in, height_in, layout)
     return figure, _styled(figure.add_subplot(), theme)
 
 
@@ -199,16 +214,17 @@ def _styled(axes: Axes, theme: Theme) -> Axes:
     axes.set_facecolor(theme.paper)
     axes.tick_params(colors=theme.line, labelcolor=theme.ink, labelsize=8)
     axes.spines[:].set_color(theme.line)
-    axes.xaxis.label.set_size(9)
-    axes.yaxis.label.set_size(9)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
     return axes
 
 
 def _png(figure: Figure, theme: Theme) -> bytes:
     sink = io.BytesIO()
-    for text in figure.findobj(lambda artist: hasattr(artist, "set_fontfamily")):
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
         text.set_fontfamily("DejaVu Sans")  # the one whose letters we know
-    figure.savefig(sink, format="png", dpi=DPI, facecolor=theme.paper, bbox_inches="tight", pad_inches=0.08)
+    figure.savefig(sink, format="png", dpi=DPI, facecolor=theme.paper)
     return sink.getvalue()
 
 
@@ -224,9 +240,6 @@ def _outline_diagonal(axes: Axes, size: int, theme: Theme) -> None:
         axes.add_patch(
             Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor=theme.right, linewidth=1.2)
         )
-    for edge in np.arange(size + 1) - 0.5:
-        axes.axhline(edge, color=theme.line, linewidth=0.6, zorder=0.9)
-        axes.axvline(edge, color=theme.line, linewidth=0.6, zorder=0.9)
 
 
 def _count_cells(
@@ -266,7 +279,7 @@ def _curve(
 
 def _thinned(mel_FM: NDArray[np.float32]) -> NDArray[np.float32]:
     """Average frames of a long track until it has no more than a panel can show."""
-    step = -(-len(mel_FM) // WIDEST_FRAMES)
+    step = -(-len(mel_FM) // MOST_COLUMNS)
     whole_FM = mel_FM[: len(mel_FM) // step * step]
     return np.asarray(whole_FM.reshape(-1, step, mel_FM.shape[1]).mean(axis=1), np.float32)
 
@@ -274,8 +287,8 @@ def _thinned(mel_FM: NDArray[np.float32]) -> NDArray[np.float32]:
 def _caption(axes: Axes, panel: Panel, theme: Theme) -> None:
     at: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "parse_math": False}
     name, answer = readable(panel.name, CAPTION_LENGTH), readable(panel.answer, CAPTION_LENGTH + 14)
-    axes.annotate(name, (0, 1), (0, 19), fontsize=9.5, color=theme.ink, fontweight="bold", **at)
-    axes.annotate(answer, (0, 1), (0, 6), fontsize=8.5, color=theme.faint, **at)
+    axes.annotate(name, (0, 1), (0, 19), fontsize=9, color=theme.ink, fontweight="bold", **at)
+    axes.annotate(answer, (0, 1), (0, 6), fontsize=8, color=theme.faint, **at)
 
 
 def _hz_axis(axes: Axes, settings: MelSettings) -> None:

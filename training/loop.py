@@ -82,6 +82,7 @@ def _prepare(run: TrainingRun, tracks: pa.Table, snapshot: Snapshot, seat: Seat,
         mel_slice = held_in_memory(mel_slice, training, validation)
     return Course(
         settings=settings,
+        genres=run.genres,
         seat=seat,
         emit=emit,
         training=training,
@@ -126,7 +127,7 @@ def _make_learner(run: TrainingRun, bands: int, seat: Seat) -> Learner:
     shared: nn.Module = model
     if seat.world_size > 1:
         shared = DistributedDataParallel(
-            model, device_ids=[seat.device] if seat.device.type == "cuda" else None, broadcast_buffers=False
+            model, device_ids=[seat.device] if seat.device.type == "cuda" else None, forward_sync_buffers=False
         )
     return Learner(model, shared, optimizer)
 
@@ -170,6 +171,7 @@ def _one_epoch(course: Course, learner: Learner, before: Checkpoint | None, epoc
         learner.model,
         course.mel_slice,
         course.validation,
+        course.genres,
         crop_frames=course.crop_frames,
         settings=course.settings,
         seat=course.seat,
@@ -177,7 +179,9 @@ def _one_epoch(course: Course, learner: Learner, before: Checkpoint | None, epoc
     row = {
         "epoch": epoch,
         **asdict(measured),
-        **{f"validation_{name}": value for name, value in asdict(scores).items()},
+        "validation_loss": scores.log_loss,
+        "validation_accuracy": scores.accuracy,
+        "validation_macro_f1": scores.macro_f1,
         "seconds": time.perf_counter() - began,
     }
     weights = learner.model.state_dict()

@@ -73,7 +73,8 @@ def score(truth_TG: ArrayLike, probabilities_TG: ArrayLike, genres: Sequence[str
     truth = np.asarray(truth_TG) > 0
     probabilities = np.asarray(probabilities_TG, np.float64)
     assert truth.shape == probabilities.shape == (len(truth), len(genres)), "one value a track and genre"
-    assert len(truth) and np.isfinite(probabilities).all(), "tracks with finite probabilities"
+    assert len(truth), "at least one track"
+    assert np.isfinite(probabilities).all(), "finite probabilities"
     assert target == "multi" or (truth.sum(axis=1) == 1).all(), "one genre a track"
     told = guess(probabilities, target)
     right = int((told == truth).all(axis=1).sum())
@@ -102,9 +103,9 @@ def guess(probabilities_TG: ArrayLike, target: Target) -> NDArray[np.bool_]:
     match target:
         case "top":
             likeliest_T = probabilities.argmax(axis=1)
-            return likeliest_T[:, None] == np.arange(probabilities.shape[1])
+            return np.asarray(likeliest_T[:, None] == np.arange(probabilities.shape[1]))
         case "multi":
-            return probabilities >= TOLD_FROM
+            return np.asarray(probabilities >= TOLD_FROM)
 
 
 def belief(answer_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target) -> NDArray[np.float64]:
@@ -116,7 +117,7 @@ def belief(answer_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target) ->
     answer, probabilities = np.asarray(answer_TG) > 0, np.asarray(probabilities_TG, np.float64)
     match target:
         case "top":
-            return np.where(answer, probabilities, 0.0).sum(axis=1)
+            return np.asarray(np.where(answer, probabilities, 0.0).sum(axis=1))
         case "multi":
             of_each = np.where(answer, probabilities, 1 - probabilities).clip(SURE, 1)
             return np.asarray(np.exp(np.log(of_each).mean(axis=1)))

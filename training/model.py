@@ -21,7 +21,7 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
 
     name: Literal["short-chunk-resnet", "shallow"] = Field(
         "short-chunk-resnet",
-        description="short-chunk-resnet: six residual blocks, the default; shallow: three plain convolutions",
+        description="short-chunk-resnet: eleven convolutions, in residual blocks; shallow: three",
     )
     width: int = Field(32, ge=4, le=512, description="Channels after the first block; later ones have more")
     dropout: float = Field(0.5, ge=0.0, lt=1.0, description="Share of features dropped before the last layer")
@@ -93,18 +93,24 @@ class ResidualBlock(nn.Module):
 
 
 def _short_chunk_trunk(width: int) -> nn.Module:
-    channels = [1, *(width * factor for factor in (1, 2, 2, 4, 4, 8))]
+    channels = [width * factor for factor in (1, 2, 2, 4, 4, 8)]
     blocks = [ResidualBlock(before, after) for before, after in pairwise(channels)]
-    return nn.Sequential(OrderedDict((f"block{number}", block) for number, block in enumerate(blocks, 1)))
+    # A first block would spend half of all time on the shortcut of a single channel.
+    named = [
+        ("stem", _plain_layer(1, width)),
+        *((f"block{number}", block) for number, block in enumerate(blocks, 1)),
+    ]
+    return nn.Sequential(OrderedDict(named))
 
 
 def _shallow_trunk(width: int) -> nn.Module:
-    channels = [1, width, 2 * width, 4 * width]
-    layers: list[nn.Module] = []
-    for before, after in pairwise(channels):
-        layers += [
-            nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*(_plain_layer(*sides) for sides in pairwise([1, width, 2 * width, 4 * width])))
+
+
+def _plain_layer(channels_in: int, channels: int) -> nn.Module:
+    """Make one 3x3 convolution that halves frames and bands."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )

@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from preprocessing.splits import SPLITS
 from store.errors import BadInput
 from training.metrics import Interval, Scores, Target, accuracy_interval, belief, guess, score
 
-SPLITS = ("training", "validation", "test")
+RESULT_COLUMNS = (
+    "run", "split", "scope", "genre", "tracks", "guessed", "precision", "recall", "f1", "macro_f1",
+    "accuracy", "accuracy_low", "accuracy_high", "chance", "log_loss",
+)  # fmt: skip
+ANSWER_COLUMNS = (
+    "track_id", "split", "artist", "title", "truth", "guess", "right", "guess_probability",
+    "truth_probability",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,9 @@ def score_splits(answers: Sequence[Answer], genres: Sequence[str], target: Targe
     return results
 
 
-def metrics_json(name: str, results: Mapping[str, SplitResult], genres: Sequence[str], target: Target) -> bytes:
+def metrics_json(
+    name: str, results: Mapping[str, SplitResult], genres: Sequence[str], target: Target
+) -> bytes:
     """Lay out metrics.json: the scores by split, null where there is nothing to divide by."""
     splits = {split: asdict(result.scores) | _interval(result) for split, result in results.items()}
     content = {"run": name, "target": target, "genres": list(genres), **splits}
@@ -110,22 +120,22 @@ def results_csv(name: str, results: Mapping[str, SplitResult]) -> bytes:
         scores, bounds = result.scores, result.interval
         rows.append(
             key
-            | {"scope": "overall", "tracks": scores.tracks, "accuracy": scores.accuracy, "chance": scores.chance}
+            | {
+                "scope": "overall",
+                "tracks": scores.tracks,
+                "accuracy": scores.accuracy,
+                "chance": scores.chance,
+            }
             | {"accuracy_low": bounds and bounds.low, "accuracy_high": bounds and bounds.high}
             | {"macro_f1": scores.macro_f1, "log_loss": scores.log_loss}
         )
         for each in scores.genres:
             rows.append(key | {"scope": "genre", "tracks": each.support} | asdict(each))
-    return _csv(
-        "run split scope genre tracks guessed precision recall f1 macro_f1 accuracy accuracy_low accuracy_high "
-        "chance log_loss".split(),
-        rows,
-    )
+    return _csv(RESULT_COLUMNS, rows)
 
 
 def predictions_csv(answers: Iterable[Answer], genres: Sequence[str]) -> bytes:
     """Lay out predictions.csv: one row a track; where it has several genres, "; " parts them."""
-    columns = "track_id split artist title truth guess right guess_probability truth_probability".split()
     rows = (
         asdict(answer)
         | {"truth": "; ".join(answer.truth), "guess": "; ".join(answer.guess)}
@@ -133,7 +143,7 @@ def predictions_csv(answers: Iterable[Answer], genres: Sequence[str]) -> bytes:
         | {f"p({genre})": value for genre, value in zip(genres, answer.probabilities, strict=True)}
         for answer in answers
     )
-    return _csv([*columns, *(f"p({genre})" for genre in genres)], rows)
+    return _csv([*ANSWER_COLUMNS, *(f"p({genre})" for genre in genres)], rows)
 
 
 def rejects_csv(rejects: Iterable[Mapping[str, Any]]) -> bytes:

@@ -113,6 +113,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, toy):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_validation_track_that_is_not_finite_is_named(tmp_path, toy):
+    sick = toy()
+    sick.snapshot.mels["09"][:] = np.nan
+    with pytest.raises(BadInput, match="validation track 09: its spectrogram is not finite"):
+        run_toy(tmp_path, sick)
+
+
 def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path, toy):
     with pytest.raises(Stopped):
         run_toy(tmp_path, toy(), stop_after=1)

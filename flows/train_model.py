@@ -1,0 +1,254 @@
+"""Train a network on a snapshot, score it on tracks it never saw, and keep it as a model version."""
+
+import json
+import subprocess
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from distributed import Client
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, Field
+
+from flows.build_dataset import rejects_of
+from flows.cluster import ClusterSettings, dask_client
+from flows.fan_out import fan_out, in_batches
+from flows.progress import showing_progress
+from flows.training_hosts import HostSettings, train_on_hosts
+from preprocessing.mel import MelSettings
+from store.files import absolute, exists, join, read_bytes, write_whole
+from store.models import champion, promote, publish_version, read_card
+from store.reader import Snapshot, open_snapshot
+from training.predict import ModelIdentity, hear_stored
+from training.report import write_report
+from training.run import WEIGHTS, TrainingRun, TrainSettings, fingerprint, finished, write_run
+from training.targets import choose_genres, choose_tracks
+
+TRACKS_PER_BATCH = 64
+
+
+class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
+    """What to learn from which spectrograms, how, where, and what to do with the result."""
+
+    store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
+    models: str = Field("data/models", description="Folder or URL where model versions are kept")
+    genres: tuple[str, ...] = Field((), description="Genres to tell apart; empty for all that the store has")
+    promote: bool = Field(True, description="Put the new model into service")
+    training: TrainSettings = TrainSettings()
+    hosts: HostSettings = HostSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+
+class TrainSummary(BaseModel, frozen=True):
+    """What came out of a training."""
+
+    version: str
+    url: str
+    report: str
+    test_tracks: int
+    test_right: int
+    accuracy: float
+    macro_f1: float
+    chance: float
+    interval: str
+    best_epoch: int
+    trained_now: bool
+    is_champion: bool
+
+    def lines(self) -> list[str]:
+        """Tell it in lines for a terminal."""
+        return [
+            f"model {self.version}{' (in service)' if self.is_champion else ''}: {self.test_right} of "
+            f"{self.test_tracks} test tracks right ({self.accuracy:.0%}, {self.interval}; "
+            f"chance {self.chance:.0%}), macro F1 {self.macro_f1:.2f}; best epoch {self.best_epoch}",
+            f"report: {self.report}",
+        ]
+
+
+@flow(name="train-model")
+def train_model(settings: TrainModelSettings) -> TrainSummary:
+    """Train a network, score it and keep it. Rerun it to resume it; done once, it is not done again."""
+    snapshot = open_snapshot(settings.store)
+    folder, run, tracks = lay_out_run(snapshot, settings)
+    known = find_finished(folder, settings)
+    if known is None:
+        with dask_client(settings.cluster) as dask:
+            train(dask, folder, run, settings)
+            heard = hear_unseen(dask, folder, run, snapshot, tracks)
+        version = publish_model(folder, run, snapshot, heard, settings)
+    else:
+        version = known
+    return summarise(version, settings, trained_now=known is None)
+
+
+def lay_out_run(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[str, TrainingRun, pa.Table]:
+    """Choose genres and tracks and write them where the ranks find them; the same wish gives the same folder."""
+    target = settings.training.target
+    genres = choose_genres(snapshot.tracks, target, settings.genres)
+    tracks = choose_tracks(snapshot.tracks, target, genres)
+    run = TrainingRun(
+        snapshot_url=absolute(snapshot.url),
+        mel_fingerprint=snapshot.mel_fingerprint,
+        genres=genres,
+        settings=settings.training,
+    )
+    folder = join(absolute(settings.models), "runs", fingerprint(run, tracks))
+    write_run(folder, run, tracks)
+    return folder, run, tracks
+
+
+def find_finished(folder: str, settings: TrainModelSettings) -> str | None:
+    """Name the model version that this very run already became, or None."""
+    note = join(folder, "version.json")
+    if not exists(note):
+        return None
+    name: str = json.loads(read_bytes(note))["version"]
+    return name if exists(join(settings.models, name, "model.json")) else None
+
+
+@task(cache_policy=NO_CACHE)
+def train(dask: Client, folder: str, run: TrainingRun, settings: TrainModelSettings) -> None:
+    """Train on all hosts that hold the resource, unless that is done; show every epoch."""
+    if finished(folder):
+        return
+    log = get_run_logger()
+    with showing_progress("Training", run.settings.epochs, "epochs") as advance:
+
+        def on_event(event: dict[str, Any]) -> None:
+            match event["event"]:
+                case "start":
+                    log.info("training: %s", {name: it for name, it in event.items() if name != "event"})
+                    advance(event["epochs_done"], "")
+                case "epoch":
+                    advance(1, _epoch_note(event))
+                case "notice":
+                    log.warning(event["message"])
+
+        train_on_hosts(dask, folder, settings.hosts, on_event)
+
+
+def _epoch_note(event: dict[str, Any]) -> str:
+    return (
+        f"loss {event['train_loss']:.3f}, validation {event['validation_loss']:.3f}, "
+        f"{event['validation_accuracy']:.0%} right"
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def hear_unseen(dask: Client, folder: str, run: TrainingRun, snapshot: Snapshot, tracks: pa.Table) -> pa.Table:
+    """Let the network listen to the validation and test tracks. This is where the test set is touched."""
+    unseen = tracks.filter(pc.not_equal(tracks["split"], "training")).rename_columns({"target": "truth"})
+    rows = pc.index_in(unseen["track_id"], value_set=snapshot.tracks["track_id"].combine_chunks())
+    for name in ("artist", "title"):
+        unseen = unseen.append_column(name, snapshot.tracks[name].take(rows))
+    with showing_progress("Scoring", len(unseen), "tracks") as advance:
+        heard = []
+        for batch, table in fan_out(
+            dask,
+            hear_stored,
+            in_batches(unseen.to_pylist(), TRACKS_PER_BATCH),
+            snapshot_url=run.snapshot_url,
+            folder_url=folder,
+            identity=_identity(run, snapshot),
+        ):
+            heard.append(table)
+            advance(len(batch), "")
+    return pa.concat_tables(heard).sort_by("track_id")
+
+
+@task(cache_policy=NO_CACHE)
+def publish_model(
+    folder: str, run: TrainingRun, snapshot: Snapshot, heard: pa.Table, settings: TrainModelSettings
+) -> str:
+    """Write the report, store weights, card and report as a new version, and put it into service if asked."""
+    history = json.loads(read_bytes(join(folder, "history.json")))
+    about = {
+        "snapshot": run.snapshot_url,
+        "code": code_version(),
+        "trained": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": settings.model_dump(mode="json"),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        page = write_report(
+            Path(scratch),
+            name=folder.rsplit("/", 1)[-1],
+            predictions=heard,
+            genres=run.genres,
+            target=run.settings.target,
+            history=history["epochs"],
+            best_epoch=history["best_epoch"],
+            about=about,
+            rejects=rejects_of(snapshot),
+            mel=MelSettings.model_validate(snapshot.mel_settings),
+            mel_of=snapshot.mel,
+        )
+        report = {f"report/{path.name}": path.read_bytes() for path in page.parent.iterdir()}
+    card = {
+        **_identity(run, snapshot).model_dump(mode="json"),
+        **about,
+        "run": folder,
+        "best_epoch": history["best_epoch"],
+        "metrics": json.loads(report["report/metrics.json"]),
+    }
+    files = {WEIGHTS: read_bytes(join(folder, WEIGHTS)), **report}
+    version = publish_version(settings.models, files, card)
+    write_whole(join(folder, "version.json"), json.dumps({"version": version}).encode())
+    if settings.promote:
+        promote(settings.models, version)
+    return version
+
+
+def summarise(version: str, settings: TrainModelSettings, *, trained_now: bool) -> TrainSummary:
+    """Say what the model can do, in the Prefect UI as well."""
+    url = join(settings.models, version)
+    card = read_card(url)
+    test = card["metrics"]["test"]
+    summary = TrainSummary(
+        version=version,
+        url=url,
+        report=join(absolute(url), "report", "report.html"),
+        test_tracks=test["tracks"],
+        test_right=test["right"],
+        accuracy=test["accuracy"],
+        macro_f1=test["macro_f1"],
+        chance=test["chance"],
+        interval=_interval_words(test["accuracy_interval"]),
+        best_epoch=card["best_epoch"],
+        trained_now=trained_now,
+        is_champion=champion(settings.models) == version,
+    )
+    create_table_artifact([summary.model_dump()], key="training-result", description=summary.lines()[0])
+    create_link_artifact(f"file://{summary.report}", link_text="report.html", key="training-report")
+    return summary
+
+
+def _interval_words(interval: dict[str, float] | None) -> str:
+    if interval is None:
+        return "no interval"
+    return f"95 % interval {interval['low']:.0%} to {interval['high']:.0%}"
+
+
+def code_version() -> str:
+    """Name the code that runs: the release, and the commit where it runs from a checkout."""
+    release = installed_version("spectrogram-one")
+    here = Path(__file__).parent
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return release
+    return f"{release} ({said.stdout.strip()})"
+
+
+def _identity(run: TrainingRun, snapshot: Snapshot) -> ModelIdentity:
+    mel = MelSettings.model_validate(snapshot.mel_settings)
+    return ModelIdentity(genres=run.genres, mel=mel, training=run.settings)

@@ -1,0 +1,136 @@
+"""ID3 tags: a file keeps the version it has, several genres stay several, numbers stay text.
+
+Source: id3.org, ID3v2.3.0 and ID3v2.4.0 (TCON), ID3v1.1.
+"""
+
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from typing import BinaryIO
+
+from mutagen.id3 import ID3, TCON, ID3NoHeaderError
+
+from store.errors import BadInput
+
+ID3V1_BYTES = 128
+PADDING_BYTES = 1024  # room for the next editor to write in place
+NO_GENRE_CODE = 255
+FRAME_NAME = re.compile(rb"[A-Z][A-Z0-9]{3}")
+LOOKS_LIKE_A_CODE = re.compile(r"\((\d+|RX|CR)\)|\(\(")
+
+
+def load_id3(file: BinaryIO, *, with_v1: bool = False) -> ID3 | None:
+    """Read the ID3v2 tag at the start of `file`, as its version has it, or None.
+
+    `with_v1` adds from an ID3v1 tag what the ID3v2 tag lacks. Mutagen's translation to
+    ID3v2.4 is switched off: it drops what that version no longer has.
+    """
+    file.seek(0)
+    try:
+        return ID3(file, translate=False, load_v1=with_v1)
+    except ID3NoHeaderError:
+        return None
+
+
+def id3_genres(tag: ID3) -> list[str]:
+    """List the genres of a tag, codes spelt out ("17" and "(17)" are Rock)."""
+    names = [name.strip() for frame in tag.getall("TCON") for name in frame.genres]
+    return [name for name in dict.fromkeys(names) if name]
+
+
+def id3_with_genres(block: bytes, tag: ID3 | None, genres: Sequence[str]) -> bytes:
+    """Render the ID3v2 tag `block`, which mutagen read as `tag`, with other genres; nothing if none is left.
+
+    A plain tag keeps all its other frames byte for byte, those too that mutagen would
+    drop as damaged. Mutagen writes those that are not plain (2.2 as 2.3), and a new one out
+    of an ID3v1 tag, since some readers look no further once there is an ID3v2 tag.
+    """
+    if block and tag is None:
+        raise BadInput("what should be its ID3 tag is none")
+    version = 3 if tag is not None and tag.version in ((2, 2, 0), (2, 3, 0)) else 4
+    frame = _genre_frame(genres, version)
+    frames = [] if tag is None else _plain_frames(block)
+    if frames is None:
+        assert tag is not None
+        tag.delall("TCON")
+        frames = [_body(tag, version)]
+    others = [other for other in frames if other[:4] != b"TCON"]
+    place = next((number for number, other in enumerate(frames) if other[:4] == b"TCON"), len(others))
+    body = b"".join([*others[:place], frame, *others[place:]])
+    if not body:
+        return b""
+    room = len(block) - 10 - len(body)
+    body += b"\0" * (room if room >= 0 else PADDING_BYTES)
+    size = bytes(len(body) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3" + bytes([version, 0, 0]) + size + body
+
+
+def _genre_frame(genres: Sequence[str], version: int) -> bytes:
+    """Render a TCON frame; values are parted by NUL in 2.3 too, since "/" occurs in genres."""
+    if not genres:
+        return b""
+    tag = ID3()
+    encoding = 0 if all(name.isascii() for name in genres) else 1 if version == 3 else 3
+    tag.add(TCON(encoding=encoding, text=[_as_text(name) for name in genres]))
+    return _body(tag, version)
+
+
+def _body(tag: ID3, version: int) -> bytes:
+    """Have mutagen render the frames of a tag."""
+    rendered = BytesIO()
+    tag.save(rendered, v1=0, v2_version=version, v23_sep=None, padding=lambda info: 0)
+    return rendered.getvalue()[10:]
+
+
+def _plain_frames(block: bytes) -> list[bytes] | None:
+    """Split a tag into its frames, or give None if flags, version or damage make that unsafe."""
+    if len(block) < 10 or block[3] not in (3, 4) or block[5]:
+        return None
+    # Old iTunes wrote the sizes in ID3v2.4 as plain numbers.
+    splits = [_split(block[10:], bits) for bits in ((7, 8) if block[3] == 4 else (8,))]
+    return next((frames for frames in splits if frames is not None), None)
+
+
+def _split(body: bytes, bits: int) -> list[bytes] | None:
+    """Split into frames whose sizes bear so many bits in a byte, or give None if that comes out uneven."""
+    frames = []
+    start = 0
+    while start < len(body) and body[start]:
+        sizes = body[start + 4 : start + 8]
+        if len(body) < start + 10 or not FRAME_NAME.match(body, start) or max(sizes) >> bits:
+            return None
+        end = start + 10 + sum(byte << bits * (3 - place) for place, byte in enumerate(sizes))
+        if end > len(body):
+            return None
+        frames.append(body[start:end])
+        start = end
+    return None if body[start:].strip(b"\0") else frames
+
+
+def _as_text(genre: str) -> str:
+    """Spell a genre so that no reader takes it for a code of ID3v1.
+
+    ID3v2.3 doubles a parenthesis to say "no code". For bare numbers there is no rule; with
+    a space behind, ffmpeg, taglib and mutagen take them for text, and we strip it.
+    """
+    if genre in ("RX", "CR") or (genre.isdecimal() and int(genre) < 256):
+        return genre + " "
+    return "(" + genre if LOOKS_LIKE_A_CODE.match(genre) else genre
+
+
+def find_id3v1(file: BinaryIO) -> bytes:
+    """Read the ID3v1 tag at the end of a file, or give nothing."""
+    if file.seek(0, 2) < ID3V1_BYTES:
+        return b""
+    file.seek(-ID3V1_BYTES, 2)
+    block = file.read(ID3V1_BYTES)
+    return block if block[:3] == b"TAG" and block[:5] != b"TAGEX" else b""
+
+
+def id3v1_with_genres(block: bytes, genres: Sequence[str]) -> bytes:
+    """Put the first genre into an ID3v1 tag, which knows a fixed list of them; keep the rest.
+
+    Mutagen would write the whole block anew out of the ID3v2 tag and lose the comment.
+    """
+    code = TCON.GENRES.index(genres[0]) if genres and genres[0] in TCON.GENRES else NO_GENRE_CODE
+    return block[:-1] + bytes([code]) if block else b""

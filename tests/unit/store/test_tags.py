@@ -1,0 +1,615 @@
+import base64
+import errno
+import json
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import av
+import mutagen
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mutagen.apev2 import APEv2, APEv2File
+from mutagen.asf import ASF, ASFByteArrayAttribute
+from mutagen.flac import FLAC, Picture
+from mutagen.id3 import APIC, COMM, ID3, TCON, TIT2, TPE1
+from mutagen.mp4 import MP4, MP4Cover
+from mutagen.ogg import OggFileType
+
+from store import tags
+from store.errors import BadInput
+from store.tags import Credits, audio_hash, copy_with_genres, read_credits, read_genres, write_genres
+
+DEMO_TRACK = Path("tests/data/demo_music/fma_small/200/200001.mp3")
+HOSTILE = Path("../shared/data/hostile")
+PICTURE = b"\x89PNG not really" * 9
+GENRES = ["Old-Time / Historic", "Électronique", "17", "日本の音楽"]
+CODECS = {  # suffix: (codec, rate, container)
+    ".mp3": ("libmp3lame", 22050, "mp3"),
+    ".flac": ("flac", 22050, "flac"),
+    ".opus": ("libopus", 48000, "ogg"),
+    ".ogg": ("vorbis", 22050, "ogg"),
+    ".m4a": ("aac", 22050, "mp4"),
+    ".aac": ("aac", 22050, "adts"),
+    ".wma": ("wmav2", 22050, "asf"),
+    ".wav": ("pcm_s16le", 22050, "wav"),
+    ".aiff": ("pcm_s16be", 22050, "aiff"),
+    ".wv": ("wavpack", 22050, "wv"),
+}
+MP3_KINDS = ["bare.mp3", "v22.mp3", "v23.mp3", "v24.mp3", "v1.mp3", "ape.mp3"]
+KINDS = [*MP3_KINDS, *(f"music{suffix}" for suffix in CODECS if suffix != ".mp3")]
+UNTITLED = ["bare.mp3"]
+
+
+def encode(target: Path, codec: str, rate: int, container: str) -> None:
+    """Turn a second of the demo music into another format, without tags."""
+    bare = {"id3v2_version": "0", "write_id3v1": "0"} if container == "mp3" else {}
+    with (
+        av.open(str(DEMO_TRACK)) as source,
+        av.open(str(target), "w", format=container, options=bare) as sink,
+    ):
+        stream = sink.add_stream(codec, rate=rate, options={"strict": "-2"})
+        stream.layout = "stereo"
+        stream.bit_rate = 96_000
+        resampler = av.AudioResampler(stream.format, "stereo", rate, stream.codec_context.frame_size or None)
+        for frame in source.decode(audio=0):
+            if frame.time >= 1.0:
+                break
+            for part in resampler.resample(frame):
+                sink.mux(stream.encode(part))
+        for part in resampler.resample(None):
+            sink.mux(stream.encode(part))
+        sink.mux(stream.encode(None))
+
+
+def give_credits(path: Path) -> None:
+    """Put artist, title and picture into a file, by mutagen itself."""
+    audio = mutagen.File(path)
+    match audio:
+        case FLAC():
+            audio.update(artist="Ann", title="Before")
+            picture = Picture()
+            picture.data = PICTURE
+            audio.add_picture(picture)
+            audio.save()
+        case MP4():
+            cover = MP4Cover(PICTURE, MP4Cover.FORMAT_PNG)
+            audio.update({"\xa9ART": "Ann", "\xa9nam": "Before", "covr": [cover]})
+            audio.save()
+        case ASF():
+            picture = ASFByteArrayAttribute(PICTURE)
+            audio.update({"Author": "Ann", "Title": "Before", "WM/Picture": picture})
+            audio.save()
+        case OggFileType() | APEv2File():
+            audio.update(artist="Ann", title="Before", picture=base64.b64encode(PICTURE).decode())
+            audio.save()
+        case _:
+            put_id3(path, version=4)
+
+
+def put_id3(path: Path, *, version: int, v1: int = 0) -> None:
+    frames = [TIT2(encoding=0, text="Before"), TPE1(encoding=0, text="Ann")]
+    frames.append(APIC(encoding=0, mime="image/png", type=3, desc="", data=PICTURE))
+    match path.suffix:
+        case ".wav" | ".aiff":
+            audio = mutagen.File(path)
+            audio.add_tags()
+            for frame in frames:
+                audio.tags.add(frame)
+            audio.save()
+        case _:
+            tag = ID3()
+            for frame in frames:
+                tag.add(frame)
+            tag.save(path, v1=v1, v2_version=version)
+
+
+def id3v1(title: bytes, comment: bytes, genre: int) -> bytes:
+    return struct.pack("3s30s30s30s4s30sB", b"TAG", title, b"Ann", b"", b"1999", comment, genre)
+
+
+def id3v22(title: bytes) -> bytes:
+    text = b"\0" + title
+    frame = b"TT2" + len(text).to_bytes(3, "big") + text
+    picture = b"\0PNG\x03\0" + PICTURE
+    frame += b"PIC" + len(picture).to_bytes(3, "big") + picture
+    return b"ID3\x02\0\0\0\0" + bytes([len(frame) >> 7, len(frame) & 0x7F]) + frame
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory) -> Path:
+    """One short file of each kind, most with artist, title and picture."""
+    folder = tmp_path_factory.mktemp("originals")
+    for suffix, (codec, rate, container) in CODECS.items():
+        encode(folder / f"music{suffix}", codec, rate, container)
+    mp3 = (folder / "music.mp3").read_bytes()
+    for kind in MP3_KINDS:
+        (folder / kind).write_bytes(mp3)
+    (folder / "v22.mp3").write_bytes(id3v22(b"Before") + mp3)
+    put_id3(folder / "v23.mp3", version=3)
+    put_id3(folder / "v24.mp3", version=4, v1=2)
+    (folder / "v1.mp3").write_bytes(mp3 + id3v1(b"Before", b"a comment", 255))
+    APEv2({"Title": "Before", "Artist": "Ann", "Genre": "Noise"}).save(folder / "ape.mp3")
+    for suffix in CODECS:
+        if suffix not in (".mp3", ".aac"):
+            give_credits(folder / f"music{suffix}")
+    put_id3(folder / "music.aac", version=4)
+    return folder
+
+
+@pytest.fixture(params=KINDS)
+def track(request, originals, tmp_path) -> Path:
+    return Path(shutil.copy(originals / request.param, tmp_path / request.param))
+
+
+@pytest.fixture
+def mp3(originals, tmp_path) -> Path:
+    return Path(shutil.copy(originals / "v24.mp3", tmp_path / "song.mp3"))
+
+
+@pytest.fixture
+def wav(originals, tmp_path) -> Path:
+    return Path(shutil.copy(originals / "music.wav", tmp_path / "song.wav"))
+
+
+def samples(path: Path) -> np.ndarray:
+    with av.open(str(path)) as source:
+        return np.concatenate([frame.to_ndarray() for frame in source.decode(audio=0)], axis=1)
+
+
+# What is asked for is what is read, and nothing else has changed
+
+
+@pytest.mark.parametrize("genres", [["Rock"], GENRES, ["(17)", "((a))", "RX", "255"], []], ids=len)
+def test_genres_come_back_as_written(track, genres):
+    write_genres(track, genres)
+    assert read_genres(track) == genres
+
+
+def test_new_genres_replace_the_old(track):
+    write_genres(track, GENRES)
+    write_genres(track, ["Folk"])
+    assert read_genres(track) == ["Folk"]
+    write_genres(track, [])
+    assert read_genres(track) == []
+
+
+def test_audio_and_other_tags_stay(track, originals):
+    before = originals / track.name
+    write_genres(track, GENRES)
+    assert audio_hash(track) == audio_hash(before)
+    np.testing.assert_array_equal(samples(track), samples(before))
+    assert read_credits(track) == read_credits(before)
+    for picture in (PICTURE, base64.b64encode(PICTURE)):
+        assert track.read_bytes().count(picture) == before.read_bytes().count(picture)
+
+
+def test_writing_twice_is_writing_once(track):
+    write_genres(track, GENRES)
+    once = track.read_bytes()
+    write_genres(track, GENRES)
+    assert track.read_bytes() == once
+
+
+def test_mutagen_shows_several_genres(originals, tmp_path):
+    for kind, key in (
+        ("music.flac", "genre"),
+        ("music.opus", "genre"),
+        ("music.m4a", "\xa9gen"),
+        ("music.wma", "WM/Genre"),
+    ):
+        track = Path(shutil.copy(originals / kind, tmp_path))
+        write_genres(track, ["Old-Time / Historic", "Folk"])
+        assert [str(text) for text in mutagen.File(track)[key]] == ["Old-Time / Historic", "Folk"]
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
+def test_ffprobe_shows_the_genre(track):
+    write_genres(track, ["Old-Time / Historic"])
+    asked = ["ffprobe", "-v", "error", "-show_entries", "format_tags:stream_tags", "-of", "json", str(track)]
+    shown = json.loads(subprocess.run(asked, check=True, capture_output=True).stdout)
+    texts = {**shown["format"].get("tags", {}), **shown.get("streams", [{}])[0].get("tags", {})}
+    texts = {key.lower(): text for key, text in texts.items()}
+    assert "Old-Time / Historic" in (texts.get("genre"), texts.get("wm/genre"))
+    if track.name != "bare.mp3":
+        assert texts["title"] == "Before"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    genres=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=20), max_size=3, unique=True)
+)
+@pytest.mark.parametrize("kind", ["v23.mp3", "v24.mp3", "music.flac"])
+def test_any_genre_is_written_or_refused(kind, genres, originals, tmp_path):
+    track = Path(shutil.copy(originals / kind, tmp_path / kind))
+    before = track.read_bytes()
+    try:
+        write_genres(track, genres)
+        assert read_genres(track) == genres
+    except BadInput:
+        assert not all(name.isprintable() and name.strip() == name for name in genres)
+        assert track.read_bytes() == before
+
+
+# ID3
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"), [("v22.mp3", 3), ("v23.mp3", 3), ("v24.mp3", 4), ("bare.mp3", 4)]
+)
+def test_an_id3_tag_keeps_its_version_and_never_joins_genres(kind, version, originals, tmp_path):
+    track = Path(shutil.copy(originals / kind, tmp_path))
+    write_genres(track, ["Old-Time / Historic", "Folk"])
+    assert ID3(track).version == (2, version, 0)
+    assert b"Old-Time / Historic\0Folk" in track.read_bytes()
+
+
+def test_damaged_and_unknown_frames_stay_byte_for_byte(mp3):
+    junk = b"POPM\0\0\0\x03\0\0abc" + b"XZZZ\0\0\0\x03\0\0abc"
+    data = mp3.read_bytes()
+    assert data[:4] == b"ID3\x04"
+    tag_bytes = 10 + (data[8] << 7 | data[9])
+    frames = data[10:tag_bytes].rstrip(b"\0") + b"\0"
+    size = len(junk) + len(frames)
+    mp3.write_bytes(data[:8] + bytes([size >> 7, size & 0x7F]) + junk + frames + data[tag_bytes:])
+    write_genres(mp3, GENRES)
+    assert mp3.read_bytes()[10:].startswith(junk + frames.rstrip(b"\0")[:40])
+
+
+@pytest.mark.parametrize("code", ["17", "(17)", "(17)Rock"])
+def test_old_genre_codes_are_spelt_out(mp3, code):
+    tag = ID3(mp3)
+    tag.add(TCON(encoding=0, text=code))
+    tag.save(mp3)
+    assert read_genres(mp3) == ["Rock"]
+
+
+def test_id3v1_is_kept_in_step_and_never_made(originals, tmp_path):
+    track = Path(shutil.copy(originals / "v1.mp3", tmp_path))
+    assert read_genres(track) == []
+    write_genres(track, ["Rock", "Folk"])
+    assert track.read_bytes()[-128:] == id3v1(b"Before", b"a comment", 17)
+    write_genres(track, ["Old-Time / Historic"])
+    assert track.read_bytes()[-128:] == id3v1(b"Before", b"a comment", 255)
+    bare = Path(shutil.copy(originals / "bare.mp3", tmp_path))
+    write_genres(bare, ["Rock"])
+    assert bare.read_bytes()[-128:-125] != b"TAG"
+
+
+def test_the_genre_of_an_id3v1_tag_counts(originals, tmp_path):
+    track = tmp_path / "old.mp3"
+    track.write_bytes((originals / "bare.mp3").read_bytes() + id3v1(b"x", b"", 17))
+    assert read_genres(track) == ["Rock"]
+    assert read_credits(track) == Credits(artist="Ann", album=None, title="x")
+
+
+def test_an_apev2_tag_behind_an_mp3_is_kept_in_step(originals, tmp_path):
+    track = tmp_path / "song.mp3"
+    track.write_bytes((originals / "ape.mp3").read_bytes() + id3v1(b"Before", b"", 5))
+    assert read_genres(track) == ["Funk"]
+    write_genres(track, ["Rock", "Folk"])
+    assert APEv2(track)["genre"] == "Rock\0Folk"
+    assert APEv2(track)["title"] == "Before"
+    assert track.read_bytes()[-128:] == id3v1(b"Before", b"", 17)
+
+
+# WAV: ID3 for all, INFO for Windows
+
+
+def chunks_of(path: Path) -> list[tuple[bytes, bytes]]:
+    """Take a RIFF file apart by hand."""
+    data = path.read_bytes()
+    assert data[:4] == b"RIFF"
+    assert struct.unpack("<I", data[4:8])[0] == len(data) - 8
+    chunks, start = [], 12
+    while start < len(data):
+        name, size = struct.unpack("<4sI", data[start : start + 8])
+        chunks.append((name, data[start + 8 : start + 8 + size]))
+        start += 8 + size + size % 2
+    assert start == len(data)
+    return chunks
+
+
+def riff(*chunks: tuple[bytes, bytes]) -> bytes:
+    body = b"".join(
+        struct.pack("<4sI", name, len(data)) + data + b"\0" * (len(data) % 2) for name, data in chunks
+    )
+    return struct.pack("<4sI4s", b"RIFF", 4 + len(body), b"WAVE") + body
+
+
+def entry(name: bytes, text: bytes) -> bytes:
+    return struct.pack("<4sI", name, len(text)) + text + b"\0" * (len(text) % 2)
+
+
+def test_a_wav_gets_its_genre_in_the_info_chunk_too(wav):
+    write_genres(wav, ["Old-Time / Historic", "Folk"])
+    name, content = chunks_of(wav)[-1]
+    text = b"Old-Time / Historic; Folk\0"
+    assert (name, content) == (b"LIST", b"INFO" + entry(b"IGNR", text))
+
+
+def test_other_info_entries_and_the_order_of_chunks_stay(wav):
+    (_, fmt), (_, data) = (
+        next(c for c in chunks_of(wav) if c[0] == b"fmt "),
+        next(c for c in chunks_of(wav) if c[0] == b"data"),
+    )
+    info = b"INFO" + entry(b"IART", b"Ann\0") + entry(b"IGNR", b"Noise; Drone\0") + entry(b"INAM", b"odd\0\0")
+    parts = [
+        (b"bext", b"abc"),
+        (b"fmt ", fmt),
+        (b"LIST", info),
+        (b"LIST", b"adtl1234"),
+        (b"data", data),
+        (b"cue ", b"12345"),
+    ]
+    wav.write_bytes(riff(*parts)[:-1])  # many writers forget the last pad byte
+    assert read_genres(wav) == ["Noise", "Drone"]
+    assert read_credits(wav) == Credits(artist="Ann", album=None, title="odd")
+    write_genres(wav, ["Folk"])
+    new = b"INFO" + entry(b"IART", b"Ann\0") + entry(b"IGNR", b"Folk\0") + entry(b"INAM", b"odd\0\0")
+    after = chunks_of(wav)
+    assert after[:-1] == [(name, new if content == info else content) for name, content in parts]
+    assert after[-1][0] == b"id3 "
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: b"RF64" + data[4:], r"song\.wav: a 64-bit WAV \(RF64\)"),
+        (lambda data: data[:-5000], "claims .* bytes, but .* left"),
+        (lambda data: data[:8] + b"AVI " + data[12:], "neither a WAV nor an AIFF"),
+        (lambda data: data[:40], "claims .* bytes, but .* left"),
+    ],
+    ids=["RF64", "cut", "AVI", "header"],
+)
+def test_a_wav_that_cannot_be_tagged_is_refused(wav, damage, message):
+    wav.write_bytes(damage(riff(*[c for c in chunks_of(wav) if c[0] in (b"fmt ", b"data")])))
+    before = wav.read_bytes()
+    with pytest.raises(BadInput, match=message):
+        write_genres(wav, ["Folk"])
+    assert wav.read_bytes() == before
+
+
+# The file stays who it is
+
+
+def test_owner_mode_times_and_attributes_stay(mp3):
+    mp3.chmod(0o640)
+    os.utime(mp3, ns=(1_000_000_000_123, 2_000_000_000_456))
+    if os.geteuid() == 0:
+        os.chown(mp3, 1234, 2345)
+    try:
+        os.setxattr(mp3, "user.mood", b"blue")
+    except OSError:
+        pass  # not on this file system
+    else:
+        write_genres(mp3, ["Rock"])
+        assert os.getxattr(mp3, "user.mood") == b"blue"
+        os.utime(mp3, ns=(1_000_000_000_123, 2_000_000_000_456))
+    before = mp3.stat()
+    write_genres(mp3, GENRES)
+    after = mp3.stat()
+    for field in ("st_mode", "st_uid", "st_gid", "st_atime_ns", "st_mtime_ns"):
+        assert getattr(after, field) == getattr(before, field)
+
+
+def test_a_link_is_written_through(mp3, tmp_path):
+    (tmp_path / "deep").mkdir()
+    link = tmp_path / "deep/link.mp3"
+    link.symlink_to(mp3)
+    write_genres(link, ["Rock"])
+    assert link.is_symlink()
+    assert read_genres(mp3) == ["Rock"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["link.mp3"]
+
+
+def test_the_name_may_lie(originals, tmp_path):
+    track = Path(shutil.copy(originals / "music.m4a", tmp_path / "song.mp3"))
+    write_genres(track, ["Rock"])
+    assert MP4(track)["\xa9gen"] == ["Rock"]
+
+
+# Refusals
+
+
+def test_a_read_only_file_is_refused(mp3):
+    mp3.chmod(0o444)
+    before = mp3.read_bytes()
+    with pytest.raises(PermissionError, match="read-only"):
+        write_genres(mp3, ["Rock"])
+    assert mp3.read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into any folder")
+def test_a_read_only_folder_is_refused(mp3):
+    mp3.parent.chmod(0o555)
+    try:
+        with pytest.raises(PermissionError, match="no permission"):
+            write_genres(mp3, ["Rock"])
+    finally:
+        mp3.parent.chmod(0o755)
+
+
+@pytest.mark.parametrize("genres", ["Rock", ["a\nb"], ["a\0b"], [" a"], [""]])
+def test_what_is_no_genre_is_refused(mp3, genres):
+    with pytest.raises(BadInput, match=r"song\.mp3: "):
+        write_genres(mp3, genres)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<!doctype html><html></html>", b"\xff\xfb", b"OggS", b"fLaC", b"ID3\x04\0\0\0\0\x7f\x7f"],
+)
+def test_what_is_no_audio_is_refused(tmp_path, content):
+    path = tmp_path / "song.mp3"
+    path.write_bytes(content)
+    for call in (read_genres, read_credits, lambda path: write_genres(path, ["Rock"])):
+        with pytest.raises(BadInput, match=r"song\.mp3: "):
+            call(path)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp3")
+    for path in (tmp_path, tmp_path / "pipe.mp3"):
+        with pytest.raises(BadInput, match="not a file"):
+            write_genres(path, ["Rock"])
+    with pytest.raises(FileNotFoundError, match=r"gone\.mp3"):
+        write_genres(tmp_path / "gone.mp3", ["Rock"])
+
+
+# All or nothing
+
+
+@pytest.mark.parametrize(
+    "call", ["os.replace", "os.fsync", "os.utime", "os.chown", "shutil.copystat", "save", "write"]
+)
+@pytest.mark.parametrize("kind", ["v24.mp3", "music.flac", "music.wav", "music.m4a"])
+def test_a_disk_that_fails_leaves_the_original(kind, call, originals, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail_in_mutagen(*args, **kwargs):
+        raise mutagen.MutagenError(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    track = Path(shutil.copy(originals / kind, tmp_path))
+    match call:
+        case "save":
+            for kind_of_tag in (ID3, FLAC, MP4):
+                monkeypatch.setattr(kind_of_tag, "save", fail_in_mutagen)
+        case "write":
+            monkeypatch.setattr(shutil, "copyfile", fail)
+            monkeypatch.setattr(shutil, "copyfileobj", fail)
+        case "os.chown":
+            if os.geteuid():
+                pytest.skip("only root can give files away")
+            os.chown(track, 1234, 1234)
+            monkeypatch.setattr(call, fail)
+        case _:
+            monkeypatch.setattr(call, fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_genres(track, ["Rock"])
+    assert caught.value.errno == errno.ENOSPC
+    assert track.read_bytes() == (originals / kind).read_bytes()
+    assert list(tmp_path.iterdir()) == [track]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda draft: draft.write_bytes(draft.read_bytes()[:-200]), "change its audio"),
+        (lambda draft: write_genres(draft, ["Other"]), "would read"),
+        (lambda draft: EXTRA_COMMENT.save(draft), "change other tags"),
+    ],
+    ids=["audio", "genres", "others"],
+)
+def test_a_bad_edit_is_noticed_before_the_swap(mp3, monkeypatch, damage, message):
+    before = mp3.read_bytes()
+    edit = tags.write_edited
+
+    def edit_badly(source, draft, genres, kind):
+        edit(source, draft, genres, kind)
+        damage(draft)
+
+    monkeypatch.setattr(tags, "write_edited", edit_badly)
+    with pytest.raises(BadInput, match=message):
+        tags.write_genres(mp3, ["Rock"])
+    assert mp3.read_bytes() == before
+
+
+EXTRA_COMMENT = ID3()
+EXTRA_COMMENT.add(COMM(encoding=0, lang="eng", desc="", text="new"))
+EXTRA_COMMENT.add(TCON(encoding=0, text="Rock"))
+
+
+def test_a_file_that_changes_meanwhile_is_not_overwritten(mp3, monkeypatch):
+    edit = tags.write_edited
+
+    def edit_while_others_write(source, draft, genres, kind):
+        edit(source, draft, genres, kind)
+        source.write_bytes(b"new")
+
+    monkeypatch.setattr(tags, "write_edited", edit_while_others_write)
+    with pytest.raises(BadInput, match="changed the file meanwhile"):
+        write_genres(mp3, ["Rock"])
+    assert mp3.read_bytes() == b"new"
+
+
+# Copies
+
+
+def test_a_copy_is_tagged_and_the_original_is_not(track, originals, tmp_path):
+    target = tmp_path / "copies/a" / track.name
+    os.utime(track, ns=(10**18, 10**18))
+    copy_with_genres(track, target, GENRES)
+    assert read_genres(target) == GENRES
+    assert audio_hash(target) == audio_hash(track)
+    assert track.read_bytes() == (originals / track.name).read_bytes()
+    assert target.stat().st_mtime_ns == 10**18
+    copy_with_genres(track, target, ["Folk"])
+    assert read_genres(target) == ["Folk"]
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_copy_never_overwrites_its_original(mp3, tmp_path):
+    before = mp3.read_bytes()
+    (tmp_path / "alias.mp3").hardlink_to(mp3)
+    for target in (mp3, tmp_path / "alias.mp3"):
+        with pytest.raises(BadInput, match="would overwrite the original"):
+            copy_with_genres(mp3, target, ["Rock"])
+    assert mp3.read_bytes() == before
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path):
+    (tmp_path / "song.mp3").write_bytes(b"<html>")
+    with pytest.raises(BadInput, match=r"song\.mp3"):
+        copy_with_genres(tmp_path / "song.mp3", tmp_path / "copies/song.mp3", ["Rock"])
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
+# The hash sees the audio, all of it and nothing else
+
+
+def test_the_hash_sees_a_changed_bit(track):
+    data = bytearray(track.read_bytes())
+    before = audio_hash(track)
+    middle = len(data) // 2
+    data[middle] ^= 1
+    track.write_bytes(data)
+    assert audio_hash(track) != before
+
+
+def test_the_hash_sees_shifted_mp4_chunks(originals, tmp_path):
+    data = bytearray((originals / "music.m4a").read_bytes())
+    place = data.index(b"stco") + 15
+    data[place] ^= 1
+    (tmp_path / "shifted.m4a").write_bytes(data)
+    assert audio_hash(tmp_path / "shifted.m4a") != audio_hash(originals / "music.m4a")
+
+
+# Other people's broken files
+
+
+@pytest.mark.skipif(not HOSTILE.is_dir(), reason="../shared/data/hostile is not here")
+def test_no_hostile_file_is_damaged(tmp_path):
+    tagged = 0
+    for source in sorted(path for path in HOSTILE.rglob("*") if path.is_file()):
+        track = tmp_path / f"{source.parent.name}-{source.name}"
+        shutil.copyfile(source, track)
+        try:
+            before = audio_hash(track)
+            write_genres(track, GENRES)
+        except BadInput as why:
+            assert "\n" not in str(why)
+            assert track.read_bytes() == source.read_bytes()
+        else:
+            tagged += 1
+            assert audio_hash(track) == before
+            assert read_genres(track) == GENRES
+    assert tagged > 150
+    assert not list(tmp_path.glob(".*"))

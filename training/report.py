@@ -1,0 +1,256 @@
+"""The report of an evaluation: tables, figures and one page that holds all of it."""
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from preprocessing.mel import MelSettings
+from store.files import write_whole
+from training.figures import (
+    DARK,
+    DPI,
+    LIGHT,
+    Panel,
+    Theme,
+    draw_confusion_matrix,
+    draw_genre_bars,
+    draw_learning_curves,
+    draw_spectrograms,
+)
+from training.metrics import Scores, Target
+from training.results import (
+    Answer,
+    SplitResult,
+    judge,
+    metrics_json,
+    predictions_csv,
+    rejects_csv,
+    results_csv,
+    score_splits,
+)
+
+SHOWN_TRACKS = 6
+SHOWN_REJECTS = 500  # a browser shows so many rows with ease; rejects.csv has all
+FEW_TRACKS = 100
+FEW_ARTISTS = 20
+CSS_DPI = 96
+MelOf = Callable[[str], NDArray[np.float32]]
+Images = dict[str, dict[str, bytes]]
+
+
+def write_report(
+    folder: Path,
+    *,
+    name: str,
+    predictions: pa.Table,
+    genres: Sequence[str],
+    target: Target,
+    history: Sequence[Mapping[str, Any]],
+    best_epoch: int,
+    about: Mapping[str, Any],
+    rejects: Sequence[Mapping[str, Any]],
+    mel: MelSettings,
+    mel_of: MelOf,
+) -> Path:
+    """Write tables, figures and report.html about one model into a folder; give the page's path.
+
+    `name` is the model's, and that of its rows in results.csv. `predictions` is as
+    `results.judge` wants it; `history` has a dict for each epoch, and may be empty;
+    `rejects` have track_id, reason and detail. The page is written last.
+
+    Raises: BadInput if there is no test track.
+    """
+    answers = judge(predictions, genres, target)
+    results = score_splits(answers, genres, target)
+    shown, shown_are_wrong = least_believed([answer for answer in answers if answer.split == "test"])
+    panels = [_panel(answer, mel_of(answer.track_id)) for answer in shown]
+    images = {
+        kind: {
+            file: draw()
+            for file, draw in _figures(results["test"].scores, history, best_epoch, panels, mel, theme)
+        }
+        for kind, theme in (("light", LIGHT), ("dark", DARK))
+    }
+    page = _page(
+        name=name,
+        target=target,
+        results=results,
+        test=results["test"],
+        images=images,
+        shown=shown,
+        shown_are_wrong=shown_are_wrong,
+        best_epoch=best_epoch,
+        about=_flat(about),
+        rejects=rejects[:SHOWN_REJECTS],
+        reasons=Counter(str(reject["reason"]) for reject in rejects),
+        caveats=list(caveats(results["test"])),
+        confusions=confusions(results["test"].scores),
+    )
+    files = {
+        "metrics.json": metrics_json(name, results, genres, target),
+        "results.csv": results_csv(name, results),
+        "predictions.csv": predictions_csv(answers, genres),
+        "rejects.csv": rejects_csv(rejects),
+        **images["light"],
+        "report.html": page.encode(),
+    }
+    for file, content in files.items():
+        write_whole(str(folder / file), content)
+    return folder / "report.html"
+
+
+def least_believed(answers: Sequence[Answer]) -> tuple[list[Answer], bool]:
+    """Choose the tracks worth a look: the wrongest; if none is wrong, the least certain right ones.
+
+    Tells also whether they are wrong ones.
+    """
+    wrong = sorted((a for a in answers if not a.right), key=lambda a: a.truth_probability)
+    unsure = sorted(answers, key=lambda a: a.guess_probability)
+    return (wrong or unsure)[:SHOWN_TRACKS], bool(wrong)
+
+
+def headline(scores: Scores) -> str:
+    """Put the accuracy in words."""
+    what = "tracks right" if scores.target == "top" else "tracks with all their genres right"
+    return f"{scores.right:,} of {scores.tracks:,} {what}"
+
+
+def caveats(result: SplitResult) -> Iterator[str]:
+    """Say what the scores of a split cannot show."""
+    scores, interval = result.scores, result.interval
+    if scores.tracks < FEW_TRACKS:
+        yield (
+            f"The test set is small: one track more or less right moves the accuracy by "
+            f"{percent(1 / scores.tracks)}."
+        )
+    if interval is None:
+        yield "All test tracks are by one artist, so no interval can be given: the figure may be luck."
+    elif interval.method == "exact by artist":
+        yield (
+            f"All answers are {'right' if scores.right else 'wrong'}, which no resampling can vary: the interval is "
+            f"the exact one for {interval.artists} independent answers, one an artist."
+        )
+    elif interval.artists < FEW_ARTISTS:
+        yield (
+            f"These tracks are by {interval.artists} artists only. The interval draws artists, not tracks, "
+            "and with so few of them it is rough, and rather too narrow than too wide."
+        )
+    if interval is not None and interval.low <= scores.chance <= interval.high:
+        yield (
+            f"Chance ({percent(scores.chance)}) lies within the interval: this test alone does not show that "
+            "the model does better than always giving the commonest answer."
+        )
+    if scores.untested:
+        yield (
+            f"No test track has {_and(scores.untested)}: nothing is known about "
+            f"{'it' if len(scores.untested) == 1 else 'them'}, and macro F1 is the mean of the others."
+        )
+
+
+def confusions(scores: Scores, most: int = 3) -> list[tuple[str, str, int]]:
+    """List the commonest mistakes: what it was, what it was taken for, how often."""
+    names = [each.genre for each in scores.genres]
+    found = [
+        (names[row], names[column], count)
+        for row, counts in enumerate(scores.confusion or ())
+        for column, count in enumerate(counts)
+        if count and row != column
+    ]
+    return sorted(found, key=lambda each: -each[2])[:most]
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage; with a decimal where it would else look like all or nothing."""
+    whole = f"{share:.0%}"
+    certain = whole in ("0%", "100%") and share not in (0.0, 1.0)
+    return (f"{share:.1%}" if certain else whole).replace("%", "\N{NARROW NO-BREAK SPACE}%")
+
+
+def _figures(
+    test: Scores,
+    history: Sequence[Mapping[str, Any]],
+    best_epoch: int,
+    panels: Sequence[Panel],
+    mel: MelSettings,
+    theme: Theme,
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    match test.target:
+        case "top":
+            yield "confusion_matrix.png", lambda: draw_confusion_matrix(test, theme)
+        case "multi":
+            yield "genre_f1.png", lambda: draw_genre_bars(test, theme)
+    if history:
+        yield "learning_curves.png", lambda: draw_learning_curves(history, best_epoch, theme)
+    yield "wrong_tracks.png", lambda: draw_spectrograms(panels, mel, theme)
+
+
+def _panel(answer: Answer, mel_FM: NDArray[np.float32]) -> Panel:
+    truth, guess = " + ".join(answer.truth) or "no genre", " + ".join(answer.guess) or "no genre"
+    sure, true = percent(answer.guess_probability), percent(answer.truth_probability)
+    said = (
+        f"{truth}, heard so with {sure}" if answer.right else f"{truth} ({true}), heard as {guess} ({sure})"
+    )
+    return Panel(name_of(answer), said, mel_FM)
+
+
+def name_of(answer: Answer) -> str:
+    """Name a track for a person."""
+    if answer.title is None:
+        return answer.track_id
+    return f"{answer.artist or 'unknown artist'} \N{EN DASH} {answer.title}"
+
+
+def _page(*, images: Images, **context: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "name_of": name_of, "and": _and}
+    uris = {kind: {file: _data_uri(png) for file, png in files.items()} for kind, files in images.items()}
+    widths_px = {file: round(_width(png) * CSS_DPI / DPI) for file, png in images["light"].items()}
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        images=uris, widths_px=widths_px, headline=headline(context["test"].scores), **context
+    )
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _width(png: bytes) -> int:
+    return int.from_bytes(png[16:20])  # the first field of the first chunk
+
+
+def _flat(about: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Lay nested settings out as one table, "model.width" naming what is inside "model"."""
+    rows: dict[str, str] = {}
+    for key, value in about.items():
+        match value:
+            case Mapping():
+                rows |= _flat(value, f"{prefix}{key}.")
+            case None:
+                rows[f"{prefix}{key}"] = "not set"
+            case bool():
+                rows[f"{prefix}{key}"] = "yes" if value else "no"
+            case float():
+                rows[f"{prefix}{key}"] = f"{value:.6g}"
+            case list() | tuple():
+                rows[f"{prefix}{key}"] = ", ".join(map(str, value))
+            case _:
+                rows[f"{prefix}{key}"] = str(value)
+    return rows
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

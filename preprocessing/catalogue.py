@@ -10,14 +10,13 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-import fsspec
 import pyarrow as pa
 import pyarrow.csv
 from pydantic import BaseModel, ConfigDict, Field
 
 from preprocessing.splits import SPLITS, SplitSettings, split_tracks
 from store.errors import BadInput
-from store.files import exists, list_names, local_path, read_bytes
+from store.files import exists, list_names, local_path, open_for_reading, read_bytes
 from store.listing import below, find_files
 from store.tags import read_credits
 
@@ -218,7 +217,10 @@ def _credits(url: str) -> Row:
     path = local_path(url)
     if path is None:
         return {}
-    found = read_credits(path)
+    try:
+        found = read_credits(path)
+    except (BadInput, PermissionError, FileNotFoundError):
+        return {}  # still a track: whoever decodes it finds out what is wrong, and writes it down
     return {"artist": found.artist, "album": found.album, "title": found.title}
 
 
@@ -339,7 +341,7 @@ def _read_tracks(url: str) -> list[Row]:
     """
     names = _read_header(url)
     try:
-        with fsspec.open(url, "rb") as file:
+        with open_for_reading(url) as file:
             table = pyarrow.csv.read_csv(
                 file,
                 # A row must fit into a block, and some biographies are long.
@@ -372,7 +374,7 @@ def _read_header(url: str) -> list[str]:
     """Join the three header rows of FMA's tracks.csv into names like "track.title"."""
     wanted = "FMA's tracks.csv, three header rows of which the third begins with track_id"
     try:
-        with fsspec.open(url, "rt", encoding="utf-8-sig", newline="") as file:
+        with open_for_reading(url) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as file:
             header = list(islice(csv.reader(file), 3))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{url}: not a CSV file ({_one_line(error)}); wanted {wanted}") from error

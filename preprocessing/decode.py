@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import fsspec
 import numpy as np
 import soundfile
 import soxr
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from preprocessing.container import identify, stated_duration_s
 from preprocessing.errors import BadAudio
-from store.files import local_path
+from store.files import local_path, read_bytes
 
 HEAD_BYTES = 1 << 18
 BLOCK_SAMPLES = 1 << 17
@@ -102,7 +101,7 @@ def _open(url: str) -> tuple[Source, bytes, int]:
     path = local_path(url)
     try:
         if path is None:
-            data = fsspec.url_to_fs(url)[0].cat_file(url)
+            data = read_bytes(url)
             return io.BytesIO(data), data[:HEAD_BYTES], len(data)
         with path.open("rb") as file:
             return path, file.read(HEAD_BYTES), path.stat().st_size

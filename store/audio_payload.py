@@ -102,8 +102,8 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
             yield from _ogg_pieces(file)
         case "mp4":
             yield from _mp4_pieces(file)
-        case "asf":  # all behind the header: the Data object and its indices
-            yield from _span(file, struct.unpack("<Q", _whole(file, 16, 8))[0])
+        case "asf":
+            yield from _span(file, _end_of_asf_header(file))  # the Data object and its indices
         case "bare":
             yield from _span(file, end_of_leading_tags(file), start_of_trailing_tags(file))
 
@@ -139,6 +139,14 @@ def _end_of_flac_metadata(file: BinaryIO) -> int:
         header = _whole(file, end, 4)
         last = header[0] >= 0x80
         end += 4 + int.from_bytes(header[1:], "big")
+    return end
+
+
+def _end_of_asf_header(file: BinaryIO) -> int:
+    end: int = struct.unpack("<Q", _whole(file, 16, 8))[0]
+    length = file.seek(0, 2)
+    if end > length:
+        raise BadInput(f"the ASF header claims {end} bytes, but the file has {length}")
     return end
 
 

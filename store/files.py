@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 import fsspec
@@ -50,6 +51,12 @@ def read_bytes(url: str) -> bytes:
     content = fs.cat_file(path)
     assert isinstance(content, bytes)
     return content
+
+
+def open_for_reading(url: str) -> AbstractContextManager[BinaryIO]:
+    """Open a file to be read as a stream. Raises: FileNotFoundError."""
+    opened: AbstractContextManager[BinaryIO] = fsspec.open(url, "rb")
+    return opened
 
 
 def write_whole(url: str, data: bytes) -> None:

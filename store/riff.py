@@ -51,6 +51,8 @@ def list_chunks(file: BinaryIO) -> list[Chunk]:
             )
         chunks.append(Chunk(id_, start + 8, size))
         start += 8 + size + size % 2
+    if not any(chunk.id in (b"data", b"SSND") for chunk in chunks):
+        raise BadInput("the file ends before its audio: it is cut off or was never finished")
     return chunks
 
 

@@ -83,7 +83,7 @@ def train_epoch(course: Course, learner: Learner, epoch: int) -> Measured:
         if seat.rank == 0 and time.perf_counter() - logged > SECONDS_BETWEEN_LOGS:
             logged = time.perf_counter()
             speed = number * settings.batch_size / (logged - began)
-            _log_step(course, total_2 / number, epoch=epoch, number=number, rate=rate, crops_per_s=speed)
+            _log_step(course, learner, total_2 / number, epoch=epoch, number=number, crops_per_s=speed)
     loss, grad_norm = mean_over_ranks(total_2 / course.steps, seat).tolist()
     _check_finite(loss, grad_norm, epoch, course.steps)
     seconds = time.perf_counter() - began
@@ -128,7 +128,7 @@ def _read_batch(course: Course, crops: Crops) -> Batch:
 
 
 def _log_step(
-    course: Course, mean_2: Tensor, *, epoch: int, number: int, rate: float, crops_per_s: float
+    course: Course, learner: Learner, mean_2: Tensor, *, epoch: int, number: int, crops_per_s: float
 ) -> None:
     loss, grad_norm = mean_2.tolist()
     _check_finite(loss, grad_norm, epoch, number)
@@ -140,7 +140,7 @@ def _log_step(
             "steps": course.steps,
             "loss": loss,
             "grad_norm": grad_norm,
-            "learning_rate": rate,
+            "learning_rate": learner.optimizer.param_groups[0]["lr"],
             "crops_per_s": crops_per_s,
         }
     )

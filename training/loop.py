@@ -26,7 +26,7 @@ from training.crops import MelSlice, Tracks, held_in_memory
 from training.epoch import Course, Emit, Learner, train_epoch
 from training.model import build_model
 from training.ranks import Seat, mean_over_ranks
-from training.run import HISTORY, WEIGHTS, TrainingRun, fingerprint, finished
+from training.run import HISTORY, WEIGHTS, TrainingRun, TrainSettings, fingerprint, finished
 from training.validation import validate
 
 STATISTICS_DECAY = 0.9  # of batch norm's running statistics, a step
@@ -116,20 +116,26 @@ def _make_learner(run: TrainingRun, bands: int, seat: Seat) -> Learner:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = 1 - STATISTICS_DECAY ** (1 / groups)
-    # Source: only what multiplies is decayed, neither biases nor batch norm (He et al., 2019).
+    return Learner(model, _share(model, seat), _make_optimizer(model, settings, seat))
+
+
+def _make_optimizer(model: nn.Module, settings: TrainSettings, seat: Seat) -> AdamW:
+    """Decay only what multiplies, neither biases nor batch norm. Source: He et al. (2019)."""
     weights = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
-    optimizer = AdamW(
+    return AdamW(
         [{"params": weights, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=settings.learning_rate,
         fused=seat.device.type == "cuda",
     )
-    shared: nn.Module = model
-    if seat.world_size > 1:
-        shared = DistributedDataParallel(
-            model, device_ids=[seat.device] if seat.device.type == "cuda" else None, forward_sync_buffers=False
-        )
-    return Learner(model, shared, optimizer)
+
+
+def _share(model: nn.Module, seat: Seat) -> nn.Module:
+    """Have all ranks average their gradients; buffers are averaged once an epoch instead."""
+    if seat.world_size == 1:
+        return model
+    devices = [seat.device] if seat.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, forward_sync_buffers=False)
 
 
 def _check_same_start(folder: str, state: Checkpoint | None, seat: Seat) -> None:

@@ -134,8 +134,8 @@ def caveats(result: SplitResult) -> Iterator[str]:
         yield "All test tracks are by one artist, so no interval can be given: the figure may be luck."
     elif interval.method == "exact by artist":
         yield (
-            f"All answers are {'right' if scores.right else 'wrong'}, which no resampling can vary: the interval is "
-            f"the exact one for {interval.artists} independent answers, one an artist."
+            f"All answers are {'right' if scores.right else 'wrong'}, which no resampling can vary: "
+            f"the interval is the exact one for {interval.artists} independent answers, one an artist."
         )
     elif interval.artists < FEW_ARTISTS:
         yield (
@@ -169,8 +169,9 @@ def confusions(scores: Scores, most: int = 3) -> list[tuple[str, str, int]]:
 def percent(share: float) -> str:
     """Write a share as a percentage; with a decimal where it would else look like all or nothing."""
     whole = f"{share:.0%}"
-    certain = whole in ("0%", "100%") and share not in (0.0, 1.0)
-    return (f"{share:.1%}" if certain else whole).replace("%", "\N{NARROW NO-BREAK SPACE}%")
+    if whole in ("0%", "100%") and share not in (0.0, 1.0):
+        whole = f"{min(max(share, 0.001), 0.999):.1%}"
+    return whole.replace("%", "\N{NARROW NO-BREAK SPACE}%")
 
 
 def _figures(
@@ -192,12 +193,19 @@ def _figures(
 
 
 def _panel(answer: Answer, mel_FM: NDArray[np.float32]) -> Panel:
-    truth, guess = " + ".join(answer.truth) or "no genre", " + ".join(answer.guess) or "no genre"
+    return Panel(name_of(answer), _said(answer), mel_FM)
+
+
+def _said(answer: Answer) -> str:
+    """Put an answer in few words: of several genres, those that it got wrong."""
     sure, true = percent(answer.guess_probability), percent(answer.truth_probability)
-    said = (
-        f"{truth}, heard so with {sure}" if answer.right else f"{truth} ({true}), heard as {guess} ({sure})"
-    )
-    return Panel(name_of(answer), said, mel_FM)
+    if answer.right:
+        return f"{' + '.join(answer.truth) or 'no genre'}, heard so with {sure}"
+    if len(answer.truth) == len(answer.guess) == 1:
+        return f"{answer.truth[0]} ({true}), heard as {answer.guess[0]} ({sure})"
+    missed = " + ".join(genre for genre in answer.truth if genre not in answer.guess)
+    added = " + ".join(genre for genre in answer.guess if genre not in answer.truth)
+    return "; ".join(filter(None, [missed and f"missed {missed}", added and f"wrongly heard {added}"]))
 
 
 def name_of(answer: Answer) -> str:

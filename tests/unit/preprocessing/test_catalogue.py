@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
+import mutagen.id3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -293,6 +294,24 @@ def test_a_folder_per_genre_labels_its_tracks(tmp_path):
     assert rows[1]["url"] == str(tmp_path / "Rock/a.mp3")
     assert rows[1]["size_bytes"] == (tmp_path / "Rock/a.mp3").stat().st_size
     assert {row["split"] for row in rows} == {None}
+
+
+def test_credits_come_from_the_tags_and_files_without_them_are_tracks_too(tmp_path):
+    names = ["Rock/empty.mp3", "Rock/page.mp3", "Rock/tagged.mp3", "Rock/up.mp3"]
+    fill(tmp_path, names[:1])
+    fill(tmp_path, names[1:2], b"<!DOCTYPE html><html></html>")
+    shutil.copyfile(DEMO / "fma_small/200/200001.mp3", tmp_path / "Rock/tagged.mp3")
+    tags = mutagen.id3.ID3()
+    for frame in (mutagen.id3.TPE1, mutagen.id3.TALB, mutagen.id3.TIT2):
+        tags.add(frame(text=[f"the {frame.__name__}"]))
+    tags.save(tmp_path / "Rock/tagged.mp3")
+    (tmp_path / "Rock/up.mp3").symlink_to(tmp_path / "missing.mp3")
+    settings = CatalogueSettings(kind="folder-per-genre", split=UNSPLIT)
+    table = read_catalogue(str(tmp_path), settings)
+    assert table["track_id"].to_pylist() == names
+    assert table["artist"].to_pylist() == [None, None, "the TPE1", None]
+    assert table["album"].to_pylist() == [None, None, "the TALB", None]
+    assert table["title"].to_pylist() == [None, None, "the TIT2", None]
 
 
 def test_a_folder_per_genre_is_split_so_that_each_genre_is_everywhere():

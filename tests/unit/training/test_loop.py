@@ -1,17 +1,20 @@
 import json
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
 
 from store.errors import BadInput
 from training.augment import AugmentSettings
+from training.checkpoint import read_checkpoint
 from training.epoch import learning_rate_at
 from training.loop import train
 from training.model import ModelSettings
 from training.ranks import Seat
-from training.run import TrainSettings, finished
+from training.run import TrainSettings, fingerprint, finished
 
 
 class Stopped(Exception):
@@ -98,10 +101,38 @@ def test_spectrograms_out_of_memory_teach_the_same(tmp_path, toy):
 
 
 def test_the_best_epoch_is_kept_not_the_last(tmp_path, toy):
-    run_toy(tmp_path, toy(epochs=6))
-    rows = losses_of(tmp_path)
-    best = max(rows, key=lambda row: (row["validation_macro_f1"], -row["validation_loss"]))
-    assert json.loads((tmp_path / "history.json").read_text())["best_epoch"] == best["epoch"]
+    plain = toy(epochs=5)
+    lies = plain.tracks["target"].to_pylist()[:8] + [[1, 0], [0, 1]] * 2  # the more is learned, the worse
+    misled = replace(plain, tracks=plain.tracks.set_column(2, "target", pa.array(lies, pa.list_(pa.int8()))))
+    run_toy(tmp_path / "whole", misled)
+    best_epoch = json.loads((tmp_path / "whole" / "history.json").read_text())["best_epoch"]
+    rows = losses_of(tmp_path / "whole")
+    assert best_epoch < 5
+    assert rows[best_epoch - 1] == max(
+        rows, key=lambda row: (row["validation_macro_f1"], -row["validation_loss"])
+    )
+    with pytest.raises(Stopped):
+        run_toy(tmp_path / "best", misled, stop_after=best_epoch)
+    state, _ = read_checkpoint(str(tmp_path / "best"), fingerprint(misled.run, misled.tracks))
+    assert all(
+        torch.equal(weight, state.model[name]) for name, weight in weights_of(tmp_path / "whole").items()
+    )
+
+
+def test_every_step_of_the_run_has_its_own_rate(tmp_path, toy, monkeypatch):
+    monkeypatch.setattr("training.epoch.SECONDS_BETWEEN_LOGS", -1.0)
+    plain = toy(epochs=2)
+    told = [event for event in run_toy(tmp_path, plain) if event["event"] == "step"]
+    assert [(event["epoch"], event["step"], event["steps"]) for event in told] == [
+        (1, 1, 2),
+        (1, 2, 2),
+        (2, 1, 2),
+        (2, 2, 2),
+    ]
+    assert [event["learning_rate"] for event in told] == [
+        learning_rate_at(step, 4, plain.run.settings) for step in range(4)
+    ]
+    assert all(event["loss"] > 0 and event["grad_norm"] > 0 and event["crops_per_s"] > 0 for event in told)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, toy):

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 
 from preprocessing.mel import MelSettings, log_mel
 from store.errors import BadInput
-from training.figures import _letters, band_centres_hz, draw_confusion_matrix, readable
+from training.figures import LIGHT, _letters, band_centres_hz, draw_confusion_matrix, readable
 from training.metrics import Interval, score
-from training.report import caveats, confusions, least_believed, percent, write_report
+from training.report import _said, caveats, confusions, least_believed, percent, write_report
 from training.results import SplitResult, judge
 
 GENRES = ["Folk", "Hip-Hop", "R&B $x$"]
@@ -229,7 +230,8 @@ def test_what_the_scores_cannot_show_is_said(interval, said):
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0.334, "33 %"), (0.999, "99.9 %"), (1.0, "100 %"), (0.0, "0 %")]
+    ("share", "text"),
+    [(0.334, "33 %"), (0.999, "99.9 %"), (0.99999, "99.9 %"), (1e-9, "0.1 %"), (1.0, "100 %"), (0.0, "0 %")],
 )
 def test_a_percentage_does_not_round_to_certainty(share, text):
     assert percent(share).replace("\N{NARROW NO-BREAK SPACE}", " ") == text
@@ -242,6 +244,10 @@ def test_readable_is_one_short_line_the_font_can_write(text, length):
     assert len(line) <= length
     assert "\n" not in line
     assert {ord(letter) for letter in line} <= _letters()
+
+
+def test_readable_joins_lines_and_marks():
+    assert readable("Ezer\n E\u0301v", 40) == "Ezer \u00c9v"
 
 
 def test_readable_leaves_plain_text_alone():
@@ -261,13 +267,28 @@ def test_figures_drawn_in_threads_are_those_drawn_alone():
     eye = np.eye(3)
     scores = score(eye[[0, 1, 2]], eye[[0, 2, 2]], GENRES, "top")
     with ThreadPoolExecutor(2) as threads:
-        drawn = list(threads.map(draw_confusion_matrix, [scores] * 4))
+        drawn = list(threads.map(draw_confusion_matrix, [scores] * 2))
     assert set(drawn) == {draw_confusion_matrix(scores)}
 
 
-@pytest.mark.parametrize("size", [2, 16, 40])
+@pytest.mark.parametrize(("moved", "colour"), [(0, LIGHT.right), (1, LIGHT.wrong)])
+def test_right_answers_are_blue_and_wrong_ones_vermilion(moved, colour):
+    eye = np.eye(3)
+    png = draw_confusion_matrix(score(eye, np.roll(eye, moved, axis=0), GENRES, "top"))
+    pixels = matplotlib.image.imread(io.BytesIO(png))[..., :3]
+    shade = 0.92 * np.array(to_rgb(colour)) + 0.08 * np.array(to_rgb(LIGHT.paper))
+    assert 0.1 < (np.abs(pixels - shade).max(axis=2) < 0.01).mean() < 0.5
+
+
+@pytest.mark.parametrize("size", [2, 31])
 def test_confusion_matrices_of_any_size_can_be_drawn(size):
     eye = np.eye(size)
     names = [f"Old-Time / Historic {number}" for number in range(size)]
     png = draw_confusion_matrix(score(eye, np.roll(eye, 1, axis=0), names, "top"))
     assert matplotlib.image.imread(io.BytesIO(png)).shape[1] > 500
+
+
+def test_of_several_genres_a_panel_names_the_wrong_ones():
+    row = ("1", "test", "Ann", "One", [1, 1, 0], [0.9, 0.2, 0.8])
+    (answer,) = judge(predictions([row]), GENRES, "multi")
+    assert _said(answer) == "missed Hip-Hop; wrongly heard R&B $x$"

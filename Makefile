@@ -1,0 +1,32 @@
+# make demo    sets everything up and plays the whole story on the bundled music
+# make test    sets everything up and runs the tests
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: setup demo test check bench up
+
+setup: .venv/ready
+
+# The lock names every package and version, so pip need not resolve anything.
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch .venv/ready
+
+demo: setup
+	$(BIN)/spectrogram-one demo
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m tests.benchmarks.preprocessing
+
+up: setup
+	$(BIN)/spectrogram-one serve

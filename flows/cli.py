@@ -1,0 +1,126 @@
+"""`spectrogram-one`: the same flows from a terminal."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+# Prefect reads these when it is imported. Nothing here calls home.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT", "false")
+os.environ.setdefault("PREFECT_SERVER_UI_V2_ENABLED", "false")  # the newer one asks an analytics host
+if sys.argv[1:2] != ["serve"]:
+    # Here the command tells the story itself; the run's log goes to the Prefect server alone.
+    for handler in ("CONSOLE", "CONSOLE_FLOW_RUNS", "CONSOLE_TASK_RUNS"):
+        os.environ.setdefault(f"PREFECT_LOGGING_HANDLERS_{handler}_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Toml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from rich.console import Console
+from rich.table import Table
+
+from flows.build_dataset import BuildSettings, build_dataset
+from flows.demo import DemoSettings, play_demo
+from flows.deployments import ServeSettings, serve_flows
+from flows.tag_catalogue import TagSettings, TagSummary, tag_catalogue
+from flows.train_model import TrainModelSettings, train_model
+from store.errors import BadInput
+
+EXIT_BAD_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+TAKES_SOURCE = ("build", "tag")  # `build FOLDER` is short for `build --source FOLDER`
+
+app = App(name="spectrogram-one", help="Tell a song's genre by listening to it.")
+# Every field of the settings is a flag: --spectrogram.mel.hop 256.
+Flags = Parameter(name="*")
+
+
+@app.command
+def build(*, settings: Annotated[BuildSettings, Flags]) -> None:
+    """Decode a catalogue and publish its spectrograms. Run it again to resume it."""
+    print("\n".join(build_dataset(settings).lines()))
+
+
+@app.command
+def train(*, settings: Annotated[TrainModelSettings, Flags] = TrainModelSettings()) -> None:
+    """Train a network, score it on tracks it never saw, keep it as a model version."""
+    print("\n".join(train_model(settings).lines()))
+
+
+@app.command
+def tag(*, settings: Annotated[TagSettings, Flags]) -> None:
+    """Listen to a folder of audio and show the genres it would get; write them if told to."""
+    summary = tag_catalogue(settings)
+    Console().print(changes_table(summary))
+    print("\n".join(summary.lines()))
+
+
+@app.command
+def demo(*, settings: Annotated[DemoSettings, Flags] = DemoSettings()) -> None:
+    """Play the whole story on the bundled music: build, train, score, tag."""
+    print("\n".join(play_demo(settings)))
+
+
+@app.command
+def serve(*, settings: Annotated[ServeSettings, Flags] = ServeSettings()) -> None:
+    """Offer the flows in the Prefect UI on this machine, and run what is submitted there."""
+    serve_flows(settings)
+
+
+def changes_table(summary: TagSummary) -> Table:
+    """Lay out what a tagging run changed, or would change."""
+    table = Table("file", "had", "gets", "confidence", "status")
+    for change in summary.changes:
+        table.add_row(*change.values())
+    left_out = sum(summary.statuses.get(it, 0) for it in ("change", "written", "copied", "failed"))
+    if left_out > len(summary.changes):
+        table.caption = f"and {left_out - len(summary.changes):,} more: see the Parquet file"
+    return table
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[Path | None, Parameter(help="TOML file with the settings of the command")] = None,
+) -> None:
+    """Run a command, its settings taken from flags first, then from a file."""
+    if config is not None:
+        if not config.is_file():
+            raise BadInput(f"{config}: no such file; --config wants a TOML file of settings")
+        app.config = Toml(config, use_commands_as_keys=False)
+    if len(tokens) > 1 and tokens[0] in TAKES_SOURCE and not tokens[1].startswith("-"):
+        tokens = (tokens[0], "--source", *tokens[1:])
+    app(tokens, exit_on_error=False, print_error=False)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one line, not a traceback."""
+    try:
+        app.meta(exit_on_error=False, print_error=False)
+    except (BadInput, OSError) as why:
+        _fail(str(why), EXIT_BAD_INPUT)
+    except CycloptsError as why:
+        _fail(_usage_error(why), EXIT_USAGE)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to go on from here", EXIT_INTERRUPTED)
+
+
+def _usage_error(error: CycloptsError) -> str:
+    if isinstance(error.__cause__, ValidationError):
+        return "; ".join(_setting_error(each) for each in error.__cause__.errors())
+    return str(error)
+
+
+def _setting_error(error: ErrorDetails) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if not where:  # a rule between settings, whose message says all
+        return error["msg"].removeprefix("Value error, ")
+    return f"--{where.replace('_', '-')}: {error['msg']}; found {error['input']!r}"
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)

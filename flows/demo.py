@@ -1,0 +1,80 @@
+"""The whole story on the bundled music: build, train, score, tag. Run it again: what is done is not redone."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field
+
+from flows.build_dataset import BuildSettings, BuildSummary, build_dataset
+from flows.progress import say
+from flows.tag_catalogue import TagSettings, TagSummary, tag_catalogue
+from flows.train_model import TrainModelSettings, TrainSummary, train_model
+from store.reader import open_snapshot
+from training.run import TrainSettings
+
+MUSIC = Path(__file__).parent.parent / "tests" / "data" / "demo_music"
+TRACKS_PER_BATCH = 8  # six tasks, so that both workers have something to do
+
+
+class DemoSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where the demo leaves what it makes."""
+
+    folder: str = Field("data/demo", description="Folder for the store, the models and the tagged files")
+    seed: int = Field(0, ge=0, description="Seed of the training")
+
+
+def play_demo(settings: DemoSettings) -> list[str]:
+    """Build, train and tag; give the lines of the summary."""
+    folder = Path(settings.folder).absolute()
+    say("1 of 3  listening to 51 bundled files and storing their spectrograms")
+    built = build_dataset(
+        BuildSettings(source=str(MUSIC), store=f"{folder}/store", tracks_per_batch=TRACKS_PER_BATCH)
+    )
+    say("2 of 3  training a network on two processes, then scoring it on tracks it never heard")
+    trained = train_model(
+        TrainModelSettings(
+            store=f"{folder}/store", models=f"{folder}/models", training=TrainSettings(seed=settings.seed)
+        )
+    )
+    say("3 of 3  tagging copies of the test tracks")
+    tagged = tag_catalogue(
+        TagSettings(
+            source=str(_untagged(folder)),
+            copy_to=f"{folder}/tagged",
+            models=f"{folder}/models",
+            runs=f"{folder}/tagging",
+        )
+    )
+    return _story(built, trained, tagged, folder)
+
+
+def _untagged(folder: Path) -> Path:
+    """Lay out the test tracks as somebody's folder of files without genres."""
+    tracks = open_snapshot(f"{folder}/store").tracks
+    collection = folder / "untagged"
+    collection.mkdir(parents=True, exist_ok=True)
+    for url in tracks.filter(pc.equal(tracks["split"], "test"))["url"].to_pylist():
+        if not (collection / Path(url).name).exists():
+            shutil.copy2(url, collection)
+    return collection
+
+
+def _story(built: BuildSummary, trained: TrainSummary, tagged: TagSummary, folder: Path) -> list[str]:
+    copied = tagged.statuses.get("copied", 0)
+    return [
+        "",
+        *built.lines(),
+        *trained.lines(),
+        f"tagged: {copied} files in {folder}/tagged ({_counts(tagged.genres)})",
+        "",
+        "What to try next:",
+        f"  open {trained.report}",
+        f"  spectrogram-one tag YOUR_MUSIC --models {folder}/models     a dry run: nothing is written",
+        "  spectrogram-one build YOUR_FMA_FOLDER     then `spectrogram-one train`",
+        "  spectrogram-one serve     the same flows in the Prefect UI",
+    ]
+
+
+def _counts(genres: dict[str, int]) -> str:
+    return ", ".join(f"{count} {genre}" for genre, count in genres.items())

@@ -49,7 +49,9 @@ class BuildSummary(BaseModel, frozen=True):
     hours: float = Field(description="Hours of audio they play")
     built_now: int
     seconds: float
-    rejects: list[dict[str, str]] = Field(description="track_id, url, reason and detail of each rejected track")
+    rejects: list[dict[str, str]] = Field(
+        description="track_id, url, reason and detail of each rejected track"
+    )
 
     def lines(self) -> list[str]:
         """Tell it in lines for a terminal."""
@@ -197,7 +199,9 @@ def summarise(settings: BuildSettings, built_now: int, *, seconds: float) -> Bui
         key="build-result",
         description=summary.lines()[0],
     )
-    create_table_artifact(summary.rejects[:1_000], key="rejected-tracks", description="Tracks left out, and why")
+    create_table_artifact(
+        summary.rejects[:1_000], key="rejected-tracks", description="Tracks left out, and why"
+    )
     return summary
 
 
@@ -213,4 +217,6 @@ def _differences(have: Recipe, want: Recipe) -> str:
     ours, theirs = (
         {**recipe.mel_settings, **recipe.excerpt, "encoding": recipe.encoding} for recipe in (have, want)
     )
-    return ", ".join(f"{name} {ours[name]} (wanted {theirs[name]})" for name in ours if ours[name] != theirs[name])
+    return ", ".join(
+        f"{name} {ours[name]} (wanted {theirs[name]})" for name in ours if ours[name] != theirs[name]
+    )

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import httpx
 from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
-from prefect.flows import EntrypointType
 from prefect.schedules import Cron
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.types.entrypoint import EntrypointType
 from pydantic import BaseModel, Field
 
 from flows.build_dataset import build_dataset
@@ -46,7 +46,7 @@ def serve_flows(settings: ServeSettings) -> None:
 
 def deployments() -> list[RunnerDeployment]:
     """Make the deployments, one a flow; one run at a time, since each takes the whole cluster."""
-    return [
+    made = [
         each.to_deployment(
             name=each.name,
             description=each.description,
@@ -57,6 +57,7 @@ def deployments() -> list[RunnerDeployment]:
         )
         for each in (build_dataset, train_model, tag_catalogue)
     ]
+    return [deployment for deployment in made if isinstance(deployment, RunnerDeployment)]
 
 
 @contextmanager
@@ -72,7 +73,17 @@ def _server(settings: ServeSettings) -> Iterator[str]:
             f"{HOST}:{settings.port}: a server is there already; set PREFECT_API_URL={api_url} to use it, "
             "or choose another --port"
         )
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(settings.port)]
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        HOST,
+        "--port",
+        str(settings.port),
+    ]
     os.environ["PREFECT_API_URL"] = api_url  # for the runs, which are processes of their own
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
         try:

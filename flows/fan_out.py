@@ -3,7 +3,7 @@
 Prefect sees the stage that calls this; the Dask scheduler sees the batches.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ def in_batches(things: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 def fan_out(
     client: Client, body: Callable[..., Result], batches: Iterable[Batch], **arguments: Any
-) -> Iterator[tuple[Batch, Result]]:
+) -> Generator[tuple[Batch, Result], None, None]:
     """Run `body(batch, **arguments)` for each batch on the cluster; yield what finishes, as it does.
 
     Raises: what `body` raised, once Dask has retried; BadInput if a batch kills its workers.
@@ -36,7 +36,7 @@ def fan_out(
     be computed again if its worker died. Leaving the loop early cancels what is in flight.
     """
     waiting = iter(batches)
-    running: dict[Future, Batch] = {}
+    running: dict[Future[Result], Batch] = {}
     finished = as_completed(loop=client.loop)
 
     def submit(count: int) -> None:
@@ -56,7 +56,7 @@ def fan_out(
         client.cancel(list(running), force=True)
 
 
-def _result(future: Future) -> Any:
+def _result(future: "Future[Result]") -> Result:
     try:
         return future.result()
     except KilledWorker as why:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
@@ -25,6 +26,7 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
     """
     console = Console(stderr=True)
     artifact = create_progress_artifact(0.0, key=_key(what), description=what)
+    assert isinstance(artifact, UUID), "outside of an event loop Prefect answers at once"
     log = get_run_logger()
     begun = shown = logged = time.monotonic()
     done = 0

@@ -49,7 +49,10 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         "fill", description="fill: only files that have no genre; replace: all files"
     )
     min_confidence: float = Field(
-        0.0, ge=0.0, le=1.0, description="Leave a file alone if the likeliest genre is less probable than this"
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Leave a file alone if the likeliest genre is less probable than this",
     )
     excerpt: ExcerptSettings = ExcerptSettings()
     runs: str = Field("data/tagging", description="Folder or URL where predictions are kept")
@@ -71,14 +74,19 @@ class TagSummary(BaseModel, frozen=True):
     predictions: str = Field(description="Where the Parquet file with a row for each file is")
     statuses: dict[str, int] = Field(description="How many files ended how")
     genres: dict[str, int] = Field(description="How many files get which genre")
-    changes: list[dict[str, str]] = Field(description="The first files with what they get, or why they failed")
+    changes: list[dict[str, str]] = Field(
+        description="The first files with what they get, or why they failed"
+    )
     seconds: float
 
     def lines(self) -> list[str]:
         """Tell it in lines for a terminal."""
         counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self.statuses.items()))
         last = "nothing was written: add --write or --copy-to DIR to do it" if self.dry_run else ""
-        told = [f"{self.source}: {counts} ({self.model}, {self.seconds:.0f} s)", f"all files: {self.predictions}"]
+        told = [
+            f"{self.source}: {counts} ({self.model}, {self.seconds:.0f} s)",
+            f"all files: {self.predictions}",
+        ]
         return [*told, *([last] if last else [])]
 
 
@@ -187,7 +195,9 @@ def write_to_files(dask: Client, predictions: pa.Table, settings: TagSettings) -
     copy_to = absolute(settings.copy_to) if settings.copy_to else None
     parts = [predictions.filter(pc.invert(is_change))]
     with showing_progress("Tagging", len(changes), "files") as advance:
-        for batch, written in fan_out(dask, write_tags, in_batches(changes, FILES_PER_BATCH), copy_to=copy_to):
+        for batch, written in fan_out(
+            dask, write_tags, in_batches(changes, FILES_PER_BATCH), copy_to=copy_to
+        ):
             parts.append(written)
             advance(len(batch), "")
     return pa.concat_tables(parts).sort_by("track_id")

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import tempfile
-import time
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -143,7 +142,9 @@ def _epoch_note(event: dict[str, Any]) -> str:
 
 
 @task(cache_policy=NO_CACHE)
-def hear_unseen(dask: Client, folder: str, run: TrainingRun, snapshot: Snapshot, tracks: pa.Table) -> pa.Table:
+def hear_unseen(
+    dask: Client, folder: str, run: TrainingRun, snapshot: Snapshot, tracks: pa.Table
+) -> pa.Table:
     """Let the network listen to the validation and test tracks. This is where the test set is touched."""
     unseen = tracks.filter(pc.not_equal(tracks["split"], "training")).rename_columns({"target": "truth"})
     rows = pc.index_in(unseen["track_id"], value_set=snapshot.tracks["track_id"].combine_chunks())

@@ -101,10 +101,12 @@ def train_on_hosts(
 def find_hosts(client: Client) -> list[str]:
     """List the hosts with a worker that holds the training resource. Raises: BadInput if none does."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    hosts = sorted({worker["host"] for worker in workers if worker["resources"].get(TRAINING_RESOURCE, 0) >= 1})
+    hosts = sorted(
+        {worker["host"] for worker in workers if worker["resources"].get(TRAINING_RESOURCE, 0) >= 1}
+    )
     if not hosts:
         raise BadInput(
-            f"{client.scheduler.address}: none of {len(workers)} workers has the resource {TRAINING_RESOURCE}; "
+            f"none of the {len(workers)} Dask workers has the resource {TRAINING_RESOURCE}; "
             f"start one a host with `dask worker ... --resources {TRAINING_RESOURCE}=1`"
         )
     return hosts
@@ -119,7 +121,7 @@ def free_port() -> int:
 
 
 def _follow(
-    running: list[Future], events: "queue.Queue[Event]", on_event: Callable[[Event], None]
+    running: "list[Future[Ending]]", events: "queue.Queue[Event]", on_event: Callable[[Event], None]
 ) -> None:
     while True:
         over = all(future.done() for future in running)
@@ -146,7 +148,7 @@ def run_agent(agent: Agent) -> Ending:
     Each line of JSON that a rank prints becomes a Dask event, under the run's name.
     """
     worker = get_worker()
-    task = worker.get_current_task()
+    task = str(worker.get_current_task())
     lines: queue.Queue[str] = queue.Queue()
     last_lines: deque[str] = deque(maxlen=30)
     process = subprocess.Popen(
@@ -161,7 +163,9 @@ def run_agent(agent: Agent) -> Ending:
     assert process.stderr is not None
     readers = [_read(process.stdout, lines.put), _read(process.stderr, last_lines.append)]
     try:
-        error = _pass_on(process, lines, last_lines, lambda event: worker.log_event(agent.run_id, event), task)
+        error = _pass_on(
+            process, lines, last_lines, lambda event: worker.log_event(agent.run_id, event), task
+        )
     finally:
         _end(process)
     for reader in readers:
@@ -243,7 +247,7 @@ def _interface_of(host: str) -> str | None:
     """Name the network interface that bears an address: gloo would guess, and guess wrong at times."""
     for name, addresses in psutil.net_if_addrs().items():
         if any(address.address == host for address in addresses):
-            return name
+            return str(name)
     return None
 
 

@@ -96,10 +96,10 @@ def encode(mel_FM: NDArray[np.float32], encoding: Encoding) -> NDArray[Any]:
     match encoding:
         case "uint8":
             steps_FM = np.rint((mel_FM - UINT8_LOWEST_DB) / UINT8_STEP_DB)
-            return np.clip(steps_FM, 0, 255).astype(np.uint8)
+            stored_FM: NDArray[Any] = np.clip(steps_FM, 0, 255).astype(np.uint8)
         case "float16" | "float32":
-            stored_FM: NDArray[Any] = mel_FM.astype(encoding)
-            return stored_FM
+            stored_FM = mel_FM.astype(encoding)
+    return stored_FM
 
 
 def decode_stored(stored_FM: NDArray[Any]) -> NDArray[np.float32]:

@@ -64,7 +64,11 @@ def _write_one(row: dict[str, Any], copy_to: str | None) -> dict[str, Any]:
     try:
         now = path.stat()
         if (now.st_size, now.st_mtime_ns) != (row["size_bytes"], row["mtime_ns"]):
-            return {"status": "failed", "reason": "changed", "detail": "the file changed since it was listened to"}
+            return {
+                "status": "failed",
+                "reason": "changed",
+                "detail": "the file changed since it was listened to",
+            }
         if copy_to is None:
             write_genres(path, row["genres"])
             return {"status": "written"}

@@ -85,7 +85,9 @@ def load_model(folder_url: str, identity: ModelIdentity) -> nn.Module:
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
-def hear_stored(track_rows: Sequence[dict[str, Any]], *, snapshot_url: str, folder_url: str, identity: ModelIdentity) -> pa.Table:
+def hear_stored(
+    track_rows: Sequence[dict[str, Any]], *, snapshot_url: str, folder_url: str, identity: ModelIdentity
+) -> pa.Table:
     """Let a model listen to tracks of a snapshot; give HEARD_SCHEMA, one row a track.
 
     Raises: BadInput if the spectrograms are not of the kind the model was trained on.
@@ -100,7 +102,8 @@ def hear_stored(track_rows: Sequence[dict[str, Any]], *, snapshot_url: str, fold
     ids = tuple(row["track_id"] for row in track_rows)
     chance_TG = _chances(load_model(folder_url, identity), snapshot.mel_slice, ids, frames_T, identity)
     rows = [
-        {**row, "probabilities": chance_G} for row, chance_G in zip(track_rows, chance_TG.tolist(), strict=True)
+        {**row, "probabilities": chance_G}
+        for row, chance_G in zip(track_rows, chance_TG.tolist(), strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=HEARD_SCHEMA)
 
@@ -120,7 +123,9 @@ def listen(
     model = load_model(version_url, identity)
     rows = [_listen_to(track, model, identity, excerpt, skip_tagged=skip_tagged) for track in tracks]
     version = version_url.rstrip("/").rsplit("/", 1)[-1]
-    return pa.Table.from_pylist([{**row, "model_version": version} for row in rows], schema=PREDICTIONS_SCHEMA)
+    return pa.Table.from_pylist(
+        [{**row, "model_version": version} for row in rows], schema=PREDICTIONS_SCHEMA
+    )
 
 
 def _listen_to(

@@ -26,6 +26,7 @@ from rich.table import Table
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.demo import DemoSettings, play_demo
 from flows.deployments import ServeSettings, serve_flows
+from flows.run_experiments import CrossValidationSettings, run_experiments
 from flows.tag_catalogue import TagSettings, TagSummary, tag_catalogue
 from flows.train_model import TrainModelSettings, train_model
 from store.errors import BadInput
@@ -56,6 +57,14 @@ def tag(*, settings: Annotated[TagSettings, Flags]) -> None:
     summary = tag_catalogue(settings)
     Console().print(changes_table(summary))
     print("\n".join(summary.lines()))
+
+
+@app.command
+def cross_validate(
+    *, settings: Annotated[CrossValidationSettings, Flags] = CrossValidationSettings()
+) -> None:
+    """Judge settings by folds that share no artist, beside a baseline. Run it again to resume it."""
+    print("\n".join(run_experiments(settings).lines()))
 
 
 @app.command
@@ -100,8 +109,10 @@ def main() -> None:
     """Run the command line; a mistake of the user's is one line, not a traceback."""
     try:
         app.meta(exit_on_error=False, print_error=False)
-    except (BadInput, OSError) as why:
+    except BadInput as why:
         _fail(str(why), EXIT_BAD_INPUT)
+    except OSError as why:
+        _fail(f"{why}; mend that, then run the same command again to go on from here", EXIT_BAD_INPUT)
     except CycloptsError as why:
         _fail(_usage_error(why), EXIT_USAGE)
     except KeyboardInterrupt:

@@ -60,7 +60,7 @@ def _local_cluster(settings: ClusterSettings) -> LocalCluster:
         threads_per_worker=1,
         memory_limit=f"{settings.memory_gib} GiB",
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         resources={TRAINING_RESOURCE: 1},
         silence_logs=50,
     )

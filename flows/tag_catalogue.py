@@ -236,9 +236,8 @@ def _change(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _still_true(heard: pa.Table) -> dict[str, dict[str, Any]]:
-    """Keep the latest row of each file that is still as it was when it was listened to."""
-    rows = {row["track_id"]: row for row in heard.to_pylist()}
-    return {track_id: row for track_id, row in rows.items() if _signature(row["url"]) == _seen(row)}
+    """Keep the row of each file that is still as it was when it was listened to."""
+    return {row["track_id"]: row for row in heard.to_pylist() if _signature(row["url"]) == _seen(row)}
 
 
 def _seen(row: dict[str, Any]) -> tuple[int, int] | None:

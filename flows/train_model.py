@@ -76,11 +76,11 @@ class TrainSummary(BaseModel, frozen=True):
 def train_model(settings: TrainModelSettings) -> TrainSummary:
     """Train a network, score it and keep it. Rerun it to resume it; done once, it is not done again."""
     snapshot = open_snapshot(settings.store)
-    folder, run, tracks = lay_out_run(snapshot, settings)
+    folder, run, tracks = choose_run(snapshot, settings)
     known = find_finished(folder, settings)
     if known is None:
         with dask_client(settings.cluster) as dask:
-            train(dask, folder, run, settings)
+            train(dask, folder, run, settings.hosts)
             heard = hear_unseen(dask, folder, run, snapshot, tracks)
         version = publish_model(folder, run, snapshot, heard, settings)
     else:
@@ -88,20 +88,28 @@ def train_model(settings: TrainModelSettings) -> TrainSummary:
     return summarise(version, settings, trained_now=known is None)
 
 
-def lay_out_run(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[str, TrainingRun, pa.Table]:
-    """Choose genres and tracks and write them where the ranks find them; the same wish gives the same folder."""
+def choose_run(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[str, TrainingRun, pa.Table]:
+    """Choose genres and tracks by the splits of the catalogue, and lay out the run."""
     target = settings.training.target
     genres = choose_genres(snapshot.tracks, target, settings.genres)
     tracks = choose_tracks(snapshot.tracks, target, genres)
+    folder, run = lay_out_run(snapshot, genres, tracks, settings.training, settings.models)
+    return folder, run, tracks
+
+
+def lay_out_run(
+    snapshot: Snapshot, genres: tuple[str, ...], tracks: pa.Table, training: TrainSettings, root: str
+) -> tuple[str, TrainingRun]:
+    """Write a run where the ranks find it, in `root`/runs; the same wish gives the same folder."""
     run = TrainingRun(
         snapshot_url=absolute(snapshot.url),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
-        settings=settings.training,
+        settings=training,
     )
-    folder = join(absolute(settings.models), "runs", fingerprint(run, tracks))
+    folder = join(absolute(root), "runs", fingerprint(run, tracks))
     write_run(folder, run, tracks)
-    return folder, run, tracks
+    return folder, run
 
 
 def find_finished(folder: str, settings: TrainModelSettings) -> str | None:
@@ -114,12 +122,14 @@ def find_finished(folder: str, settings: TrainModelSettings) -> str | None:
 
 
 @task(cache_policy=NO_CACHE)
-def train(dask: Client, folder: str, run: TrainingRun, settings: TrainModelSettings) -> None:
+def train(
+    dask: Client, folder: str, run: TrainingRun, hosts: HostSettings, called: str = "Training"
+) -> None:
     """Train on all hosts that hold the resource, unless that is done; show every epoch."""
     if finished(folder):
         return
     log = get_run_logger()
-    with showing_progress("Training", run.settings.epochs, "epochs") as advance:
+    with showing_progress(called, run.settings.epochs, "epochs") as advance:
 
         def on_event(event: dict[str, Any]) -> None:
             match event["event"]:
@@ -131,7 +141,7 @@ def train(dask: Client, folder: str, run: TrainingRun, settings: TrainModelSetti
                 case "notice":
                     log.warning(event["message"])
 
-        train_on_hosts(dask, folder, settings.hosts, on_event)
+        train_on_hosts(dask, folder, hosts, on_event)
 
 
 def _epoch_note(event: dict[str, Any]) -> str:

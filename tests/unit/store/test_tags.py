@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import av
 import mutagen
 import numpy as np
 import pytest
@@ -24,46 +23,13 @@ from mutagen.ogg import OggFileType
 from store import tags
 from store.errors import BadInput
 from store.tags import Credits, audio_hash, copy_with_genres, read_credits, read_genres, write_genres
+from tests.formats import CODECS, DEMO_TRACK, encode
 
-DEMO_TRACK = Path("tests/data/demo_music/fma_small/200/200001.mp3")
 HOSTILE = Path("../shared/data/hostile")
 PICTURE = b"\x89PNG not really" * 9
 GENRES = ["Old-Time / Historic", "Électronique", "17", "日本の音楽"]
-CODECS = {  # suffix: (codec, rate, container)
-    ".mp3": ("libmp3lame", 22050, "mp3"),
-    ".flac": ("flac", 22050, "flac"),
-    ".opus": ("libopus", 48000, "ogg"),
-    ".ogg": ("vorbis", 22050, "ogg"),
-    ".m4a": ("aac", 22050, "mp4"),
-    ".aac": ("aac", 22050, "adts"),
-    ".wma": ("wmav2", 22050, "asf"),
-    ".wav": ("pcm_s16le", 22050, "wav"),
-    ".aiff": ("pcm_s16be", 22050, "aiff"),
-    ".wv": ("wavpack", 22050, "wv"),
-}
 MP3_KINDS = ["bare.mp3", "v22.mp3", "v23.mp3", "v24.mp3", "v1.mp3", "ape.mp3"]
 KINDS = [*MP3_KINDS, *(f"music{suffix}" for suffix in CODECS if suffix != ".mp3")]
-
-
-def encode(target: Path, codec: str, rate: int, container: str) -> None:
-    """Turn a second of the demo music into another format, without tags."""
-    bare = {"id3v2_version": "0", "write_id3v1": "0"} if container == "mp3" else {}
-    with (
-        av.open(str(DEMO_TRACK)) as source,
-        av.open(str(target), "w", format=container, options=bare) as sink,
-    ):
-        stream = sink.add_stream(codec, rate=rate, options={"strict": "-2"})
-        stream.layout = "stereo"
-        stream.bit_rate = 96_000
-        resampler = av.AudioResampler(stream.format, "stereo", rate, stream.codec_context.frame_size or None)
-        for frame in source.decode(audio=0):
-            if frame.time >= 1.0:
-                break
-            for part in resampler.resample(frame):
-                sink.mux(stream.encode(part))
-        for part in resampler.resample(None):
-            sink.mux(stream.encode(part))
-        sink.mux(stream.encode(None))
 
 
 def give_credits(path: Path) -> None:

@@ -1,0 +1,170 @@
+"""The main job on real music, with a real Prefect server, real Dask processes and real DDP."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from flows.build_dataset import BuildSettings, build_dataset
+from flows.cluster import ClusterSettings
+from flows.tag_catalogue import TagSettings, tag_catalogue
+from flows.train_model import TrainModelSettings, train_model
+from preprocessing.build import SpectrogramSettings
+from preprocessing.mel import MelSettings
+from store.errors import BadInput
+from store.reader import open_snapshot
+from store.tags import audio_hash, read_genres
+from training.model import ModelSettings
+from training.run import TrainSettings
+
+MUSIC = "tests/data/demo_music"
+CLUSTER = ClusterSettings(workers=2)
+QUICK = TrainSettings(epochs=2, crops_per_track=2, model=ModelSettings(name="shallow", width=8))
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, prefect_server):
+    """A store and a model made from the bundled music, once for all tests here."""
+    folder = tmp_path_factory.mktemp("story")
+    build_dataset(BuildSettings(source=MUSIC, store=f"{folder}/store", tracks_per_batch=8, cluster=CLUSTER))
+    train_model(settings_to_train(folder))
+    return folder
+
+
+def settings_to_train(folder):
+    return TrainModelSettings(store=f"{folder}/store", models=f"{folder}/models", training=QUICK, cluster=CLUSTER)
+
+
+def test_the_store_holds_every_track_or_says_why_not(folder):
+    snapshot = open_snapshot(f"{folder}/store")
+    assert len(snapshot.track_ids) == 48
+    rejected = {row["track_id"]: row["reason"] for row in snapshot.tracks.to_pylist() if row["status"] == "rejected"}
+    assert rejected == {"200049": "empty", "200050": "not-audio", "200051": "truncated"}
+    assert all(np.isfinite(snapshot.mel(track_id)).all() for track_id in snapshot.track_ids)
+
+
+def test_a_build_again_builds_nothing(folder):
+    summary = build_dataset(BuildSettings(source=MUSIC, store=f"{folder}/store", cluster=CLUSTER))
+    assert (summary.built_now, summary.tracks, summary.snapshot) == (0, 48, 0)
+
+
+def test_new_files_are_added_and_old_ones_are_not_built_again(tmp_path):
+    source = tmp_path / "music"
+    source.mkdir()
+    for number in (1, 2):
+        shutil.copy(f"{MUSIC}/fma_small/200/20000{number}.mp3", source)
+    settings = BuildSettings(source=str(source), store=f"{tmp_path}/store", cluster=CLUSTER)
+    assert build_dataset(settings).built_now == 2
+    shutil.copy(f"{MUSIC}/fma_small/200/200003.mp3", source)
+    summary = build_dataset(settings)
+    assert (summary.built_now, summary.tracks, summary.snapshot) == (1, 3, 1)
+
+
+def test_other_mel_settings_are_refused_by_name(folder):
+    other = SpectrogramSettings(mel=MelSettings(hop=256))
+    settings = BuildSettings(source=MUSIC, store=f"{folder}/store", spectrogram=other)
+    with pytest.raises(BadInput, match=r"was built with hop 512 \(wanted 256\); use the settings it has"):
+        build_dataset(settings)
+
+
+def test_too_many_rejects_stop_the_build_and_publish_nothing(tmp_path):
+    settings = BuildSettings(source=MUSIC, store=f"{tmp_path}/store", max_reject_share=0.01, cluster=CLUSTER)
+    with pytest.raises(BadInput, match=r"3 of 51 tracks \(6%\) cannot be decoded; at most 1% may be"):
+        build_dataset(settings)
+    with pytest.raises(BadInput, match="holds no published spectrograms"):
+        open_snapshot(settings.store)
+
+
+def test_a_model_version_is_whole(folder):
+    (version,) = [path for path in (folder / "models").iterdir() if (path / "model.json").exists()]
+    card = json.loads((version / "model.json").read_text())
+    assert card["genres"] == ["Electronic", "Instrumental", "Rock"]
+    assert card["metrics"]["test"]["tracks"] == 12
+    assert sum(map(sum, card["metrics"]["test"]["confusion"])) == 12
+    report = {path.name for path in (version / "report").iterdir()}
+    assert report >= {
+        "metrics.json",
+        "results.csv",
+        "predictions.csv",
+        "confusion_matrix.png",
+        "learning_curves.png",
+        "wrong_tracks.png",
+        "report.html",
+    }
+    page = (version / "report" / "report.html").read_text()
+    assert "200050" in page, "rejected tracks are accounted for"
+    assert 'src="http' not in page
+
+
+def test_the_same_training_again_is_not_done_again(folder):
+    summary = train_model(settings_to_train(folder))
+    assert not summary.trained_now
+    assert summary.is_champion
+
+
+def test_a_dry_run_changes_nothing_and_a_copy_run_tags_copies(folder, tmp_path):
+    source = tmp_path / "music"
+    source.mkdir()
+    for number in (33, 34, 49):
+        shutil.copyfile(f"{MUSIC}/fma_small/200/2000{number}.mp3", source / f"{number}.mp3")
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    common = {
+        "source": str(source),
+        "models": f"{folder}/models",
+        "runs": f"{tmp_path}/runs",
+        "cluster": CLUSTER,
+    }
+    dry = tag_catalogue(TagSettings(**common))
+    assert dry.dry_run
+    assert dry.statuses == {"change": 2, "rejected": 1}
+    assert len(dry.changes) == 2
+
+    copied = tag_catalogue(TagSettings(**common, copy_to=f"{tmp_path}/copies"))
+    assert copied.statuses == {"copied": 2, "rejected": 1}
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+    for path in Path(tmp_path, "copies").iterdir():
+        assert read_genres(path)[0] in ("Electronic", "Instrumental", "Rock")
+        assert audio_hash(path) == audio_hash(source / path.name)
+
+    written = tag_catalogue(TagSettings(**common, write=True))
+    assert written.statuses == {"written": 2, "rejected": 1}
+    assert [change["gets"] for change in written.changes] == [change["gets"] for change in copied.changes]
+    again = tag_catalogue(TagSettings(**common, write=True))
+    assert again.statuses == {"kept": 2, "rejected": 1}
+    rows = pq.read_table(again.predictions).to_pylist()
+    assert [row["track_id"] for row in rows] == ["33.mp3", "34.mp3", "49.mp3"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"genres": ("Polka",)}, "genre 'Polka': this model never learned it; it knows Electronic, Instrumental"),
+        ({"model": "nobody"}, "no model version"),
+        ({"source": "nowhere"}, "nowhere: no such folder"),
+        ({"source": "s3://bucket/music"}, "tags are written to local files"),
+        ({"copy_to": "tests/data/demo_music/copies"}, "copies would lie within their source"),
+    ],
+)
+def test_what_cannot_be_tagged_is_refused_in_one_line(change, message, folder):
+    settings = TagSettings(**{"source": MUSIC, "models": f"{folder}/models", "cluster": CLUSTER, **change})
+    with pytest.raises(BadInput, match=message):
+        tag_catalogue(settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"genres": ("Rock", "Polka")}, "genre 'Polka': no training track has it; the snapshot has Electronic"),
+        ({"genres": ("Rock",)}, "1 genre to learn"),
+        ({"store": "nowhere"}, "holds no published spectrograms"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_in_one_line(change, message, folder):
+    settings = settings_to_train(folder).model_copy(update=change)
+    with pytest.raises(BadInput, match=message):
+        train_model(settings)

@@ -1,0 +1,62 @@
+"""Names that others may rely on. A change here breaks somebody: say so in the changelog."""
+
+import inspect
+
+import numpy as np
+from cyclopts import App
+
+from flows.cli import app
+from preprocessing.decode import decode
+from preprocessing.errors import BadAudio
+from preprocessing.mel import MelSettings, log_mel
+from store.reader import Snapshot, open_snapshot
+from store.tags import read_genres, write_genres
+
+
+def parameters(function):
+    return [
+        (it.name, it.kind.name, it.default if it.default is not inspect.Parameter.empty else "required")
+        for it in inspect.signature(function).parameters.values()
+    ]
+
+
+def test_decode():
+    assert parameters(decode) == [
+        ("url", "POSITIONAL_OR_KEYWORD", "required"),
+        ("sample_rate_hz", "KEYWORD_ONLY", "required"),
+        ("start_s", "KEYWORD_ONLY", 0.0),
+        ("duration_s", "KEYWORD_ONLY", None),
+    ]
+    assert BadAudio("empty", "0 bytes").reason == "empty"
+
+
+def test_log_mel():
+    assert [name for name, _, _ in parameters(log_mel)] == ["wave_S", "settings"]
+    mel_FM = log_mel(np.zeros(22_050, np.float32), MelSettings())
+    assert mel_FM.dtype == np.float32
+    assert mel_FM.shape == (40, 128)
+    assert MelSettings().model_dump() == {
+        "sample_rate_hz": 22_050,
+        "window": 2_048,
+        "hop": 512,
+        "bands": 128,
+        "low_hz": 0.0,
+        "high_hz": None,
+    }
+    assert MelSettings().fingerprint == "6663242d817f", "stores built by an older version would be refused"
+
+
+def test_reader():
+    assert [name for name, _, _ in parameters(open_snapshot)] == ["url"]
+    assert "track_ids" in vars(Snapshot)
+    assert [name for name, _, _ in parameters(Snapshot.mel)] == ["self", "track_id"]
+
+
+def test_tags():
+    assert [name for name, _, _ in parameters(read_genres)] == ["path"]
+    assert [name for name, _, _ in parameters(write_genres)] == ["path", "genres"]
+
+
+def flags(command: str) -> set[str]:
+    sub: App = app[command]
+    return {name for argument in sub.assemble_argument_collection() for name in argument.names if name[:2] == "--"}

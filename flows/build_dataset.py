@@ -115,7 +115,8 @@ def build_shards(todo: list[Track], catalogue: pa.Table, settings: BuildSettings
         _publish_catalogue(catalogue, settings)
         return 0
     waiting: list[BuiltBatch] = []
-    tried = rejected = 0
+    answered, rejected = _answers_so_far(settings)
+    tried = 0
     with dask_client(settings.cluster) as dask, showing_progress("Building", len(todo), "tracks") as advance:
         batches = in_batches(todo, settings.tracks_per_batch)
         with closing(
@@ -126,13 +127,22 @@ def build_shards(todo: list[Track], catalogue: pa.Table, settings: BuildSettings
                     tried += len(tracks)
                     rejected += pc.sum(pc.equal(built.index["status"], "rejected")).as_py()
                     advance(len(tracks), f"{rejected:,} rejected")
-                    _refuse_too_many(rejected, tried, settings, final=tried == len(todo), waiting=waiting)
+                    final = tried == len(todo)
+                    _refuse_too_many(rejected, answered + tried, settings, final=final, waiting=waiting)
                     waiting.append(built)
                     if len(waiting) == settings.batches_per_commit:
                         _publish_batches(waiting, catalogue, settings)
             finally:
                 _publish_batches(waiting, catalogue, settings)
     return tried
+
+
+def _answers_so_far(settings: BuildSettings) -> tuple[int, int]:
+    """Count the tracks that were answered before, and those of them that were rejected."""
+    if settings.retry_rejects or latest_snapshot(settings.store) is None:
+        return 0, 0
+    status = open_snapshot(settings.store).index["status"]
+    return len(status), pc.sum(pc.equal(status, "rejected")).as_py() or 0
 
 
 def _refuse_too_many(

@@ -26,6 +26,7 @@ from rich.table import Table
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.demo import DemoSettings, play_demo
 from flows.deployments import ServeSettings, serve_flows
+from flows.prefect_server import prefect_server
 from flows.run_experiments import CrossValidationSettings, run_experiments
 from flows.tag_catalogue import TagSettings, TagSummary, tag_catalogue
 from flows.train_model import TrainModelSettings, train_model
@@ -34,7 +35,7 @@ from store.errors import BadInput
 EXIT_BAD_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 TAKES_SOURCE = ("build", "tag")  # `build FOLDER` is short for `build --source FOLDER`
 
-app = App(name="spectrogram-one", help="Tell a song's genre by listening to it.")
+app = App(name="spectrogram-one", suppress_keyboard_interrupt=False, help="Tell a song's genre by listening to it.")
 # Every field of the settings is a flag: --spectrogram.mel.hop 256.
 Flags = Parameter(name="*")
 
@@ -42,19 +43,22 @@ Flags = Parameter(name="*")
 @app.command
 def build(*, settings: Annotated[BuildSettings, Flags]) -> None:
     """Decode a catalogue and publish its spectrograms. Run it again to resume it."""
-    print("\n".join(build_dataset(settings).lines()))
+    with prefect_server():
+        print("\n".join(build_dataset(settings).lines()))
 
 
 @app.command
 def train(*, settings: Annotated[TrainModelSettings, Flags] = TrainModelSettings()) -> None:
     """Train a network, score it on tracks it never saw, keep it as a model version."""
-    print("\n".join(train_model(settings).lines()))
+    with prefect_server():
+        print("\n".join(train_model(settings).lines()))
 
 
 @app.command
 def tag(*, settings: Annotated[TagSettings, Flags]) -> None:
     """Listen to a folder of audio and show the genres it would get; write them if told to."""
-    summary = tag_catalogue(settings)
+    with prefect_server():
+        summary = tag_catalogue(settings)
     Console().print(changes_table(summary))
     print("\n".join(summary.lines()))
 
@@ -64,13 +68,15 @@ def cross_validate(
     *, settings: Annotated[CrossValidationSettings, Flags] = CrossValidationSettings()
 ) -> None:
     """Judge settings by folds that share no artist, beside a baseline. Run it again to resume it."""
-    print("\n".join(run_experiments(settings).lines()))
+    with prefect_server():
+        print("\n".join(run_experiments(settings).lines()))
 
 
 @app.command
 def demo(*, settings: Annotated[DemoSettings, Flags] = DemoSettings()) -> None:
     """Play the whole story on the bundled music: build, train, score, tag."""
-    print("\n".join(play_demo(settings)))
+    with prefect_server():
+        print("\n".join(play_demo(settings)))
 
 
 @app.command

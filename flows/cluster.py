@@ -9,6 +9,7 @@ import dask
 from distributed import Client, LocalCluster
 from pydantic import BaseModel, Field, model_validator
 
+from flows.child_processes import deaf_to_interrupts
 from store.errors import BadInput
 
 TRAINING_RESOURCE = "GPU"  # `dask worker --resources GPU=1` marks a training host
@@ -55,15 +56,16 @@ def dask_client(settings: ClusterSettings) -> Iterator[Client]:
 
 
 def _local_cluster(settings: ClusterSettings) -> LocalCluster:
-    return LocalCluster(
-        n_workers=settings.workers or os.cpu_count(),
-        threads_per_worker=1,
-        memory_limit=f"{settings.memory_gib} GiB",
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        resources={TRAINING_RESOURCE: 1},
-        silence_logs=50,
-    )
+    with deaf_to_interrupts():
+        return LocalCluster(
+            n_workers=settings.workers or os.cpu_count(),
+            threads_per_worker=1,
+            memory_limit=f"{settings.memory_gib} GiB",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            resources={TRAINING_RESOURCE: 1},
+            silence_logs=50,
+        )
 
 
 def _connect(settings: ClusterSettings) -> Client:

@@ -122,9 +122,7 @@ def find_finished(folder: str, settings: TrainModelSettings) -> str | None:
 
 
 @task(cache_policy=NO_CACHE)
-def train(
-    dask: Client, folder: str, run: TrainingRun, hosts: HostSettings, called: str = "Training"
-) -> None:
+def train(dask: Client, folder: str, run: TrainingRun, hosts: HostSettings, called: str = "Training") -> None:
     """Train on all hosts that hold the resource, unless that is done; show every epoch."""
     if finished(folder):
         return

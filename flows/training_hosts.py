@@ -3,11 +3,9 @@
 Dask places the agents and carries their events; torchrun's own rendezvous joins the ranks.
 """
 
-import ctypes
 import json
 import os
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +21,7 @@ import psutil
 from distributed import Client, Future, get_worker
 from pydantic import BaseModel, Field
 
+from flows.child_processes import die_with_parent
 from flows.cluster import TRAINING_RESOURCE
 from store.errors import BadInput
 
@@ -30,7 +29,6 @@ Event = dict[str, Any]
 PROCESSES_WITHOUT_GPU = 2
 LOOK_EVERY_S = 0.5  # how often an agent looks whether it is still wanted
 GRACE_S = 10.0  # between asking processes to end and killing them
-PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
 class HostSettings(BaseModel, frozen=True, extra="forbid"):
@@ -249,11 +247,6 @@ def _interface_of(host: str) -> str | None:
         if any(address.address == host for address in addresses):
             return str(name)
     return None
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when the worker that started it is killed."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _read(stream: IO[str], put: Callable[[str], None]) -> threading.Thread:

@@ -37,13 +37,17 @@ def folder(tmp_path_factory, prefect_server):
 
 
 def settings_to_train(folder):
-    return TrainModelSettings(store=f"{folder}/store", models=f"{folder}/models", training=QUICK, cluster=CLUSTER)
+    return TrainModelSettings(
+        store=f"{folder}/store", models=f"{folder}/models", training=QUICK, cluster=CLUSTER
+    )
 
 
 def test_the_store_holds_every_track_or_says_why_not(folder):
     snapshot = open_snapshot(f"{folder}/store")
     assert len(snapshot.track_ids) == 48
-    rejected = {row["track_id"]: row["reason"] for row in snapshot.tracks.to_pylist() if row["status"] == "rejected"}
+    rejected = {
+        row["track_id"]: row["reason"] for row in snapshot.tracks.to_pylist() if row["status"] == "rejected"
+    }
     assert rejected == {"200049": "empty", "200050": "not-audio", "200051": "truncated"}
     assert all(np.isfinite(snapshot.mel(track_id)).all() for track_id in snapshot.track_ids)
 
@@ -143,7 +147,10 @@ def test_a_dry_run_changes_nothing_and_a_copy_run_tags_copies(folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"genres": ("Polka",)}, "genre 'Polka': this model never learned it; it knows Electronic, Instrumental"),
+        (
+            {"genres": ("Polka",)},
+            "genre 'Polka': this model never learned it; it knows Electronic, Instrumental",
+        ),
         ({"model": "nobody"}, "no model version"),
         ({"source": "nowhere"}, "nowhere: no such folder"),
         ({"source": "s3://bucket/music"}, "tags are written to local files"),
@@ -159,7 +166,10 @@ def test_what_cannot_be_tagged_is_refused_in_one_line(change, message, folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"genres": ("Rock", "Polka")}, "genre 'Polka': no training track has it; the snapshot has Electronic"),
+        (
+            {"genres": ("Rock", "Polka")},
+            "genre 'Polka': no training track has it; the snapshot has Electronic",
+        ),
         ({"genres": ("Rock",)}, "1 genre to learn"),
         ({"store": "nowhere"}, "holds no published spectrograms"),
     ],

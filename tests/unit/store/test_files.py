@@ -82,10 +82,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(call, tmp_path, mon
 def test_a_block_that_raises_leaves_the_old_file(tmp_path):
     path = tmp_path / "music.mp3"
     path.write_bytes(b"old")
-    with pytest.raises(ValueError, match="half way"), replacing(path) as draft:
-        assert draft.suffix == ".mp3"
-        draft.write_bytes(b"half")
-        raise ValueError("half way")
+
+    def write_half():
+        with replacing(path) as draft:
+            assert draft.suffix == ".mp3"
+            draft.write_bytes(b"half")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        write_half()
     assert path.read_bytes() == b"old"
     assert list_names(str(tmp_path)) == ["music.mp3"]
 

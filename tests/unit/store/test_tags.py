@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import av
 import mutagen
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from mutagen.ogg import OggFileType
 from store import tags
 from store.errors import BadInput
 from store.tags import Credits, audio_hash, copy_with_genres, read_credits, read_genres, write_genres
-from tests.formats import CODECS, DEMO_TRACK, encode
+from tests.formats import CODECS, encode
 
 HOSTILE = Path("../shared/data/hostile")
 PICTURE = b"\x89PNG not really" * 9

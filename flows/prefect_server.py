@@ -1,0 +1,94 @@
+"""A Prefect server on this machine's loopback address, for as long as it is needed."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+from flows.child_processes import die_with_parent
+from store.errors import BadInput
+
+HOST = "127.0.0.1"
+ANY_PORT = 0
+START_WITHIN_S = 90.0
+DRAIN_S = 5.0
+
+
+@contextmanager
+def prefect_server(port: int = ANY_PORT) -> Iterator[str]:
+    """Give the URL of the Prefect API that is configured, or of one started for as long as the block lasts.
+
+    Raises: BadInput if the port is taken, or no server answers.
+    """
+    configured = get_current_settings().api.url
+    if configured:
+        if not _answers(configured):
+            raise BadInput(
+                f"{configured}: no Prefect server answers there; start it, correct PREFECT_API_URL, "
+                "or unset it to have a server started here"
+            )
+        yield configured
+        return
+    port = _free_port(port)
+    api_url = f"http://{HOST}:{port}/api"
+    os.environ["PREFECT_API_URL"] = api_url  # for the runs, which are processes of their own
+    log = get_current_settings().home / "spectrogram-one-server.log"
+    with temporary_settings({PREFECT_API_URL: api_url}), _start(port, log) as server:
+        try:
+            _wait_for(server, api_url, log)
+            yield api_url
+        finally:
+            for worker in (APILogWorker, EventsWorker):  # what they have not sent yet
+                worker.drain_all(timeout=DRAIN_S)
+            server.terminate()
+
+
+def _free_port(port: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as why:
+            raise BadInput(
+                f"{HOST}:{port}: cannot be listened on ({why.strerror}); choose another --port, or, if a Prefect "
+                f"server is there, set PREFECT_API_URL=http://{HOST}:{port}/api to use it"
+            ) from None
+        free: int = probe.getsockname()[1]
+        return free
+
+
+def _start(port: int, log: Path) -> "subprocess.Popen[bytes]":
+    """Start a Prefect server that a Ctrl-C in our terminal does not reach before us, and that ends with us."""
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            command, stdout=file, stderr=file, start_new_session=True, preexec_fn=die_with_parent
+        )
+
+
+def _wait_for(server: "subprocess.Popen[bytes]", api_url: str, log: Path) -> None:
+    until = time.monotonic() + START_WITHIN_S
+    while not _answers(api_url):
+        if server.poll() is not None:
+            raise BadInput(f"{api_url}: the Prefect server ended with status {server.returncode}; see {log}")
+        if time.monotonic() > until:
+            raise BadInput(
+                f"{api_url}: the Prefect server does not answer within {START_WITHIN_S:g} s; see {log}"
+            )
+        time.sleep(0.5)
+
+
+def _answers(api_url: str) -> bool:
+    """Say whether a Prefect server is there, asked as Prefect asks: with its TLS and auth settings."""
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        return client.api_healthcheck() is None

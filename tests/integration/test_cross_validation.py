@@ -1,0 +1,107 @@
+"""Cross-validation as a flow: real Dask workers, real torchrun, a store of two genres by eight artists."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.cluster import ClusterSettings
+from flows.run_experiments import CrossValidationSettings, run_experiments
+from flows.training_hosts import HostSettings
+from preprocessing.catalogue import CATALOGUE_SCHEMA
+from preprocessing.mel import MelSettings
+from store.dataset import INDEX_SCHEMA, Recipe, publish, write_shard
+from training.augment import AugmentSettings
+from training.model import ModelSettings
+from training.run import TrainSettings
+
+MEL = MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=16)
+TRAINING = TrainSettings(
+    crop_s=0.5,
+    crops_per_track=4,
+    batch_size=16,
+    crops_at_once=8,
+    epochs=2,
+    validation_crops=2,
+    model=ModelSettings(name="shallow", width=4, dropout=0.1),
+    augment=AugmentSettings(masks=0),
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Publish two genres by four artists each, two tracks an artist; they differ in which half is loud."""
+    root, random = str(tmp_path_factory.mktemp("store")), np.random.default_rng(7)
+    tracks, mels = [], {}
+    for number in range(16):
+        track_id, genre = f"{number:02d}", ("high", "low")[number % 2]
+        mel_FM = random.normal(-30, 6, (40 + number, MEL.bands)).astype(np.float32)
+        mel_FM[:, : MEL.bands // 2] += 20 * (number % 2)
+        mels[track_id] = mel_FM
+        artist = f"{genre} {number // 2 % 4}"
+        tracks.append({"track_id": track_id, "artist": artist, "genre_top": genre, "genres": [genre]})
+    shard = write_shard(root, mels.items(), bands=MEL.bands, encoding="float16", attributes={})
+    index = [
+        {
+            "track_id": name,
+            "status": "ok",
+            "shard": shard.name,
+            "start_frame": shard.starts[name],
+            "frames": len(mel),
+        }
+        for name, mel in mels.items()
+    ]
+    publish(
+        root,
+        parent=None,
+        shards=[shard.name],
+        index=pa.Table.from_pylist(index, schema=INDEX_SCHEMA),
+        catalogue=pa.Table.from_pylist(tracks, schema=CATALOGUE_SCHEMA),
+        recipe=Recipe(MEL.model_dump(), MEL.fingerprint, "float16", {}),
+        settings={},
+    )
+    return root
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_each_fold_is_trained_once_and_every_track_answered(tmp_path, store, capfd):
+    settings = CrossValidationSettings(
+        store=store,
+        results=str(tmp_path),
+        folds=2,
+        validation_share=0.4,
+        training=TRAINING,
+        hosts=HostSettings(processes_per_host=1),
+        cluster=ClusterSettings(workers=1),
+    )
+    summary = run_experiments(settings)
+
+    folder = Path(summary.results)
+    rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
+    assert [(row["model"], row["fold"], row["tracks"]) for row in rows] == [
+        ("network", "0", "8"),
+        ("network", "1", "8"),
+        ("svm", "0", "8"),
+        ("svm", "1", "8"),
+    ]
+    answers = pq.read_table(folder / "answers.parquet").to_pylist()
+    for model in ("network", "svm"):
+        answered = [row["track_id"] for row in answers if row["model"] == model]
+        assert sorted(answered) == [f"{number:02d}" for number in range(16)]
+    network, svm = summary.scores
+    assert svm.accuracy > 0.8, "the baseline tells such genres apart"
+    assert network.accuracy == pytest.approx(np.mean([float(row["accuracy"]) for row in rows[:2]]), abs=1e-5)
+    assert f"network  accuracy {network.accuracy:.3f} ± {network.accuracy_std:.3f}" in summary.lines()[1]
+
+    runs = sorted(tmp_path.glob("runs/*/history.json"))
+    assert [len(json.loads(run.read_bytes())["epochs"]) for run in runs] == [2, 2]
+    written = [run.stat().st_mtime_ns for run in runs]
+    capfd.readouterr()
+    again = run_experiments(settings.model_copy(update={"baseline": False}))
+    assert again.scores == [network]
+    assert [run.stat().st_mtime_ns for run in runs] == written, "a finished fold was done again"
+    assert "fold 1 of 2, seed 0" in capfd.readouterr().err

@@ -1,0 +1,158 @@
+"""Killed workers, an interrupted run, a full disk: nothing is lost, and the next run goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+from prefect.settings import get_current_settings
+
+from flows.fan_out import fan_out
+from store.errors import BadInput
+from store.reader import open_snapshot
+
+MUSIC = "tests/data/demo_music"
+LONGEST_S = 120
+
+
+def die_once(number: int, *, folder: str) -> int:
+    """Kill the worker the first time this batch is tried."""
+    marker = Path(folder, str(number))
+    if number % 5 == 0 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def die_always(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def fail(number: int) -> int:
+    raise OSError(5, "Input/output error")
+
+
+@pytest.fixture(scope="module")
+def dask():
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def test_batches_survive_the_death_of_their_workers(dask, tmp_path):
+    results = dict(fan_out(dask, die_once, range(12), folder=str(tmp_path)))
+    assert results == {number: number * number for number in range(12)}
+    assert len(list(tmp_path.iterdir())) == 3, "three workers died"
+
+
+def test_a_batch_that_kills_every_worker_is_named(dask):
+    with pytest.raises(BadInput, match=r"the worker died each time it ran die_always-\S+ \(4 times\)"):
+        list(fan_out(dask, die_always, [1]))
+
+
+def test_what_a_batch_raises_is_raised_once_the_retries_are_used_up(dask):
+    with pytest.raises(OSError, match="Input/output error"):
+        list(fan_out(dask, fail, [1]))
+
+
+def test_batches_are_drawn_as_others_finish(dask):
+    drawn = []
+
+    def batches():
+        for number in range(100):
+            drawn.append(number)
+            yield number
+
+    results = fan_out(dask, abs, batches())
+    next(results)
+    assert len(drawn) < 15
+    results.close()
+
+
+def command_line(*arguments, **more):
+    """Start `spectrogram-one` as a terminal would: a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PREFECT_API_URL": str(get_current_settings().api.url)},
+        **more,
+    )
+
+
+def run(*arguments):
+    process = command_line(*arguments)
+    out, err = process.communicate(timeout=LONGEST_S)
+    return process.returncode, out, err
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path, prefect_server):
+    store = tmp_path / "store"
+    arguments = ["build", MUSIC, "--store", str(store), "--tracks-per-batch", "1", "--cluster.workers", "1"]
+    process = command_line(*arguments)
+    deadline = time.monotonic() + LONGEST_S
+    while len(list(store.glob("shards/*"))) < 4:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=LONGEST_S)
+    assert process.returncode == 130
+    assert "error: interrupted; run the same command again to go on from here" in err
+    assert "Traceback" not in err
+    kept = len(open_snapshot(str(store)).track_ids)
+    assert 3 <= kept < 48
+
+    status, out, err = run(*arguments[:4])
+    assert status == 0, err
+    assert len(open_snapshot(str(store)).track_ids) == 48
+    assert "51 built now" not in out, "what was kept is not built again"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 6 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_one_clear_line_and_space_is_all_it_takes(small_disk, prefect_server):
+    store = small_disk / "store"
+    arguments = [
+        "build",
+        MUSIC,
+        "--store",
+        str(store),
+        "--tracks-per-batch",
+        "4",
+        "--batches-per-commit",
+        "2",
+    ]
+    status, _, err = run(*arguments)
+    assert status == 1
+    assert "No space left on device" in err
+    assert "Traceback" not in err
+    before = open_snapshot(str(store))
+    assert 0 < len(before.track_ids) < 48
+    assert all(before.mel(track_id).shape[1] == 128 for track_id in before.track_ids)
+
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    status, _, err = run(*arguments)
+    assert status == 0, err
+    assert len(open_snapshot(str(store)).track_ids) == 48

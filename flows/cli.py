@@ -96,6 +96,9 @@ def changes_table(summary: TagSummary) -> Table:
     return table
 
 
+app.meta.suppress_keyboard_interrupt = False
+
+
 @app.meta.default
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],

@@ -1,13 +1,16 @@
 """Changes to a batch of crops that leave its genres alone, made on the batch's own device.
 
-Axes: B crops, F frames, M mel bands, G genres. All randomness is torch's global one.
+Axes: B crops, F frames, M mel bands, G genres, K knots of a curve. All randomness is torch's global one.
 """
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor
 
 from training.audio_transforms import FrequencyMasking, TimeMasking
+
+TONE_KNOTS = 6  # over all bands: a tone control, not a new timbre
 
 
 class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
@@ -23,6 +26,12 @@ class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
     gain_db: float = Field(
         4.0, ge=0.0, le=20.0, description="Loudness is moved by up to this, up or down, in dB"
     )
+    tone_db: float = Field(
+        3.0,
+        ge=0.0,
+        le=20.0,
+        description="The tone is bent by a smooth random curve over the bands, of this standard deviation in dB",
+    )
     mixup: float = Field(
         0.0,
         ge=0.0,
@@ -32,12 +41,17 @@ class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 def augment(mel_BFM: Tensor, target_BG: Tensor, settings: AugmentSettings) -> tuple[Tensor, Tensor]:
-    """Vary loudness, blend neighbours, and hide stripes of frequency and of time.
+    """Vary loudness and tone, blend neighbours, and hide stripes of frequency and of time.
 
     Source: SpecAugment (Park et al., 2019); mixup (Zhang et al., 2018).
+
+    Songs of one artist share a studio and a mastering: a random tone keeps the network from
+    knowing the artist by them.
     """
     if settings.gain_db:
         mel_BFM = mel_BFM + _uniform(mel_BFM, settings.gain_db)
+    if settings.tone_db:
+        mel_BFM = mel_BFM + _bend(mel_BFM, settings.tone_db)
     if settings.mixup:
         mel_BFM, target_BG = _mixup(mel_BFM, target_BG, settings.mixup)
     return _hide_stripes(mel_BFM, settings), target_BG
@@ -46,6 +60,12 @@ def augment(mel_BFM: Tensor, target_BG: Tensor, settings: AugmentSettings) -> tu
 def _uniform(mel_BFM: Tensor, bound: float) -> Tensor:
     """Shapes: (B, 1, 1), one value a crop."""
     return (torch.rand(len(mel_BFM), 1, 1, device=mel_BFM.device) * 2 - 1) * bound
+
+
+def _bend(mel_BFM: Tensor, std_db: float) -> Tensor:
+    """Draw a curve over the bands for each crop, straight between its knots. Shapes: (B, 1, M)."""
+    knots_B1K = std_db * torch.randn(len(mel_BFM), 1, TONE_KNOTS, device=mel_BFM.device)
+    return F.interpolate(knots_B1K, size=mel_BFM.shape[2], mode="linear", align_corners=True)
 
 
 def _mixup(mel_BFM: Tensor, target_BG: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

@@ -186,11 +186,13 @@ def _one_epoch(course: Course, learner: Learner, before: Checkpoint | None, epoc
         "epoch": epoch,
         **asdict(measured),
         "validation_loss": scores.log_loss,
+        "validation_loss_error": scores.log_loss_error,
         "validation_accuracy": scores.accuracy,
         "validation_macro_f1": scores.macro_f1,
         "seconds": time.perf_counter() - began,
     }
     weights = learner.model.state_dict()
+    history = [*(before.history if before else []), row]
     now = Checkpoint(
         epoch=epoch,
         step=epoch * course.steps,
@@ -198,23 +200,24 @@ def _one_epoch(course: Course, learner: Learner, before: Checkpoint | None, epoc
         optimizer=learner.optimizer.state_dict(),
         best_epoch=epoch,
         best_weights={},
-        history=[*(before.history if before else []), row],
+        history=history,
     )
-    if before is None or _better(row, before.history[before.best_epoch - 1]):
+    if before is None or _is_among_best(history):
         return replace(now, best_weights={name: tensor.cpu().clone() for name, tensor in weights.items()})
     return replace(now, best_epoch=before.best_epoch, best_weights=before.best_weights)
 
 
-def _better(row: dict[str, float], best: dict[str, float]) -> bool:
-    """Prefer the higher macro F1, which is what people ask for; among equals, the lower loss.
+def _is_among_best(history: list[dict[str, float]]) -> bool:
+    """Say whether the last epoch is as good as the best so far, as far as so many tracks can tell.
 
-    Few validation tracks give few different F1s: there the loss, which moves with every
-    probability, is the finer judge.
+    Source: the one-standard-error rule (Breiman et al., 1984), on the validation loss.
+
+    The last such epoch is kept: the rate falls to the end, so what was learned late is
+    better learned, and few validation tracks would choose an earlier epoch by luck. Many
+    tracks have a small error, and there it is the lowest loss that decides.
     """
-    return (row["validation_macro_f1"], -row["validation_loss"]) > (
-        best["validation_macro_f1"],
-        -best["validation_loss"],
-    )
+    best = min(history, key=lambda row: row["validation_loss"])
+    return history[-1]["validation_loss"] <= best["validation_loss"] + best["validation_loss_error"]
 
 
 def _average_statistics(model: nn.Module, seat: Seat) -> None:

@@ -40,7 +40,7 @@ class Scores:
     match); `chance` what always giving the commonest answer of these tracks would reach.
     `macro_f1` is the mean over genres, but for the `untested` ones that no track has.
     `confusion` counts tracks, truth down and guess across; null where tracks bear several genres.
-    `log_loss` is in nats.
+    `log_loss` is in nats, and so is `log_loss_error`, the standard error of that mean over tracks.
     """
 
     target: Target
@@ -50,6 +50,7 @@ class Scores:
     chance: float
     macro_f1: float
     log_loss: float
+    log_loss_error: float
     genres: tuple[GenreScore, ...]
     untested: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] | None
@@ -88,6 +89,7 @@ def score(truth_TG: ArrayLike, probabilities_TG: ArrayLike, genres: Sequence[str
         chance=max(Counter(map(bytes, truth)).values()) / len(truth),
         macro_f1=float(np.mean(f1s)) if f1s else 0.0,
         log_loss=_log_loss(truth, probabilities, target),
+        log_loss_error=_log_loss_error(truth, probabilities, target),
         genres=per_genre,
         untested=tuple(each.genre for each in per_genre if each.support == 0),
         confusion=_confuse(truth, told) if target == "top" else None,
@@ -188,6 +190,12 @@ def _log_loss(truth: NDArray[np.bool_], probabilities: NDArray[np.float64], targ
             return float(log_loss(truth.argmax(axis=1), sure, labels=range(truth.shape[1])))
         case "multi":
             return float(log_loss(truth.ravel(), sure.ravel(), labels=[False, True]))
+
+
+def _log_loss_error(truth: NDArray[np.bool_], probabilities: NDArray[np.float64], target: Target) -> float:
+    """Give the standard error; 0 for a single track, of which it cannot be known."""
+    loss_T = -np.log(belief(truth, probabilities, target).clip(SURE, 1))
+    return float(loss_T.std() / np.sqrt(max(len(loss_T) - 1, 1)))
 
 
 def _number(value: Any) -> float | None:

@@ -229,8 +229,8 @@ def test_fma_without_its_metadata_is_bad_input(tmp_path):
 # The genre tree
 
 
-@pytest.mark.skipif(not FMA_GENRES.is_file(), reason="../shared/data/fma_real is not here")
-def test_fmas_own_genre_tree():
+def test_fmas_own_genre_tree(need):
+    need(FMA_GENRES.is_file(), "../shared/data/fma_real is not here")
     tree = read_genre_tree(str(FMA_GENRES))
     assert len(tree) == 163
     assert sum(genre.parent_id is None for genre in tree.values()) == 16

@@ -188,8 +188,8 @@ def test_something_must_be_left_for_training():
         SplitSettings(validation_share=0.5, test_share=0.5)
 
 
-@pytest.mark.skipif(not EMOTIFY.is_dir(), reason="../shared/data/emotify_fma is not here")
-def test_real_music_is_split_evenly():
+def test_real_music_is_split_evenly(need):
+    need(EMOTIFY.is_dir(), "../shared/data/emotify_fma is not here")
     table = read_catalogue(str(EMOTIFY), CatalogueSettings(split=ARTIST))
     genres = table["genre_top"].to_pylist()
     found = Counter(zip(genres, table["split"].to_pylist(), strict=True))

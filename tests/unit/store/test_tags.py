@@ -183,8 +183,8 @@ def ffprobe(path: Path) -> dict[str, str]:
     return {key.lower(): text for key, text in texts.items()}
 
 
-@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
-def test_ffprobe_shows_the_genre_and_what_it_showed_before(track):
+def test_ffprobe_shows_the_genre_and_what_it_showed_before(track, need):
+    need(shutil.which("ffprobe"), "ffprobe is not installed")
     before = ffprobe(track)
     write_genres(track, ["Old-Time / Historic"])
     after = ffprobe(track)
@@ -467,7 +467,7 @@ def test_what_is_no_file_is_refused(tmp_path):
     "call", ["os.replace", "os.fsync", "os.utime", "os.chown", "shutil.copystat", "save", "write"]
 )
 @pytest.mark.parametrize("kind", ["v24.mp3", "music.flac", "music.wav", "music.m4a"])
-def test_a_disk_that_fails_leaves_the_original(kind, call, originals, tmp_path, monkeypatch):
+def test_a_disk_that_fails_leaves_the_original(kind, call, originals, tmp_path, monkeypatch, need):
     def fail(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -483,8 +483,7 @@ def test_a_disk_that_fails_leaves_the_original(kind, call, originals, tmp_path, 
             monkeypatch.setattr(shutil, "copyfile", fail)
             monkeypatch.setattr(shutil, "copyfileobj", fail)
         case "os.chown":
-            if os.geteuid():
-                pytest.skip("only root can give files away")
+            need(os.geteuid() == 0, "only root can give files away")
             os.chown(track, 1234, 1234)
             monkeypatch.setattr(call, fail)
         case _:
@@ -594,8 +593,8 @@ def test_the_hash_sees_shifted_mp4_chunks(originals, tmp_path):
 # Other people's broken files
 
 
-@pytest.mark.skipif(not HOSTILE.is_dir(), reason="../shared/data/hostile is not here")
-def test_no_hostile_file_is_damaged(tmp_path):
+def test_no_hostile_file_is_damaged(tmp_path, need):
+    need(HOSTILE.is_dir(), "../shared/data/hostile is not here")
     tagged = 0
     for source in sorted(path for path in HOSTILE.rglob("*") if path.is_file()):
         track = tmp_path / f"{source.parent.name}-{source.name}"

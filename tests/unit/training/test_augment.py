@@ -4,7 +4,7 @@ from pydantic import ValidationError
 
 from training.augment import AugmentSettings, augment
 
-STILL = AugmentSettings(masks=0, gain_db=0, mixup=0)
+STILL = AugmentSettings(masks=0, gain_db=0, tone_db=0, mixup=0)
 
 
 def batch():
@@ -26,6 +26,17 @@ def test_gain_moves_a_whole_crop_within_its_bound():
     assert moved.abs().max() <= 4
     assert moved.std(dim=0).min() > 0.1
     torch.testing.assert_close(moved, moved[:, :1, :1].expand_as(moved), atol=1e-5, rtol=0)
+
+
+def test_tone_bends_a_crop_smoothly_and_alike_at_all_times():
+    mel, target = batch()
+    bent, _ = augment(mel, target, STILL.model_copy(update={"tone_db": 3.0}))
+    moved_BFM = bent - mel
+    torch.testing.assert_close(moved_BFM, moved_BFM[:, :1].expand_as(moved_BFM), atol=1e-5, rtol=0)
+    curve_BM = moved_BFM[:, 0]
+    assert 1 < curve_BM.std() < 6
+    assert curve_BM.diff(dim=1).abs().max() < 2.5, "it jumps from band to band"
+    assert curve_BM.std(dim=0).min() > 0.1, "crops are bent alike"
 
 
 def test_masks_hide_stripes_and_leave_the_rest():

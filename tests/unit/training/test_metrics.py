@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.stats import beta, sem
 
 from training.metrics import accuracy_interval, belief, guess, score
 
@@ -26,6 +26,7 @@ def test_a_worked_example_of_one_genre_a_track():
     assert (rock.guessed, rock.precision, rock.recall, rock.f1) == (0, None, 0.0, 0.0)
     assert scores.macro_f1 == pytest.approx((0.5 + 2 / 3 + 0) / 3)
     assert scores.log_loss == pytest.approx(-np.log([0.7, 0.1, 0.5, 0.25]).mean(), abs=1e-6)
+    assert scores.log_loss_error == pytest.approx(sem(np.log([0.7, 0.1, 0.5, 0.25])), abs=1e-6)
 
 
 def test_a_worked_example_of_several_genres_a_track():
@@ -37,6 +38,7 @@ def test_a_worked_example_of_several_genres_a_track():
     assert scores.genres[1].precision == pytest.approx(2 / 3)
     per_track = belief(truth, probabilities, "multi")
     assert scores.log_loss == pytest.approx(-np.log(per_track).mean(), abs=1e-6)
+    assert scores.log_loss_error == pytest.approx(sem(np.log(per_track)), abs=1e-6)
 
 
 def test_a_genre_without_tracks_has_null_scores_and_no_part_in_the_mean():
@@ -78,6 +80,10 @@ def test_scores_fit_together_and_are_json(data, target):
 def test_certain_and_wrong_is_a_finite_log_loss():
     assert 10 < score([FOLK], [[0.0, 1.0, 0.0]], GENRES, "top").log_loss < 20
     assert 1 < score([FOLK], [[0.0, 0.0, 0.0]], GENRES, "multi").log_loss < 20
+
+
+def test_the_error_of_a_single_track_is_no_number_but_zero():
+    assert score([FOLK], [[0.6, 0.4, 0.0]], GENRES, "top").log_loss_error == 0
 
 
 def test_belief_is_the_probability_of_the_answer():

@@ -1,0 +1,71 @@
+"""One `spectrogram-one serve`, and one browser to look at it, for all tests here."""
+
+import importlib.util
+import os
+import shutil
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.serving import end_serving, free_port, start_serving
+
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    """Serve on a free port; in the end Ctrl-C leaves nothing behind."""
+    port = free_port()
+    served = start_serving(tmp_path_factory.mktemp("served"), port)
+    yield served
+    end_serving(served)
+    assert served.process.returncode == 0, served.log.read_text()
+    assert "Traceback" not in served.log.read_text().rpartition("Pausing all deployments")[2]
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0, "the Prefect server outlived `serve`"
+
+
+@pytest.fixture(scope="session")
+def browser(need, tmp_path_factory):
+    """Open headless Chromium with a fresh profile; no page of it may ask another machine."""
+    need(importlib.util.find_spec("playwright"), "playwright is not installed")
+    need(shutil.which(CHROMIUM), f"{CHROMIUM} is not installed")
+    from playwright.sync_api import sync_playwright
+
+    hosts = set()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"),
+            executable_path=CHROMIUM,
+            args=CHROMIUM_FLAGS,
+            viewport={"width": 1280, "height": 1000},
+        )
+        browser.set_default_timeout(30_000)
+        browser.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+        yield browser
+        browser.close()
+    assert hosts <= {"127.0.0.1"}
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page()
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Name the folder where screenshots are kept."""
+    folder = Path(os.environ.get("CI_ARTIFACTS_DIR") or tmp_path_factory.mktemp("pictures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

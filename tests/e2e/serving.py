@@ -1,0 +1,109 @@
+"""`spectrogram-one serve` as a person starts it, and questions to its server."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
+FLOWS = ("build-dataset", "train-model", "tag-catalogue")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A `spectrogram-one serve` that runs."""
+
+    process: "subprocess.Popen[bytes]"
+    api_url: str
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return self.api_url.removesuffix("/api")
+
+
+def start_serving(home: Path, port: int, **variables: str) -> Served:
+    """Start it as a terminal does, Prefect never used before, and wait until its deployments are there."""
+    log = home / "serve.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [COMMAND, "serve", f"--port={port}"],
+            env=clean_environment(home) | variables,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    served = Served(process, variables.get("PREFECT_API_URL", f"http://127.0.0.1:{port}/api"), log)
+
+    def is_ready() -> bool:
+        assert process.poll() is None, log.read_text()
+        return b"Prefect UI" in log.read_bytes() and set(FLOWS) <= set(deployments(served))
+
+    wait_for(is_ready)
+    return served
+
+
+def end_serving(served: Served) -> None:
+    """Press Ctrl-C: every process of that terminal hears it."""
+    os.killpg(served.process.pid, signal.SIGINT)
+    served.process.wait(60)
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return inherited | {"PREFECT_HOME": str(home)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(look, *, within_s: float = 120.0):
+    """Look until there is something to see, and give it."""
+    until = time.monotonic() + within_s
+    while not (seen := look()):
+        assert time.monotonic() < until, f"nothing to see within {within_s} s"
+        time.sleep(0.2)
+    return seen
+
+
+def ask(served: Served, path: str, wanted: dict[str, Any] | None = None) -> Any:
+    """Ask Prefect's API; POST what is wanted, if anything."""
+    url = f"{served.api_url}/{path}"
+    response = httpx.get(url) if wanted is None else httpx.post(url, json=wanted)
+    response.raise_for_status()
+    return response.json()
+
+
+def deployments(served: Served) -> dict[str, Any]:
+    return {each["name"]: each for each in ask(served, "deployments/filter", {"limit": 200})}
+
+
+def submit(served: Served, flow: str, settings: dict[str, Any]) -> str:
+    """Submit a run of a flow; give its id."""
+    wanted = {"parameters": {"settings": settings}, "state": {"type": "SCHEDULED"}}
+    return ask(served, f"deployments/{deployments(served)[flow]['id']}/create_flow_run", wanted)["id"]
+
+
+def end_of(served: Served, run: str) -> dict[str, Any]:
+    """Wait until a run ended; give its last state."""
+
+    def look():
+        state = ask(served, f"flow_runs/{run}")["state"]
+        return state if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+    return wait_for(look)
+
+
+def artifacts(served: Served, run: str) -> dict[str, Any]:
+    found = ask(served, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+    return {each["key"]: each for each in found if each["key"]}

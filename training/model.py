@@ -23,7 +23,7 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
         "short-chunk-resnet",
         description="short-chunk-resnet: eleven convolutions, in residual blocks; shallow: three",
     )
-    width: int = Field(32, ge=4, le=512, description="Channels after the first block; later ones have more")
+    width: int = Field(16, ge=4, le=512, description="Channels after the first block; later ones have more")
     dropout: float = Field(0.5, ge=0.0, lt=1.0, description="Share of features dropped before the last layer")
 
 

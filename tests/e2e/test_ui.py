@@ -51,7 +51,7 @@ def test_a_build_submitted_from_the_form_completes_with_its_artifacts(page, serv
     page.goto(f"{served.url}/runs/flow-run/{run}")
     page.get_by_text("Completed").first.wait_for()
     page.screenshot(path=pictures / "2-run-completed.png")
-    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("Artifacts", exact=True).click()
     page.wait_for_timeout(2000)
     page.screenshot(path=pictures / "3-artifacts.png", full_page=True)
     found = artifacts(served, run)

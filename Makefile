@@ -10,7 +10,7 @@ setup: .venv/ready
 # The lock names every package and version, so pip need not resolve anything.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-compile -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch .venv/ready
 

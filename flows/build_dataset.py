@@ -1,6 +1,7 @@
 """Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 
@@ -22,6 +23,7 @@ from store.reader import Snapshot, open_snapshot
 
 ENOUGH_TO_JUDGE = 20  # tracks tried before a share of rejects means anything
 PUBLISH_TRIES = 5
+SHOWN_REJECTS = 1_000  # in the UI; the snapshot names them all
 
 
 class BuildSettings(BaseModel, frozen=True, extra="forbid"):
@@ -204,15 +206,28 @@ def summarise(settings: BuildSettings, built_now: int, *, seconds: float) -> Bui
         seconds=seconds,
         rejects=rejects_of(snapshot),
     )
-    create_table_artifact(
-        [{"store": summary.store, "snapshot": summary.snapshot, "tracks": summary.tracks}],
-        key="build-result",
-        description=summary.lines()[0],
-    )
-    create_table_artifact(
-        summary.rejects[:1_000], key="rejected-tracks", description="Tracks left out, and why"
-    )
+    show_result(summary)
     return summary
+
+
+def show_result(summary: BuildSummary) -> None:
+    """Put the result on the page of the run in the Prefect UI; of long texts it cuts the end off."""
+    row = {
+        "tracks": f"{summary.tracks:,}",
+        "hours of audio": f"{summary.hours:,.2f}",
+        "rejected": f"{len(summary.rejects):,}",
+        "tried now": f"{summary.built_now:,}",
+        "seconds": f"{summary.seconds:.0f}",
+        "snapshot": summary.snapshot,
+        "store": summary.store,
+    }
+    create_table_artifact([row], key="build-result", description=f"{row['tracks']} tracks have a spectrogram")
+    reasons = Counter(it["reason"] for it in summary.rejects).most_common()
+    create_table_artifact(
+        [{name: it[name] for name in ("reason", "detail", "url")} for it in summary.rejects[:SHOWN_REJECTS]],
+        key="rejected-tracks",
+        description=", ".join(f"{count:,} {reason}" for reason, count in reasons) or "No track was rejected",
+    )
 
 
 def rejects_of(snapshot: Snapshot) -> list[dict[str, str]]:

@@ -29,7 +29,7 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
     assert isinstance(artifact, UUID), "outside of an event loop Prefect answers at once"
     log = get_run_logger()
     begun = shown = logged = time.monotonic()
-    done = 0
+    done, last_note = 0, ""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -44,13 +44,15 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
         task = bar.add_task(what, total=total, speed="", note="")
 
         def advance(count: int, note: str = "") -> None:
-            nonlocal done, shown, logged
+            nonlocal done, last_note, shown, logged
             done += count
+            last_note = note
             now = time.monotonic()
             per_s = done / max(now - begun, 1e-9)
             speed = f"{per_s:,.1f} {unit}/s"
             bar.update(task, advance=count, speed=speed, note=note)
-            line = f"{what}: {done:,} of {total:,} {unit}, {speed}, {_left(total - done, per_s)} left; {note}"
+            line = f"{what}: {done:,} of {total:,} {unit}, {speed}, {_left(total - done, per_s)} left"
+            line += _after(note)
             if now - shown >= ARTIFACT_EVERY_S:
                 shown = now
                 update_progress_artifact(artifact, 100.0 * done / max(total, 1), description=line)
@@ -59,13 +61,18 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
                 log.info(line)
 
         yield advance
-    update_progress_artifact(artifact, 100.0 * done / max(total, 1), description=f"{what}: {done:,} {unit}")
-    log.info("%s: %s of %s %s in %.0f s", what, done, total, unit, time.monotonic() - begun)
+    took = f"{what}: {done:,} of {total:,} {unit} in {time.monotonic() - begun:.0f} s" + _after(last_note)
+    update_progress_artifact(artifact, 100.0 * done / max(total, 1), description=took)
+    log.info(took)
 
 
 def say(line: str) -> None:
     """Print one line of the story for whoever watches the terminal."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _after(note: str) -> str:
+    return f"; {note}" if note else ""
 
 
 def _left(rest: int, per_s: float) -> str:

@@ -65,7 +65,7 @@ def _uniform(mel_BFM: Tensor, bound: float) -> Tensor:
 def _bend(mel_BFM: Tensor, std_db: float) -> Tensor:
     """Draw a curve over the bands for each crop, straight between its knots. Shapes: (B, 1, M)."""
     knots_B1K = std_db * torch.randn(len(mel_BFM), 1, TONE_KNOTS, device=mel_BFM.device)
-    return F.interpolate(knots_B1K, size=mel_BFM.shape[2], mode="nearest")
+    return F.interpolate(knots_B1K, size=mel_BFM.shape[2], mode="linear", align_corners=True)
 
 
 def _mixup(mel_BFM: Tensor, target_BG: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

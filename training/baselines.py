@@ -18,7 +18,7 @@ from preprocessing.mel import MelSettings
 from store.reader import open_snapshot
 
 COEFFICIENTS = 20  # of the cepstrum, as in FMA's features
-FLAT = 1e-6  # what moves less than this does not move: its shape is not asked for
+FLAT = 1e-6  # what moves less than this does not move
 FEATURES_SCHEMA = pa.schema([("track_id", pa.string()), ("features", pa.list_(pa.float32()))])
 
 
@@ -32,7 +32,7 @@ def describe(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.f
     frames_KF = _frame_features(mel_FM, settings)
     mean_K1 = frames_KF.mean(axis=1, keepdims=True)
     std_K1 = frames_KF.std(axis=1, keepdims=True)
-    z_KF = np.where(std_K1 > FLAT, (frames_KF - mean_K1) / np.maximum(std_K1, FLAT), 0.0)
+    z_KF = (frames_KF - mean_K1) / np.maximum(std_K1, FLAT)
     statistics = [
         mean_K1[:, 0],
         std_K1[:, 0],

@@ -76,12 +76,12 @@ def wait_for(look, *, within_s: float = 120.0):
     return seen
 
 
-def ask(served: Served, path: str, wanted: dict[str, Any] | None = None) -> Any:
-    """Ask Prefect's API; POST what is wanted, if anything."""
-    url = f"{served.api_url}/{path}"
-    response = httpx.get(url) if wanted is None else httpx.post(url, json=wanted)
+def ask(served: Served, path: str, wanted: dict[str, Any] | None = None, *, method: str = "") -> Any:
+    """Ask Prefect's API: GET, or POST what is wanted."""
+    method = method or ("GET" if wanted is None else "POST")
+    response = httpx.request(method, f"{served.api_url}/{path}", json=wanted)
     response.raise_for_status()
-    return response.json()
+    return response.json() if response.content else None
 
 
 def deployments(served: Served) -> dict[str, Any]:

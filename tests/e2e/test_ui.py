@@ -1,5 +1,6 @@
 """The Prefect UI as an operator uses it: a form is filled and submitted, its run looked at, cancelled, failed."""
 
+import json
 from pathlib import Path
 
 import psutil
@@ -11,17 +12,7 @@ from flows.build_dataset import BuildSettings
 from flows.tag_catalogue import TagSettings
 from flows.train_model import TrainModelSettings
 from store.reader import open_snapshot
-from tests.e2e.serving import (
-    artifacts,
-    ask,
-    deployments,
-    end_of,
-    end_serving,
-    free_port,
-    start_serving,
-    submit,
-    wait_for,
-)
+from tests.e2e.serving import artifacts, ask, deployments, end_of, start_serving, submit, wait_for
 
 MUSIC = Path("tests/data/demo_music").absolute()
 REJECTS = {"200049": "empty", "200050": "not-audio", "200051": "truncated"}
@@ -33,33 +24,140 @@ def open_form(page, served, flow):
 
 
 def field(page, label):
-    """Find a text field by its label."""
+    """Find what a label of the form names."""
     named = f".schema-form-property:has(> .p-label__header .schema-form-property__label:text-is('{label}'))"
-    return page.locator(f"{named} > .p-label__body textarea")
+    return page.locator(f"{named} > .p-label__body")
+
+
+def described(settings: type[BaseModel]) -> list[str]:
+    """List the descriptions of all settings, nested ones too."""
+    found = [str(settings.__doc__).strip()]
+    for each in settings.model_fields.values():
+        nested = each.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            found += described(nested)
+        else:
+            found.append(each.description)
+    return found
+
+
+def test_three_deployments_are_offered_on_loopback_alone(served):
+    offered = deployments(served)
+    assert set(offered) == {"build-dataset", "train-model", "tag-catalogue"}
+    (nightly,) = offered["train-model"]["schedules"]
+    assert nightly["schedule"]["cron"] == "0 3 * * *"
+    assert not nightly["active"]
+    assert not offered["build-dataset"]["schedules"]
+    assert ask(served, "deployments/filter", {"limit": 1})[0]["tags"] == ["spectrogram-one"]
+
+    settings = ask(served, "admin/settings")
+    assert not settings["server"]["analytics_enabled"]
+    assert not settings["server"]["ui"]["show_promotional_content"]
+    assert not settings["server"]["ui"]["v2_enabled"]
+
+    ours = psutil.Process(served.process.pid)
+    listening = [
+        connection.laddr.ip
+        for process in (ours, *ours.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) == {"127.0.0.1"}
 
 
 def test_a_build_submitted_from_the_form_completes_with_its_artifacts(page, served, pictures, tmp_path):
     open_form(page, served, "build-dataset")
-    field(page, "Source").fill(str(MUSIC))
-    field(page, "Store (Optional)").fill(f"{tmp_path}/store")
+    field(page, "Source").get_by_role("textbox").fill(str(MUSIC))
+    field(page, "Store (Optional)").get_by_role("textbox").fill(f"{tmp_path}/store")
     page.screenshot(path=pictures / "1-form-filled.png")
+    before = {each["id"] for each in ask(served, "flow_runs/filter", {})}
     page.get_by_role("button", name="Submit").click()
-    run = wait_for(lambda: ask(served, "flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC"}))[0]["id"]
+    (run,) = wait_for(lambda: {each["id"] for each in ask(served, "flow_runs/filter", {})} - before)
     state = end_of(served, run)
     assert state["type"] == "COMPLETED", state["message"]
 
     page.goto(f"{served.url}/runs/flow-run/{run}")
-    page.get_by_text("Completed").first.wait_for()
+    page.get_by_text("Finished in state Completed").last.wait_for()
     page.screenshot(path=pictures / "2-run-completed.png")
     page.get_by_text("Artifacts", exact=True).click()
-    page.wait_for_timeout(2000)
+    for shown in ("48 tracks have a spectrogram", "1 empty, 1 not-audio, 1 truncated", "building"):
+        page.get_by_text(shown, exact=True).last.wait_for()
     page.screenshot(path=pictures / "3-artifacts.png", full_page=True)
+
     found = artifacts(served, run)
-    for key in found:
+    assert set(found) == {"building", "build-result", "rejected-tracks"}
+    assert found["building"]["data"] == 100
+    assert found["building"]["description"].endswith("; 3 rejected")
+    (result,) = json.loads(found["build-result"]["data"])
+    assert (result["tracks"], result["rejected"], result["tried now"]) == ("48", "3", "51")
+    for key, shown in (("build-result", f"{tmp_path}/store"), ("rejected-tracks", "not-audio")):
         page.goto(f"{served.url}/artifacts/artifact/{found[key]['id']}")
-        page.wait_for_timeout(2000)
+        page.get_by_role("cell", name=shown, exact=True).wait_for()
         page.screenshot(path=pictures / f"4-{key}.png")
+
     snapshot = open_snapshot(f"{tmp_path}/store")
     assert len(snapshot.track_ids) == 48
     rejected = snapshot.tracks.filter(pc.equal(snapshot.tracks["status"], "rejected"))
     assert dict(zip(rejected["track_id"].to_pylist(), rejected["reason"].to_pylist(), strict=True)) == REJECTS
+
+
+@pytest.mark.parametrize(
+    ("flow", "settings"),
+    [("build-dataset", BuildSettings), ("train-model", TrainModelSettings), ("tag-catalogue", TagSettings)],
+)
+def test_every_setting_is_a_field_of_the_form_with_its_description(page, served, pictures, flow, settings):
+    open_form(page, served, flow)
+    shown = page.inner_text("body")
+    assert [text for text in described(settings) if text not in shown] == []
+    page.set_viewport_size({"width": 1280, "height": 4000})
+    page.screenshot(path=pictures / f"form-{flow}.png")
+
+
+def test_a_closed_set_is_a_dropdown_and_a_switch_a_toggle(page, served):
+    open_form(page, served, "build-dataset")
+    field(page, "Encoding (Optional)").get_by_role("button").click()
+    assert page.get_by_role("option").all_inner_texts() == ["float32", "float16", "uint8"]
+    page.keyboard.press("Escape")
+    assert field(page, "Retry Rejects (Optional)").get_by_role("switch").count() == 1
+
+
+def test_a_run_that_cannot_work_says_why_in_one_line(served):
+    state = end_of(served, submit(served, "build-dataset", {"source": "/no/such/folder"}))
+    assert state["type"] == "FAILED"
+    assert state["message"].endswith("/no/such/folder: no such folder; check the path or URL of the source")
+    assert "\n" not in state["message"]
+
+
+def test_a_build_cancelled_in_the_ui_ends_and_keeps_what_was_finished(page, served, pictures, tmp_path):
+    slow = {
+        "source": str(MUSIC),
+        "store": f"{tmp_path}/store",
+        "tracks_per_batch": 1,
+        "cluster": {"workers": 1},
+    }
+    run = submit(served, "build-dataset", slow)
+    wait_for(lambda: artifacts(served, run).get("building", {}).get("data"))
+    page.goto(f"{served.url}/runs/flow-run/{run}")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert end_of(served, run)["type"] == "CANCELLED"
+    page.get_by_text("Cancelled").first.wait_for()
+    page.screenshot(path=pictures / "5-cancelled.png")
+    assert 0 < len(open_snapshot(f"{tmp_path}/store").track_ids) < 48
+
+
+def test_a_server_that_is_configured_is_used_and_a_schedule_switched_on_stays_on(served, tmp_path):
+    train = deployments(served)["train-model"]
+    ask(
+        served,
+        f"deployments/{train['id']}/schedules/{train['schedules'][0]['id']}",
+        method="PATCH",
+        wanted={"active": True},
+    )
+    other = start_serving(tmp_path, 4200, PREFECT_API_URL=served.api_url)
+    assert not psutil.Process(other.process.pid).children(), "no server of its own"
+    other.process.terminate()
+    assert other.process.wait(60) == 0, other.log.read_text()
+    assert "Warning" not in other.log.read_text()
+    (nightly,) = deployments(served)["train-model"]["schedules"]
+    assert nightly["active"]

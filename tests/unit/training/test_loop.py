@@ -119,6 +119,13 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path, toy):
     )
 
 
+def test_of_epochs_that_few_tracks_cannot_tell_apart_the_last_is_kept(tmp_path, toy):
+    run_toy(tmp_path, toy())
+    rows = losses_of(tmp_path)
+    assert max(row["validation_loss"] for row in rows) < 0.7, "nothing is learned: the losses are alike"
+    assert json.loads((tmp_path / "history.json").read_text())["best_epoch"] == len(rows)
+
+
 def test_every_step_of_the_run_has_its_own_rate(tmp_path, toy, monkeypatch):
     monkeypatch.setattr("training.epoch.SECONDS_BETWEEN_LOGS", -1.0)
     plain = toy(epochs=2)

@@ -3,6 +3,7 @@
 import os
 import signal
 import warnings
+from contextlib import suppress
 
 from prefect import serve
 from prefect.client.orchestration import get_client
@@ -39,7 +40,7 @@ def serve_flows(settings: ServeSettings) -> None:
     # Prefect's own handler of SIGTERM forgets to await its tidying up, which then happens elsewhere.
     warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # in the runs, processes of their own
-    with prefect_server(settings.port) as api_url:
+    with suppress(KeyboardInterrupt), prefect_server(settings.port) as api_url:
         served = deployments()
         say(f"Prefect UI: {api_url.removesuffix('/api')}   (Ctrl-C ends)")
         serve(*served, print_starting_message=False)

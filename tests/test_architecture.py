@@ -48,9 +48,13 @@ def test_imports_point_down_and_frameworks_stay_home(path):
 
 def test_torchaudio_has_one_door():
     """Beside a CPU-only torch its import dies, unless it goes through our repair."""
-    importing = [path for path in MODULES if "torchaudio" in {name.split(".")[0] for name in imports_of(path)}]
+    importing = [
+        path for path in MODULES if "torchaudio" in {name.split(".")[0] for name in imports_of(path)}
+    ]
     assert importing == []  # the repair imports it by name
-    assert [str(path) for path in MODULES if '"torchaudio' in path.read_text()] == ["training/audio_transforms.py"]
+    assert [str(path) for path in MODULES if '"torchaudio' in path.read_text()] == [
+        "training/audio_transforms.py"
+    ]
 
 
 def test_modules_are_nouns_of_a_readable_size():

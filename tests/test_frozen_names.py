@@ -1,9 +1,10 @@
 """Names that others may rely on. A change here breaks somebody: say so in the changelog."""
 
 import inspect
+import json
+from pathlib import Path
 
 import numpy as np
-from cyclopts import App
 
 from flows.cli import app
 from preprocessing.decode import decode
@@ -11,6 +12,9 @@ from preprocessing.errors import BadAudio
 from preprocessing.mel import MelSettings, log_mel
 from store.reader import Snapshot, open_snapshot
 from store.tags import read_genres, write_genres
+
+VERBS = ("build", "cross-validate", "demo", "serve", "tag", "train")
+FLAGS = Path("tests/golden/command_line.json")
 
 
 def parameters(function):
@@ -57,6 +61,21 @@ def test_tags():
     assert [name for name, _, _ in parameters(write_genres)] == ["path", "genres"]
 
 
-def flags(command: str) -> set[str]:
-    sub: App = app[command]
-    return {name for argument in sub.assemble_argument_collection() for name in argument.names if name[:2] == "--"}
+def flags(command):
+    return sorted(
+        name
+        for argument in app[command].assemble_argument_collection()
+        for name in argument.names
+        if name.startswith("--")
+    )
+
+
+def test_command_line():
+    """To freeze anew: python -m tests.test_frozen_names"""
+    assert {verb: flags(verb) for verb in VERBS} == json.loads(FLAGS.read_text())
+    verbs = {name for name in app if not name.startswith("-")}
+    assert verbs == set(VERBS)
+
+
+if __name__ == "__main__":
+    FLAGS.write_text(json.dumps({verb: flags(verb) for verb in VERBS}, indent=1) + "\n")

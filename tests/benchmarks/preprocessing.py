@@ -72,26 +72,34 @@ def seconds_of(work: Callable[[list[Path], Path], None], files: list[Path]) -> f
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--music", type=Path, default=STEREO if STEREO.exists() else BUNDLED)
     parser.add_argument("--tracks", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     wanted = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    files = [path for path in sorted(wanted.music.rglob("*.mp3")) if path.stat().st_size > 10_000][: wanted.tracks]
+    files = [path for path in sorted(wanted.music.rglob("*.mp3")) if path.stat().st_size > 10_000][
+        : wanted.tracks
+    ]
     audio_s = sum(len(decode(str(path), sample_rate_hz=22_050)) / 22_050 for path in files)
     peers = (ours, with_librosa, decoding_alone)
     for peer in peers:
         seconds_of(peer, files[:2])  # imports, caches
     rounds = [[seconds_of(peer, files) for peer in peers] for _ in range(wanted.rounds)]
 
-    print(f"{len(files)} MP3s from {wanted.music}, {audio_s:,.0f} s of audio, one core, {wanted.rounds} rounds in turn")
+    print(
+        f"{len(files)} MP3s from {wanted.music}, {audio_s:,.0f} s of audio, one core, {wanted.rounds} rounds in turn"
+    )
     print(f"{'':52} {'x real time':>12}  time / ours: median (min to max)")
     for column, peer in enumerate(peers):
         ratios = [row[column] / row[0] for row in rounds]
         speed = audio_s / statistics.median(row[column] for row in rounds)
         told = (peer.__doc__ or "").split(":")[0].rstrip(".")
-        print(f"{told:52} {speed:12,.0f}  {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(
+            f"{told:52} {speed:12,.0f}  {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
 
 
 if __name__ == "__main__":

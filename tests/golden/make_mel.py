@@ -1,6 +1,6 @@
 """Make mel.npz: what librosa itself says of real music. Run it where librosa is to be trusted anew.
 
-    python -m tests.golden.make_mel
+python -m tests.golden.make_mel
 """
 
 from pathlib import Path

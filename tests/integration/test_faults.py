@@ -121,13 +121,12 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path, prefec
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path, need):
     """A file system of 6 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("mounting a small file system needs root")
+    need(mounted.returncode == 0, "mounting a small file system needs root")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 

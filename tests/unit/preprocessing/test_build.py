@@ -29,7 +29,9 @@ def publish_built(root, built, settings=SETTINGS):
 
 
 def test_a_batch_becomes_a_shard_and_a_row_for_every_track(tmp_path):
-    built = build_shard([track(1), track(49), track(2), track(50), track(51)], settings=SETTINGS, root=str(tmp_path))
+    built = build_shard(
+        [track(1), track(49), track(2), track(50), track(51)], settings=SETTINGS, root=str(tmp_path)
+    )
     rows = {row["track_id"]: row for row in built.index.to_pylist()}
     assert {track_id: (row["status"], row["reason"]) for track_id, row in rows.items()} == {
         "200001": ("ok", None),

@@ -35,7 +35,12 @@ def test_every_format_is_known_by_its_first_bytes(suffix, tmp_path):
 
 def test_a_frame_header_is_read_as_the_standard_says():
     header = parse_mpeg(HEADER)
-    assert (header.size_bytes, header.rate_hz, header.samples, header.side_info_bytes) == (417, 44_100, 1_152, 32)
+    assert (header.size_bytes, header.rate_hz, header.samples, header.side_info_bytes) == (
+        417,
+        44_100,
+        1_152,
+        32,
+    )
     mono_22k = parse_mpeg(b"\xff\xf3\x80\xc4")  # MPEG 2 layer 3, 64 kbit/s, 22.05 kHz, mono
     assert (mono_22k.size_bytes, mono_22k.rate_hz, mono_22k.samples, mono_22k.side_info_bytes) == (
         208,

@@ -106,7 +106,13 @@ def test_a_wave_with_nan_is_bad_audio():
 
 def test_the_fingerprint_names_the_settings():
     assert MelSettings().fingerprint == MelSettings(hop=512).fingerprint
-    others = [{"hop": 511}, {"window": 1_024}, {"bands": 64}, {"sample_rate_hz": 16_000}, {"high_hz": 8_000.0}]
+    others = [
+        {"hop": 511},
+        {"window": 1_024},
+        {"bands": 64},
+        {"sample_rate_hz": 16_000},
+        {"high_hz": 8_000.0},
+    ]
     assert len({MelSettings(**other).fingerprint for other in others} | {MelSettings().fingerprint}) == 6
 
 

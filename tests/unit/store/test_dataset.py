@@ -37,13 +37,20 @@ def recipe(encoding="float16"):
 def some_mels(seed=0, lengths=(5, 1, 300)):
     random = np.random.default_rng(seed)
     return {
-        f"track {seed}/{i}": random.uniform(-100, 40, (n, BANDS)).astype(np.float32) for i, n in enumerate(lengths)
+        f"track {seed}/{i}": random.uniform(-100, 40, (n, BANDS)).astype(np.float32)
+        for i, n in enumerate(lengths)
     }
 
 
 def index_of(shard, mels):
     rows = [
-        {"track_id": it, "status": "ok", "shard": shard.name, "start_frame": shard.starts[it], "frames": len(mel)}
+        {
+            "track_id": it,
+            "status": "ok",
+            "shard": shard.name,
+            "start_frame": shard.starts[it],
+            "frames": len(mel),
+        }
         for it, mel in mels.items()
     ]
     return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)

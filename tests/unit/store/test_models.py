@@ -8,7 +8,9 @@ from store.models import champion, find_version, list_versions, promote, publish
 
 
 def add(root, content=b"weights"):
-    return publish_version(root, {"weights.safetensors": content, "report/report.html": b"<p>"}, {"genres": ["a"]})
+    return publish_version(
+        root, {"weights.safetensors": content, "report/report.html": b"<p>"}, {"genres": ["a"]}
+    )
 
 
 def test_a_version_holds_its_files_and_its_card(tmp_path):

@@ -8,13 +8,12 @@ from contextlib import closing
 import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import flow, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 
 from flows.cluster import ClusterSettings, dask_client
 from flows.fan_out import fan_out, in_batches
-from flows.progress import showing_progress
+from flows.progress import show_table, showing_progress
 from preprocessing.build import BuiltBatch, SpectrogramSettings, Track, build_shard
 from preprocessing.catalogue import CatalogueSettings, read_catalogue
 from store.dataset import INDEX_SCHEMA, Recipe, SnapshotFile, latest_snapshot, publish
@@ -24,6 +23,7 @@ from store.reader import Snapshot, open_snapshot
 ENOUGH_TO_JUDGE = 20  # tracks tried before a share of rejects means anything
 PUBLISH_TRIES = 5
 SHOWN_REJECTS = 1_000  # in the UI; the snapshot names them all
+REJECT_COLUMNS = ("track_id", "reason", "detail", "url")  # the widest last
 
 
 class BuildSettings(BaseModel, frozen=True, extra="forbid"):
@@ -221,12 +221,12 @@ def show_result(summary: BuildSummary) -> None:
         "snapshot": summary.snapshot,
         "store": summary.store,
     }
-    create_table_artifact([row], key="build-result", description=f"{row['tracks']} tracks have a spectrogram")
+    show_table("build-result", [row], f"{row['tracks']} tracks have a spectrogram")
     reasons = Counter(it["reason"] for it in summary.rejects).most_common()
-    create_table_artifact(
-        [{name: it[name] for name in ("reason", "detail", "url")} for it in summary.rejects[:SHOWN_REJECTS]],
-        key="rejected-tracks",
-        description=", ".join(f"{count:,} {reason}" for reason, count in reasons) or "No track was rejected",
+    show_table(
+        "rejected-tracks",
+        [{name: it[name] for name in REJECT_COLUMNS} for it in summary.rejects[:SHOWN_REJECTS]],
+        ", ".join(f"{count:,} {reason}" for reason, count in reasons) or "No track was rejected",
     )
 
 

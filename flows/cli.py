@@ -35,7 +35,9 @@ from store.errors import BadInput
 EXIT_BAD_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 TAKES_SOURCE = ("build", "tag")  # `build FOLDER` is short for `build --source FOLDER`
 
-app = App(name="spectrogram-one", suppress_keyboard_interrupt=False, help="Tell a song's genre by listening to it.")
+app = App(
+    name="spectrogram-one", suppress_keyboard_interrupt=False, help="Tell a song's genre by listening to it."
+)
 # Every field of the settings is a flag: --spectrogram.mel.hop 256.
 Flags = Parameter(name="*")
 

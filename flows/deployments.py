@@ -20,6 +20,7 @@ from flows.progress import say
 from flows.tag_catalogue import tag_catalogue
 from flows.train_model import TrainModelSettings, train_model
 
+LOOK_EVERY_S = 2.0  # for what was submitted; Prefect's own 10 s leave a person waiting
 NIGHTLY = Cron("0 3 * * *", timezone="UTC", active=False)  # paused: switch it on in the UI
 
 
@@ -43,7 +44,7 @@ def serve_flows(settings: ServeSettings) -> None:
     with suppress(KeyboardInterrupt), prefect_server(settings.port) as api_url:
         served = deployments()
         say(f"Prefect UI: {api_url.removesuffix('/api')}   (Ctrl-C ends)")
-        serve(*served, print_starting_message=False)
+        serve(*served, print_starting_message=False, query_seconds=LOOK_EVERY_S)
 
 
 def deployments() -> list[RunnerDeployment]:

@@ -1,12 +1,13 @@
 """Long work shows life: a bar in the terminal, lines in a log, a progress artifact in the Prefect UI."""
 
+import html
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -64,6 +65,15 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
     took = f"{what}: {done:,} of {total:,} {unit} in {time.monotonic() - begun:.0f} s" + _after(last_note)
     update_progress_artifact(artifact, 100.0 * done / max(total, 1), description=took)
     log.info(took)
+
+
+def show_table(key: str, rows: Iterable[Mapping[str, object]], description: str) -> None:
+    """Put a table on the page of the run in the Prefect UI.
+
+    The UI takes every cell for HTML, and cells hold names and bytes of other people's files.
+    """
+    safe = [{name: html.escape(str(cell), quote=False) for name, cell in row.items()} for row in rows]
+    create_table_artifact(safe, key=key, description=html.escape(description, quote=False))
 
 
 def say(line: str) -> None:

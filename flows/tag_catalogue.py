@@ -10,13 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from distributed import Client
 from prefect import flow, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field, model_validator
 
 from flows.cluster import ClusterSettings, dask_client
 from flows.fan_out import fan_out, in_batches
-from flows.progress import showing_progress
+from flows.progress import show_table, showing_progress
 from preprocessing.build import ExcerptSettings, Track
 from preprocessing.catalogue import CatalogueSettings, read_catalogue
 from preprocessing.splits import SplitSettings
@@ -221,7 +220,7 @@ def summarise(
         changes=[_change(row) for row in changes.slice(0, SHOWN_CHANGES).to_pylist()],
         seconds=seconds,
     )
-    create_table_artifact(summary.changes, key="tagging-changes", description=summary.lines()[0])
+    show_table("tagging-changes", summary.changes, summary.lines()[0])
     return summary
 
 

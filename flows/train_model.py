@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from distributed import Client
 from prefect import flow, task
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field
@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from flows.build_dataset import rejects_of
 from flows.cluster import ClusterSettings, dask_client
 from flows.fan_out import fan_out, in_batches
-from flows.progress import showing_progress
+from flows.progress import show_table, showing_progress
 from flows.training_hosts import HostSettings, train_on_hosts
 from preprocessing.mel import MelSettings
 from store.files import absolute, exists, join, read_bytes, write_whole
@@ -234,9 +234,24 @@ def summarise(version: str, settings: TrainModelSettings, *, trained_now: bool) 
         trained_now=trained_now,
         is_champion=champion(settings.models) == version,
     )
-    create_table_artifact([summary.model_dump()], key="training-result", description=summary.lines()[0])
-    create_link_artifact(f"file://{summary.report}", link_text="report.html", key="training-report")
+    show_result(summary)
     return summary
+
+
+def show_result(summary: TrainSummary) -> None:
+    """Put the result on the page of the run in the Prefect UI."""
+    right = f"{summary.test_right} of {summary.test_tracks}"
+    row = {
+        "test tracks right": right,
+        "accuracy": f"{summary.accuracy:.0%} ({summary.interval}; chance {summary.chance:.0%})",
+        "macro F1": f"{summary.macro_f1:.2f}",
+        "best epoch": summary.best_epoch,
+        "in service": "yes" if summary.is_champion else "no",
+        "version": summary.version,
+        "report": summary.report,  # a browser follows no link from the server to a local file
+    }
+    show_table("training-result", [row], f"{right} test tracks right ({summary.accuracy:.0%})")
+    create_link_artifact(f"file://{summary.report}", link_text="report.html", key="training-report")
 
 
 def _interval_words(interval: dict[str, float] | None) -> str:

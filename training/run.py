@@ -31,7 +31,7 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     )
     crop_s: float = Field(4.0, ge=0.5, le=60.0, description="Length of a training crop, in seconds")
     crops_per_track: int = Field(8, ge=1, le=1_000, description="Crops of each track in one epoch")
-    epochs: int = Field(40, ge=1, le=10_000, description="Epochs of the whole run")
+    epochs: int = Field(15, ge=1, le=10_000, description="Epochs of the whole run")
     batch_size: int = Field(32, ge=2, description="Crops of one step, over all processes together")
     crops_at_once: int = Field(
         16,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.serving import end_serving, free_port, start_serving
+from tests.e2e.serving import free_port, serving
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = [
@@ -25,9 +25,8 @@ CHROMIUM_FLAGS = [
 def served(tmp_path_factory):
     """Serve on a free port; in the end Ctrl-C leaves nothing behind."""
     port = free_port()
-    served = start_serving(tmp_path_factory.mktemp("served"), port)
-    yield served
-    end_serving(served)
+    with serving(tmp_path_factory.mktemp("served"), port) as served:
+        yield served
     assert served.process.returncode == 0, served.log.read_text()
     assert "Traceback" not in served.log.read_text().rpartition("Pausing all deployments")[2]
     with socket.socket() as probe:

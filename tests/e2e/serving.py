@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,9 @@ class Served:
         return self.api_url.removesuffix("/api")
 
 
-def start_serving(home: Path, port: int, **variables: str) -> Served:
-    """Start it as a terminal does, Prefect never used before, and wait until its deployments are there."""
+@contextmanager
+def serving(home: Path, port: int, **variables: str) -> Iterator[Served]:
+    """Start it as a terminal does, Prefect never used before; wait for its deployments; press Ctrl-C in the end."""
     log = home / "serve.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -46,14 +49,13 @@ def start_serving(home: Path, port: int, **variables: str) -> Served:
         assert process.poll() is None, log.read_text()
         return b"Prefect UI" in log.read_bytes() and set(FLOWS) <= set(deployments(served))
 
-    wait_for(is_ready)
-    return served
-
-
-def end_serving(served: Served) -> None:
-    """Press Ctrl-C: every process of that terminal hears it."""
-    os.killpg(served.process.pid, signal.SIGINT)
-    served.process.wait(60)
+    try:
+        wait_for(is_ready)
+        yield served
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)  # every process of a terminal hears its Ctrl-C
+            process.wait(60)
 
 
 def clean_environment(home: Path) -> dict[str, str]:

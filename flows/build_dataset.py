@@ -18,6 +18,7 @@ from preprocessing.build import BuiltBatch, SpectrogramSettings, Track, build_sh
 from preprocessing.catalogue import CatalogueSettings, read_catalogue
 from store.dataset import INDEX_SCHEMA, Recipe, SnapshotFile, latest_snapshot, publish
 from store.errors import BadInput, CommitConflict
+from store.files import absolute
 from store.reader import Snapshot, open_snapshot
 
 ENOUGH_TO_JUDGE = 20  # tracks tried before a share of rejects means anything
@@ -122,7 +123,7 @@ def build_shards(todo: list[Track], catalogue: pa.Table, settings: BuildSettings
     with dask_client(settings.cluster) as dask, showing_progress("Building", len(todo), "tracks") as advance:
         batches = in_batches(todo, settings.tracks_per_batch)
         with closing(
-            fan_out(dask, build_shard, batches, settings=settings.spectrogram, root=settings.store)
+            fan_out(dask, build_shard, batches, settings=settings.spectrogram, root=absolute(settings.store))
         ) as results:
             try:
                 for tracks, built in results:

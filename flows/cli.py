@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -110,6 +111,10 @@ def launch(
     if config is not None:
         if not config.is_file():
             raise BadInput(f"{config}: no such file; --config wants a TOML file of settings")
+        try:
+            tomllib.loads(config.read_text(encoding="utf-8"))
+        except ValueError as why:
+            raise BadInput(f"{config}: {why}; --config wants a TOML file of settings") from None
         app.config = Toml(config, use_commands_as_keys=False)
     if len(tokens) > 1 and tokens[0] in TAKES_SOURCE and not tokens[1].startswith("-"):
         tokens = (tokens[0], "--source", *tokens[1:])
@@ -122,6 +127,8 @@ def main() -> None:
         app.meta(exit_on_error=False, print_error=False)
     except BadInput as why:
         _fail(str(why), EXIT_BAD_INPUT)
+    except BrokenPipeError:  # whoever read our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
     except OSError as why:
         _fail(f"{why}; mend that, then run the same command again to go on from here", EXIT_BAD_INPUT)
     except CycloptsError as why:

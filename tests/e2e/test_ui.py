@@ -47,7 +47,9 @@ def test_three_deployments_are_offered_on_loopback_alone(served):
     (nightly,) = offered["train-model"]["schedules"]
     assert nightly["schedule"]["cron"] == "0 3 * * *"
     assert not nightly["active"]
-    assert offered["train-model"]["parameters"]["settings"]["store"] == "data/store", "nobody fills in its form"
+    assert offered["train-model"]["parameters"]["settings"]["store"] == "data/store", (
+        "nobody fills in its form"
+    )
     assert not offered["build-dataset"]["schedules"]
     assert ask(served, "deployments/filter", {"limit": 1})[0]["tags"] == ["spectrogram-one"]
 
@@ -150,6 +152,7 @@ def test_a_build_cancelled_in_the_ui_ends_and_keeps_what_was_finished(page, serv
     assert end_of(served, run)["type"] == "CANCELLED"
     page.reload()
     page.get_by_text("Cancelled", exact=True).first.wait_for()
+    page.get_by_text("Flow run was cancelled.").wait_for()
     page.screenshot(path=pictures / "5-cancelled.png")
     assert 0 < len(open_snapshot(f"{tmp_path}/store").track_ids) < 48
 
@@ -162,7 +165,9 @@ def test_a_server_that_is_configured_is_used_and_a_schedule_switched_on_stays_on
         method="PATCH",
         wanted={"active": True},
     )
+    before = deployments(served)["train-model"]["updated"]
     with serving(tmp_path, 4200, PREFECT_API_URL=served.api_url) as other:
+        wait_for(lambda: deployments(served)["train-model"]["updated"] > before)
         children = psutil.Process(other.process.pid).children()
         assert not any("server" in child.cmdline() for child in children), "it starts no server of its own"
         other.process.terminate()

@@ -1,0 +1,93 @@
+"""What the command line says to mistakes: one clear line, a status that is not 0, and no traceback."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from preprocessing.mel import MelSettings
+from store.models import promote, publish_version
+from tests.e2e.serving import clean_environment
+from training.predict import ModelIdentity
+from training.run import TrainSettings
+
+MUSIC = Path("tests/data/demo_music/fma_small/200").absolute()
+# Starting costs seconds, so one process is given all command lines, and shows what became of each.
+MANY_COMMANDS = """
+import contextlib, io, json, sys
+from flows import cli
+for line in json.load(sys.stdin):
+    sys.argv[1:], told, cli.app.config = line, io.StringIO(), None
+    with contextlib.redirect_stderr(told):
+        try:
+            status = cli.main() or 0
+        except SystemExit as end:
+            status = end.code
+    print(json.dumps([status, told.getvalue()]), flush=True)
+"""
+MISTAKES = {
+    "build nowhere": "nowhere: no such folder; check the path or URL of the source",
+    "build empty": "empty: 0 files, none of them audio",
+    "build other-csv": "other-csv/tracks.csv: ",
+    "build one-artist --catalogue.split.mode artist": "artist",
+    "build half-broken --store rejects": "half-broken: 1 of 2 tracks (50%) cannot be decoded; at most 10% may be",
+    "build good --store store --spectrogram.mel.hop 256": "store: was built with hop 512 (wanted 256)",
+    "build good --spectrogram.mel.hop 0": "--spectrogram.mel.hop",
+    "build good --hope 1": "Unknown option: --hope",
+    "train --store nowhere": "nowhere: holds no published spectrograms",
+    "train --store store --genres Polka": "'Polka'",
+    "tag good --models nowhere": "nowhere: holds no champion model; train one",
+    "tag good --models models --genres Polka": "genre 'Polka': this model never learned it; it knows Jazz, Rock",
+    "tag good --write --copy-to copies": "both write and copy_to are given",
+    "build --config gone.toml": "gone.toml: no such file",
+    "build --config not.toml": "not.toml: Invalid value (at line 1, column 10); --config wants a TOML file",
+    "build --config unknown.toml": "unknown.toml. Did you mean --spectrogram.mel.hop?",
+}
+
+
+@pytest.fixture(scope="module")
+def told(served, tmp_path_factory):
+    """Make each mistake; give status and standard error by command line."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    lay_out(folder)
+    lines = ["build good --store store --cluster.workers 1", *MISTAKES]
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_COMMANDS],
+        cwd=folder,
+        env=clean_environment(folder) | {"PREFECT_API_URL": served.api_url},
+        input=json.dumps([line.split() for line in lines]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ends = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    told = dict(zip(lines, ends, strict=True))
+    status, words = told.pop(lines[0])
+    assert status == 0, words
+    return told
+
+
+def lay_out(folder):
+    """Make folders and files with something wrong in each."""
+    for name in ("good", "half-broken", "empty", "other-csv/fma_small", "one-artist/jazz", "one-artist/rock"):
+        (folder / name).mkdir(parents=True)
+    for name in ("good/a.mp3", "half-broken/a.mp3", "one-artist/jazz/a.mp3", "one-artist/rock/a.mp3"):
+        shutil.copy(MUSIC / "200001.mp3", folder / name)
+    shutil.copy(MUSIC / "200050.mp3", folder / "half-broken/page.mp3")
+    (folder / "other-csv/tracks.csv").write_text("track,genre\n1,Rock\n")
+    (folder / "not.toml").write_text("source = \n")
+    (folder / "unknown.toml").write_text('source = "good"\n[spectrogram.mel]\nhoop = 256\n')
+    knows = ModelIdentity(genres=("Jazz", "Rock"), mel=MelSettings(), training=TrainSettings())
+    promote(f"{folder}/models", publish_version(f"{folder}/models", {}, knows.model_dump(mode="json")))
+
+
+@pytest.mark.parametrize(("line", "message"), MISTAKES.items())
+def test_a_mistake_is_told_in_one_line(line, message, told):
+    status, words = told[line]
+    assert status in (1, 2)
+    assert "Traceback" not in words
+    (error,) = [each for each in words.splitlines() if each.startswith("error: ")]
+    assert message in error

@@ -23,6 +23,7 @@ from store.reader import Snapshot, open_snapshot
 
 ENOUGH_TO_JUDGE = 20  # tracks tried before a share of rejects means anything
 PUBLISH_TRIES = 5
+MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
 SHOWN_REJECTS = 1_000  # in the UI; the snapshot names them all
 REJECT_COLUMNS = ("track_id", "reason", "detail", "url")  # the widest last
 
@@ -69,16 +70,21 @@ class BuildSummary(BaseModel, frozen=True):
 def build_dataset(settings: BuildSettings) -> BuildSummary:
     """Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
     begun = time.monotonic()
-    refuse_other_recipe(settings)
+    refuse_other_store(settings)
     catalogue = list_tracks(settings)
-    todo = left_to_do(catalogue, settings)
-    built_now = build_shards(todo, catalogue, settings)
+    answers = standing_answers(catalogue, settings)
+    built_now = build_shards(left_to_do(catalogue, answers), answers, catalogue, settings)
     return summarise(settings, built_now, seconds=time.monotonic() - begun)
 
 
-def refuse_other_recipe(settings: BuildSettings) -> SnapshotFile | None:
-    """Read the latest snapshot of the store. Raises: BadInput if it was made with other settings."""
+def refuse_other_store(settings: BuildSettings) -> SnapshotFile | None:
+    """Read the latest snapshot of the store. Raises: BadInput if it is of another source or other settings."""
     latest = latest_snapshot(settings.store)
+    if latest is not None and latest.settings["source"] != absolute(settings.source):
+        raise BadInput(
+            f"{settings.store}: holds spectrograms of {latest.settings['source']} (wanted "
+            f"{absolute(settings.source)}); name another store"
+        )
     wanted = settings.spectrogram.recipe()
     if latest is not None and latest.recipe != wanted:
         raise BadInput(
@@ -94,20 +100,35 @@ def list_tracks(settings: BuildSettings) -> pa.Table:
     return read_catalogue(settings.source, settings.catalogue)
 
 
-def left_to_do(catalogue: pa.Table, settings: BuildSettings) -> list[Track]:
-    """List the tracks that no snapshot has an answer for yet."""
-    if latest_snapshot(settings.store) is not None:
-        index = open_snapshot(settings.store).index
-        if settings.retry_rejects:
-            index = index.filter(pc.not_equal(index["status"], "rejected"))
-        done = pc.is_in(catalogue["track_id"], value_set=index["track_id"].combine_chunks())
-        catalogue = catalogue.filter(pc.invert(done))
+def standing_answers(catalogue: pa.Table, settings: BuildSettings) -> pa.Table:
+    """List what the store says of the catalogue's tracks (INDEX_SCHEMA), but for what is to be tried again.
+
+    A file of another size than before is another file. One that was missing or forbidden may be there now.
+    """
+    if latest_snapshot(settings.store) is None:
+        return INDEX_SCHEMA.empty_table()
+    before = open_snapshot(settings.store).tracks
+    sizes = dict(zip(catalogue["track_id"].to_pylist(), catalogue["size_bytes"].to_pylist(), strict=True))
+    stands = [
+        row["status"] is not None
+        and row["track_id"] in sizes
+        and sizes[row["track_id"]] == row["size_bytes"]
+        and row["reason"] not in MAY_BE_MENDED
+        and not (settings.retry_rejects and row["status"] == "rejected")
+        for row in before.select(["track_id", "size_bytes", "status", "reason"]).to_pylist()
+    ]
+    return before.filter(pa.array(stands, pa.bool_())).select(INDEX_SCHEMA.names)
+
+
+def left_to_do(catalogue: pa.Table, answers: pa.Table) -> list[Track]:
+    """List the tracks that the store has no answer for yet."""
+    done = set(answers["track_id"].to_pylist())
     ids, urls = (catalogue[name].to_pylist() for name in ("track_id", "url"))
-    return [Track(track_id, url) for track_id, url in zip(ids, urls, strict=True)]
+    return [Track(track_id, url) for track_id, url in zip(ids, urls, strict=True) if track_id not in done]
 
 
 @task(cache_policy=NO_CACHE)
-def build_shards(todo: list[Track], catalogue: pa.Table, settings: BuildSettings) -> int:
+def build_shards(todo: list[Track], answers: pa.Table, catalogue: pa.Table, settings: BuildSettings) -> int:
     """Fan the batches out over Dask and publish what comes back; count the tracks tried.
 
     Raises: BadInput if too many tracks are rejected; those of earlier commits stay published.
@@ -118,8 +139,7 @@ def build_shards(todo: list[Track], catalogue: pa.Table, settings: BuildSettings
         _publish_catalogue(catalogue, settings)
         return 0
     waiting: list[BuiltBatch] = []
-    answered, rejected = _answers_so_far(settings)
-    tried = 0
+    tried, rejected = 0, _count_rejects(answers)
     with dask_client(settings.cluster) as dask, showing_progress("Building", len(todo), "tracks") as advance:
         batches = in_batches(todo, settings.tracks_per_batch)
         with closing(
@@ -128,10 +148,10 @@ def build_shards(todo: list[Track], catalogue: pa.Table, settings: BuildSettings
             try:
                 for tracks, built in results:
                     tried += len(tracks)
-                    rejected += pc.sum(pc.equal(built.index["status"], "rejected")).as_py()
+                    rejected += _count_rejects(built.index)
                     advance(len(tracks), f"{rejected:,} rejected")
                     final = tried == len(todo)
-                    _refuse_too_many(rejected, answered + tried, settings, final=final, waiting=waiting)
+                    _refuse_too_many(rejected, len(answers) + tried, settings, final=final, waiting=waiting)
                     waiting.append(built)
                     if len(waiting) == settings.batches_per_commit:
                         _publish_batches(waiting, catalogue, settings)
@@ -140,12 +160,8 @@ def build_shards(todo: list[Track], catalogue: pa.Table, settings: BuildSettings
     return tried
 
 
-def _answers_so_far(settings: BuildSettings) -> tuple[int, int]:
-    """Count the tracks that were answered before, and those of them that were rejected."""
-    if settings.retry_rejects or latest_snapshot(settings.store) is None:
-        return 0, 0
-    status = open_snapshot(settings.store).index["status"]
-    return len(status), pc.sum(pc.equal(status, "rejected")).as_py() or 0
+def _count_rejects(index: pa.Table) -> int:
+    return list(index["status"].to_pylist()).count("rejected")
 
 
 def _refuse_too_many(
@@ -182,12 +198,12 @@ def _publish_on_top(
         try:
             publish(
                 settings.store,
-                parent=refuse_other_recipe(settings),
+                parent=refuse_other_store(settings),
                 shards=shards,
                 index=index,
                 catalogue=catalogue,
                 recipe=settings.spectrogram.recipe(),
-                settings=settings.model_dump(mode="json"),
+                settings={**settings.model_dump(mode="json"), "source": absolute(settings.source)},
             )
             return
         except CommitConflict:

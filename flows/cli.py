@@ -62,7 +62,7 @@ def tag(*, settings: Annotated[TagSettings, Flags]) -> None:
     """Listen to a folder of audio and show the genres it would get; write them if told to."""
     with prefect_server():
         summary = tag_catalogue(settings)
-    Console().print(changes_table(summary))
+    Console(markup=False).print(changes_table(summary))  # file names may hold brackets
     print("\n".join(summary.lines()))
 
 

@@ -10,6 +10,7 @@ from flows.build_dataset import BuildSettings, BuildSummary, build_dataset
 from flows.progress import say
 from flows.tag_catalogue import TagSettings, TagSummary, tag_catalogue
 from flows.train_model import TrainModelSettings, TrainSummary, train_model
+from store.files import replacing
 from store.reader import open_snapshot
 from training.run import TrainSettings
 
@@ -43,6 +44,7 @@ def play_demo(settings: DemoSettings) -> list[str]:
             source=str(_untagged(folder)),
             copy_to=f"{folder}/tagged",
             models=f"{folder}/models",
+            model=trained.version,
             runs=f"{folder}/tagging",
         )
     )
@@ -56,7 +58,8 @@ def _untagged(folder: Path) -> Path:
     collection.mkdir(parents=True, exist_ok=True)
     for url in tracks.filter(pc.equal(tracks["split"], "test"))["url"].to_pylist():
         if not (collection / Path(url).name).exists():
-            shutil.copy2(url, collection)
+            with replacing(collection / Path(url).name) as draft:
+                shutil.copyfile(url, draft)
     return collection
 
 

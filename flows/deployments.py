@@ -44,7 +44,7 @@ def serve_flows(settings: ServeSettings) -> None:
     with suppress(KeyboardInterrupt), prefect_server(settings.port) as api_url:
         served = deployments()
         say(f"Prefect UI: {api_url.removesuffix('/api')}   (Ctrl-C ends)")
-        serve(*served, print_starting_message=False, query_seconds=LOOK_EVERY_S)
+        serve(*served, limit=1, print_starting_message=False, query_seconds=LOOK_EVERY_S)
 
 
 def deployments() -> list[RunnerDeployment]:

@@ -15,6 +15,7 @@ from store.errors import BadInput
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 IN_FLIGHT_PER_WORKER = 3  # one running, one waiting on the worker, one on its way
+BATCH_LETTERS = 1_000  # of a batch that kills its workers, in the message
 RETRIES = 2  # a disk or a network may be better the next time
 
 
@@ -39,28 +40,31 @@ def fan_out(
     running: dict[Future[Result], Batch] = {}
     finished = as_completed(loop=client.loop)
 
-    def submit(count: int) -> None:
-        for batch in islice(waiting, count):
+    def submit() -> None:
+        wanted = IN_FLIGHT_PER_WORKER * max(1, worker_count(client))  # workers come and go
+        for batch in islice(waiting, max(0, wanted - len(running))):
             future = client.submit(body, batch, **arguments, pure=False, retries=RETRIES)
             running[future] = batch
             finished.add(future)
 
     try:
-        submit(IN_FLIGHT_PER_WORKER * max(1, worker_count(client)))
+        submit()
         for future in finished:
-            batch, result = running.pop(future), _result(future)
+            batch = running.pop(future)
+            result = _result(future, batch)
             future.release()
-            submit(1)
+            submit()
             yield batch, result
     finally:
         client.cancel(list(running), force=True)
 
 
-def _result(future: "Future[Result]") -> Result:
+def _result(future: "Future[Result]", batch: object) -> Result:
     try:
         return future.result()
     except KilledWorker as why:
         raise BadInput(
             f"{why.last_worker.address}: the worker died each time it ran {why.task} "
-            f"({why.allowed_failures + 1} times); look at its log and memory limit, then run again to resume"
+            f"({why.allowed_failures + 1} times); look at its log and memory limit, then run again to resume. "
+            f"It was at: {str(batch)[:BATCH_LETTERS]}"
         ) from None

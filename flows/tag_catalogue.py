@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -26,6 +25,7 @@ from store.predictions import (
     PREDICTIONS_SCHEMA,
     keep_heard,
     read_heard,
+    signature,
     write_predictions,
     write_tags,
 )
@@ -119,10 +119,13 @@ def refuse_unknown_genres(settings: TagSettings, identity: ModelIdentity) -> Non
 @task(cache_policy=NO_CACHE)
 def list_files(settings: TagSettings) -> list[Track]:
     """Find the audio files below the source. Raises: BadInput if it is not a local folder with some."""
-    source, copies = local_path(settings.source), local_path(settings.copy_to) if settings.copy_to else None
-    if source is None:
-        raise BadInput(f"{settings.source}: tags are written to local files; name a folder on this machine")
-    if copies is not None and copies.resolve().is_relative_to(source.resolve()):
+    source, copies = local_path(settings.source), local_path(settings.copy_to or "unused")
+    for given, path in ((settings.source, source), (settings.copy_to, copies)):
+        if path is None:
+            raise BadInput(f"{given}: tags are written to local files; name a folder on this machine")
+    assert source is not None
+    assert copies is not None
+    if settings.copy_to and copies.resolve().is_relative_to(source.resolve()):
         raise BadInput(f"{copies}: copies would lie within their source {source}; name a folder outside it")
     files = read_catalogue(str(source), CatalogueSettings(kind="flat", split=SplitSettings(mode="none")))
     ids, urls = files["track_id"].to_pylist(), files["url"].to_pylist()
@@ -169,7 +172,13 @@ def listen_to_files(
 def decide(files: list[Track], run_url: str, settings: TagSettings) -> pa.Table:
     """Take what was heard of each file and say what is to change: PREDICTIONS_SCHEMA, in order of names."""
     known = _still_true(read_heard(run_url))
-    rows = [_decide_one(known[file.track_id], settings) for file in files if file.track_id in known]
+    changed = {"status": "failed", "reason": "changed", "detail": "the file changed while the run went on"}
+    rows = [
+        _decide_one(
+            known.get(file.track_id) or {"track_id": file.track_id, "url": file.url, **changed}, settings
+        )
+        for file in files
+    ]
     return pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA)
 
 
@@ -209,7 +218,7 @@ def summarise(
     changes = predictions.filter(
         pc.is_in(predictions["status"], value_set=pa.array(["change", "written", "copied", "failed"]))
     )
-    genres = Counter(genre for row in changes["genres"].to_pylist() for genre in row)
+    genres = Counter(genre for row in changes["genres"].to_pylist() for genre in row or [])
     summary = TagSummary(
         source=settings.source,
         model=version_url.rsplit("/", 1)[-1],
@@ -228,8 +237,8 @@ def _change(row: dict[str, Any]) -> dict[str, str]:
     return {
         "file": row["track_id"],
         "had": ", ".join(row["old_genres"] or []),
-        "gets": ", ".join(row["genres"]),
-        "confidence": f"{row['confidence']:.2f}",
+        "gets": ", ".join(row["genres"] or []),
+        "confidence": "" if row["confidence"] is None else f"{row['confidence']:.2f}",
         "status": row["status"] if row["status"] != "failed" else f"failed: {row['detail']}",
     }
 
@@ -239,13 +248,14 @@ def _still_true(heard: pa.Table) -> dict[str, dict[str, Any]]:
     return {row["track_id"]: row for row in heard.to_pylist() if _signature(row["url"]) == _seen(row)}
 
 
-def _seen(row: dict[str, Any]) -> tuple[int, int] | None:
-    return None if row["size_bytes"] is None else (row["size_bytes"], row["mtime_ns"])
+def _seen(row: dict[str, Any]) -> tuple[int, int, int]:
+    return row["size_bytes"], row["mtime_ns"], row["ctime_ns"]
 
 
-def _signature(url: str) -> tuple[int, int] | None:
+def _signature(url: str) -> tuple[int, int, int] | None:
+    path = local_path(url)
+    assert path is not None, "only local files are listed"
     try:
-        now = Path(url.removeprefix("file://")).stat()
-    except FileNotFoundError:
+        return signature(path)
+    except (FileNotFoundError, PermissionError):
         return None
-    return now.st_size, now.st_mtime_ns

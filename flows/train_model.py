@@ -85,6 +85,8 @@ def train_model(settings: TrainModelSettings) -> TrainSummary:
         version = publish_model(folder, run, snapshot, heard, settings)
     else:
         version = known
+    if settings.promote:
+        promote(settings.models, version)
     return summarise(version, settings, trained_now=known is None)
 
 
@@ -103,6 +105,7 @@ def lay_out_run(
     """Write a run where the ranks find it, in `root`/runs; the same wish gives the same folder."""
     run = TrainingRun(
         snapshot_url=absolute(snapshot.url),
+        spectrograms=snapshot.name_content(tracks["track_id"].to_pylist()),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
         settings=training,
@@ -177,7 +180,7 @@ def hear_unseen(
 def publish_model(
     folder: str, run: TrainingRun, snapshot: Snapshot, heard: pa.Table, settings: TrainModelSettings
 ) -> str:
-    """Write the report, store weights, card and report as a new version, and put it into service if asked."""
+    """Write the report, store weights, card and report as a new version."""
     history = json.loads(read_bytes(join(folder, "history.json")))
     about = {
         "snapshot": run.snapshot_url,
@@ -210,8 +213,6 @@ def publish_model(
     files = {WEIGHTS: read_bytes(join(folder, WEIGHTS)), **report}
     version = publish_version(settings.models, files, card)
     write_whole(join(folder, "version.json"), json.dumps({"version": version}).encode())
-    if settings.promote:
-        promote(settings.models, version)
     return version
 
 

@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
 from store.errors import BadInput, CommitConflict
-from store.files import exists, join, list_names, local_path, put_if_absent, read_bytes
+from store.files import exists, file_system, join, list_names, local_path, put_if_absent, read_bytes
 
 CHUNK_FRAMES = 1_024  # the unit of reading: about the 30 s clip of FMA
 OBJECT_FRAMES = 65_536  # the unit of storage, a file or object: 16 MiB of float16 at 128 bands
@@ -196,7 +195,7 @@ def _make_durable(url: str) -> int:
     """Have a local disk hold every file of a shard; give their size in bytes."""
     path = local_path(url)
     if path is None:
-        fs, remote = fsspec.url_to_fs(url)
+        fs, remote = file_system(url)
         return int(fs.du(remote))
     size_bytes = 0
     for entry in [path, *path.rglob("*")]:
@@ -210,7 +209,7 @@ def _make_durable(url: str) -> int:
 
 
 def _remove(url: str) -> None:
-    fs, path = fsspec.url_to_fs(url)
+    fs, path = file_system(url)
     if fs.exists(path):
         fs.rm(path, recursive=True)
 
@@ -256,9 +255,9 @@ def publish(
 
 def make_root(root: str) -> None:
     """Make the root and its shards folder Zarr groups, so that `zarr.open(root)` opens the whole."""
-    if not exists(join(root, "zarr.json")):
-        zarr.open_group(root, mode="a", zarr_format=3)
-        zarr.open_group(join(root, "shards"), mode="a", zarr_format=3)
+    for group in (root, join(root, "shards")):
+        if not exists(join(group, "zarr.json")):
+            zarr.open_group(group, mode="a", zarr_format=3)
 
 
 def _put_table(root: str, folder: str, table: pa.Table) -> str:

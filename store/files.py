@@ -8,6 +8,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 
@@ -18,8 +19,19 @@ def join(url: str, *parts: str) -> str:
 
 def local_path(url: str) -> Path | None:
     """Give the path of `url` on this machine's disk, or None if it lies elsewhere."""
-    fs, path = fsspec.url_to_fs(url)
+    fs, path = file_system(url)
     return Path(path) if isinstance(fs, LocalFileSystem) else None
+
+
+def file_system(url: str) -> tuple[AbstractFileSystem, str]:
+    """Find the file system of a URL, and the path in it. What has no "://" is a local path.
+
+    fsspec would take "a::b.mp3" for two URLs, one within the other; files bear such names.
+    """
+    if "://" in url:
+        fs, path = fsspec.url_to_fs(url)
+        return fs, path
+    return LocalFileSystem(), str(Path(url).expanduser().absolute())
 
 
 def absolute(url: str) -> str:
@@ -30,13 +42,13 @@ def absolute(url: str) -> str:
 
 def exists(url: str) -> bool:
     """Say whether a file or folder is there."""
-    fs, path = fsspec.url_to_fs(url)
+    fs, path = file_system(url)
     return bool(fs.exists(path))
 
 
 def list_names(url: str) -> list[str]:
     """List the names in a folder, sorted; a folder that is not there is empty."""
-    fs, path = fsspec.url_to_fs(url)
+    fs, path = file_system(url)
     try:
         # An object store answers from a cache of its own, which misses what others wrote since.
         listing = fs.ls(path, detail=False, refresh=True) if fs.async_impl else fs.ls(path, detail=False)
@@ -47,7 +59,7 @@ def list_names(url: str) -> list[str]:
 
 def read_bytes(url: str) -> bytes:
     """Read a whole file. Raises: FileNotFoundError."""
-    fs, path = fsspec.url_to_fs(url)
+    fs, path = file_system(url)
     content = fs.cat_file(path)
     assert isinstance(content, bytes)
     return content
@@ -63,7 +75,7 @@ def write_whole(url: str, data: bytes) -> None:
     """Put `data` at `url`, replacing what was there in one step."""
     path = local_path(url)
     if path is None:
-        fs, remote = fsspec.url_to_fs(url)
+        fs, remote = file_system(url)
         fs.pipe_file(remote, data)  # an object appears whole or not at all
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +93,7 @@ def put_if_absent(url: str, data: bytes) -> None:
     """
     path = local_path(url)
     if path is None:
-        fs, remote = fsspec.url_to_fs(url)
+        fs, remote = file_system(url)
         fs.pipe_file(remote, data, mode="create")
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import fsspec
 
-from store.files import local_path
+from store.files import join, local_path
 
 
 def find_files(url: str) -> dict[str, int | None]:
@@ -22,6 +22,8 @@ def find_files(url: str) -> dict[str, int | None]:
 
 def below(url: str, path: str) -> str:
     """Give the URL of what lies below a folder: in zip://folder::s3://bucket/archive.zip, in the middle."""
+    if "://" not in url:
+        return join(url, path)
     first, *others = url.split("::")
     return "::".join([f"{first}{'' if first.endswith('/') else '/'}{path}", *others])
 

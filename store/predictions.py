@@ -1,10 +1,11 @@
 """Results of a tagging run: Parquet, one row a track, a part for each batch until all are in.
 
 ROOT/RUN/heard/NAME.parquet         what one batch of files sounded like
-ROOT/RUN/predictions.parquet        what became of every file, once the run is through
+ROOT/RUN/predictions-TIME.parquet   what became of every file, once the run is through
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from store.errors import BadInput
 from store.files import join, list_names, local_path, read_bytes, write_whole
-from store.tags import copy_with_genres, write_genres
+from store.tags import copy_with_genres, read_genres, write_genres
 
 PREDICTIONS_SCHEMA = pa.schema(
     [
@@ -23,6 +24,7 @@ PREDICTIONS_SCHEMA = pa.schema(
         ("url", pa.string()),
         ("size_bytes", pa.int64()),  # what the file was when it was listened to
         ("mtime_ns", pa.int64()),
+        ("ctime_ns", pa.int64()),  # moves with our own writes, which keep the other two
         ("status", pa.string()),  # change | written | copied | kept | unsure | rejected | failed
         ("reason", pa.string()),
         ("detail", pa.string()),
@@ -62,13 +64,11 @@ def _write_one(row: dict[str, Any], copy_to: str | None) -> dict[str, Any]:
     path = local_path(row["url"])
     assert path is not None, "only local files are listened to for tagging"
     try:
-        now = path.stat()
-        if (now.st_size, now.st_mtime_ns) != (row["size_bytes"], row["mtime_ns"]):
-            return {
-                "status": "failed",
-                "reason": "changed",
-                "detail": "the file changed since it was listened to",
-            }
+        if copy_to is None and read_genres(path) == row["genres"]:
+            return {"status": "written"}  # by this very task, before its worker was lost
+        if signature(path) != (row["size_bytes"], row["mtime_ns"], row["ctime_ns"]):
+            detail = "the file changed since it was listened to"
+            return {"status": "failed", "reason": "changed", "detail": detail}
         if copy_to is None:
             write_genres(path, row["genres"])
             return {"status": "written"}
@@ -84,16 +84,17 @@ def _write_one(row: dict[str, Any], copy_to: str | None) -> dict[str, Any]:
         return {"status": "failed", "reason": "no-permission", "detail": str(why)}
 
 
+def signature(path: Path) -> tuple[int, int, int]:
+    """Tell a file from what it was: size, time of content and time of any change. Raises: OSError."""
+    now = path.stat()
+    return now.st_size, now.st_mtime_ns, now.st_ctime_ns
+
+
 def write_predictions(run_url: str, rows: pa.Table) -> str:
-    """Write the run's result in one file and give its URL."""
-    url = join(run_url, "predictions.parquet")
+    """Write a run's result in one file, beside those of earlier runs, and give its URL."""
+    url = join(run_url, f"predictions-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.parquet")
     _write_table(url, rows)
     return url
-
-
-def read_predictions(run_url: str) -> pa.Table:
-    """Read a run's result. Raises: FileNotFoundError."""
-    return _read_table(join(run_url, "predictions.parquet"))
 
 
 def _write_table(url: str, rows: pa.Table) -> None:

@@ -3,6 +3,8 @@
 Axes: F frames, M mel bands.
 """
 
+import hashlib
+from collections.abc import Iterable
 from functools import cached_property
 from io import BytesIO
 from typing import Any
@@ -116,6 +118,11 @@ class Snapshot:
     def _places(self) -> dict[str, tuple[str, int, int]]:
         columns = (self.tracks[name].to_pylist() for name in ("track_id", "shard", "start_frame", "frames"))
         return {track_id: place for track_id, *place in zip(*columns, strict=True) if place[0]}  # type: ignore[misc]
+
+    def name_content(self, track_ids: Iterable[str]) -> str:
+        """Name what is stored of some tracks: built anew or otherwise, they bear another name."""
+        content = [self.file.recipe, *((track_id, self._places[track_id]) for track_id in track_ids)]
+        return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
     def frames(self, track_id: str) -> int:
         """Count the frames of a track. Raises: KeyError if it has no spectrogram here."""

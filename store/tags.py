@@ -77,6 +77,8 @@ def copy_with_genres(source: Path | str, target: Path | str, genres: Sequence[st
         before = real.stat()
         if goal.exists() and goal.samefile(real):
             raise BadInput(f"the copy {goal} would overwrite the original: choose another folder")
+        if goal.exists() and hash_audio(goal) != hash_audio(real):
+            raise BadInput(f"another file is there already: {goal}; choose another folder")
         goal.parent.mkdir(parents=True, exist_ok=True)
         with replacing(goal) as draft:
             _write_tagged(real, draft, wanted)

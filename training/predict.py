@@ -23,7 +23,7 @@ from preprocessing.mel import MelSettings, log_mel
 from store.errors import BadInput
 from store.files import join, local_path, read_bytes
 from store.models import read_card
-from store.predictions import PREDICTIONS_SCHEMA
+from store.predictions import PREDICTIONS_SCHEMA, signature
 from store.reader import open_snapshot
 from store.tags import read_genres
 from training.crops import MelSlice, Tracks
@@ -92,7 +92,7 @@ def hear_stored(
 
     Raises: BadInput if the spectrograms are not of the kind the model was trained on.
     """
-    snapshot = open_snapshot(snapshot_url)
+    snapshot = _opened(snapshot_url)
     if snapshot.mel_fingerprint != identity.mel.fingerprint:
         raise BadInput(
             f"{snapshot_url}: mel settings {snapshot.mel_fingerprint}; the model was trained on "
@@ -106,6 +106,10 @@ def hear_stored(
         for row, chance_G in zip(track_rows, chance_TG.tolist(), strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=HEARD_SCHEMA)
+
+
+# A snapshot never changes: what a worker has read of its index serves all batches.
+_opened = lru_cache(maxsize=2)(open_snapshot)
 
 
 def listen(
@@ -135,8 +139,7 @@ def _listen_to(
     assert path is not None, "the flow lists local files only"
     row: dict[str, Any] = {"track_id": track.track_id, "url": track.url}
     try:
-        now = path.stat()
-        row |= {"size_bytes": now.st_size, "mtime_ns": now.st_mtime_ns}
+        row |= dict(zip(("size_bytes", "mtime_ns", "ctime_ns"), signature(path), strict=True))
         row["old_genres"] = read_genres(path)
         if row["old_genres"] and skip_tagged:
             return {**row, "status": "kept", "reason": "has-genre", "detail": ", ".join(row["old_genres"])}
@@ -149,6 +152,8 @@ def _listen_to(
         mel_FM = log_mel(wave_S, identity.mel)
     except FileNotFoundError:
         return {**row, "status": "rejected", "reason": "missing", "detail": "no such file"}
+    except PermissionError:
+        return {**row, "status": "rejected", "reason": "no-permission", "detail": "this user may not read it"}
     except BadAudio as why:
         return {**row, "status": "rejected", "reason": why.reason, "detail": why.detail}
     except BadInput as why:

@@ -73,6 +73,7 @@ class TrainingRun(BaseModel, frozen=True, extra="forbid"):
     """What a run learns, and from what."""
 
     snapshot_url: str = Field(description="The snapshot that holds the spectrograms")
+    spectrograms: str = Field("", description="Name of what is stored of the tracks: other audio, other name")
     mel_fingerprint: str = Field(description="The mel settings that the snapshot must have been built with")
     genres: tuple[str, ...] = Field(min_length=2, description="The genres, in the order of the logits")
     settings: TrainSettings = TrainSettings()
@@ -111,7 +112,7 @@ def finished(folder: str) -> bool:
 def fingerprint(run: TrainingRun, tracks: pa.Table) -> str:
     """Name all that decides what a run learns, and nothing else: not where nor on how many processes."""
     settings = run.settings.model_dump_json(exclude={"cache_gib", "stall_s"})
-    digest = hashlib.sha256(f"{run.mel_fingerprint}{list(run.genres)}{settings}".encode())
+    digest = hashlib.sha256(f"{run.spectrograms}{run.mel_fingerprint}{list(run.genres)}{settings}".encode())
     for row in tracks.select(TRACKS_SCHEMA.names).to_pylist():
         digest.update(repr(tuple(row.values())).encode())
     return digest.hexdigest()[:12]

@@ -1,17 +1,19 @@
+import os
 import shutil
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from store.predictions import (
     PREDICTIONS_SCHEMA,
     keep_heard,
     read_heard,
-    read_predictions,
+    signature,
     write_predictions,
     write_tags,
 )
-from store.tags import read_genres
+from store.tags import read_genres, write_genres
 from tests.formats import DEMO_TRACK
 
 
@@ -24,12 +26,13 @@ def song(tmp_path):
 
 
 def row_of(path, genres=("Rock",)):
-    now = path.stat()
+    size_bytes, mtime_ns, ctime_ns = signature(path)
     return {
         "track_id": path.name,
         "url": str(path),
-        "size_bytes": now.st_size,
-        "mtime_ns": now.st_mtime_ns,
+        "size_bytes": size_bytes,
+        "mtime_ns": mtime_ns,
+        "ctime_ns": ctime_ns,
         "status": "change",
         "genres": list(genres),
     }
@@ -84,5 +87,31 @@ def test_what_was_heard_is_kept_batch_by_batch(tmp_path):
         keep_heard(run, pa.Table.from_pylist([{"track_id": name}], schema=PREDICTIONS_SCHEMA))
     assert sorted(read_heard(run)["track_id"].to_pylist()) == ["a", "b"]
     url = write_predictions(run, read_heard(run))
-    assert url.endswith("predictions.parquet")
-    assert read_predictions(run).equals(read_heard(run))
+    assert pq.read_table(url).equals(read_heard(run))
+    assert write_predictions(run, read_heard(run)) != url, "an earlier run's result stays"
+
+
+def test_a_task_that_is_run_again_finds_its_own_work_done(song):
+    row = row_of(song)
+    assert only(write_tags([row], copy_to=None))["status"] == "written"
+    assert only(write_tags([row], copy_to=None))["status"] == "written"
+
+
+def test_a_genre_that_somebody_wrote_meanwhile_is_not_overwritten(song):
+    row = row_of(song, ["Jazz"])
+    write_genres(song, ["Folk"])
+    os.utime(song, ns=(row["mtime_ns"], row["mtime_ns"]))
+    done = only(write_tags([row], copy_to=None))
+    assert (done["status"], done["reason"]) == ("failed", "changed")
+    assert read_genres(song) == ["Folk"]
+
+
+def test_a_copy_never_replaces_another_song(song, tmp_path):
+    (tmp_path / "copies").mkdir()
+    other = tmp_path / "copies" / "song.mp3"
+    shutil.copyfile("tests/data/demo_music/fma_small/200/200002.mp3", other)
+    before = other.read_bytes()
+    done = only(write_tags([row_of(song)], copy_to=str(tmp_path / "copies")))
+    assert (done["status"], done["reason"]) == ("failed", "unsupported")
+    assert "another file is there already" in done["detail"]
+    assert other.read_bytes() == before

@@ -130,19 +130,24 @@ def train(dask: Client, folder: str, run: TrainingRun, hosts: HostSettings, call
     if finished(folder):
         return
     log = get_run_logger()
+    told = 0  # epochs: a run that was restarted tells some of them again
     with showing_progress(called, run.settings.epochs, "epochs") as advance:
 
         def on_event(event: dict[str, Any]) -> None:
+            nonlocal told
             match event["event"]:
                 case "start":
                     log.info("training: %s", {name: it for name, it in event.items() if name != "event"})
-                    advance(event["epochs_done"], "")
+                    advance(max(0, event["epochs_done"] - told), "")
+                    told = max(told, event["epochs_done"])
                 case "epoch":
-                    advance(1, _epoch_note(event))
+                    advance(max(0, event["epoch"] - told), _epoch_note(event))
+                    told = max(told, event["epoch"])
                 case "notice":
                     log.warning(event["message"])
 
-        train_on_hosts(dask, folder, hosts, on_event)
+        groups = run.settings.batch_size // run.settings.crops_at_once
+        train_on_hosts(dask, folder, hosts, groups, on_event)
 
 
 def _epoch_note(event: dict[str, Any]) -> str:

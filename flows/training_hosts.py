@@ -51,7 +51,8 @@ class Agent:
     rendezvous: str
     is_first: bool
     hosts: int
-    settings: HostSettings
+    processes: int
+    max_restarts: int
 
 
 @dataclass(frozen=True)
@@ -64,22 +65,37 @@ class Ending:
 
 
 def train_on_hosts(
-    client: Client, folder: str, settings: HostSettings, on_event: Callable[[Event], None]
+    client: Client, folder: str, settings: HostSettings, groups: int, on_event: Callable[[Event], None]
 ) -> None:
     """Train the run in `folder` on the hosts that have the training resource, and wait for its end.
 
-    `on_event` is called with each event of the first rank, in the caller's thread.
+    `groups` is what a step can be shared by: the number of processes divides it. `on_event` is
+    called with each event of the first rank, in the caller's thread.
 
     Raises: BadInput if no host has the resource, or with what a rank found wrong;
             RuntimeError with the last lines of a crash.
     """
-    hosts = find_hosts(client)[: settings.max_hosts or None]
+    hosts = find_hosts(client)[: settings.max_hosts or None][:groups]
+    processes = settings.processes_per_host or share_groups(
+        groups,
+        hosts=len(hosts),
+        offered=min(client.submit(usual_processes, workers=[host], pure=False).result() for host in hosts),
+    )
     run_id = f"training-{uuid4().hex[:8]}"
     port = client.submit(free_port, workers=[hosts[0]], pure=False).result()
     events: queue.Queue[Event] = queue.Queue()
     client.subscribe_topic(run_id, lambda stamped: events.put(stamped[1]))
     agents = [
-        Agent(run_id, folder, host, f"{hosts[0]}:{port}", host == hosts[0], len(hosts), settings)
+        Agent(
+            run_id,
+            folder,
+            host,
+            f"{hosts[0]}:{port}",
+            host == hosts[0],
+            len(hosts),
+            processes,
+            settings.max_restarts,
+        )
         for host in hosts
     ]
     running = [
@@ -108,6 +124,27 @@ def find_hosts(client: Client) -> list[str]:
             f"start one a host with `dask worker ... --resources {TRAINING_RESOURCE}=1`"
         )
     return hosts
+
+
+def usual_processes() -> int:
+    """Count the processes that suit this host: one for each GPU that we may use, or two without."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # how SLURM and others give a job its share
+    gpus = _gpus() if visible is None else len([gpu for gpu in visible.split(",") if gpu.strip()])
+    return gpus or PROCESSES_WITHOUT_GPU
+
+
+def share_groups(groups: int, *, hosts: int, offered: int) -> int:
+    """Choose how many processes a host runs, `offered` at most, so that all get equal parts of a step.
+
+    Raises: BadInput if so many hosts cannot.
+    """
+    for processes in range(offered, 0, -1):
+        if groups % (hosts * processes) == 0:
+            return processes
+    raise BadInput(
+        f"a step of {groups} groups (batch_size / crops_at_once) cannot be shared by {hosts} hosts; "
+        "choose a batch_size that can, or set max_hosts"
+    )
 
 
 def free_port() -> int:
@@ -203,14 +240,13 @@ def _is_wanted(task: str) -> bool:
 
 
 def _command(agent: Agent) -> list[str]:
-    processes = agent.settings.processes_per_host or _gpus() or PROCESSES_WITHOUT_GPU
     return [
         sys.executable,
         "-m",
         "torch.distributed.run",
         f"--nnodes={agent.hosts}",
-        f"--nproc-per-node={processes}",
-        f"--max-restarts={agent.settings.max_restarts}",
+        f"--nproc-per-node={agent.processes}",
+        f"--max-restarts={agent.max_restarts}",
         "--rdzv-backend=c10d",
         f"--rdzv-endpoint={agent.rendezvous}",
         f"--rdzv-id={agent.run_id}",

@@ -11,7 +11,7 @@ import pytest
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.cluster import ClusterSettings
 from flows.tag_catalogue import TagSettings, tag_catalogue
-from flows.train_model import TrainModelSettings, train_model
+from flows.train_model import TrainModelSettings, choose_run, train_model
 from preprocessing.build import SpectrogramSettings
 from preprocessing.mel import MelSettings
 from store.errors import BadInput
@@ -54,7 +54,8 @@ def test_the_store_holds_every_track_or_says_why_not(folder):
 
 def test_a_build_again_builds_nothing(folder):
     summary = build_dataset(BuildSettings(source=MUSIC, store=f"{folder}/store", cluster=CLUSTER))
-    assert (summary.built_now, summary.tracks, summary.snapshot) == (0, 48, 0)
+    assert (summary.built_now, summary.tracks) == (0, 48)
+    assert open_snapshot(f"{folder}/store").number == summary.snapshot
 
 
 def test_new_files_are_added_and_old_ones_are_not_built_again(tmp_path):
@@ -74,6 +75,57 @@ def test_other_mel_settings_are_refused_by_name(folder):
     settings = BuildSettings(source=MUSIC, store=f"{folder}/store", spectrogram=other)
     with pytest.raises(BadInput, match=r"was built with hop 512 \(wanted 256\); use the settings it has"):
         build_dataset(settings)
+
+
+def test_a_changed_file_is_built_again_and_a_missing_one_once_it_is_there(tmp_path):
+    source = tmp_path / "music"
+    shutil.copytree(f"{MUSIC}/fma_metadata", source / "fma_metadata")
+    audio = source / "fma_small" / "200"
+    audio.mkdir(parents=True)
+    for number in range(1, 6):
+        shutil.copyfile(f"{MUSIC}/fma_small/200/20000{number}.mp3", audio / f"20000{number}.mp3")
+    settings = BuildSettings(
+        source=str(source), store=f"{tmp_path}/store", max_reject_share=1.0, cluster=CLUSTER
+    )
+    first = build_dataset(settings)
+    assert (first.tracks, len(first.rejects)) == (5, 46)
+    assert {it["reason"] for it in first.rejects} == {"missing"}
+
+    shutil.copyfile(f"{MUSIC}/fma_small/200/200006.mp3", audio / "200006.mp3")
+    shutil.copyfile(f"{MUSIC}/fma_small/200/200002.mp3", audio / "200001.mp3")
+    before = open_snapshot(settings.store).mel("200001")
+    second = build_dataset(settings)
+    assert second.tracks == 6
+    snapshot = open_snapshot(settings.store)
+    np.testing.assert_array_equal(snapshot.mel("200001"), snapshot.mel("200002"))
+    assert snapshot.mel("200001").mean() != before.mean()
+
+
+def test_rejects_may_be_tried_again_in_a_healthy_store(folder):
+    settings = BuildSettings(source=MUSIC, store=f"{folder}/store", retry_rejects=True, cluster=CLUSTER)
+    summary = build_dataset(settings)
+    assert (summary.built_now, summary.tracks, len(summary.rejects)) == (3, 48, 3)
+
+
+def test_another_source_is_refused(folder, tmp_path):
+    shutil.copy(f"{MUSIC}/fma_small/200/200001.mp3", tmp_path)
+    with pytest.raises(BadInput, match=r"holds spectrograms of \S+demo_music \(wanted .*name another store"):
+        build_dataset(BuildSettings(source=str(tmp_path), store=f"{folder}/store"))
+
+
+def test_the_same_tracks_stored_otherwise_are_another_training(folder, tmp_path):
+    other = BuildSettings(
+        source=MUSIC,
+        store=f"{tmp_path}/store",
+        spectrogram=SpectrogramSettings(encoding="uint8"),
+        cluster=CLUSTER,
+    )
+    build_dataset(other)
+    names = {
+        choose_run(open_snapshot(store), settings_to_train(tmp_path))[0]
+        for store in (f"{folder}/store", f"{tmp_path}/store")
+    }
+    assert len(names) == 2
 
 
 def test_too_many_rejects_stop_the_build_and_publish_nothing(tmp_path):

@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/spectrogram-one demo
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile   # one process a core; a file's tests share servers
 
 check: setup
 	$(BIN)/ruff check .

@@ -11,7 +11,6 @@ Axes: F frames, M mel bands.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
 from store.errors import BadInput, CommitConflict
-from store.files import exists, file_system, join, list_names, local_path, put_if_absent, read_bytes
+from store.files import exists, file_system, join, list_names, local_path, put_if_absent, read_bytes, sync
 
 CHUNK_FRAMES = 1_024  # the unit of reading: about the 30 s clip of FMA
 OBJECT_FRAMES = 65_536  # the unit of storage, a file or object: 16 MiB of float16 at 128 bands
@@ -138,7 +137,7 @@ def write_shard(
             digest.update(rows_FM.tobytes())
         array.attrs.update({"track_ids": list(starts), "start_frames": list(starts.values())})
         return Shard(name, starts, frames, digest.hexdigest(), _make_durable(url))
-    except BaseException:
+    except BaseException:  # Ctrl-C and cancelling too: nobody else knows the name of what is half written
         _remove(url)
         raise
 
@@ -199,11 +198,7 @@ def _make_durable(url: str) -> int:
         return int(fs.du(remote))
     size_bytes = 0
     for entry in [path, *path.rglob("*")]:
-        handle = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(entry)
         size_bytes += entry.stat().st_size if entry.is_file() else 0
     return size_bytes
 

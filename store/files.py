@@ -101,9 +101,9 @@ def put_if_absent(url: str, data: bytes) -> None:
     try:
         with draft.open("xb") as file:
             file.write(data)
-        _sync(draft)
+        sync(draft)
         os.link(draft, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -118,9 +118,9 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = _draft_of(path)
     try:
         yield draft
-        _sync(draft)
+        sync(draft)
         os.replace(draft, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -129,7 +129,7 @@ def _draft_of(path: Path) -> Path:
     return path.with_name(f".{uuid4().hex}.part{path.suffix}")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have the disk hold what was written: file content, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -14,7 +14,8 @@ from flows.run_experiments import CrossValidationSettings, run_experiments
 from flows.training_hosts import HostSettings
 from preprocessing.catalogue import CATALOGUE_SCHEMA
 from preprocessing.mel import MelSettings
-from store.dataset import INDEX_SCHEMA, Recipe, publish, write_shard
+from store.dataset import Recipe, publish, write_shard
+from tests.snapshots import index_of
 from training.augment import AugmentSettings
 from training.model import ModelSettings
 from training.run import TrainSettings
@@ -45,21 +46,11 @@ def store(tmp_path_factory):
         artist = f"{genre} {number // 2 % 4}"
         tracks.append({"track_id": track_id, "artist": artist, "genre_top": genre, "genres": [genre]})
     shard = write_shard(root, mels.items(), bands=MEL.bands, encoding="float16", attributes={})
-    index = [
-        {
-            "track_id": name,
-            "status": "ok",
-            "shard": shard.name,
-            "start_frame": shard.starts[name],
-            "frames": len(mel),
-        }
-        for name, mel in mels.items()
-    ]
     publish(
         root,
         parent=None,
         shards=[shard.name],
-        index=pa.Table.from_pylist(index, schema=INDEX_SCHEMA),
+        index=index_of(shard),
         catalogue=pa.Table.from_pylist(tracks, schema=CATALOGUE_SCHEMA),
         recipe=Recipe(MEL.model_dump(), MEL.fingerprint, "float16", {}),
         settings={},

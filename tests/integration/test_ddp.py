@@ -15,8 +15,9 @@ import safetensors.torch
 import torch
 
 from preprocessing.mel import MelSettings
-from store.dataset import INDEX_SCHEMA, Recipe, publish, write_shard
+from store.dataset import Recipe, publish, write_shard
 from store.reader import open_snapshot
+from tests.snapshots import index_of
 from training.augment import AugmentSettings
 from training.loop import train
 from training.model import ModelSettings
@@ -50,21 +51,11 @@ def snapshot(tmp_path_factory):
         mel_FM[:, :4] += 20 * (number % 2)
         mels[f"{number:02d}"] = mel_FM
     shard = write_shard(root, mels.items(), bands=MEL.bands, encoding="float16", attributes={})
-    rows = [
-        {
-            "track_id": name,
-            "status": "ok",
-            "shard": shard.name,
-            "start_frame": shard.starts[name],
-            "frames": len(mel),
-        }
-        for name, mel in mels.items()
-    ]
     file = publish(
         root,
         parent=None,
         shards=[shard.name],
-        index=pa.Table.from_pylist(rows, schema=INDEX_SCHEMA),
+        index=index_of(shard),
         catalogue=pa.table({"track_id": list(mels)}),
         recipe=Recipe(MEL.model_dump(), MEL.fingerprint, "float16", {}),
         settings={},

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from store.dataset import (
     ENCODING_ERROR_DB,
-    INDEX_SCHEMA,
     OBJECT_FRAMES,
     Recipe,
     decode_stored,
@@ -26,6 +25,7 @@ from store.dataset import (
 from store.errors import BadInput, CommitConflict
 from store.files import exists, join, list_names, write_whole
 from store.reader import open_snapshot
+from tests.snapshots import index_of
 
 BANDS = 8
 
@@ -42,20 +42,6 @@ def some_mels(seed=0, lengths=(5, 1, 300)):
     }
 
 
-def index_of(shard, mels):
-    rows = [
-        {
-            "track_id": it,
-            "status": "ok",
-            "shard": shard.name,
-            "start_frame": shard.starts[it],
-            "frames": len(mel),
-        }
-        for it, mel in mels.items()
-    ]
-    return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
-
-
 def add(root, mels, parent, encoding="float16", more=()):
     shard = write_shard(root, mels.items(), bands=BANDS, encoding=encoding, attributes={"made_by": "test"})
     ids = [*(open_snapshot(root).catalogue["track_id"].to_pylist() if parent else []), *mels, *more]
@@ -63,7 +49,7 @@ def add(root, mels, parent, encoding="float16", more=()):
         root,
         parent=parent,
         shards=[shard.name],
-        index=index_of(shard, mels),
+        index=index_of(shard),
         catalogue=pa.table({"track_id": list(dict.fromkeys(ids))}),
         recipe=recipe(encoding),
         settings={},

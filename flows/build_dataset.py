@@ -1,69 +1,94 @@
 """Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
 
 import time
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
+from flows.build_report import MAY_BE_MENDED, BuildSummary, Tally, report_build
 from flows.cluster import ClusterSettings, dask_client
-from flows.fan_out import fan_out, in_batches
-from flows.progress import show_table, showing_progress
-from preprocessing.build import BuiltBatch, SpectrogramSettings, Track, build_shard
+from flows.fan_out import fan_out
+from flows.progress import showing_progress
+from preprocessing.batches import plan_batches
+from preprocessing.build import (
+    BuiltBatch,
+    SpectrogramSettings,
+    Track,
+    build_shard,
+    hash_files,
+    reject_alone,
+)
 from preprocessing.catalogue import CatalogueSettings, read_catalogue
-from store.dataset import INDEX_SCHEMA, Recipe, SnapshotFile, latest_snapshot, publish
+from preprocessing.duplicates import with_duplicate_groups
+from preprocessing.spectrogram import LimitSettings
+from preprocessing.splits import crossing_copies, split_mode, split_tracks
+from store.dataset import INDEX_SCHEMA, Recipe, SnapshotFile, latest_snapshot, publish, put_catalogue
 from store.errors import BadInput, CommitConflict
 from store.files import absolute
-from store.reader import Snapshot, open_snapshot
+from store.reader import open_snapshot
 
 ENOUGH_TO_JUDGE = 20  # tracks tried before a share of rejects means anything
 PUBLISH_TRIES = 5
-MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
-SHOWN_REJECTS = 1_000  # in the UI; the snapshot names them all
-REJECT_COLUMNS = ("track_id", "reason", "detail", "url")  # the widest last
 
 
 class BuildSettings(BaseModel, frozen=True, extra="forbid"):
     """What to build spectrograms of, how, and where to."""
 
-    source: str = Field(description="Folder or URL of the audio: FMA's layout, a folder per genre, or any")
+    source: str = Field(
+        description="Folder, zip archive or URL of the audio: FMA's layout, a folder per genre, or any"
+    )
     store: str = Field("data/store", description="Folder or URL of the spectrogram store")
     catalogue: CatalogueSettings = CatalogueSettings()
     spectrogram: SpectrogramSettings = SpectrogramSettings()
-    tracks_per_batch: int = Field(64, ge=1, le=10_000, description="Tracks that one task builds into a shard")
+    limits: LimitSettings = LimitSettings()
+    tracks_per_batch: int = Field(
+        64, ge=1, le=10_000, description="Most tracks that one task builds into a shard"
+    )
+    minutes_per_batch: float = Field(
+        26.0, gt=0.0, description="Most minutes of audio in a task, but for a track that is longer by itself"
+    )
     batches_per_commit: int = Field(32, ge=1, description="Batches after which a snapshot is published")
     max_reject_share: float = Field(
         0.1, ge=0.0, le=1.0, description="Stop if a greater share of the tracks than this cannot be decoded"
     )
     retry_rejects: bool = Field(False, description="Try tracks again that were rejected before")
+    changed_by: Literal["signature", "sha256"] = Field(
+        "signature",
+        description="What tells that a file changed since it was built: its size and time (or ETag), or, "
+        "reading every file again, its SHA-256 too",
+    )
     cluster: ClusterSettings = ClusterSettings()
 
+    @model_validator(mode="after")
+    def _has_hashes_to_compare(self) -> "BuildSettings":
+        if self.changed_by == "sha256" and not self.spectrogram.excerpt.is_whole:
+            raise ValueError(
+                "changed_by sha256 with an excerpt: files are hashed only where all of them is read; "
+                "use changed_by signature, or build whole tracks"
+            )
+        return self
 
-class BuildSummary(BaseModel, frozen=True):
-    """What a store holds after a build, and what this build did."""
 
-    store: str
-    snapshot: int
-    tracks: int = Field(description="Tracks that have a spectrogram")
-    hours: float = Field(description="Hours of audio they play")
-    built_now: int
-    seconds: float
-    rejects: list[dict[str, str]] = Field(
-        description="track_id, url, reason and detail of each rejected track"
-    )
+@dataclass(frozen=True)
+class Standing:
+    """Which tracks of the catalogue the store has a valid answer for, and how many of these are rejects."""
 
-    def lines(self) -> list[str]:
-        """Tell it in lines for a terminal."""
-        told = [
-            f"{self.store}: {self.tracks:,} tracks, {self.hours:.2f} h of audio (snapshot {self.snapshot}); "
-            f"{self.built_now:,} built now in {self.seconds:.0f} s; {len(self.rejects):,} rejected"
-        ]
-        return told + [f"  rejected {it['url']}: {it['reason']} ({it['detail']})" for it in self.rejects[:20]]
+    has_answer: NDArray[np.bool_]  # a row of the catalogue each
+    rejected: int
+
+    @property
+    def tracks(self) -> int:
+        """How many tracks need not be tried."""
+        return int(self.has_answer.sum())
 
 
 @flow(name="build-dataset")
@@ -72,9 +97,10 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     begun = time.monotonic()
     refuse_other_store(settings)
     catalogue = list_tracks(settings)
-    answers = standing_answers(catalogue, settings)
-    built_now = build_shards(left_to_do(catalogue, answers), answers, catalogue, settings)
-    return summarise(settings, built_now, seconds=time.monotonic() - begun)
+    standing = find_standing(catalogue, settings)
+    tally = build_shards(catalogue, standing, settings)
+    left_out = keep_copies_together(catalogue, settings)
+    return summarise(tally, settings, left_out=left_out, seconds=time.monotonic() - begun)
 
 
 def refuse_other_store(settings: BuildSettings) -> SnapshotFile | None:
@@ -96,77 +122,112 @@ def refuse_other_store(settings: BuildSettings) -> SnapshotFile | None:
 
 @task(cache_policy=NO_CACHE)
 def list_tracks(settings: BuildSettings) -> pa.Table:
-    """Read the catalogue of the source."""
+    """Read the catalogue of the source, with the splits it comes with."""
     return read_catalogue(settings.source, settings.catalogue)
 
 
-def standing_answers(catalogue: pa.Table, settings: BuildSettings) -> pa.Table:
-    """List what the store says of the catalogue's tracks (INDEX_SCHEMA), but for what is to be tried again.
+@task(cache_policy=NO_CACHE)
+def find_standing(catalogue: pa.Table, settings: BuildSettings) -> Standing:
+    """Find the tracks that need not be tried again.
 
-    A file of another size than before is another file. One that was missing or forbidden may be there now.
+    A file of another signature than before is another file. One that was missing or forbidden
+    may be there now.
     """
     if latest_snapshot(settings.store) is None:
-        return INDEX_SCHEMA.empty_table()
-    before = open_snapshot(settings.store).tracks
-    sizes = dict(zip(catalogue["track_id"].to_pylist(), catalogue["size_bytes"].to_pylist(), strict=True))
-    stands = [
-        row["status"] is not None
-        and row["track_id"] in sizes
-        and sizes[row["track_id"]] == row["size_bytes"]
-        and row["reason"] not in MAY_BE_MENDED
-        and not (settings.retry_rejects and row["status"] == "rejected")
-        for row in before.select(["track_id", "size_bytes", "status", "reason"]).to_pylist()
-    ]
-    return before.filter(pa.array(stands, pa.bool_())).select(INDEX_SCHEMA.names)
+        return Standing(np.zeros(len(catalogue), np.bool_), 0)
+    columns = ["status", "reason", "signature", "sha256"]
+    before = open_snapshot(settings.store).answers(catalogue["track_id"], columns)
+    is_reject = _filled(pc.equal(before["status"], "rejected"))
+    stands = (
+        pc.is_valid(before["status"]).to_numpy()
+        & _same(before["signature"], catalogue["signature"])
+        & ~_filled(pc.is_in(before["reason"], pa.array(MAY_BE_MENDED)))
+    )
+    if settings.retry_rejects:
+        stands &= ~is_reject
+    if settings.changed_by == "sha256":
+        stands &= is_reject | has_same_content(catalogue, before["sha256"], stands & ~is_reject, settings)
+    return Standing(stands, int((stands & is_reject).sum()))
 
 
-def left_to_do(catalogue: pa.Table, answers: pa.Table) -> list[Track]:
-    """List the tracks that the store has no answer for yet."""
-    done = set(answers["track_id"].to_pylist())
-    ids, urls = (catalogue[name].to_pylist() for name in ("track_id", "url"))
-    return [Track(track_id, url) for track_id, url in zip(ids, urls, strict=True) if track_id not in done]
+def _filled(flags: pa.ChunkedArray) -> NDArray[np.bool_]:
+    return np.asarray(pc.fill_null(flags, fill_value=False))
+
+
+def _same(before: pa.ChunkedArray, now: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Compare signatures; a source that tells none has the same as before."""
+    both_null = pc.and_(pc.is_null(before), pc.is_null(now))
+    return np.asarray(pc.or_(both_null, pc.fill_null(pc.equal(before, now), fill_value=False)))
+
+
+def has_same_content(
+    catalogue: pa.Table, sha256: pa.ChunkedArray, wanted: NDArray[np.bool_], settings: BuildSettings
+) -> NDArray[np.bool_]:
+    """Read files anew and say which hold what they held. Shapes: (T,), False for those not `wanted`."""
+    rows = np.flatnonzero(wanted)
+    row_of = dict(zip(catalogue["track_id"].take(rows).to_pylist(), rows.tolist(), strict=True))
+    same = np.zeros(len(catalogue), np.bool_)
+    with dask_client(settings.cluster) as dask, showing_progress("Hashing", len(rows), "files") as advance:
+        for tracks, hashes in fan_out(dask, hash_files, _plan(catalogue.take(rows), settings)):
+            for track, found in zip(tracks, hashes, strict=True):
+                row = row_of[track.track_id]
+                same[row] = found is not None and found == sha256[row].as_py()
+            advance(len(tracks), "")
+    return same
 
 
 @task(cache_policy=NO_CACHE)
-def build_shards(todo: list[Track], answers: pa.Table, catalogue: pa.Table, settings: BuildSettings) -> int:
-    """Fan the batches out over Dask and publish what comes back; count the tracks tried.
+def build_shards(catalogue: pa.Table, standing: Standing, settings: BuildSettings) -> Tally:
+    """Fan the batches out over Dask and publish what comes back.
 
     Raises: BadInput if too many tracks are rejected; those of earlier commits stay published.
 
     Whatever else ends it (Ctrl-C, a full disk), the batches finished by then are published.
     """
-    if not todo:
-        _publish_catalogue(catalogue, settings)
-        return 0
+    tally = Tally()
+    todo = catalogue.filter(pa.array(~standing.has_answer))
+    if not len(todo):
+        return tally
+    stored = put_catalogue(settings.store, split_tracks(catalogue, settings.catalogue.split))
     waiting: list[BuiltBatch] = []
-    tried, rejected = 0, _count_rejects(answers)
     with dask_client(settings.cluster) as dask, showing_progress("Building", len(todo), "tracks") as advance:
-        batches = in_batches(todo, settings.tracks_per_batch)
-        with closing(
-            fan_out(dask, build_shard, batches, settings=settings.spectrogram, root=absolute(settings.store))
-        ) as results:
+        batches = fan_out(
+            dask,
+            build_shard,
+            _plan(todo, settings),
+            answer_poison=reject_alone,
+            settings=settings.spectrogram,
+            limits=settings.limits,
+            root=absolute(settings.store),
+        )
+        with closing(batches) as results:
             try:
                 for tracks, built in results:
-                    tried += len(tracks)
-                    rejected += _count_rejects(built.index)
-                    advance(len(tracks), f"{rejected:,} rejected")
-                    final = tried == len(todo)
-                    _refuse_too_many(rejected, len(answers) + tried, settings, final=final, waiting=waiting)
+                    tally.add(tracks, built)
+                    advance(len(tracks), f"{tally.hours:,.1f} h of audio, {tally.rejected:,} rejected")
                     waiting.append(built)
+                    _refuse_too_many(
+                        tally, standing, settings, final=tally.tried == len(todo), waiting=waiting
+                    )
                     if len(waiting) == settings.batches_per_commit:
-                        _publish_batches(waiting, catalogue, settings)
+                        _publish_batches(waiting, stored, settings)
             finally:
-                _publish_batches(waiting, catalogue, settings)
-    return tried
+                _publish_batches(waiting, stored, settings)
+    return tally
 
 
-def _count_rejects(index: pa.Table) -> int:
-    return list(index["status"].to_pylist()).count("rejected")
+def _plan(tracks: pa.Table, settings: BuildSettings) -> Iterator[list[Track]]:
+    return plan_batches(
+        tracks,
+        tracks_per_batch=settings.tracks_per_batch,
+        audio_s_per_batch=60 * settings.minutes_per_batch,
+    )
 
 
 def _refuse_too_many(
-    rejected: int, tried: int, settings: BuildSettings, *, final: bool, waiting: list[BuiltBatch]
+    tally: Tally, standing: Standing, settings: BuildSettings, *, final: bool, waiting: list[BuiltBatch]
 ) -> None:
+    rejected, tried = standing.rejected + tally.rejected, standing.tracks + tally.tried
     share = rejected / tried
     if share > settings.max_reject_share and (final or tried >= ENOUGH_TO_JUDGE):
         waiting.clear()  # what a broken disk or a wrong folder made of them must not count as an answer
@@ -176,24 +237,16 @@ def _refuse_too_many(
         )
 
 
-def _publish_batches(waiting: list[BuiltBatch], catalogue: pa.Table, settings: BuildSettings) -> None:
-    """Publish the batches that wait, on top of whatever is the latest snapshot, and empty the list."""
-    if not waiting:
-        return
-    shards = [built.shard.name for built in waiting if built.shard is not None]
-    _publish_on_top(shards, pa.concat_tables(built.index for built in waiting), catalogue, settings)
-    waiting.clear()
+def _publish_batches(waiting: list[BuiltBatch], catalogue: str, settings: BuildSettings) -> None:
+    """Publish the batches that wait, and empty the list."""
+    if waiting:
+        shards = [built.shard.name for built in waiting if built.shard is not None]
+        _publish_on_top(shards, pa.concat_tables(built.index for built in waiting), catalogue, settings)
+        waiting.clear()
 
 
-def _publish_catalogue(catalogue: pa.Table, settings: BuildSettings) -> None:
-    """Publish labels and splits that changed though no track is new."""
-    if not open_snapshot(settings.store).catalogue.equals(catalogue):
-        _publish_on_top([], INDEX_SCHEMA.empty_table(), catalogue, settings)
-
-
-def _publish_on_top(
-    shards: Iterable[str], index: pa.Table, catalogue: pa.Table, settings: BuildSettings
-) -> None:
+def _publish_on_top(shards: Iterable[str], index: pa.Table, catalogue: str, settings: BuildSettings) -> None:
+    """Publish on top of whatever is the latest snapshot."""
     for left in reversed(range(PUBLISH_TRIES)):
         try:
             publish(
@@ -211,47 +264,29 @@ def _publish_on_top(
                 raise
 
 
-def summarise(settings: BuildSettings, built_now: int, *, seconds: float) -> BuildSummary:
+@task(cache_policy=NO_CACHE)
+def keep_copies_together(catalogue: pa.Table, settings: BuildSettings) -> int:
+    """Find the recordings that are there several times, split anew and publish; count the copies left out.
+
+    Only now is it known what each file holds. Labels that changed are published too, and
+    tracks that are gone from the source leave the catalogue.
+    """
+    snapshot = open_snapshot(settings.store)
+    answers = snapshot.answers(catalogue["track_id"], ["sha256", "fingerprint", "decoded_s"])
+    grouped = with_duplicate_groups(catalogue, answers)
+    split = split_tracks(grouped, settings.catalogue.split)
+    stored = put_catalogue(settings.store, split)
+    if stored != snapshot.file.catalogue:
+        _publish_on_top([], INDEX_SCHEMA.empty_table(), stored, settings)
+    keeps_official = split_mode(grouped, settings.catalogue.split) == "official"
+    return len(crossing_copies(grouped)) if keeps_official else 0
+
+
+@task(cache_policy=NO_CACHE)
+def summarise(tally: Tally, settings: BuildSettings, *, left_out: int, seconds: float) -> BuildSummary:
     """Say what the store holds now, in the Prefect UI as well."""
     snapshot = open_snapshot(settings.store)
-    summary = BuildSummary(
-        store=settings.store,
-        snapshot=snapshot.number,
-        tracks=len(snapshot.track_ids),
-        hours=(pc.sum(snapshot.tracks["decoded_s"]).as_py() or 0.0) / 3600,
-        built_now=built_now,
-        seconds=seconds,
-        rejects=rejects_of(snapshot),
-    )
-    show_result(summary)
-    return summary
-
-
-def show_result(summary: BuildSummary) -> None:
-    """Put the result on the page of the run in the Prefect UI; of long texts it cuts the end off."""
-    row = {
-        "tracks": f"{summary.tracks:,}",
-        "hours of audio": f"{summary.hours:,.2f}",
-        "rejected": f"{len(summary.rejects):,}",
-        "tried now": f"{summary.built_now:,}",
-        "seconds": f"{summary.seconds:.0f}",
-        "snapshot": summary.snapshot,
-        "store": summary.store,
-    }
-    show_table("build-result", [row], f"{row['tracks']} tracks have a spectrogram")
-    reasons = Counter(it["reason"] for it in summary.rejects).most_common()
-    show_table(
-        "rejected-tracks",
-        [{name: it[name] for name in REJECT_COLUMNS} for it in summary.rejects[:SHOWN_REJECTS]],
-        ", ".join(f"{count:,} {reason}" for reason, count in reasons) or "No track was rejected",
-    )
-
-
-def rejects_of(snapshot: Snapshot) -> list[dict[str, str]]:
-    """List the tracks that have no spectrogram, and why."""
-    rejected = snapshot.tracks.filter(pc.equal(snapshot.tracks["status"], "rejected"))
-    rows: list[dict[str, str]] = rejected.select(["track_id", "url", "reason", "detail"]).to_pylist()
-    return rows
+    return report_build(snapshot, tally, store=settings.store, left_out=left_out, seconds=seconds)
 
 
 def _differences(have: Recipe, want: Recipe) -> str:

@@ -13,6 +13,15 @@ from flows.child_processes import deaf_to_interrupts
 from store.errors import BadInput
 
 TRAINING_RESOURCE = "GPU"  # `dask worker --resources GPU=1` marks a training host
+LIMITS = {
+    # Dask logs the last messages to each worker, which hold the batches: 1,000 of them by default.
+    "distributed.admin.low-level-log-length": 20,
+    # Two workers die before a batch is halved; a batch that only waited behind it may be halved too.
+    "distributed.scheduler.allowed-failures": 1,
+    # Some time after a worker died, Dask looks whether it is up. If it has just died again, Dask ends
+    # its nanny, and it never comes back: two deaths 15 s apart cost a worker. The nanny is enough.
+    "distributed.deploy.lost-worker-timeout": "1000 h",
+}
 
 
 class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
@@ -45,7 +54,7 @@ def dask_client(settings: ClusterSettings) -> Iterator[Client]:
     """
     # A resource that nobody has would be waited for without end.
     limits = {"distributed.scheduler.no-workers-timeout": f"{settings.connect_s} s"}
-    with dask.config.set(limits):
+    with dask.config.set(LIMITS | limits):
         match settings.kind:
             case "local":
                 with _local_cluster(settings) as cluster, Client(cluster) as client:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
-from flows.build_dataset import BuildSettings, BuildSummary, build_dataset
+from flows.build_dataset import BuildSettings, build_dataset
+from flows.build_report import BuildSummary
 from flows.progress import say
 from flows.tag_catalogue import TagSettings, TagSummary, tag_catalogue
 from flows.train_model import TrainModelSettings, TrainSummary, train_model

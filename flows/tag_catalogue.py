@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field, model_validator
 from flows.cluster import ClusterSettings, dask_client
 from flows.fan_out import fan_out, in_batches
 from flows.progress import show_table, showing_progress
-from preprocessing.build import ExcerptSettings, Track
+from preprocessing.build import Track
 from preprocessing.catalogue import CatalogueSettings, read_catalogue
-from preprocessing.splits import SplitSettings
+from preprocessing.spectrogram import ExcerptSettings, LimitSettings
 from store.errors import BadInput
 from store.files import absolute, join, local_path
 from store.models import find_version
@@ -54,6 +54,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         description="Leave a file alone if the likeliest genre is less probable than this",
     )
     excerpt: ExcerptSettings = ExcerptSettings()
+    limits: LimitSettings = LimitSettings()
     runs: str = Field("data/tagging", description="Folder or URL where predictions are kept")
     cluster: ClusterSettings = ClusterSettings()
 
@@ -127,7 +128,7 @@ def list_files(settings: TagSettings) -> list[Track]:
     assert copies is not None
     if settings.copy_to and copies.resolve().is_relative_to(source.resolve()):
         raise BadInput(f"{copies}: copies would lie within their source {source}; name a folder outside it")
-    files = read_catalogue(str(source), CatalogueSettings(kind="flat", split=SplitSettings(mode="none")))
+    files = read_catalogue(str(source), CatalogueSettings(kind="flat"))
     ids, urls = files["track_id"].to_pylist(), files["url"].to_pylist()
     return [Track(track_id, url) for track_id, url in zip(ids, urls, strict=True)]
 
@@ -161,6 +162,7 @@ def listen_to_files(
             version_url=version_url,
             identity=identity,
             excerpt=settings.excerpt,
+            limits=settings.limits,
             skip_tagged=settings.policy == "fill",
         ):
             keep_heard(run_url, heard)

@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field
 
-from flows.build_dataset import rejects_of
+from flows.build_report import rejects_of
 from flows.cluster import ClusterSettings, dask_client
 from flows.fan_out import fan_out, in_batches
 from flows.progress import show_table, showing_progress

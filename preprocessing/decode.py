@@ -2,16 +2,19 @@
 
 Two decoders: libsndfile (fast: MP3, FLAC, Ogg, Opus, WAV, AIFF) and, for all it does not
 know or breaks off early, FFmpeg's, packet by packet, which recovers most from damage.
-Samples pass in blocks, so a long track costs its result and no more.
+Samples pass in blocks to a consumer, so a five-hour track needs no more memory than a
+five-minute one. A decoder that mixes to mono before its synthesis filter bank would be a
+third function like `_libsndfile_blocks`: mono blocks and their rate.
 
 Axes: S samples, C channels.
 """
 
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import av
 import numpy as np
@@ -19,30 +22,34 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from preprocessing.container import identify, stated_duration_s
+from preprocessing.container import count_mpeg_s, identify, stated_duration_s
 from preprocessing.errors import BadAudio
-from store.files import local_path, read_bytes
+from preprocessing.fetch import on_this_machine
 
 HEAD_BYTES = 1 << 18
-BLOCK_SAMPLES = 1 << 17
-MAX_MPEG_BITS_PER_S = 340_000  # 320 kbit/s and a little: an MP3 that "plays" faster was broken off
+BLOCK_VALUES = 1 << 18  # of all channels: 1 MiB, which the cache holds
 LOUDEST = 2.0  # damaged frames decode to peaks of 1e5; no honest overshoot reaches +6 dB
 SHORT_BY_S = 0.2  # encoders pad: what lacks less than this, or 1 %, lacks nothing
 RUN_UP_S = 0.25  # after a seek, transform codecs need a few packets to be exact again
 STAMP_TOLERANCE_S = 0.05
 SILENT_BELOW = 1e-4  # -80 dB: a track that never exceeds this says nothing of its genre
+LONGEST_S = 12 * 3600.0
+ESTIMATING_FORMATS = frozenset(
+    {"mp3", "aac", "ac3", "eac3", "amr", "dts"}
+)  # bare frames: FFmpeg guesses the length
 
-Source = Path | io.BytesIO
+T = TypeVar("T")
+Waves = Iterator[NDArray[np.float32]]  # mono, at the rate that was asked for, laid end to end the track
 Block = tuple[NDArray[np.float32], int]  # mono samples and their rate in Hz
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """A waveform, and how long the file said it would be (None if it did not)."""
+class Decoded(Generic[T]):
+    """What a waveform was made into, how long it plays, and how long the file said it would."""
 
-    wave_S: NDArray[np.float32]
+    result: T
     decoded_s: float
-    stated_s: float | None
+    stated_s: float | None  # None if the file does not say
 
     @property
     def is_cut_short(self) -> bool:
@@ -59,29 +66,47 @@ def decode(
     Units:  samples in [-1, 1] but for the overshoot of lossy codecs.
     Raises: BadAudio with a reason code if the file cannot be used; OSError if it cannot be read now.
     """
-    return decode_track(url, sample_rate_hz=sample_rate_hz, start_s=start_s, duration_s=duration_s).wave_S
+    with on_this_machine(url) as path:
+        decoded = decode_into(
+            _laid_end_to_end, path, sample_rate_hz=sample_rate_hz, start_s=start_s, duration_s=duration_s
+        )
+    return decoded.result
 
 
-def decode_track(
-    url: str, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: float | None = None
-) -> Decoded:
-    """Decode as `decode` does, and say how the length compares with what the file states."""
-    source, head, size_bytes = _open(url)
+def decode_into(
+    consume: Callable[[Waves], T],
+    path: Path,
+    *,
+    sample_rate_hz: int,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    longest_s: float = LONGEST_S,
+) -> Decoded[T]:
+    """Decode as `decode` does, passing the waveform to `consume` in blocks; give what it makes of them.
+
+    Where one decoder breaks off, `consume` is called again with what another makes of the
+    file from its start, and the longer answer is kept.
+    """
+    head, size_bytes = _look_at(path)
     if size_bytes == 0:
         raise BadAudio("empty", "0 bytes")
     kind = identify(head)
     if kind is None:
         raise BadAudio("not-audio", f"it begins with {head[:16]!r}, like no audio format")
-    stated_s = stated_duration_s(head) if kind == "mpeg" else None
+    stated_s = None
+    if kind == "mpeg":
+        stated_s = stated_duration_s(head)
+        stated_s = count_mpeg_s(path) if stated_s is None else stated_s
     window = _Window(start_s, duration_s)
+    attempt = partial(_attempt, consume, sample_rate_hz, longest_s)
     try:
-        first = _with_libsndfile(source, window, sample_rate_hz, stated_s)
+        first = _with_libsndfile(attempt, path, window, stated_s)
     except soundfile.LibsndfileError:
         first = None
-    if first is None or _is_suspect(first, kind, size_bytes, window):
-        second = _with_ffmpeg(source, window, sample_rate_hz, stated_s)
+    if first is None or first.is_suspect:
+        second = _with_ffmpeg(attempt, path, window, stated_s)
         first = max(filter(None, [first, second]), key=lambda it: it.decoded_s, default=None)
-    return _checked(first, kind, size_bytes, window)
+    return _checked(first, f"{size_bytes:,} bytes of {kind}", window)
 
 
 @dataclass(frozen=True)
@@ -97,18 +122,35 @@ class _Window:
         return rest_s if self.duration_s is None else min(rest_s, self.duration_s)
 
 
-def _open(url: str) -> tuple[Source, bytes, int]:
-    path = local_path(url)
+@dataclass
+class _Attempt(Generic[T]):
+    """What one decoder made of a file."""
+
+    stated_s: float | None
+    decoded_s: float = 0.0
+    peak: float = 0.0
+    flaw: BadAudio | None = None
+    results: list[T] = field(default_factory=list)  # one, unless there is a flaw
+
+    @property
+    def is_suspect(self) -> bool:
+        """Say whether this wants a second opinion: libsndfile may break off without a word."""
+        if self.flaw is not None:
+            return self.flaw.reason != "too-long"
+        return self.stated_s is not None and _lacks(self.decoded_s, self.stated_s)
+
+
+def _look_at(path: Path) -> tuple[bytes, int]:
     try:
-        if path is None:
-            data = read_bytes(url)
-            return io.BytesIO(data), data[:HEAD_BYTES], len(data)
+        info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            raise BadAudio("not-audio", "it is a folder")
+        if not stat.S_ISREG(info.st_mode):
+            raise BadAudio("not-audio", "it is a pipe or a device, not a file")
         with path.open("rb") as file:
-            return path, file.read(HEAD_BYTES), path.stat().st_size
+            return file.read(HEAD_BYTES), info.st_size
     except FileNotFoundError:
         raise BadAudio("missing", "no such file") from None
-    except IsADirectoryError:
-        raise BadAudio("not-audio", "it is a folder") from None
     except PermissionError:
         raise BadAudio("no-permission", "this user may not read the file") from None
 
@@ -117,74 +159,102 @@ def _lacks(decoded_s: float, wanted_s: float) -> bool:
     return wanted_s - decoded_s > max(SHORT_BY_S, 0.01 * wanted_s)
 
 
-def _is_suspect(first: Decoded, kind: str, size_bytes: int, window: _Window) -> bool:
-    """Say whether libsndfile's answer wants a second opinion: it may break off without a word."""
-    if first.is_cut_short:
-        return True
-    whole = window.start_s == 0 and window.duration_s is None
-    return kind == "mpeg" and whole and size_bytes * 8 > MAX_MPEG_BITS_PER_S * max(first.decoded_s, 1e-9)
-
-
-def _checked(decoded: Decoded | None, kind: str, size_bytes: int, window: _Window) -> Decoded:
-    if decoded is None or decoded.wave_S.size == 0:
+def _checked(attempt: _Attempt[T] | None, what: str, window: _Window) -> Decoded[T]:
+    """Raises: BadAudio if nothing came out, much less than was stated, or nothing that is heard."""
+    if attempt is None or attempt.decoded_s == 0:
         if window.start_s > 0:
             raise BadAudio("too-short", f"nothing plays from {window.start_s:g} s on")
-        raise BadAudio(
-            "truncated", f"{size_bytes:,} bytes of {kind}, and no decoder gets a sample out of them"
-        )
-    wave_S = decoded.wave_S
-    if not np.isfinite(wave_S).all():
-        raise BadAudio("not-audio", "the file decodes to NaN or infinite samples")
-    if decoded.stated_s is not None and decoded.decoded_s < 0.5 * decoded.stated_s:
-        raise BadAudio("truncated", f"{decoded.decoded_s:.1f} of {decoded.stated_s:.1f} s can be played")
-    if max(wave_S.max(), -wave_S.min()) < SILENT_BELOW:
-        raise BadAudio("silent", f"{decoded.decoded_s:.1f} s, never above -80 dB")
-    np.clip(wave_S, -LOUDEST, LOUDEST, out=wave_S)
-    return decoded
+        raise BadAudio("truncated", f"{what}, and no decoder gets a sample out of them")
+    if attempt.flaw is not None and attempt.flaw.reason != "too-short":
+        raise attempt.flaw
+    if attempt.stated_s is not None and attempt.decoded_s < 0.5 * attempt.stated_s:
+        raise BadAudio("truncated", f"{attempt.decoded_s:.1f} of {attempt.stated_s:.1f} s can be played")
+    if attempt.flaw is not None:
+        raise attempt.flaw
+    if attempt.peak < SILENT_BELOW:
+        raise BadAudio("silent", f"{attempt.decoded_s:.1f} s, never above -80 dB")
+    return Decoded(attempt.results[0], attempt.decoded_s, attempt.stated_s)
 
 
-def _with_libsndfile(source: Source, window: _Window, sample_rate_hz: int, stated_s: float | None) -> Decoded:
+def _attempt(
+    consume: Callable[[Waves], T],
+    sample_rate_hz: int,
+    longest_s: float,
+    blocks: Iterator[Block],
+    stated_s: float | None,
+) -> _Attempt[T]:
+    """Let `consume` have what one decoder gives. Its BadAudio is a flaw of this attempt, not yet the end."""
+    attempt = _Attempt[T](stated_s)
+    try:
+        attempt.results.append(consume(_tallied(blocks, attempt, sample_rate_hz, longest_s)))
+    except BadAudio as why:
+        attempt.flaw = why
+    return attempt
+
+
+def _tallied(blocks: Iterator[Block], attempt: _Attempt[T], sample_rate_hz: int, longest_s: float) -> Waves:
+    """Resample blocks, cut what is too loud, and note seconds and peak in `attempt`."""
+    for wave_S in _resampled(_timed(blocks, attempt, longest_s), sample_rate_hz):
+        peak = float(max(wave_S.max(), -wave_S.min()))  # NaN if any sample is
+        if not np.isfinite(peak):
+            raise BadAudio("not-audio", "the file decodes to NaN or infinite samples")
+        if peak > LOUDEST:
+            np.clip(wave_S, -LOUDEST, LOUDEST, out=wave_S)
+        attempt.peak = max(attempt.peak, peak)
+        yield wave_S
+
+
+def _timed(blocks: Iterator[Block], attempt: _Attempt[T], longest_s: float) -> Iterator[Block]:
+    for mono_S, rate_hz in blocks:
+        attempt.decoded_s += mono_S.size / rate_hz
+        if attempt.decoded_s > longest_s:
+            raise BadAudio("too-long", f"plays for more than {longest_s / 3600:g} h")
+        yield mono_S, rate_hz
+
+
+def _with_libsndfile(
+    attempt: Callable[[Iterator[Block], float | None], _Attempt[T]],
+    path: Path,
+    window: _Window,
+    stated_s: float | None,
+) -> _Attempt[T]:
     """Raises: LibsndfileError for a format it does not know or damage it cannot pass."""
-    if isinstance(source, io.BytesIO):
-        source.seek(0)
-    with soundfile.SoundFile(source) as file:
+    with soundfile.SoundFile(path) as file:
         rate_hz = file.samplerate
         if stated_s is None and file.format != "MP3":  # for MP3 that is an estimate
             stated_s = file.frames / rate_hz
         file.seek(min(round(window.start_s * rate_hz), file.frames))
         left = file.frames if window.duration_s is None else round(window.duration_s * rate_hz)
-        wave_S, decoded_s = _gather(_libsndfile_blocks(file, left), sample_rate_hz)
-    return Decoded(wave_S, decoded_s, window.cut(stated_s))
+        return attempt(_libsndfile_blocks(file, left), window.cut(stated_s))
 
 
 def _libsndfile_blocks(file: soundfile.SoundFile, left: int) -> Iterator[Block]:
-    stereo_SC = np.empty((BLOCK_SAMPLES, file.channels), np.float32)
+    block_SC = np.empty((max(1, BLOCK_VALUES // file.channels), file.channels), np.float32)
     while left > 0:
-        block_SC = file.read(out=stereo_SC[: min(left, BLOCK_SAMPLES)])
-        if not len(block_SC):
+        read_SC = file.read(out=block_SC[:left])
+        if not len(read_SC):
             return
-        left -= len(block_SC)
-        yield _to_mono(block_SC), file.samplerate
+        left -= len(read_SC)
+        yield _to_mono(read_SC), file.samplerate
 
 
 def _with_ffmpeg(
-    source: Source, window: _Window, sample_rate_hz: int, stated_s: float | None
-) -> Decoded | None:
-    if isinstance(source, io.BytesIO):
-        source.seek(0)
-    target = str(source) if isinstance(source, Path) else source
+    attempt: Callable[[Iterator[Block], float | None], _Attempt[T]],
+    path: Path,
+    window: _Window,
+    stated_s: float | None,
+) -> _Attempt[T] | None:
     try:
-        with av.open(target, mode="r", metadata_errors="replace") as container:
+        with av.open(str(path), mode="r", metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise BadAudio("unsupported", "the file holds no audio stream")
-            if stated_s is None and container.format.name != "mp3" and container.duration:
+            if stated_s is None and container.format.name not in ESTIMATING_FORMATS and container.duration:
                 stated_s = container.duration / av.time_base
-            wave_S, decoded_s = _gather(_ffmpeg_blocks(container, window), sample_rate_hz)
+            return attempt(_ffmpeg_blocks(container, window), window.cut(stated_s))
     except av.error.FFmpegError as why:
         if isinstance(why, OSError) and why.errno is not None and why.errno in _DISK_ERRNOS:
             raise
         return None
-    return Decoded(wave_S, decoded_s, window.cut(stated_s))
 
 
 _DISK_ERRNOS = frozenset({5, 12, 24, 116})  # EIO, ENOMEM, EMFILE, ESTALE: not the file's fault
@@ -239,25 +309,33 @@ def _to_mono(block_SC: NDArray[np.float32]) -> NDArray[np.float32]:
     return block_SC @ np.full(channels, 1 / channels, np.float32)
 
 
-def _gather(blocks: Iterator[Block], sample_rate_hz: int) -> tuple[NDArray[np.float32], float]:
-    """Resample blocks as one stream and lay them end to end; give the seconds that came in, too.
+def _resampled(blocks: Iterator[Block], sample_rate_hz: int) -> Waves:
+    """Resample blocks as one stream.
 
     Source: soxr HQ, which librosa uses; coarser resamplers change the top mel bands by 3 to 40 dB.
     """
-    parts: list[NDArray[np.float32]] = []
     stream: soxr.ResampleStream | None = None
-    stream_rate_hz, seconds = 0, 0.0
+    stream_rate_hz = 0
     for mono_S, rate_hz in blocks:
-        seconds += mono_S.size / rate_hz
         if rate_hz != stream_rate_hz:  # damaged and chained files change rate on the way
-            parts += _flush(stream)
+            yield from _rest_of(stream)
             same = rate_hz == sample_rate_hz
             stream = None if same else soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32")
             stream_rate_hz = rate_hz
-        parts.append(mono_S if stream is None else stream.resample_chunk(mono_S))
-    parts += _flush(stream)
-    return np.concatenate(parts) if parts else np.empty(0, np.float32), seconds
+        wave_S = mono_S if stream is None else stream.resample_chunk(mono_S)
+        if wave_S.size:
+            yield wave_S
+    yield from _rest_of(stream)
 
 
-def _flush(stream: soxr.ResampleStream | None) -> list[NDArray[np.float32]]:
-    return [] if stream is None else [stream.resample_chunk(np.empty(0, np.float32), last=True)]
+def _rest_of(stream: soxr.ResampleStream | None) -> Waves:
+    wave_S = np.empty(0, np.float32)
+    if stream is not None:
+        wave_S = stream.resample_chunk(wave_S, last=True)
+    if wave_S.size:
+        yield wave_S
+
+
+def _laid_end_to_end(waves: Waves) -> NDArray[np.float32]:
+    parts = list(waves)
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)

@@ -12,6 +12,10 @@ Reason = Literal[
     "too-short",
     "too-long",
     "silent",
+    "checksum",
+    "decoder-killed",
+    "decoder-hung",
+    "decoder-out-of-memory",
 ]
 
 

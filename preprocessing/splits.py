@@ -1,15 +1,15 @@
-"""Training, validation and test tracks that share no artist and no album.
+"""Training, validation and test tracks that share no artist, no album and no recording.
 
 Axes: G groups of tracks that must stay together, C genres, P parts (the splits, or the folds).
 """
 
 import unicodedata
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.sparse import coo_array
@@ -54,25 +54,50 @@ def split_tracks(table: pa.Table, settings: SplitSettings) -> pa.Table:
     """Fill or clear a catalogue's column `split` as the settings ask.
 
     Raises: BadInput if official splits are asked for and there are none, or as split_by_artist.
+
+    Official splits stay as they are, but for copies of a recording in several splits: see
+    `crossing_copies`.
     """
-    mode = settings.mode
-    official = set(table["split"].to_pylist()) - {None}
-    if mode == "auto":
-        has_genres = any(table[name].null_count < len(table) for name in ("genres", "genre_top"))
-        mode = "official" if len(official) == len(SPLITS) else "artist" if has_genres else "none"
-    match mode:
+    match split_mode(table, settings):
         case "official":
-            if not official:
+            if table["split"].null_count == len(table):
                 raise BadInput("the catalogue has no official splits; set split.mode to artist, none or auto")
-            return table
+            crossing = crossing_copies(table)
+            return _with_split(table, _without(table["split"], crossing)) if len(crossing) else table
         case "artist":
             return split_by_artist(table, settings)
         case "none":
-            return _with_split(table, [None] * len(table))
+            return _with_split(table, pa.nulls(len(table), pa.string()))
+
+
+def split_mode(table: pa.Table, settings: SplitSettings) -> Literal["official", "artist", "none"]:
+    """Say how a catalogue with its official splits (or none) will be split."""
+    if settings.mode != "auto":
+        return settings.mode
+    if len(pc.unique(table["split"]).drop_null()) == len(SPLITS):
+        return "official"
+    has_genres = any(table[name].null_count < len(table) for name in ("genres", "genre_top"))
+    return "artist" if has_genres else "none"
+
+
+def crossing_copies(table: pa.Table) -> NDArray[np.int64]:
+    """Give the rows whose recording another split, a stronger one, holds too.
+
+    Test is stronger than validation, and that than training: what is tested must not have
+    been learned, and the test is what others compare with.
+    """
+    if "duplicate_group" not in table.column_names:
+        return np.zeros(0, dtype=np.int64)
+    groups_T, groups = _codes(table["duplicate_group"])
+    strength_T = pc.index_in(table["split"], value_set=pa.array(SPLITS)).fill_null(-1).to_numpy()
+    strongest = np.full(groups + 1, -1)  # the last for tracks that are alone: their code is -1
+    np.maximum.at(strongest, groups_T, strength_T)
+    is_weaker_T = (strength_T >= 0) & (strength_T < strongest[groups_T]) & (groups_T >= 0)
+    return np.flatnonzero(is_weaker_T)
 
 
 def split_by_artist(table: pa.Table, settings: SplitSettings) -> pa.Table:
-    """Give every track of a catalogue a split, so that no artist is in two of them.
+    """Give every track of a catalogue a split, so that no artist and no recording is in two of them.
 
     Raises: BadInput if a genre has too few artists to be in every split.
 
@@ -85,7 +110,7 @@ def split_by_artist(table: pa.Table, settings: SplitSettings) -> pa.Table:
     wanted = [name for name, share in shares.items() if share > 0]
     purpose = f"a split into {', '.join(wanted)}"
     parts = _part(table, [shares[name] for name in wanted], purpose, settings.seed)
-    return _with_split(table, [wanted[part] for part in parts])
+    return _with_split(table, pa.array(wanted, pa.string()).take(pa.array(parts)))
 
 
 def artist_folds(table: pa.Table, folds: int, seed: int = 0) -> NDArray[np.int64]:
@@ -107,45 +132,62 @@ def group_tracks(table: pa.Table) -> NDArray[np.int64]:
     without an artist goes with its album (and so with the artist, if only one has an album
     of that title); without an album either, it stands alone.
     """
-    track_ids: list[str] = table["track_id"].to_pylist()
-    keys_of_track = _shared_keys(table)
-    number_of_key: dict[tuple[str, str], int] = {}
-    links = [
-        (row, number_of_key.setdefault(key, len(number_of_key)))
-        for row, keys in enumerate(keys_of_track)
-        for key in keys
-    ]
-    nodes = len(track_ids) + len(number_of_key)
-    rows, keys = np.array(links, dtype=np.int64).reshape(-1, 2).T
-    ends = (rows, keys + len(track_ids))
-    graph = coo_array((np.ones(len(links), dtype=np.int8), ends), shape=(nodes, nodes))
+    rows_of_keys = _shared_keys(table)
+    rows = np.concatenate([rows for rows, _ in rows_of_keys])
+    first_nodes = len(table) + np.cumsum([0, *(keys.max(initial=-1) + 1 for _, keys in rows_of_keys)])
+    nodes = np.concatenate(
+        [keys + first for (_, keys), first in zip(rows_of_keys, first_nodes, strict=False)]
+    )
+    links = (np.ones(len(rows), dtype=np.int8), (rows.astype(np.int32), nodes.astype(np.int32)))
+    graph = coo_array(links, shape=(first_nodes[-1], first_nodes[-1]))
     _, labels = connected_components(graph, directed=False)
-    number_of_label: dict[int, int] = {}
-    for row in sorted(range(len(track_ids)), key=track_ids.__getitem__):
-        number_of_label.setdefault(int(labels[row]), len(number_of_label))
-    return np.array([number_of_label[int(label)] for label in labels[: len(track_ids)]], dtype=np.int64)
+    labels_T = labels[: len(table)]
+    by_track_id = pc.sort_indices(table["track_id"]).to_numpy()
+    _, first_T, label_T = np.unique(labels_T[by_track_id], return_index=True, return_inverse=True)
+    number_of_label = np.empty(len(first_T), dtype=np.int64)
+    number_of_label[np.argsort(first_T)] = np.arange(len(first_T))
+    groups_T = np.empty(len(table), dtype=np.int64)
+    groups_T[by_track_id] = number_of_label[label_T]
+    return groups_T
 
 
-def _shared_keys(table: pa.Table) -> list[list[tuple[str, str]]]:
-    """Name, for each track, what it must not share with a track of another split."""
-    artists = [_fold(name) for name in table["artist"].to_pylist()]
-    albums = [_fold(name) for name in table["album"].to_pylist()]
-    artists_of_album: defaultdict[str, set[str]] = defaultdict(set)
-    for artist, album in zip(artists, albums, strict=True):
-        if artist and album:
-            artists_of_album[album].add(artist)
-    keys_of_track = []
-    for artist, album in zip(artists, albums, strict=True):
-        keys = [("artist", artist)] if artist else []
-        if album and (not artist or len(artists_of_album[album]) == 1):
-            keys.append(("album", album))
-        keys_of_track.append(keys)
-    return keys_of_track
+def _shared_keys(table: pa.Table) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Give, for each kind of thing that must not be in two splits, rows and the number of what they have.
+
+    The kinds are artists, albums and recordings.
+    """
+    artist_T, _ = _codes(table["artist"], fold=True)
+    album_T, albums = _codes(table["album"], fold=True)
+    has_both_T = (artist_T >= 0) & (album_T >= 0)
+    pairs = np.unique(np.column_stack([album_T, artist_T])[has_both_T], axis=0)
+    artists_of_album = np.bincount(pairs[:, 0], minlength=albums + 1)
+    tells_T = (album_T >= 0) & ((artist_T < 0) | (artists_of_album[album_T] == 1))
+    kinds = [(np.flatnonzero(artist_T >= 0), artist_T), (np.flatnonzero(tells_T), album_T)]
+    if "duplicate_group" in table.column_names:
+        copy_T, _ = _codes(table["duplicate_group"])
+        kinds.append((np.flatnonzero(copy_T >= 0), copy_T))
+    return [(rows, codes_T[rows]) for rows, codes_T in kinds]
 
 
-def _fold(name: str | None) -> str:
+def _codes(column: pa.ChunkedArray, *, fold: bool = False) -> tuple[NDArray[np.int64], int]:
+    """Number the texts of a column, null and (folded) empty ones as -1; say how many there are.
+
+    Texts are looked at once each, not once a row: a catalogue may have a million rows.
+    """
+    encoded = column.combine_chunks().dictionary_encode()
+    codes_T = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
+    if not fold:
+        return codes_T, len(encoded.dictionary)
+    number_of_name: dict[str, int] = {"": -1}
+    numbers = [
+        number_of_name.setdefault(_fold(text.as_py()), len(number_of_name) - 1) for text in encoded.dictionary
+    ]
+    return np.array([*numbers, -1], dtype=np.int64)[codes_T], len(number_of_name) - 1
+
+
+def _fold(name: str) -> str:
     """Make names that differ in case, spacing or Unicode form equal."""
-    return " ".join(unicodedata.normalize("NFKC", name or "").casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _part(table: pa.Table, shares_P: Sequence[float], purpose: str, seed: int) -> NDArray[np.int64]:
@@ -153,11 +195,10 @@ def _part(table: pa.Table, shares_P: Sequence[float], purpose: str, seed: int) -
     if not len(table):
         return np.zeros(0, dtype=np.int64)
     groups = group_tracks(table)
-    genres: list[str | None] = table["genre_top"].to_pylist()
-    names = sorted({genre for genre in genres if genre is not None})
-    column_of_genre: dict[str | None, int] = {name: column for column, name in enumerate(names)}
-    columns = np.array([column_of_genre.get(genre, len(names)) for genre in genres])
-    counts_GC = np.zeros((groups.max() + 1, len(names) + 1))  # the last column: no genre
+    names: list[str] = sorted(pc.unique(table["genre_top"]).drop_null().to_pylist())
+    genres = pc.index_in(table["genre_top"], value_set=pa.array(names, pa.string()))
+    columns = genres.fill_null(len(names)).to_numpy()
+    counts_GC = np.zeros((groups.max() + 1, len(names) + 1), dtype=np.int32)  # the last column: no genre
     np.add.at(counts_GC, (groups, columns), 1)
     holds_GC = counts_GC[:, :-1] > 0
     _check_artists(table, names, holds_GC.sum(axis=0), len(shares_P), purpose)
@@ -180,8 +221,8 @@ def _check_artists(
     """Raises: BadInput for the first genre that has fewer artists than `wanted`."""
     for name, found in zip(names, artists_C, strict=True):
         if found < wanted:
-            tracks = table.select(["genre_top", "artist"]).to_pylist()
-            artists = {track["artist"] or "unknown" for track in tracks if track["genre_top"] == name}
+            of_genre = table.filter(pc.equal(table["genre_top"], name))
+            artists = {artist or "unknown" for artist in pc.unique(of_genre["artist"]).to_pylist()}
             raise BadInput(
                 f"genre {name!r} has {found} artist{'' if found == 1 else 's'} "
                 f"({', '.join(sorted(artists))}); {purpose} that shares no artist needs {wanted}; "
@@ -190,7 +231,7 @@ def _check_artists(
 
 
 def _deal(
-    counts_GC: NDArray[np.float64], shares_P: NDArray[np.float64], rng: np.random.Generator
+    counts_GC: NDArray[np.int32], shares_P: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Deal the groups out, largest first, each to the part that most lacks its genres.
 
@@ -219,5 +260,12 @@ def _deal(
     return part_of_group
 
 
-def _with_split(table: pa.Table, splits: Sequence[str | None]) -> pa.Table:
-    return table.set_column(table.schema.get_field_index("split"), "split", pa.array(splits, pa.string()))
+def _without(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """Make some rows of a column null."""
+    is_out = np.zeros(len(column), dtype=bool)
+    is_out[rows] = True
+    return pc.if_else(pa.array(is_out), None, column)
+
+
+def _with_split(table: pa.Table, splits: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.schema.get_field_index("split"), "split", splits)

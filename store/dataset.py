@@ -20,13 +20,13 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
 from store.errors import BadInput, CommitConflict
 from store.files import exists, file_system, join, list_names, local_path, put_if_absent, read_bytes, sync
+from store.tables import to_parquet
 
 CHUNK_FRAMES = 1_024  # the unit of reading: about the 30 s clip of FMA
 OBJECT_FRAMES = 65_536  # the unit of storage, a file or object: 16 MiB of float16 at 128 bands
@@ -50,6 +50,9 @@ INDEX_SCHEMA = pa.schema(
         ("decoded_s", pa.float64()),
         ("stated_s", pa.float64()),
         ("build_s", pa.float64()),
+        ("signature", pa.string()),  # of the file when it was tried: another one means another file
+        ("sha256", pa.binary(32)),
+        ("fingerprint", pa.binary(64)),  # of what is heard: copies in other formats are alike
     ]
 )
 
@@ -109,7 +112,7 @@ def decode_stored(stored_FM: NDArray[Any]) -> NDArray[np.float32]:
 
 def write_shard(
     root: str,
-    mels: Iterable[tuple[str, NDArray[np.float32]]],
+    mels: Iterable[tuple[str, Iterable[NDArray[np.float32]]]],
     *,
     bands: int,
     encoding: Encoding,
@@ -117,11 +120,11 @@ def write_shard(
 ) -> Shard:
     """Store a batch of tracks, end to end, under a name never used before.
 
-    Shapes: each mel (F_i, M) -> one Zarr array (sum of F_i, M).
+    Shapes: each mel in pieces (F_ij, M), in dB -> one Zarr array (sum of F_ij, M).
     Raises: OSError if the disk fails or is full; what was written by then is removed.
 
-    Mels are taken one by one and written an object at a time: memory does not grow with
-    the batch. A task that is retried writes a second shard instead of racing the first.
+    Pieces are taken one by one and written an object at a time: memory grows neither with
+    the batch nor with a track. A task that is retried writes a second shard instead of racing the first.
     Neither can be seen until `publish` names it.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex}"
@@ -131,7 +134,7 @@ def write_shard(
     digest = hashlib.sha256()
     try:
         array = _create_mel_array(url, bands, encoding, attributes)
-        for first, rows_FM in _in_objects(_encoded(mels, starts, frames, encoding), bands, encoding):
+        for first, rows_FM in _in_objects(_one_after_another(mels, starts, frames), bands, encoding):
             array.resize((first + len(rows_FM), bands))
             array[first : first + len(rows_FM)] = rows_FM
             digest.update(rows_FM.tobytes())
@@ -158,31 +161,31 @@ def _create_mel_array(
     )
 
 
-def _encoded(
-    mels: Iterable[tuple[str, NDArray[np.float32]]],
-    starts: dict[str, int],
-    frames: dict[str, int],
-    encoding: Encoding,
-) -> Iterator[NDArray[Any]]:
+def _one_after_another(
+    mels: Iterable[tuple[str, Iterable[NDArray[np.float32]]]], starts: dict[str, int], frames: dict[str, int]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the pieces of all tracks; note where each track starts, and its frames."""
     at = 0
-    for track_id, mel_FM in mels:
+    for track_id, pieces in mels:
         assert track_id not in starts, f"{track_id} twice in one batch"
-        starts[track_id], frames[track_id] = at, len(mel_FM)
-        at += len(mel_FM)
-        yield encode(mel_FM, encoding)
+        starts[track_id] = at
+        for piece_FM in pieces:
+            at += len(piece_FM)
+            yield piece_FM
+        frames[track_id] = at - starts[track_id]
 
 
 def _in_objects(
-    parts: Iterator[NDArray[Any]], bands: int, encoding: Encoding
+    pieces: Iterator[NDArray[np.float32]], bands: int, encoding: Encoding
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Lay parts end to end and cut them where storage objects end: none is written twice."""
+    """Encode pieces and cut them where storage objects end: none is written twice."""
     full_FM = np.empty((OBJECT_FRAMES, bands), encoding)
     first = filled = 0
-    for part_FM in parts:
-        while len(part_FM):
-            taken = min(len(part_FM), OBJECT_FRAMES - filled)
-            full_FM[filled : filled + taken] = part_FM[:taken]
-            filled, part_FM = filled + taken, part_FM[taken:]
+    for piece_FM in pieces:
+        while len(piece_FM):
+            taken = min(len(piece_FM), OBJECT_FRAMES - filled)
+            full_FM[filled : filled + taken] = encode(piece_FM[:taken], encoding)
+            filled, piece_FM = filled + taken, piece_FM[taken:]
             if filled == OBJECT_FRAMES:
                 yield first, full_FM
                 first, filled = first + filled, 0
@@ -215,13 +218,13 @@ def publish(
     parent: SnapshotFile | None,
     shards: Iterable[str],
     index: pa.Table,
-    catalogue: pa.Table,
+    catalogue: str,
     recipe: Recipe,
     settings: Mapping[str, Any],
 ) -> SnapshotFile:
     """Make shards visible, all at one instant, on top of `parent`.
 
-    `index` has a row for each track that was tried, `catalogue` one for each that was asked for.
+    `index` has a row for each track that was tried, `catalogue` is what `put_catalogue` answered.
 
     Raises: CommitConflict if `parent` is no longer the latest snapshot.
     """
@@ -231,7 +234,7 @@ def publish(
         write_id=uuid4().hex,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         recipe=recipe,
-        catalogue=_put_table(root, "catalogues", catalogue),
+        catalogue=catalogue,
         index=(*(parent.index if parent else ()), _put_table(root, "index", index)),
         shards=(*(parent.shards if parent else ()), *shards),
         settings=dict(settings),
@@ -248,6 +251,14 @@ def publish(
     return snapshot
 
 
+def put_catalogue(root: str, catalogue: pa.Table) -> str:
+    """Store the tracks that were asked for, and give the name that snapshots know them by.
+
+    A build publishes often and has one catalogue: so it is stored once, not with each snapshot.
+    """
+    return _put_table(root, "catalogues", catalogue)
+
+
 def make_root(root: str) -> None:
     """Make the root and its shards folder Zarr groups, so that `zarr.open(root)` opens the whole."""
     for group in (root, join(root, "shards")):
@@ -257,9 +268,7 @@ def make_root(root: str) -> None:
 
 def _put_table(root: str, folder: str, table: pa.Table) -> str:
     """Store a table under the hash of its content: what is there already is not written again."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data = sink.getvalue().to_pybytes()
+    data = to_parquet(table)
     name = f"{folder}/{hashlib.sha256(data).hexdigest()[:32]}.parquet"
     with suppress(FileExistsError):
         put_if_absent(join(root, name), data)

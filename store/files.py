@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote
 from uuid import uuid4
 
 import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
+
+from store.errors import BadInput
+from store.zip_archive import open_within, read_directory
 
 
 def join(url: str, *parts: str) -> str:
@@ -17,8 +21,25 @@ def join(url: str, *parts: str) -> str:
     return "/".join([url.rstrip("/"), *parts])
 
 
+def split_zip_url(url: str) -> tuple[str, str] | None:
+    """Part zip://FILE::ARCHIVE into the name within and the URL of the archive; None if it is another URL."""
+    if not url.startswith("zip://"):
+        return None
+    name, _, archive = url.removeprefix("zip://").partition("::")
+    if not archive:
+        raise BadInput(f"{url}: names no archive; wanted zip://FILE::ARCHIVE")
+    return name.strip("/"), archive
+
+
+def is_http(url: str) -> bool:
+    """Say whether a web server is to be asked: names in such a URL are quoted."""
+    return url.startswith(("http://", "https://"))
+
+
 def local_path(url: str) -> Path | None:
-    """Give the path of `url` on this machine's disk, or None if it lies elsewhere."""
+    """Give the path of `url` on this machine's disk, or None if it lies elsewhere, or within an archive."""
+    if split_zip_url(url) is not None:
+        return None
     fs, path = file_system(url)
     return Path(path) if isinstance(fs, LocalFileSystem) else None
 
@@ -35,40 +56,105 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def absolute(url: str) -> str:
-    """Make a local path absolute, so that a process in another folder finds it; leave URLs alone."""
+    """Make a local path absolute, so that a process in another folder finds it; leave URLs alone.
+
+    In zip://FILE::ARCHIVE, that is the path of the archive.
+    """
+    zipped = split_zip_url(url)
+    if zipped is not None:
+        return f"zip://{zipped[0]}::{absolute(zipped[1])}"
     path = local_path(url)
     return url if path is None else str(path.absolute())
 
 
 def exists(url: str) -> bool:
     """Say whether a file or folder is there."""
+    zipped = split_zip_url(url)
+    if zipped is None:
+        fs, path = file_system(url)
+        return bool(fs.exists(path))
+    name, archive = zipped
+    if not name:
+        return exists(archive)
+    folder, _, last = name.rpartition("/")
+    return last in list_names(f"zip://{folder}::{archive}")
+
+
+def is_file(url: str) -> bool:
+    """Say whether a file is there, not a folder."""
     fs, path = file_system(url)
-    return bool(fs.exists(path))
+    return bool(fs.isfile(path))
 
 
 def list_names(url: str) -> list[str]:
     """List the names in a folder, sorted; a folder that is not there is empty."""
-    fs, path = file_system(url)
+    zipped = split_zip_url(url)
     try:
+        if zipped is not None:
+            return _names_within(*zipped)
+        fs, path = file_system(url)
         # An object store answers from a cache of its own, which misses what others wrote since.
         listing = fs.ls(path, detail=False, refresh=True) if fs.async_impl else fs.ls(path, detail=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in listing)
+    names = (name.rstrip("/").rsplit("/", 1)[-1] for name in listing)
+    return sorted(map(unquote, names) if is_http(url) else names)
+
+
+def _names_within(folder: str, archive: str) -> list[str]:
+    prefix = f"{folder}/" if folder else ""
+    within = (name for name in read_directory(*file_system(archive)).row_of if name.startswith(prefix))
+    return sorted({name[len(prefix) :].split("/", 1)[0] for name in within} - {""})
 
 
 def read_bytes(url: str) -> bytes:
-    """Read a whole file. Raises: FileNotFoundError."""
+    """Read a whole file. Raises: FileNotFoundError; DamagedFile if it does not come out of its archive."""
+    if split_zip_url(url) is not None:
+        with open_for_reading(url) as file:
+            return file.read()
     fs, path = file_system(url)
-    content = fs.cat_file(path)
+    with server_errors_told(url):
+        content = fs.cat_file(path)
     assert isinstance(content, bytes)
     return content
 
 
-def open_for_reading(url: str) -> AbstractContextManager[BinaryIO]:
-    """Open a file to be read as a stream. Raises: FileNotFoundError."""
-    opened: AbstractContextManager[BinaryIO] = fsspec.open(url, "rb")
-    return opened
+@contextmanager
+def open_for_reading(url: str) -> Iterator[BinaryIO]:
+    """Open a file to be read from its start to its end.
+
+    Raises: FileNotFoundError; DamagedFile if it does not come out of its archive.
+    """
+    zipped = split_zip_url(url)
+    fs, path = file_system(url if zipped is None else zipped[1])
+    with server_errors_told(path):
+        if zipped is not None:
+            opened = open_within(fs, path, zipped[0])
+        elif is_http(url):
+            # As one stream, since not every server answers range requests; with a size, so that it is not
+            # asked for: that question hides what is wrong.
+            opened = fs.open(path, "rb", block_size=0, size=1)
+        else:
+            opened = fs.open(path, "rb")
+        with opened as file:
+            yield file
+
+
+@contextmanager
+def server_errors_told(url: str) -> Iterator[None]:
+    """Make OSErrors of what a web server answers: to be tried again, or a PermissionError."""
+    if not is_http(url):
+        yield
+        return
+    from aiohttp import ClientError, ClientResponseError  # slow to import, and seldom needed
+
+    try:
+        yield
+    except ClientResponseError as error:
+        kind = PermissionError if error.status in (401, 403) else OSError
+        raise kind(f"{url}: the server answers {error.status} {error.message}") from error
+    except ClientError as error:
+        raise OSError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def write_whole(url: str, data: bytes) -> None:

@@ -6,16 +6,15 @@ ROOT/RUN/predictions-TIME.parquet   what became of every file, once the run is t
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from store.errors import BadInput
-from store.files import join, list_names, local_path, read_bytes, write_whole
+from store.files import join, list_names, local_path
+from store.tables import read_table, write_table
 from store.tags import copy_with_genres, read_genres, write_genres
 
 PREDICTIONS_SCHEMA = pa.schema(
@@ -39,13 +38,13 @@ PREDICTIONS_SCHEMA = pa.schema(
 
 def keep_heard(run_url: str, rows: pa.Table) -> None:
     """Keep what one batch sounded like, whole, so that a run that is stopped need not listen again."""
-    _write_table(join(run_url, "heard", f"{uuid4().hex}.parquet"), rows)
+    write_table(join(run_url, "heard", f"{uuid4().hex}.parquet"), rows)
 
 
 def read_heard(run_url: str) -> pa.Table:
     """Read all that was kept: nothing, if there was no such run."""
     names = list_names(join(run_url, "heard"))
-    parts = [_read_table(join(run_url, "heard", name)) for name in names if name.endswith(".parquet")]
+    parts = [read_table(join(run_url, "heard", name)) for name in names if name.endswith(".parquet")]
     return pa.concat_tables(parts) if parts else PREDICTIONS_SCHEMA.empty_table()
 
 
@@ -93,15 +92,5 @@ def signature(path: Path) -> tuple[int, int, int]:
 def write_predictions(run_url: str, rows: pa.Table) -> str:
     """Write a run's result in one file, beside those of earlier runs, and give its URL."""
     url = join(run_url, f"predictions-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.parquet")
-    _write_table(url, rows)
+    write_table(url, rows)
     return url
-
-
-def _write_table(url: str, rows: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd")
-    write_whole(url, sink.getvalue().to_pybytes())
-
-
-def _read_table(url: str) -> pa.Table:
-    return pq.read_table(BytesIO(read_bytes(url)))

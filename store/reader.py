@@ -4,15 +4,13 @@ Axes: F frames, M mel bands.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
@@ -26,7 +24,8 @@ from store.dataset import (
     snapshot_url,
 )
 from store.errors import BadInput
-from store.files import join, read_bytes
+from store.files import join
+from store.tables import read_table
 
 
 def open_snapshot(url: str) -> "Snapshot":
@@ -82,42 +81,56 @@ class Snapshot:
         return self.file.recipe.encoding
 
     @cached_property
-    def index(self) -> pa.Table:
-        """One row a track that was tried; where several snapshots tried it, the last."""
-        if not self.file.index:
-            return INDEX_SCHEMA.empty_table()
-        rows = pa.concat_tables([_read_table(join(self.root, name)) for name in self.file.index])
-        newest: dict[str, int] = {}
-        for row, track_id in enumerate(rows["track_id"].to_pylist()):
-            newest[track_id] = row
-        return rows.take(pa.array(newest.values(), pa.int64()))
-
-    @cached_property
     def catalogue(self) -> pa.Table:
         """The tracks that were asked for, with their labels."""
-        return _read_table(join(self.root, self.file.catalogue))
+        return read_table(join(self.root, self.file.catalogue))
+
+    def read_catalogue(self, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of the catalogue; those it lacks, being of an older version, are null."""
+        table = read_table(join(self.root, self.file.catalogue), columns)
+        for name in columns:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.nulls(len(table), pa.string()))
+        return table.select(list(columns))
 
     @cached_property
     def tracks(self) -> pa.Table:
         """The catalogue, in its order, joined with the index; status is null where nothing was tried."""
-        catalogue = self.catalogue
-        rows = pc.index_in(catalogue["track_id"], value_set=self.index["track_id"].combine_chunks())
-        for field in INDEX_SCHEMA:
-            if field.name != "track_id":
-                catalogue = catalogue.append_column(field, self.index[field.name].take(rows))
-        return catalogue
+        names = [name for name in INDEX_SCHEMA.names if name not in self.catalogue.column_names]
+        answers = self.answers(self.catalogue["track_id"], names)
+        tracks = self.catalogue
+        for name in names:
+            tracks = tracks.append_column(INDEX_SCHEMA.field(name), answers[name])
+        return tracks
+
+    def answers(self, track_ids: pa.ChunkedArray, columns: Sequence[str]) -> pa.Table:
+        """Give what is known of some tracks: columns of the index, null where a track was never tried.
+
+        Shapes: one row for each of `track_ids`, in their order. Where several snapshots
+        tried a track, the last one's answer. Of a million tracks read the columns you need only.
+        """
+        parts = [read_table(join(self.root, name), ["track_id", *columns]) for name in self.file.index]
+        empty = INDEX_SCHEMA.empty_table().select(["track_id", *columns])
+        # A store of an older version lacks columns: they are null.
+        rows = pa.concat_tables([empty, *parts], promote_options="default")
+        numbered = pa.table({"track_id": rows["track_id"], "row": pa.array(np.arange(len(rows)))})
+        last = numbered.group_by("track_id").aggregate([("row", "max")])
+        found = pc.index_in(track_ids, value_set=last["track_id"].combine_chunks())
+        return rows.select(list(columns)).take(last["row_max"].take(found))
 
     @cached_property
     def track_ids(self) -> list[str]:
         """The tracks that have a spectrogram, in the catalogue's order."""
-        has_mel = pc.is_valid(self.tracks["shard"])
-        ids: list[str] = self.tracks.filter(has_mel)["track_id"].to_pylist()
-        return ids
+        return list(self._places)
 
     @cached_property
     def _places(self) -> dict[str, tuple[str, int, int]]:
-        columns = (self.tracks[name].to_pylist() for name in ("track_id", "shard", "start_frame", "frames"))
-        return {track_id: place for track_id, *place in zip(*columns, strict=True) if place[0]}  # type: ignore[misc]
+        track_ids = self.catalogue["track_id"]
+        columns = self.answers(track_ids, ("shard", "start_frame", "frames")).columns
+        places = zip(*(column.to_pylist() for column in columns), strict=True)
+        return {
+            track_id: place for track_id, place in zip(track_ids.to_pylist(), places, strict=True) if place[0]
+        }
 
     def name_content(self, track_ids: Iterable[str]) -> str:
         """Name what is stored of some tracks: built anew or otherwise, they bear another name."""
@@ -139,7 +152,3 @@ class Snapshot:
             self._arrays[shard] = zarr.open_array(join(self.root, "shards", shard), mode="r")
         low, high = min(start_frame, count), min(start_frame + frames, count)
         return decode_stored(np.asarray(self._arrays[shard][start + low : start + high]))
-
-
-def _read_table(url: str) -> pa.Table:
-    return pq.read_table(BytesIO(read_bytes(url)))

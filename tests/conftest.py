@@ -1,9 +1,16 @@
-"""What all tests share."""
+"""What all tests share: an S3 double and a web server on loopback, and what to do without a tool."""
 
+import http.server
 import os
-from collections.abc import Callable
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +22,71 @@ def need() -> Callable[[object, str], None]:
             (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
 
     return need
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_url(s3_endpoint, monkeypatch):
+    """Make a bucket of its own for one test."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"b{uuid.uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
+
+
+class _FolderServer(http.server.SimpleHTTPRequestHandler):
+    """Serve a folder with index pages, as python's http.server does, and ranges of .zip files.
+
+    /status/N answers N, /cut-short breaks off.
+    """
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/status/"):
+            return self.send_error(int(self.path.removeprefix("/status/")))
+        if self.path == "/cut-short":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"x" * 500)
+            return None
+        asked = self.headers.get("Range")
+        if asked is None or not self.path.endswith(".zip"):
+            return super().do_GET()
+        content = Path(self.translate_path(self.path)).read_bytes()
+        first, last = (int(part) for part in asked.removeprefix("bytes=").split("-"))
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(content[first : last + 1])))
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.end_headers()
+        self.wfile.write(content[first : last + 1])
+        return None
+
+
+@pytest.fixture
+def http_url(tmp_path: Path) -> Iterator[str]:
+    """Serve tmp_path/served by HTTP."""
+    (tmp_path / "served").mkdir()
+    handler = partial(_FolderServer, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()

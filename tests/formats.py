@@ -19,7 +19,9 @@ CODECS = {  # suffix: (codec, rate, container)
 }
 
 
-def encode(target: Path, codec: str, rate: int, container: str, seconds: float = 1.0) -> None:
+def encode(
+    target: Path, codec: str, rate: int, container: str, seconds: float = 1.0, bit_rate: int = 96_000
+) -> None:
     """Turn the first seconds of the demo music into another format, without tags."""
     bare = {"id3v2_version": "0", "write_id3v1": "0"} if container == "mp3" else {}
     with (
@@ -28,7 +30,7 @@ def encode(target: Path, codec: str, rate: int, container: str, seconds: float =
     ):
         stream = sink.add_stream(codec, rate=rate, options={"strict": "-2"})
         stream.layout = "stereo"
-        stream.bit_rate = 96_000
+        stream.bit_rate = bit_rate
         resampler = av.AudioResampler(stream.format, "stereo", rate, stream.codec_context.frame_size or None)
         for frame in source.decode(audio=0):
             if frame.time >= seconds:

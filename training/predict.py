@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
-from preprocessing.build import ExcerptSettings, Track
-from preprocessing.decode import decode
+from preprocessing.build import Track
 from preprocessing.errors import BadAudio
-from preprocessing.mel import MelSettings, log_mel
+from preprocessing.mel import MelSettings
+from preprocessing.sandbox import Sandbox, sandbox_of_this_thread
+from preprocessing.spectrogram import ExcerptSettings, LimitSettings
 from store.errors import BadInput
 from store.files import join, local_path, read_bytes
 from store.models import read_card
@@ -118,14 +119,15 @@ def listen(
     version_url: str,
     identity: ModelIdentity,
     excerpt: ExcerptSettings,
+    limits: LimitSettings,
     skip_tagged: bool,
 ) -> pa.Table:
     """Listen to audio files; give PREDICTIONS_SCHEMA, one row a track. A bad file is an answer.
 
     With `skip_tagged`, files that have a genre are not listened to. Nothing is written.
     """
-    model = load_model(version_url, identity)
-    rows = [_listen_to(track, model, identity, excerpt, skip_tagged=skip_tagged) for track in tracks]
+    model, sandbox = load_model(version_url, identity), sandbox_of_this_thread(limits)
+    rows = [_listen_to(track, model, identity, sandbox, excerpt, skip_tagged=skip_tagged) for track in tracks]
     version = version_url.rstrip("/").rsplit("/", 1)[-1]
     return pa.Table.from_pylist(
         [{**row, "model_version": version} for row in rows], schema=PREDICTIONS_SCHEMA
@@ -133,7 +135,13 @@ def listen(
 
 
 def _listen_to(
-    track: Track, model: nn.Module, identity: ModelIdentity, excerpt: ExcerptSettings, *, skip_tagged: bool
+    track: Track,
+    model: nn.Module,
+    identity: ModelIdentity,
+    sandbox: Sandbox,
+    excerpt: ExcerptSettings,
+    *,
+    skip_tagged: bool,
 ) -> dict[str, Any]:
     path = local_path(track.url)
     assert path is not None, "the flow lists local files only"
@@ -143,13 +151,8 @@ def _listen_to(
         row["old_genres"] = read_genres(path)
         if row["old_genres"] and skip_tagged:
             return {**row, "status": "kept", "reason": "has-genre", "detail": ", ".join(row["old_genres"])}
-        wave_S = decode(
-            track.url,
-            sample_rate_hz=identity.mel.sample_rate_hz,
-            start_s=excerpt.start_s,
-            duration_s=excerpt.duration_s,
-        )
-        mel_FM = log_mel(wave_S, identity.mel)
+        _, pieces = sandbox.mel(path, identity.mel, excerpt)
+        mel_FM = np.concatenate(list(pieces))
     except FileNotFoundError:
         return {**row, "status": "rejected", "reason": "missing", "detail": "no such file"}
     except PermissionError:

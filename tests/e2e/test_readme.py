@@ -12,7 +12,7 @@ import pytest
 
 from flows.build_dataset import BuildSettings
 from preprocessing.build import SpectrogramSettings, Track, build_shard
-from store.dataset import publish
+from store.dataset import publish, put_catalogue
 
 README = Path("README.md").read_text()
 FLAGS = json.loads(Path("tests/golden/command_line.json").read_text())
@@ -58,7 +58,7 @@ def test_the_python_draws_a_spectrogram_without_our_code(tmp_path):
         parent=None,
         shards=[built.shard.name],
         index=built.index,
-        catalogue=built.index.select(["track_id"]),
+        catalogue=put_catalogue(root, built.index.select(["track_id"])),
         recipe=settings.recipe(),
         settings={},
     )

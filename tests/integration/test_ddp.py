@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from preprocessing.mel import MelSettings
-from store.dataset import Recipe, publish, write_shard
+from store.dataset import Recipe, publish, put_catalogue, write_shard
 from store.reader import open_snapshot
 from tests.snapshots import index_of
 from training.augment import AugmentSettings
@@ -50,13 +50,19 @@ def snapshot(tmp_path_factory):
         mel_FM = random.normal(-30, 6, (30 + 5 * number, MEL.bands)).astype(np.float32)
         mel_FM[:, :4] += 20 * (number % 2)
         mels[f"{number:02d}"] = mel_FM
-    shard = write_shard(root, mels.items(), bands=MEL.bands, encoding="float16", attributes={})
+    shard = write_shard(
+        root,
+        ((it, [mel_FM]) for it, mel_FM in mels.items()),
+        bands=MEL.bands,
+        encoding="float16",
+        attributes={},
+    )
     file = publish(
         root,
         parent=None,
         shards=[shard.name],
         index=index_of(shard),
-        catalogue=pa.table({"track_id": list(mels)}),
+        catalogue=put_catalogue(root, pa.table({"track_id": list(mels)})),
         recipe=Recipe(MEL.model_dump(), MEL.fingerprint, "float16", {}),
         settings={},
     )

@@ -1,81 +1,18 @@
-"""Killed workers, an interrupted run, a full disk: nothing is lost, and the next run goes on."""
+"""An interrupted run, a full disk: nothing is lost, and the next run goes on."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from distributed import Client, LocalCluster
 from prefect.settings import get_current_settings
 
-from flows.fan_out import fan_out
-from store.errors import BadInput
 from store.reader import open_snapshot
 
 MUSIC = "tests/data/demo_music"
 LONGEST_S = 120
-
-
-def die_once(number: int, *, folder: str) -> int:
-    """Kill the worker the first time this batch is tried."""
-    marker = Path(folder, str(number))
-    if number % 5 == 0 and not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number * number
-
-
-def die_always(number: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def fail(number: int) -> int:
-    raise OSError(5, "Input/output error")
-
-
-@pytest.fixture(scope="module")
-def dask():
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-def test_batches_survive_the_death_of_their_workers(dask, tmp_path):
-    results = dict(fan_out(dask, die_once, range(12), folder=str(tmp_path)))
-    assert results == {number: number * number for number in range(12)}
-    assert len(list(tmp_path.iterdir())) == 3, "three workers died"
-
-
-def test_a_batch_that_kills_every_worker_is_named(dask):
-    with pytest.raises(BadInput, match=r"the worker died each time it ran die_always-\S+ \(4 times\)"):
-        list(fan_out(dask, die_always, [1]))
-
-
-def test_what_a_batch_raises_is_raised_once_the_retries_are_used_up(dask):
-    with pytest.raises(OSError, match="Input/output error"):
-        list(fan_out(dask, fail, [1]))
-
-
-def test_batches_are_drawn_as_others_finish(dask):
-    drawn = []
-
-    def batches():
-        for number in range(100):
-            drawn.append(number)
-            yield number
-
-    results = fan_out(dask, abs, batches())
-    next(results)
-    assert len(drawn) < 15
-    results.close()
 
 
 def command_line(*arguments, **more):

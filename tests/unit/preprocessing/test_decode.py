@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,20 @@ import pytest
 import scipy.signal
 import soundfile
 
-from preprocessing.decode import decode, decode_track
+from preprocessing.decode import decode, decode_into
 from preprocessing.errors import BadAudio
 from tests.formats import CODECS, DEMO_TRACK, encode
 
 BUNDLED = Path("tests/data/demo_music/fma_small/200")
 RATE_HZ = 22_050
 SECONDS = 4.0
+
+
+def decode_track(path, **window):
+    """Decode and keep nothing but what is said of the track."""
+    return decode_into(
+        lambda waves: sum(wave_S.size for wave_S in waves), path, sample_rate_hz=RATE_HZ, **window
+    )
 
 
 @pytest.fixture(scope="session")
@@ -157,6 +165,55 @@ def test_the_three_broken_files_of_the_demo_are_rejected(number, reason):
         decode(str(BUNDLED / f"2000{number}.mp3"), sample_rate_hz=RATE_HZ)
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp3")
+    with pytest.raises(BadAudio, match="not-audio: it is a pipe or a device, not a file"):
+        decode(str(tmp_path / "pipe.mp3"), sample_rate_hz=RATE_HZ)
+
+
+def test_a_track_longer_than_allowed_is_given_up_on_the_way():
+    with pytest.raises(BadAudio, match=r"too-long: plays for more than 0\.005 h"):
+        decode_track(DEMO_TRACK, longest_s=18.0)
+
+
+def test_many_channels_take_no_more_memory(tmp_path):
+    soundfile.write(tmp_path / "wide.wav", np.full((3_000, 1_024), 0.1, np.float32), RATE_HZ)
+    seen = []
+    decode_into(
+        lambda waves: seen.extend(wave_S.size for wave_S in waves),
+        tmp_path / "wide.wav",
+        sample_rate_hz=RATE_HZ,
+    )
+    assert (max(seen), sum(seen)) == (256, 3_000)
+
+
+def without_xing(path, tmp_path):
+    """Drop the frame that states the length: a decoder must then estimate it."""
+    data = path.read_bytes()
+    start = data.index(b"Info") if b"Info" in data[:400] else data.index(b"Xing")
+    first = data.index(b"\xff", start)
+    (tmp_path / "bare.mp3").write_bytes(data[first:])
+    return tmp_path / "bare.mp3"
+
+
+def test_an_mp3_that_states_no_length_is_counted_frame_by_frame(tmp_path):
+    path = without_xing(DEMO_TRACK, tmp_path)
+    decoded = decode_track(path)
+    assert decoded.stated_s == pytest.approx(24.0, abs=0.1)
+    assert not decoded.is_cut_short
+
+
+def test_where_the_estimated_length_is_too_short_the_rest_is_decoded_too(tmp_path):
+    """A slow start at 320 kbit/s, then 64: libsndfile estimates from the start, and stops there."""
+    bare = without_xing(DEMO_TRACK, tmp_path).read_bytes()
+    encode(tmp_path / "fast.mp3", "libmp3lame", 22_050, "mp3", 2.0, bit_rate=160_000)
+    joined = tmp_path / "joined.mp3"
+    joined.write_bytes(without_xing(tmp_path / "fast.mp3", tmp_path).read_bytes() + bare)
+    decoded = decode_track(joined)
+    assert decoded.decoded_s > 25
+    assert not decoded.is_cut_short
+
+
 def test_a_window_beyond_the_end_is_too_short():
     with pytest.raises(BadAudio, match="too-short: nothing plays from 500 s on"):
         decode(str(DEMO_TRACK), sample_rate_hz=RATE_HZ, start_s=500, duration_s=3)
@@ -165,11 +222,11 @@ def test_a_window_beyond_the_end_is_too_short():
 def test_the_end_of_a_track_may_be_missing_if_it_is_said(tmp_path):
     whole = DEMO_TRACK.read_bytes()
     (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) * 3 // 4])
-    cut = decode_track(str(tmp_path / "cut.mp3"), sample_rate_hz=RATE_HZ)
+    cut = decode_track(tmp_path / "cut.mp3")
     assert cut.is_cut_short
     assert cut.stated_s == pytest.approx(24.0, abs=0.1)
     assert 17 < cut.decoded_s < 19
-    assert not decode_track(str(DEMO_TRACK), sample_rate_hz=RATE_HZ).is_cut_short
+    assert not decode_track(DEMO_TRACK).is_cut_short
 
 
 def test_where_libsndfile_breaks_off_without_a_word_the_second_decoder_goes_on(tmp_path):
@@ -181,7 +238,7 @@ def test_where_libsndfile_breaks_off_without_a_word_the_second_decoder_goes_on(t
     path.write_bytes(data)
     wave_S, rate_hz = soundfile.read(path)
     assert len(wave_S) / rate_hz < 10, "the premise: it stops, and raises nothing"
-    assert decode_track(str(path), sample_rate_hz=RATE_HZ).decoded_s > 23
+    assert decode_track(path).decoded_s > 23
 
 
 def test_peaks_of_damaged_frames_are_cut(tmp_path):

@@ -8,7 +8,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from preprocessing.catalogue import CATALOGUE_SCHEMA, CatalogueSettings, read_catalogue
-from preprocessing.splits import SplitSettings, artist_folds, group_tracks, split_by_artist, split_tracks
+from preprocessing.splits import (
+    SPLITS,
+    SplitSettings,
+    artist_folds,
+    crossing_copies,
+    group_tracks,
+    split_by_artist,
+    split_mode,
+    split_tracks,
+)
 from store.errors import BadInput
 
 EMOTIFY = Path("../shared/data/emotify_fma")
@@ -37,6 +46,10 @@ def tracks_of(sizes: list[list[int]]) -> list[Track]:
         for artist, count in enumerate(counts)
         for number in range(count)
     ]
+
+
+def with_column(table: pa.Table, name: str, values: list[str | None]) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
 
 
 def by_track(table: pa.Table) -> dict[str, str]:
@@ -151,6 +164,27 @@ def test_an_album_title_of_two_artists_joins_neither():
     assert groups.tolist() == [0, 1, 2, 1]
 
 
+@given(data=st.data(), tracks=any_tracks, seed=st.integers(0, 5))
+def test_copies_of_a_recording_stay_on_one_side(data, tracks, seed):
+    copies = data.draw(st.lists(maybe_a_name, min_size=len(tracks), max_size=len(tracks)))
+    table = with_column(catalogue(tracks), "duplicate_group", copies)
+    try:
+        splits = split_by_artist(table, SplitSettings(seed=seed))["split"].to_pylist()
+        folds = artist_folds(table, 2, seed).tolist()
+    except BadInput:
+        assume(False)
+    for sides in (splits, folds):
+        held = {(copy, side) for copy, side in zip(copies, sides, strict=True) if copy}
+        assert len(held) == len({copy for copy, _ in held})
+
+
+def test_a_copy_joins_the_artists_that_play_it():
+    tracks: list[Track] = [("a", None, None), ("b", None, None), ("b", None, None), ("c", None, None)]
+    table = with_column(catalogue(tracks), "duplicate_group", ["0000", None, "0000", None])
+    assert group_tracks(table).tolist() == [0, 0, 0, 1]
+    assert group_tracks(table.drop_columns("duplicate_group")).tolist() == [0, 1, 1, 2]
+
+
 def test_a_genre_of_too_few_artists_is_bad_input():
     tracks = [*tracks_of([[2] * 5]), ("Solo", None, "Folk"), ("Solo", "x", "Folk")]
     with pytest.raises(BadInput, match=r"'Folk' has 1 artist \(Solo\); .* needs 3; add tracks"):
@@ -175,6 +209,42 @@ def test_official_splits_are_kept_where_all_three_are_there():
     assert split_tracks(whole, SplitSettings(mode="none"))["split"].null_count == 5
 
 
+@given(
+    rows=st.lists(
+        st.tuples(st.none() | st.sampled_from(SPLITS), st.none() | st.sampled_from("abcd")), max_size=30
+    )
+)
+def test_of_copies_in_several_official_splits_the_strongest_stay(rows):
+    official, copies = [split for split, _ in rows], [copy for _, copy in rows]
+    table = with_column(catalogue([("x", None, None)] * len(rows)), "split", official)
+    table = with_column(table, "duplicate_group", copies)
+    assume(any(official))
+    kept = split_tracks(table, SplitSettings(mode="official"))["split"].to_pylist()
+    out = crossing_copies(table).tolist()
+    for row, (split, copy) in enumerate(rows):
+        splits_of_copy = [split, *(other for other, its in rows if copy and its == copy)]
+        strongest = max(splits_of_copy, key=[None, *SPLITS].index)
+        assert kept[row] == (split if split == strongest else None)
+        assert (row in out) == (kept[row] != split)
+
+
+def test_official_splits_of_a_catalogue_without_copies_are_the_very_same():
+    table = with_column(catalogue(tracks_of([[1] * 3])), "split", list(SPLITS))
+    settings = SplitSettings(mode="official")
+    assert split_tracks(table, settings) is table
+    older = table.drop_columns("duplicate_group")
+    assert split_tracks(older, settings) is older
+    assert crossing_copies(older).tolist() == []
+
+
+def test_auto_follows_what_the_catalogue_has():
+    plain = catalogue(tracks_of([[1] * 3]))
+    assert split_mode(with_column(plain, "split", list(SPLITS)), SplitSettings()) == "official"
+    assert split_mode(with_column(plain, "split", ["test", None, "training"]), SplitSettings()) == "artist"
+    assert split_mode(catalogue([("a", None, None)]), SplitSettings()) == "none"
+    assert split_mode(plain, SplitSettings(mode="none")) == "none"
+
+
 def test_tracks_without_genres_get_no_split_unless_asked():
     table = catalogue([(None, None, None)] * 20)
     assert split_tracks(table, SplitSettings())["split"].null_count == 20
@@ -190,7 +260,7 @@ def test_something_must_be_left_for_training():
 
 def test_real_music_is_split_evenly(need):
     need(EMOTIFY.is_dir(), "../shared/data/emotify_fma is not here")
-    table = read_catalogue(str(EMOTIFY), CatalogueSettings(split=ARTIST))
+    table = split_tracks(read_catalogue(str(EMOTIFY), CatalogueSettings()), ARTIST)
     genres = table["genre_top"].to_pylist()
     found = Counter(zip(genres, table["split"].to_pylist(), strict=True))
     assert {found[genre, "test"] for genre in set(genres)} == {8}

@@ -2,11 +2,26 @@ import errno
 import os
 import threading
 import uuid
+import zipfile
 
 import pytest
 
 from store import files
-from store.files import absolute, exists, join, list_names, put_if_absent, read_bytes, replacing, write_whole
+from store.errors import BadInput
+from store.files import (
+    absolute,
+    exists,
+    is_file,
+    join,
+    list_names,
+    local_path,
+    open_for_reading,
+    put_if_absent,
+    read_bytes,
+    replacing,
+    split_zip_url,
+    write_whole,
+)
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -99,3 +114,78 @@ def test_local_paths_become_absolute_and_urls_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute("data/store") == str(tmp_path / "data" / "store")
     assert absolute("s3://bucket/store") == "s3://bucket/store"
+    assert absolute("zip://a/x.mp3::music.zip") == f"zip://a/x.mp3::{tmp_path}/music.zip"
+    assert absolute("zip://::s3://bucket/music.zip") == "zip://::s3://bucket/music.zip"
+
+
+def test_a_file_with_colons_in_its_name_is_read(tmp_path):
+    (tmp_path / "a::b.mp3").write_bytes(b"abc")
+    assert read_bytes(f"{tmp_path}/a::b.mp3") == b"abc"
+    with open_for_reading(f"{tmp_path}/a::b.mp3") as file:
+        assert file.read() == b"abc"
+
+
+def test_a_folder_is_no_file(folder):
+    write_whole(join(folder, "a", "b.json"), b"one")
+    assert is_file(join(folder, "a", "b.json"))
+    assert not is_file(join(folder, "a"))
+    assert not is_file(join(folder, "missing"))
+
+
+# Within archives
+
+
+def test_an_archive_looks_like_a_folder(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "music.zip", "w") as packed:
+        packed.mkdir("empty")
+        packed.writestr("a/b/x.mp3", b"abc")
+    archive = join(folder, "music.zip")
+    write_whole(archive, (tmp_path / "music.zip").read_bytes())
+    assert list_names(f"zip://::{archive}") == ["a", "empty"]
+    assert list_names(f"zip://a::{archive}") == ["b"]
+    assert list_names(f"zip://missing::{archive}") == list_names(f"zip://::{archive}.not") == []
+    there = ("", "a", "a/b", "a/b/x.mp3", "empty")
+    assert all(exists(f"zip://{name}::{archive}") for name in there)
+    assert not any(exists(f"zip://{name}::{archive}") for name in ("b", "a/x.mp3", "a/b/x"))
+    assert not any(exists(f"zip://{name}::{archive}.not") for name in there)
+    assert read_bytes(f"zip://a/b/x.mp3::{archive}") == b"abc"
+    with pytest.raises(FileNotFoundError, match=r"zip://a/x\.mp3"):
+        read_bytes(f"zip://a/x.mp3::{archive}")
+    with pytest.raises(FileNotFoundError):
+        read_bytes(f"zip://a/b/x.mp3::{archive}.not")
+
+
+def test_what_lies_in_an_archive_has_no_path_of_its_own(tmp_path):
+    assert local_path(f"zip://a.mp3::{tmp_path}/no.zip") is None  # without a look into the archive
+    assert split_zip_url("zip://a/::s3://b/c.zip") == ("a", "s3://b/c.zip")
+    assert split_zip_url(f"{tmp_path}/a.zip") is None
+    with pytest.raises(BadInput, match="zip://a: names no archive"):
+        split_zip_url("zip://a")
+
+
+# From web servers
+
+
+def test_a_file_comes_whole_from_a_server_without_ranges(http_url, tmp_path):
+    content = bytes(range(256)) * 40_000  # 10 MB: more than a block of fsspec's
+    (tmp_path / "served/x.mp3").write_bytes(content)
+    assert read_bytes(f"{http_url}/x.mp3") == content
+    assert read_as_stream(f"{http_url}/x.mp3") == content
+    with pytest.raises(FileNotFoundError), open_for_reading(f"{http_url}/y.mp3"):
+        pass
+
+
+def read_as_stream(url: str) -> bytes:
+    with open_for_reading(url) as file:
+        return b"".join(iter(lambda: file.read(1 << 20), b""))
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_as_stream])
+def test_what_a_web_server_answers_is_an_error_of_reading(read, http_url):
+    for status, kind in ((403, PermissionError), (500, OSError), (503, OSError)):
+        with pytest.raises(kind, match=f"the server answers {status}"):
+            read(f"{http_url}/status/{status}")
+    with pytest.raises(OSError, match="ClientPayloadError"):
+        read(f"{http_url}/cut-short")
+    with pytest.raises(OSError, match="Cannot connect"):
+        read("http://127.0.0.1:1/x.mp3")

@@ -1,0 +1,65 @@
+"""Files from afar onto this machine's disk: decoders seek, and a decoder that hangs must not hang on a network."""
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from pathlib import Path, PurePosixPath
+
+from preprocessing.errors import BadAudio
+from store.files import local_path, open_for_reading
+from store.zip_archive import DamagedFile
+
+COPIED_AT_ONCE_BYTES = 1 << 20
+
+
+@contextmanager
+def on_this_machine(url: str) -> Iterator[Path]:
+    """Give the path of a file: its own if it lies here, else that of a copy which lives as long as the block.
+
+    Raises: BadAudio if there is no such file, this user may not read it, or the archive it lies in holds
+        it damaged; OSError if it cannot be read now.
+    """
+    path = local_path(url)
+    if path is not None:
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=PurePosixPath(url.split("::")[0]).suffix) as copy:
+        try:
+            with open_for_reading(url) as far:
+                shutil.copyfileobj(far, copy, COPIED_AT_ONCE_BYTES)
+        except FileNotFoundError:
+            raise BadAudio("missing", "no such file") from None
+        except PermissionError:
+            raise BadAudio("no-permission", "this user may not read the file") from None
+        except DamagedFile as why:
+            raise BadAudio("checksum", str(why)) from None
+        copy.flush()
+        yield Path(copy.name)
+
+
+def fetched(urls: Iterable[str]) -> Generator[Path | BadAudio, None, None]:
+    """Give one file after the other as `on_this_machine` does, fetching the next while the caller is at this one."""
+    with ThreadPoolExecutor(1) as ahead:
+        waiting: Future[tuple[ExitStack, Path | BadAudio]] | None = None
+        try:
+            for url in chain(urls, [None]):
+                current, waiting = waiting, None if url is None else ahead.submit(_hold, url)
+                if current is not None:
+                    held, path = current.result()
+                    with held:
+                        yield path
+        finally:
+            if waiting is not None and waiting.exception() is None:
+                waiting.result()[0].close()
+
+
+def _hold(url: str) -> tuple[ExitStack, Path | BadAudio]:
+    """Open a copy and leave it to the caller to close it."""
+    held = ExitStack()
+    try:
+        return held, held.enter_context(on_this_machine(url))
+    except BadAudio as why:
+        return held, why

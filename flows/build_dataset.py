@@ -185,7 +185,7 @@ def build_shards(catalogue: pa.Table, standing: Standing, settings: BuildSetting
     Whatever else ends it (Ctrl-C, a full disk), the batches finished by then are published.
     """
     tally = Tally()
-    todo = catalogue.filter(pa.array(~standing.has_answer))
+    todo = catalogue.filter(pa.array(~standing.has_answer)) if standing.tracks else catalogue
     if not len(todo):
         return tally
     stored = put_catalogue(settings.store, split_tracks(catalogue, settings.catalogue.split))

@@ -9,6 +9,7 @@ third function like `_libsndfile_blocks`: mono blocks and their rate.
 Axes: S samples, C channels.
 """
 
+import errno
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -161,16 +162,17 @@ def _lacks(decoded_s: float, wanted_s: float) -> bool:
 
 def _checked(attempt: _Attempt[T] | None, what: str, window: _Window) -> Decoded[T]:
     """Raises: BadAudio if nothing came out, much less than was stated, or nothing that is heard."""
+    flaw = attempt.flaw if attempt is not None else None
+    if flaw is not None and flaw.reason != "too-short":
+        raise flaw
     if attempt is None or attempt.decoded_s == 0:
         if window.start_s > 0:
             raise BadAudio("too-short", f"nothing plays from {window.start_s:g} s on")
         raise BadAudio("truncated", f"{what}, and no decoder gets a sample out of them")
-    if attempt.flaw is not None and attempt.flaw.reason != "too-short":
-        raise attempt.flaw
     if attempt.stated_s is not None and attempt.decoded_s < 0.5 * attempt.stated_s:
         raise BadAudio("truncated", f"{attempt.decoded_s:.1f} of {attempt.stated_s:.1f} s can be played")
-    if attempt.flaw is not None:
-        raise attempt.flaw
+    if flaw is not None:
+        raise flaw
     if attempt.peak < SILENT_BELOW:
         raise BadAudio("silent", f"{attempt.decoded_s:.1f} s, never above -80 dB")
     return Decoded(attempt.results[0], attempt.decoded_s, attempt.stated_s)
@@ -247,17 +249,17 @@ def _with_ffmpeg(
     try:
         with av.open(str(path), mode="r", metadata_errors="replace") as container:
             if not container.streams.audio:
-                raise BadAudio("unsupported", "the file holds no audio stream")
+                return _Attempt(None, flaw=BadAudio("unsupported", "the file holds no audio stream"))
             if stated_s is None and container.format.name not in ESTIMATING_FORMATS and container.duration:
                 stated_s = container.duration / av.time_base
             return attempt(_ffmpeg_blocks(container, window), window.cut(stated_s))
     except av.error.FFmpegError as why:
-        if isinstance(why, OSError) and why.errno is not None and why.errno in _DISK_ERRNOS:
+        if why.errno in _MACHINE_ERRNOS:
             raise
         return None
 
 
-_DISK_ERRNOS = frozenset({5, 12, 24, 116})  # EIO, ENOMEM, EMFILE, ESTALE: not the file's fault
+_MACHINE_ERRNOS = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ESTALE})  # not the file's fault
 
 
 def _ffmpeg_blocks(container: "av.container.InputContainer", window: _Window) -> Iterator[Block]:
@@ -269,7 +271,7 @@ def _ffmpeg_blocks(container: "av.container.InputContainer", window: _Window) ->
     if window.start_s > 0:
         container.seek(int((start_s - RUN_UP_S) * av.time_base), backward=True)
     at_s = None
-    for packet in container.demux(stream):
+    for packet in _packets(container, stream):
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
@@ -287,8 +289,21 @@ def _ffmpeg_blocks(container: "av.container.InputContainer", window: _Window) ->
                 yield mono_S[max(low, 0) : high], frame.rate
 
 
+def _packets(
+    container: "av.container.InputContainer", stream: "av.AudioStream"
+) -> Iterator["av.Packet[av.AudioStream]"]:
+    """Read packets up to where the container breaks off: what came before it plays."""
+    try:
+        yield from container.demux(stream)
+    except av.error.FFmpegError as why:
+        if why.errno in _MACHINE_ERRNOS:
+            raise
+
+
 def _as_float(frame: "av.AudioFrame") -> NDArray[np.float32]:
     """Shapes: (S, C); integer formats scaled to [-1, 1)."""
+    if frame.format.name.startswith("s64"):  # PyAV makes no array of it
+        (frame,) = av.AudioResampler("dbl").resample(frame)
     samples: NDArray[Any] = frame.to_ndarray()
     samples_SC = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
     match samples_SC.dtype.kind:

@@ -88,17 +88,21 @@ class Sandbox:
             size_mb = path.stat().st_size / 1e6
         except OSError:
             size_mb = 0.0  # whoever opens it finds out why
+        answer = None
         try:
             answer = self._process.ask(request, self.limits.time_s + self.limits.time_s_per_mb * size_mb)
-        except BadAudio:
-            self.close()
-            raise
+        finally:
+            if (
+                answer is None
+            ):  # dead or late, or we are interrupted: the next answer is not for the next file
+                self.close()
         match answer:
             case {"reason": reason, "detail": detail}:
                 if reason in FATAL_REASONS:
                     self.close()
                 raise BadAudio(reason, detail)
             case {"errno": number, "message": message}:
+                self.close()  # what a full disk did not take still waits in its buffer
                 raise OSError(number, message)
         return answer
 

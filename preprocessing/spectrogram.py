@@ -81,12 +81,11 @@ def spool_mel(
     mel: MelSettings,
     excerpt: ExcerptSettings,
     longest_s: float,
-    sha1: str | None = None,
 ) -> SpooledMel:
     """Append the log-mel spectrogram of an audio file to a spool, as raw float32.
 
-    Raises: BadAudio if the file cannot be used, or is not the one that `sha1` names; OSError if it
-        cannot be read now, or the spool cannot be written.
+    Raises: BadAudio if the file cannot be used; OSError if it cannot be read now, or the spool cannot
+        be written.
     """
     decoded = decode_into(
         partial(_append, spool=spool, mel=mel),

@@ -130,7 +130,8 @@ def group_tracks(table: pa.Table) -> NDArray[np.int64]:
 
     All tracks of an artist are a group, whatever the case and spacing of the name. A track
     without an artist goes with its album (and so with the artist, if only one has an album
-    of that title); without an album either, it stands alone.
+    of that title); without an album either, it stands alone. Copies of a recording stay
+    together too, and with them all that goes with either, where the table tells of copies.
     """
     rows_of_keys = _shared_keys(table)
     rows = np.concatenate([rows for rows, _ in rows_of_keys])

@@ -113,10 +113,10 @@ class Snapshot:
         empty = INDEX_SCHEMA.empty_table().select(["track_id", *columns])
         # A store of an older version lacks columns: they are null.
         rows = pa.concat_tables([empty, *parts], promote_options="default")
-        numbered = pa.table({"track_id": rows["track_id"], "row": pa.array(np.arange(len(rows)))})
-        last = numbered.group_by("track_id").aggregate([("row", "max")])
-        found = pc.index_in(track_ids, value_set=last["track_id"].combine_chunks())
-        return rows.select(list(columns)).take(last["row_max"].take(found))
+        backwards = pa.array(np.arange(len(rows))[::-1])  # of what is there twice, index_in finds the first
+        newest_first = rows["track_id"].combine_chunks().take(backwards)
+        found = pc.subtract(len(rows) - 1, pc.index_in(track_ids, value_set=newest_first))
+        return rows.select(list(columns)).take(found)
 
     @cached_property
     def track_ids(self) -> list[str]:

@@ -1,0 +1,56 @@
+"""Whatever is wrong with a file, it ends as a spectrogram or as a reason."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preprocessing.errors import BadAudio
+from preprocessing.mel import MelSettings
+from preprocessing.sandbox import Sandbox
+from preprocessing.spectrogram import ExcerptSettings, LimitSettings
+from tests.mutations import KINDS, mutations, real_files
+
+FOLDER = Path("../shared/data/hostile")
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    sandbox = Sandbox(LimitSettings())
+    yield sandbox
+    sandbox.close()
+
+
+def outcome(sandbox, path):
+    """Say how it ended, and see that the spectrogram, if there is one, can be learned from."""
+    try:
+        spooled, pieces = sandbox.mel(path, MelSettings(), ExcerptSettings())
+    except BadAudio as why:
+        return why.reason
+    mel_FM = np.concatenate(list(pieces))
+    assert mel_FM.shape == (spooled.frames, spooled.bands)
+    assert np.isfinite(mel_FM).all()
+    assert mel_FM.min() >= -100
+    assert mel_FM.max() <= 140
+    return "ok"
+
+
+def test_a_hundred_damaged_files_are_each_a_spectrogram_or_a_reason(sandbox, tmp_path):
+    files = real_files(tmp_path)
+    ended = []
+    for kind, path, data in mutations(files, 100, seed=3):
+        assert kind in KINDS
+        damaged = path.with_stem("damaged")
+        damaged.write_bytes(data)
+        ended.append(outcome(sandbox, damaged))
+    assert ended.count("ok") > 50, "most damage is slight, and passed over"
+    assert {it for it in ended if it.startswith("decoder-")} == set()
+    assert outcome(sandbox, files[0]) == "ok"
+
+
+def test_files_made_to_break_readers_are_each_a_spectrogram_or_a_reason(sandbox, need):
+    need(FOLDER.is_dir(), f"{FOLDER} is not here: odd and broken files that other projects collected")
+    files = sorted(path for path in FOLDER.rglob("*") if path.is_file())
+    assert len(files) == 268
+    ended = [outcome(sandbox, path) for path in files]
+    assert ended.count("ok") > 70, "as many play; the others hold no audio, or less than a window of it"

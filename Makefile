@@ -27,6 +27,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.preprocessing
+	$(BIN)/python -m tests.benchmarks.scaling
+	$(BIN)/python -m tests.benchmarks.hostile
+	$(BIN)/python -m tests.benchmarks.catalogue
 
 up: setup
 	$(BIN)/spectrogram-one serve

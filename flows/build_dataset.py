@@ -36,7 +36,7 @@ from store.errors import BadInput, CommitConflict
 from store.files import absolute
 from store.reader import open_snapshot
 
-ENOUGH_TO_JUDGE = 20  # tracks tried before a share of rejects means anything
+ENOUGH_TO_JUDGE = 300  # tracks tried before a share of rejects means anything: the longest come first
 PUBLISH_TRIES = 5
 
 
@@ -97,6 +97,7 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     begun = time.monotonic()
     refuse_other_store(settings)
     catalogue = list_tracks(settings)
+    refuse_missing(catalogue, settings)
     standing = find_standing(catalogue, settings)
     tally = build_shards(catalogue, standing, settings)
     left_out = keep_copies_together(catalogue, settings)
@@ -124,6 +125,18 @@ def refuse_other_store(settings: BuildSettings) -> SnapshotFile | None:
 def list_tracks(settings: BuildSettings) -> pa.Table:
     """Read the catalogue of the source, with the splits it comes with."""
     return read_catalogue(settings.source, settings.catalogue)
+
+
+def refuse_missing(catalogue: pa.Table, settings: BuildSettings) -> None:
+    """Raises: BadInput if the listing alone shows that too many tracks have no file: not after a day's decoding."""
+    missing = catalogue["size_bytes"].null_count
+    if (
+        settings.max_reject_share * len(catalogue) < missing < len(catalogue)
+    ):  # else the source tells no sizes
+        raise BadInput(
+            f"{settings.source}: {missing:,} of {len(catalogue):,} tracks have no file; at most "
+            f"{settings.max_reject_share:.0%} may be rejected: put the files there, or raise max_reject_share"
+        )
 
 
 @task(cache_policy=NO_CACHE)
@@ -188,7 +201,9 @@ def build_shards(catalogue: pa.Table, standing: Standing, settings: BuildSetting
     todo = catalogue.filter(pa.array(~standing.has_answer)) if standing.tracks else catalogue
     if not len(todo):
         return tally
-    stored = put_catalogue(settings.store, split_tracks(catalogue, settings.catalogue.split))
+    # What the store knows of copies holds meanwhile; those among the new tracks show when all are built.
+    known = group_copies(catalogue, settings) if standing.tracks else catalogue
+    stored = put_catalogue(settings.store, split_tracks(known, settings.catalogue.split))
     waiting: list[BuiltBatch] = []
     with dask_client(settings.cluster) as dask, showing_progress("Building", len(todo), "tracks") as advance:
         batches = fan_out(
@@ -271,15 +286,20 @@ def keep_copies_together(catalogue: pa.Table, settings: BuildSettings) -> int:
     Only now is it known what each file holds. Labels that changed are published too, and
     tracks that are gone from the source leave the catalogue.
     """
-    snapshot = open_snapshot(settings.store)
-    answers = snapshot.answers(catalogue["track_id"], ["sha256", "fingerprint", "decoded_s"])
-    grouped = with_duplicate_groups(catalogue, answers)
+    grouped = group_copies(catalogue, settings)
     split = split_tracks(grouped, settings.catalogue.split)
     stored = put_catalogue(settings.store, split)
-    if stored != snapshot.file.catalogue:
+    if stored != open_snapshot(settings.store).file.catalogue:
         _publish_on_top([], INDEX_SCHEMA.empty_table(), stored, settings)
     keeps_official = split_mode(grouped, settings.catalogue.split) == "official"
     return len(crossing_copies(grouped)) if keeps_official else 0
+
+
+def group_copies(catalogue: pa.Table, settings: BuildSettings) -> pa.Table:
+    """Fill in which tracks hold the same recording, as far as the store has them."""
+    snapshot = open_snapshot(settings.store)
+    answers = snapshot.answers(catalogue["track_id"], ["sha256", "fingerprint", "decoded_s"])
+    return with_duplicate_groups(catalogue, answers)
 
 
 @task(cache_policy=NO_CACHE)

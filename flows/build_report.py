@@ -58,7 +58,9 @@ class BuildSummary(BaseModel, frozen=True):
                 f"{self.cut_short:,} tracks are shorter than their files state; what is there is kept"
             )
         if self.copies:
-            told.append(f"{self.copies:,} tracks are copies of others and share a split with them")
+            told.append(
+                f"{self.copies:,} tracks hold a recording that another holds too: none crosses a split"
+            )
         if self.left_out:
             told.append(f"{self.left_out:,} copies are in no split: a stronger split has the recording")
         return [*told, f"report: {self.report}", *self.next_steps()]

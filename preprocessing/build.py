@@ -99,7 +99,7 @@ def build_shard(
 def reject_alone(track: Track) -> BuiltBatch:
     """Give the answer for a track that ends whichever worker takes it up."""
     why = BadAudio("decoder-killed", "the worker died each time it had this file and nothing else")
-    return BuiltBatch(None, pa.Table.from_pylist([_reject(track, why)], schema=INDEX_SCHEMA), "", 0.0)
+    return BuiltBatch(None, pa.Table.from_pylist([_reject(track, why, 0.0)], schema=INDEX_SCHEMA), "", 0.0)
 
 
 def hash_files(tracks: Sequence[Track]) -> list[bytes | None]:
@@ -115,12 +115,13 @@ def _hash(path: Path | BadAudio) -> bytes | None:
         return None
 
 
-def _reject(track: Track, why: BadAudio) -> Row:
+def _reject(track: Track, why: BadAudio, build_s: float) -> Row:
     return {
         "track_id": track.track_id,
         "status": "rejected",
         "reason": why.reason,
         "detail": why.detail,
+        "build_s": build_s,
         "signature": track.signature,
     }
 
@@ -138,7 +139,7 @@ def _mels(
                     raise path
                 spooled, pieces = sandbox.mel(path, settings.mel, settings.excerpt, track.sha1)
             except BadAudio as why:
-                rows.append(_reject(track, why))
+                rows.append(_reject(track, why, time.perf_counter() - begun))
                 continue
             rows.append(
                 {

@@ -88,7 +88,7 @@ def decode_into(
     Where one decoder breaks off, `consume` is called again with what another makes of the
     file from its start, and the longer answer is kept.
     """
-    head, size_bytes = _look_at(path)
+    head, size_bytes = look_at(path)
     if size_bytes == 0:
         raise BadAudio("empty", "0 bytes")
     kind = identify(head)
@@ -106,7 +106,9 @@ def decode_into(
         first = None
     if first is None or first.is_suspect:
         second = _with_ffmpeg(attempt, path, window, stated_s)
-        first = max(filter(None, [first, second]), key=lambda it: it.decoded_s, default=None)
+        first = max(
+            filter(None, [first, second]), key=lambda it: (it.flaw is None, it.decoded_s), default=None
+        )
     return _checked(first, f"{size_bytes:,} bytes of {kind}", window)
 
 
@@ -141,7 +143,8 @@ class _Attempt(Generic[T]):
         return self.stated_s is not None and _lacks(self.decoded_s, self.stated_s)
 
 
-def _look_at(path: Path) -> tuple[bytes, int]:
+def look_at(path: Path) -> tuple[bytes, int]:
+    """Give the first bytes of a file and its size. Raises: BadAudio if there is no file that can be read."""
     try:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):

@@ -191,5 +191,5 @@ def _waves() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def _cosines(waves: int, length: int) -> NDArray[np.float64]:
     """Give the first rows of the orthonormal DCT-II; scipy has it too, and takes half a second to import."""
     angles = np.pi / length * np.outer(np.arange(waves), np.arange(length) + 0.5)
-    scale = np.where(np.arange(waves) == 0, np.sqrt(1 / length), np.sqrt(2 / length))
-    return np.asarray(scale[:, None] * np.cos(angles))
+    scale_T1 = np.sqrt(np.where(np.arange(waves)[:, None] == 0, 1.0, 2.0) / length)
+    return np.asarray(scale_T1 * np.cos(angles))

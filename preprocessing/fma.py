@@ -69,8 +69,9 @@ def read_fma(source: str, metadata: str | None, subset: str | None, *, checksums
         )
     tracks_url, genres_url = below(metadata, "tracks.csv"), below(metadata, "genres.csv")
     name, folder = _choose_subset(source, subset)
+    names = _read_header(tracks_url)  # a wrong table is told of before a million files are listed
     audio = find_audio(folder)
-    tracks = _of_subset(_read_tracks(tracks_url), name, tracks_url)
+    tracks = _of_subset(_read_tracks(tracks_url, names), name, tracks_url)
     tree = read_genre_tree(genres_url)
     paths = _paths(tracks["track_id"])
     row_of_track = pc.index_in(paths, value_set=audio["path"].combine_chunks())
@@ -251,12 +252,11 @@ def _titles(genres: str, tree: Mapping[int, Genre], where: str, genres_url: str)
     return sorted({tree[genre_id].title for genre_id in with_ancestors(genre_ids, tree)}) or None
 
 
-def _read_tracks(url: str) -> pa.Table:
+def _read_tracks(url: str, names: list[str]) -> pa.Table:
     """Read what we use of FMA's tracks.csv: columns as "track.title", blank text as null.
 
     Raises: BadInput if it is of another shape.
     """
-    names = _read_header(url)
     try:
         with open_for_reading(url) as file:
             table = pyarrow.csv.read_csv(

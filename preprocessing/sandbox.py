@@ -54,8 +54,8 @@ class Sandbox:
         Shapes: each piece (F_i, M) float32, in dB. They must be read before the next call.
         Raises: BadAudio if the file cannot be used; OSError if a disk fails.
 
-        A file is given up only when it was the end of a fresh process too: what kills or
-        bloats a process may have come from outside, or from an earlier file.
+        A file is given up only when it was the end of two processes, the second of them fresh:
+        what kills or bloats a process may have come from outside, or from an earlier file.
         """
         request = {
             "path": str(path),
@@ -65,10 +65,9 @@ class Sandbox:
             "sha1": sha1,
         }
         try:
-            was_fresh = self._process is None
             answer = self._ask(request, path)
         except BadAudio as why:
-            if was_fresh or why.reason not in FATAL_REASONS:
+            if why.reason not in FATAL_REASONS:
                 raise
             answer = self._ask(request, path)
         spooled = SpooledMel(**answer)
@@ -92,9 +91,7 @@ class Sandbox:
         try:
             answer = self._process.ask(request, self.limits.time_s + self.limits.time_s_per_mb * size_mb)
         finally:
-            if (
-                answer is None
-            ):  # dead or late, or we are interrupted: the next answer is not for the next file
+            if answer is None:  # or it would come as the answer to the next request
                 self.close()
         match answer:
             case {"reason": reason, "detail": detail}:
@@ -113,11 +110,13 @@ class _Decoder:
     def __init__(self, spool: BinaryIO, memory_bytes: int) -> None:
         requests, self._requests = os.pipe()
         self._answers, answers = os.pipe()
+        self._ready = select.poll()  # select() itself knows descriptors below 1,024 only
+        self._ready.register(self._answers, select.POLLIN)
         self._unread = b""
         self._errors: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (as long as we live)
         descriptors = (requests, answers, spool.fileno())
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "preprocessing.sandbox", *map(str, descriptors), str(memory_bytes)],
+            [sys.executable, "-P", "-m", "preprocessing.sandbox", *map(str, descriptors), str(memory_bytes)],
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             stdout=self._errors,
@@ -154,7 +153,7 @@ class _Decoder:
         deadline = time.monotonic() + budget_s
         while b"\n" not in self._unread:
             left_s = deadline - time.monotonic()
-            if left_s <= 0 or not select.select([self._answers], [], [], left_s)[0]:
+            if left_s <= 0 or not self._ready.poll(1000 * left_s):
                 raise TimeoutError(f"no answer of the decoding process within {budget_s:.0f} s")
             read = os.read(self._answers, 1 << 16)
             if not read:
@@ -197,6 +196,8 @@ def sandbox_of_this_thread(limits: LimitSettings) -> Sandbox:
 def main(requests: int, answers: int, spool: int, memory_bytes: int) -> None:
     """Answer requests until there are no more."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    for interrupt in (signal.SIGINT, signal.SIGTERM):  # meant for those who started us: they end us
+        signal.signal(interrupt, signal.SIG_IGN)
     log_mel(np.zeros(MelSettings().window, np.float32), MelSettings())  # imports and compiles what is needed
     _limit_memory(memory_bytes)
     # Opened anew, the spool has an offset of our own: the one that is inherited moves with its reader's.
@@ -233,7 +234,8 @@ def _answer(request: dict[str, Any], mels: BinaryIO) -> dict[str, Any]:
     except OSError as why:
         if why.errno == errno.ENOMEM:
             return _out_of_memory()
-        return {"errno": why.errno or errno.EIO, "message": f"{path}: {why.strerror or why}"}
+        where = path if why.filename else f"{tempfile.gettempdir()} (decoding {path} there)"
+        return {"errno": why.errno or errno.EIO, "message": f"{where}: {why.strerror or why}"}
     return asdict(spooled)
 
 

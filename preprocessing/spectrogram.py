@@ -3,6 +3,7 @@
 Axes: F frames, M mel bands.
 """
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from preprocessing.decode import Waves, decode_into
+from preprocessing.decode import Waves, decode_into, look_at
 from preprocessing.errors import BadAudio
 from preprocessing.fingerprint import Fingerprinter
 from preprocessing.mel import MelSettings, log_mel_blocks
@@ -69,8 +70,13 @@ class SpooledMel:
         spool.seek(self.start_byte)
         left = self.frames
         while left:
-            piece_FM = np.fromfile(spool, np.float32, min(left, PIECE_FRAMES) * self.bands)
-            left -= piece_FM.size // self.bands
+            frames = min(left, PIECE_FRAMES)
+            piece_FM = np.fromfile(spool, np.float32, frames * self.bands)
+            if piece_FM.size < frames * self.bands:
+                raise OSError(
+                    errno.EIO, "the temporary file of a spectrogram ends before the spectrogram does"
+                )
+            left -= frames
             yield piece_FM.reshape(-1, self.bands)
 
 
@@ -116,7 +122,8 @@ def digest(path: Path, algorithm: str) -> bytes:
 
 
 def check_sha1(path: Path, wanted: str) -> None:
-    """Raises: BadAudio if the file's SHA-1 is another."""
+    """Raises: BadAudio if the file's SHA-1 is another, or there is no file that can be read."""
+    look_at(path)
     found = digest(path, "sha1").hex()
     if found != wanted:
         raise BadAudio("checksum", f"its SHA-1 is {found}; its publisher says {wanted}: fetch it anew")

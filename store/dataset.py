@@ -235,7 +235,10 @@ def publish(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         recipe=recipe,
         catalogue=catalogue,
-        index=(*(parent.index if parent else ()), _put_table(root, "index", index)),
+        index=(
+            *(parent.index if parent else ()),
+            *([_put_table(root, "index", index)] if len(index) else []),
+        ),
         shards=(*(parent.shards if parent else ()), *shards),
         settings=dict(settings),
     )

@@ -72,7 +72,8 @@ def exists(url: str) -> bool:
     zipped = split_zip_url(url)
     if zipped is None:
         fs, path = file_system(url)
-        return bool(fs.exists(path))
+        with server_errors_told(url):  # a server that is in trouble does not say that there is no file
+            return bool(fs.exists(path, strict=True) if is_http(url) else fs.exists(path))
     name, archive = zipped
     if not name:
         return exists(archive)
@@ -94,7 +95,8 @@ def list_names(url: str) -> list[str]:
             return _names_within(*zipped)
         fs, path = file_system(url)
         # An object store answers from a cache of its own, which misses what others wrote since.
-        listing = fs.ls(path, detail=False, refresh=True) if fs.async_impl else fs.ls(path, detail=False)
+        with server_errors_told(url):
+            listing = fs.ls(path, detail=False, refresh=True) if fs.async_impl else fs.ls(path, detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return []
     names = (name.rstrip("/").rsplit("/", 1)[-1] for name in listing)
@@ -127,7 +129,7 @@ def open_for_reading(url: str) -> Iterator[BinaryIO]:
     """
     zipped = split_zip_url(url)
     fs, path = file_system(url if zipped is None else zipped[1])
-    with server_errors_told(path):
+    with server_errors_told(url if zipped is None else zipped[1]):
         if zipped is not None:
             opened = open_within(fs, path, zipped[0])
         elif is_http(url):
@@ -142,7 +144,14 @@ def open_for_reading(url: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def server_errors_told(url: str) -> Iterator[None]:
-    """Make OSErrors of what a web server answers: to be tried again, or a PermissionError."""
+    """Make OSErrors of what a server answers: to be tried again, or a PermissionError.
+
+    Raises: BadInput if there are no credentials for an object store.
+    """
+    if url.startswith("s3://"):
+        with _s3_errors_told(url):
+            yield
+        return
     if not is_http(url):
         yield
         return
@@ -155,6 +164,20 @@ def server_errors_told(url: str) -> Iterator[None]:
         raise kind(f"{url}: the server answers {error.status} {error.message}") from error
     except ClientError as error:
         raise OSError(f"{url}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _s3_errors_told(url: str) -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError, NoCredentialsError  # of the extra s3
+
+    try:
+        yield
+    except NoCredentialsError:
+        raise BadInput(
+            f"{url}: no credentials for it; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        ) from None
+    except BotoCoreError as error:
+        raise OSError(f"{url}: {error}") from error
 
 
 def write_whole(url: str, data: bytes) -> None:

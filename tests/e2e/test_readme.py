@@ -12,6 +12,7 @@ import pytest
 
 from flows.build_dataset import BuildSettings
 from preprocessing.build import SpectrogramSettings, Track, build_shard
+from preprocessing.spectrogram import LimitSettings
 from store.dataset import publish, put_catalogue
 
 README = Path("README.md").read_text()
@@ -52,7 +53,7 @@ def test_the_python_draws_a_spectrogram_without_our_code(tmp_path):
         Track(f"20000{i}", str(Path(f"tests/data/demo_music/fma_small/200/20000{i}.mp3").absolute()))
         for i in (1, 2)
     ]
-    built = build_shard(tracks, settings=settings, root=root)
+    built = build_shard(tracks, settings=settings, limits=LimitSettings(), root=root)
     publish(
         root,
         parent=None,

@@ -3,9 +3,11 @@
 import os
 import random
 import shutil
+import signal
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from flows.cluster import ClusterSettings
 from preprocessing.catalogue import CatalogueSettings
 from preprocessing.spectrogram import LimitSettings
 from preprocessing.splits import SplitSettings
+from store.errors import BadInput
 from store.reader import open_snapshot
 from tests.formats import encode
 from tests.poison import POISON, poisoned, with_poisonous_decoder
@@ -57,8 +60,13 @@ def assert_same_store(one, other):
 
 
 def workers():
-    """The Dask worker processes that this process has started."""
-    return [it for it in psutil.Process().children() if "spawn_main" in " ".join(it.cmdline()[-2:])]
+    """The Dask worker processes that this process has started and that live."""
+    found = []
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):  # it may end, or just have been killed
+            if "spawn_main" in " ".join(process.cmdline()[-2:]):
+                found.append(process)
+    return found
 
 
 def kill_workers(store, seed, kills, over):
@@ -73,7 +81,7 @@ def kill_workers(store, seed, kills, over):
             time.sleep(0.01)
         if over.is_set():
             return
-        chance.choice(there).kill()
+        os.kill(chance.choice(there).pid, signal.SIGKILL)
         kills.append(moment)
 
 
@@ -187,6 +195,40 @@ def test_copies_are_found_whatever_their_format_and_share_a_split(collection):
     assert sum(row["duplicate_group"] is not None for row in rows.values()) == 3
     reported = pq.read_table(summary.report).to_pylist()
     assert [row["track_id"] for row in reported] == sorted(row["track_id"] for row in copies)
+
+
+def test_an_interrupted_build_lets_no_known_copy_cross_a_split(collection, monkeypatch):
+    for number in range(1, 9):  # the same files again, under other names
+        shutil.copyfile(TRACKS / f"2000{number:02d}.mp3", collection / f"copy {number}.mp3")
+    settings = settings_for(collection)
+    build_dataset(settings)
+    shutil.copyfile(TRACKS / "200030.mp3", collection / "new.mp3")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.build_dataset.keep_copies_together", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(settings)
+    tracks = open_snapshot(settings.store).tracks
+    assert "new.mp3" in tracks["track_id"].to_pylist()
+    splits = {}
+    for group, split in zip(*(tracks[it].to_pylist() for it in ("duplicate_group", "split")), strict=True):
+        splits.setdefault(group, set()).add(split)
+    del splits[None]
+    assert len(splits) == 8
+    assert all(len(it) == 1 for it in splits.values())
+
+
+def test_a_catalogue_without_its_files_is_refused_before_anything_is_decoded(tmp_path):
+    source = tmp_path / "fma"
+    shutil.copytree(MUSIC / "fma_metadata", source / "fma_metadata")
+    (source / "fma_small" / "200").mkdir(parents=True)
+    for number in range(1, 10):
+        shutil.copy(TRACKS / f"20000{number}.mp3", source / "fma_small" / "200")
+    with pytest.raises(BadInput, match="42 of 51 tracks have no file; at most 10% may be rejected"):
+        build_dataset(BuildSettings(source=str(source), store=f"{tmp_path}/store", cluster=CLUSTER))
+    assert not (tmp_path / "store").exists()
 
 
 def test_files_that_came_changed_or_went_are_built_rebuilt_or_dropped(collection):

@@ -167,4 +167,4 @@ def test_only_what_is_drawn_becomes_python_objects():
 
 
 def _tracks_alive():
-    return sum(isinstance(thing, Track) for thing in gc.get_objects())
+    return sum(type(thing) is Track for thing in gc.get_objects())

@@ -252,6 +252,8 @@ def test_a_header_of_a_free_bit_rate_must_come_again_soon():
     assert identify(FREE + bytes(20_000)) is None
     assert identify(FREE + bytes(FREE_FRAME_BYTES) + FREE) is None
     assert identify(FREE) is None
+    listed = HEADER + bytes(200) + HEADER + bytes(500)  # its frames are 417 bytes long, or it is none
+    assert identify(listed) is None
 
 
 @pytest.mark.parametrize("four", ["fffff064", "fffb0c64", "ffeb0064", "fff90064", "aafb0064", "ff1b0064"])

@@ -1,10 +1,12 @@
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
+import av
 import fsspec
 import librosa
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import scipy.signal
 import soundfile
 
-from preprocessing.decode import decode, decode_into
+from preprocessing.decode import Decoded, decode, decode_into
 from preprocessing.errors import BadAudio
 from tests.formats import CODECS, DEMO_TRACK, encode
 
@@ -264,3 +266,90 @@ def test_a_file_this_user_may_not_read_is_rejected(tmp_path):
         [sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
     )
     assert told.stdout == "no-permission: this user may not read the file\n"
+
+
+@pytest.mark.parametrize(
+    ("decoded_s", "stated_s", "is_cut_short"),
+    [
+        (9.81, 10, False),
+        (9.79, 10, True),
+        (23.8, 24, False),
+        (23.7, 24, True),
+        (3_565, 3_600, False),
+        (3_563, 3_600, True),
+        (11, 10, False),
+        (1, None, False),
+    ],
+)
+def test_a_file_is_cut_short_if_it_lacks_a_fifth_of_a_second_and_one_percent(
+    decoded_s, stated_s, is_cut_short
+):
+    assert Decoded(None, decoded_s, stated_s).is_cut_short == is_cut_short
+
+
+@pytest.mark.parametrize(("share", "is_usable"), [(0.47, False), (0.53, True)])
+def test_half_of_a_track_is_a_track_and_less_is_not(share, is_usable, tmp_path):
+    whole = DEMO_TRACK.read_bytes()
+    (tmp_path / "cut.mp3").write_bytes(whole[: int(len(whole) * share)])
+    if is_usable:
+        assert decode_track(tmp_path / "cut.mp3").is_cut_short
+    else:
+        with pytest.raises(BadAudio, match="truncated: "):
+            decode_track(tmp_path / "cut.mp3")
+
+
+@pytest.mark.parametrize(("level", "is_usable"), [(0.9e-4, False), (1.1e-4, True)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_silence_is_what_never_exceeds_minus_80_db(level, sign, is_usable, tmp_path):
+    wave_S = np.zeros(30_000, np.float32)
+    wave_S[9_000] = sign * level
+    soundfile.write(tmp_path / "it.wav", wave_S, RATE_HZ, subtype="FLOAT")
+    if is_usable:
+        assert decode_track(tmp_path / "it.wav").result == 30_000
+    else:
+        with pytest.raises(BadAudio, match="silent: "):
+            decode_track(tmp_path / "it.wav")
+
+
+def test_a_wavpack_file_that_breaks_off_plays_up_to_there(formats, tmp_path):
+    """FFmpeg reports the end that is missing as an error of the container: no reason to drop the rest."""
+    whole = (formats / "music.wv").read_bytes()
+    (tmp_path / "cut.wv").write_bytes(whole[: len(whole) * 4 // 5])
+    cut = decode_track(tmp_path / "cut.wv")
+    assert cut.is_cut_short
+    assert cut.stated_s == pytest.approx(SECONDS, abs=0.1)
+    assert 0.5 * SECONDS < cut.decoded_s < 0.85 * SECONDS
+
+
+def test_integers_of_64_bits_play(tmp_path):
+    """Libsndfile does not read them, and PyAV makes no array of them."""
+    wave_S = np.sin(np.arange(4_000) / 9) * 0.7
+    data = (wave_S * 2.0**63).astype("<i8").tobytes()
+    shape = struct.pack("<IHHIIHH", 16, 1, 1, RATE_HZ, RATE_HZ * 8, 8, 64)
+    body = b"WAVEfmt " + shape + b"data" + struct.pack("<I", len(data)) + data
+    (tmp_path / "it.wav").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    np.testing.assert_allclose(decode(str(tmp_path / "it.wav"), sample_rate_hz=RATE_HZ), wave_S, atol=1e-6)
+
+
+def test_a_film_without_sound_is_unsupported(tmp_path):
+    with av.open(str(tmp_path / "film.mp4"), "w") as sink:
+        stream = sink.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        for _ in range(25):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            sink.mux(stream.encode(frame))
+        sink.mux(stream.encode(None))
+    with pytest.raises(BadAudio, match="unsupported: the file holds no audio stream"):
+        decode_track(tmp_path / "film.mp4")
+
+
+def test_a_track_that_is_too_long_is_not_decoded_a_second_time():
+    begun = []
+
+    def consume(waves):
+        begun.append(waves)
+        return sum(wave_S.size for wave_S in waves)
+
+    with pytest.raises(BadAudio, match="too-long"):
+        decode_into(consume, DEMO_TRACK, sample_rate_hz=RATE_HZ, longest_s=18.0)
+    assert len(begun) == 1

@@ -1,6 +1,9 @@
+import gc
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -8,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preprocessing import sandbox as sandbox_module
 from preprocessing.decode import decode
 from preprocessing.errors import BadAudio
 from preprocessing.mel import MelSettings, log_mel
@@ -54,10 +58,13 @@ def test_the_spectrogram_is_that_of_the_decoded_wave(sandbox):
 
 
 def test_a_longer_track_leaves_nothing_behind_for_a_shorter_one(sandbox):
-    _, alone_FM = mel_of(sandbox, MUSIC / "200002.mp3")
-    mel_of(sandbox, MUSIC / "200001.mp3")
-    _, again_FM = mel_of(sandbox, MUSIC / "200002.mp3")
-    np.testing.assert_array_equal(alone_FM, again_FM)
+    short = ExcerptSettings(duration_s=2.0)
+    _, pieces = sandbox.mel(DEMO_TRACK, MelSettings(), short)
+    alone_FM = np.concatenate(list(pieces))
+    mel_of(sandbox, MUSIC / "200002.mp3")
+    _, pieces = sandbox.mel(DEMO_TRACK, MelSettings(), short)
+    np.testing.assert_array_equal(np.concatenate(list(pieces)), alone_FM)
+    assert os.fstat(sandbox._spool.fileno()).st_size == alone_FM.nbytes
 
 
 def test_a_bad_file_is_an_answer_and_the_process_lives_on(sandbox):
@@ -102,6 +109,113 @@ def test_a_disk_that_fails_is_no_fault_of_the_file(sandbox, tmp_path):
     resource.prlimit(sandbox._process._process.pid, resource.RLIMIT_FSIZE, (4_096, 4_096))
     with pytest.raises(OSError, match="File too large"):
         mel_of(sandbox, DEMO_TRACK)
+    _, mel_FM = mel_of(sandbox, DEMO_TRACK)  # nothing of it is left in a buffer
+    assert len(mel_FM) > 1_000
+
+
+def test_a_file_must_be_the_end_of_two_processes_and_a_good_one_costs_none(poisonous, tmp_path, monkeypatch):
+    starts = []
+
+    class Counted(sandbox_module._Decoder):
+        def __init__(self, *arguments):
+            starts.append(self)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(sandbox_module, "_Decoder", Counted)
+    sandbox = Sandbox(LimitSettings())
+    path = poisoned(tmp_path, "segfault")
+    for file, started in ((path, 2), (DEMO_TRACK, 3), (path, 4)):
+        if file is path:
+            with pytest.raises(BadAudio, match="decoder-killed"):
+                mel_of(sandbox, file)
+        else:
+            mel_of(sandbox, file)
+        assert len(starts) == started
+
+
+def test_the_answer_that_nobody_waited_for_is_not_that_of_the_next_file(sandbox):
+    """Whoever interrupts us, by Ctrl-C or by a signal, may go on with the same sandbox."""
+    wanted, _ = mel_of(sandbox, MUSIC / "200002.mp3")
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    pid = sandbox._process._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    with pytest.raises(Interrupted):
+        mel_of(sandbox, DEMO_TRACK)
+    timer.join()
+    signal.signal(signal.SIGUSR1, before)
+    if Path(f"/proc/{pid}").exists():
+        os.kill(pid, signal.SIGCONT)
+    assert mel_of(sandbox, MUSIC / "200002.mp3")[0] == wanted
+
+
+def test_a_large_file_may_take_longer():
+    large = Sandbox(LimitSettings(time_s=1e-6, time_s_per_mb=300.0))
+    assert len(mel_of(large, DEMO_TRACK)[1]) > 1_000
+    large.close()
+
+
+def test_a_mistake_of_ours_is_no_fault_of_the_file_and_leaves_the_sandbox_usable(sandbox):
+    wrong = MelSettings.model_construct(sample_rate_hz=1, window=2_048, hop=512, bands=128)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"200001\.mp3: the decoding process ended: .*pydantic"):
+            sandbox.mel(DEMO_TRACK, wrong, ExcerptSettings())
+    mel_of(sandbox, DEMO_TRACK)
+
+
+def test_a_process_that_hangs_ends_with_its_parent_however_that_ends():
+    program = (
+        "import pathlib, time\n"
+        "from preprocessing.mel import MelSettings\n"
+        "from preprocessing.sandbox import Sandbox\n"
+        "from preprocessing.spectrogram import ExcerptSettings, LimitSettings\n"
+        "sandbox = Sandbox(LimitSettings())\n"
+        f"sandbox.mel(pathlib.Path('{DEMO_TRACK}'), MelSettings(), ExcerptSettings())\n"
+        "print(sandbox._process._process.pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    pid = int(parent.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)  # it cannot see that its requests end
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ended = not is_running(pid)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+    assert ended
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_signals_meant_for_its_parent_do_not_end_it(signal_, sandbox):
+    mel_of(sandbox, DEMO_TRACK)
+    process = sandbox._process._process
+    process.send_signal(signal_)
+    mel_of(sandbox, DEMO_TRACK)
+    assert process.poll() is None
+
+
+def test_a_missing_file_with_a_checksum_is_missing(sandbox):
+    with pytest.raises(BadAudio, match="missing: no such file"):
+        mel_of(sandbox, MUSIC / "nowhere.mp3", sha1="0" * 40)
 
 
 def test_another_checksum_than_the_publisher_says(sandbox):
@@ -122,11 +236,15 @@ def test_a_thread_has_one_sandbox_as_long_as_the_limits_are_the_same():
 
 
 def test_the_process_ends_with_its_sandbox():
+    open_before = len(os.listdir("/proc/self/fd"))
     sandbox = Sandbox(LimitSettings())
     mel_of(sandbox, DEMO_TRACK)
     before = children()
     sandbox.close()
     assert len(children()) == len(before) - 1
+    del sandbox
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= open_before
     one = Sandbox(LimitSettings())
     mel_of(one, DEMO_TRACK)
     before = children()

@@ -14,7 +14,7 @@ import soxr
 from preprocessing import decode, spectrogram
 from preprocessing.errors import BadAudio
 from preprocessing.mel import MelSettings
-from preprocessing.spectrogram import ExcerptSettings, check_sha1, spool_mel
+from preprocessing.spectrogram import ExcerptSettings, SpooledMel, check_sha1, spool_mel
 from tests.formats import CODECS, DEMO_TRACK, encode
 
 RATE_HZ = 22_050
@@ -238,3 +238,12 @@ def test_a_file_is_the_one_its_publisher_names_or_it_is_refused():
         BadAudio, match=r"checksum: its SHA-1 is \w{40}; its publisher says abc: fetch it anew"
     ):
         check_sha1(DEMO_TRACK, "abc")
+
+
+def test_a_spool_that_was_cut_is_an_error_not_an_endless_loop(tmp_path):
+    spooled = SpooledMel(0, 10, 8, 1.0, None, False, None, "")
+    with (tmp_path / "spool").open("w+b") as spool:
+        spool.write(bytes(4 * 8 * 9))
+        spool.flush()
+        with pytest.raises(OSError, match="ends before the spectrogram does"):
+            list(spooled.pieces(spool))

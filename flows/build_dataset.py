@@ -130,9 +130,8 @@ def list_tracks(settings: BuildSettings) -> pa.Table:
 def refuse_missing(catalogue: pa.Table, settings: BuildSettings) -> None:
     """Raises: BadInput if the listing alone shows that too many tracks have no file: not after a day's decoding."""
     missing = catalogue["size_bytes"].null_count
-    if (
-        settings.max_reject_share * len(catalogue) < missing < len(catalogue)
-    ):  # else the source tells no sizes
+    source_tells_sizes = missing < len(catalogue)
+    if source_tells_sizes and missing > settings.max_reject_share * len(catalogue):
         raise BadInput(
             f"{settings.source}: {missing:,} of {len(catalogue):,} tracks have no file; at most "
             f"{settings.max_reject_share:.0%} may be rejected: put the files there, or raise max_reject_share"

@@ -184,9 +184,8 @@ def _show_result(summary: BuildSummary) -> None:
         "seconds": f"{summary.seconds:.0f}",
         "snapshot": summary.snapshot,
         "store": summary.store,
-        "report": summary.report,
     }
-    told = [f"{row['tracks']} tracks have a spectrogram", *summary.next_steps()]
+    told = [f"{row['tracks']} tracks have a spectrogram", *summary.next_steps(), f"report: {summary.report}"]
     show_table("build-result", [row], "; ".join(told))
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from flows.progress import show_table
 from preprocessing.build import BuiltBatch, Track
+from preprocessing.errors import FATAL_REASONS
 from store.files import join
 from store.reader import Snapshot
 from store.tables import write_table
@@ -22,7 +23,6 @@ TOLD_REJECTS = 20  # in the terminal
 SLOWEST = 20
 REPORTED = ("status", "reason", "detail", "decoded_s", "stated_s", "build_s")
 MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
-OF_THE_DECODER = ("decoder-killed", "decoder-hung", "decoder-out-of-memory")
 
 
 class BuildSummary(BaseModel, frozen=True):
@@ -70,7 +70,7 @@ class BuildSummary(BaseModel, frozen=True):
         steps = []
         if any(self.reasons.get(it) for it in MAY_BE_MENDED):
             steps.append("next: put missing or unreadable files right and run the same command again")
-        if any(self.reasons.get(it) for it in OF_THE_DECODER):
+        if any(self.reasons.get(it) for it in FATAL_REASONS):
             steps.append("next: --retry-rejects with greater --limits gives heavy files another chance")
         return [*steps, f"next: spectrogram-one train --store {self.store}"] if self.tracks else steps
 

@@ -18,6 +18,9 @@ Reason = Literal[
     "decoder-out-of-memory",
 ]
 
+# Rejects for what a file did to the process that decoded it; another try, or more time or memory, may end otherwise.
+FATAL_REASONS: tuple[Reason, ...] = ("decoder-killed", "decoder-hung", "decoder-out-of-memory")
+
 
 class BadAudio(ValueError):
     """The file cannot be used and trying again will not help: record it, go on."""

@@ -28,13 +28,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.errors import BadAudio, Reason
+from preprocessing.errors import FATAL_REASONS, BadAudio, Reason
 from preprocessing.mel import MelSettings, log_mel
 from preprocessing.spectrogram import ExcerptSettings, LimitSettings, SpooledMel, check_sha1, spool_mel
 
 START_S = 120.0  # for the decoding process to import what it needs, on a busy machine
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
-FATAL_REASONS = ("decoder-killed", "decoder-hung", "decoder-out-of-memory")
 
 
 class Sandbox:

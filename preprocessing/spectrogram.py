@@ -60,10 +60,8 @@ class SpooledMel:
     decoded_s: float
     stated_s: float | None
     is_cut_short: bool
-    sha256: (
-        str | None
-    )  # of the file, in hexadecimal; to hash it for an excerpt would cost more than the excerpt
-    fingerprint: str  # in hexadecimal
+    sha256: str | None  # of the file; null for an excerpt, which costs less than to hash all
+    fingerprint: str  # both in hexadecimal
 
     def pieces(self, spool: BinaryIO) -> Iterator[NDArray[np.float32]]:
         """Read the spectrogram back. Shapes: (F_i, M), laid end to end all of it."""
@@ -73,9 +71,7 @@ class SpooledMel:
             frames = min(left, PIECE_FRAMES)
             piece_FM = np.fromfile(spool, np.float32, frames * self.bands)
             if piece_FM.size < frames * self.bands:
-                raise OSError(
-                    errno.EIO, "the temporary file of a spectrogram ends before the spectrogram does"
-                )
+                raise OSError(errno.EIO, "a spectrogram's temporary file ends before the spectrogram does")
             left -= frames
             yield piece_FM.reshape(-1, self.bands)
 

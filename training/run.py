@@ -76,6 +76,9 @@ class TrainingRun(BaseModel, frozen=True, extra="forbid"):
     spectrograms: str = Field("", description="Name of what is stored of the tracks: other audio, other name")
     mel_fingerprint: str = Field(description="The mel settings that the snapshot must have been built with")
     genres: tuple[str, ...] = Field(min_length=2, description="The genres, in the order of the logits")
+    genre_parents: dict[str, str] = Field(
+        {}, description="Genre to the one it is a kind of, where there is a tree"
+    )
     settings: TrainSettings = TrainSettings()
 
 
@@ -112,7 +115,12 @@ def finished(folder: str) -> bool:
 def fingerprint(run: TrainingRun, tracks: pa.Table) -> str:
     """Name all that decides what a run learns, and nothing else: not where nor on how many processes."""
     settings = run.settings.model_dump_json(exclude={"cache_gib", "stall_s"})
-    digest = hashlib.sha256(f"{run.spectrograms}{run.mel_fingerprint}{list(run.genres)}{settings}".encode())
+    return hashlib.sha256(f"{name_data(run, tracks)}{settings}".encode()).hexdigest()[:12]
+
+
+def name_data(run: TrainingRun, tracks: pa.Table) -> str:
+    """Name what a run learns from, whatever its settings: tracks, targets and spectrograms."""
+    digest = hashlib.sha256(f"{run.spectrograms}{run.mel_fingerprint}{list(run.genres)}".encode())
     for row in tracks.select(TRACKS_SCHEMA.names).to_pylist():
         digest.update(repr(tuple(row.values())).encode())
     return digest.hexdigest()[:12]

@@ -9,7 +9,7 @@ import dask
 from distributed import Client, LocalCluster
 from pydantic import BaseModel, Field, model_validator
 
-from flows.child_processes import deaf_to_interrupts
+from preprocessing.child_processes import deaf_to_interrupts
 from store.errors import BadInput
 
 TRAINING_RESOURCE = "GPU"  # `dask worker --resources GPU=1` marks a training host

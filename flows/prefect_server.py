@@ -14,7 +14,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from flows.child_processes import die_with_parent
+from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput
 
 HOST = "127.0.0.1"

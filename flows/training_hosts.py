@@ -21,8 +21,8 @@ import psutil
 from distributed import Client, Future, get_worker
 from pydantic import BaseModel, Field
 
-from flows.child_processes import die_with_parent
 from flows.cluster import TRAINING_RESOURCE
+from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput
 
 Event = dict[str, Any]

@@ -7,7 +7,6 @@ machine at a time: whatever goes wrong in it is that file's doing, or the machin
     python -m preprocessing.sandbox REQUESTS ANSWERS SPOOL MEMORY_BYTES     file descriptors
 """
 
-import ctypes
 import errno
 import json
 import os
@@ -28,12 +27,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.child_processes import die_with_parent
 from preprocessing.errors import FATAL_REASONS, BadAudio, Reason
 from preprocessing.mel import MelSettings, log_mel
 from preprocessing.spectrogram import ExcerptSettings, LimitSettings, SpooledMel, check_sha1, spool_mel
 
 START_S = 120.0  # for the decoding process to import what it needs, on a busy machine
-PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
 class Sandbox:
@@ -194,7 +193,7 @@ def sandbox_of_this_thread(limits: LimitSettings) -> Sandbox:
 
 def main(requests: int, answers: int, spool: int, memory_bytes: int) -> None:
     """Answer requests until there are no more."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     for interrupt in (signal.SIGINT, signal.SIGTERM):  # meant for those who started us: they end us
         signal.signal(interrupt, signal.SIG_IGN)
     log_mel(np.zeros(MelSettings().window, np.float32), MelSettings())  # imports and compiles what is needed

@@ -158,6 +158,8 @@ def _create_mel_array(
         compressors=BloscCodec(cname="lz4", clevel=5, shuffle=BloscShuffle.shuffle),
         dimension_names=("frame", "mel_band"),
         attributes={"units": "dB", **scale, **attributes},
+        # Silence is stored like sound: so an object that is not there is one that was lost.
+        config={"write_empty_chunks": True},
     )
 
 

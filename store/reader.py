@@ -149,6 +149,23 @@ class Snapshot:
         """Read some frames of a track; fewer than asked for where the track ends. Shapes: (F, M)."""
         shard, start, count = self._places[track_id]
         if shard not in self._arrays:
-            self._arrays[shard] = zarr.open_array(join(self.root, "shards", shard), mode="r")
+            self._arrays[shard] = _open_whole(join(self.root, "shards", shard))
         low, high = min(start_frame, count), min(start_frame + frames, count)
         return decode_stored(np.asarray(self._arrays[shard][start + low : start + high]))
+
+
+def _open_whole(url: str) -> "zarr.Array[Any]":
+    """Open a shard's array. Raises: BadInput if it, or one of its objects, is gone: zarr would read 0 dB there."""
+    try:
+        array = zarr.open_array(url, mode="r")
+    except FileNotFoundError:
+        raise BadInput(f"{url}: this shard is gone from the store; build again into a new store") from None
+    assert array.shards is not None
+    wanted = -(-array.shape[0] // array.shards[0])
+    found = array.nchunks_initialized * array.chunks[0] // array.shards[0]
+    if found < wanted:
+        raise BadInput(
+            f"{url}: {wanted - found} of the {wanted} objects of this shard are gone from the store; "
+            "build again into a new store"
+        )
+    return array

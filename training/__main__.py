@@ -5,6 +5,7 @@ do not mix. Events: start, step, epoch, notice, done, and error, whose message i
 every rank that meets an error tells it, with its number, and exits with 3: the first one counts.
 """
 
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput
 from store.reader import open_snapshot
 from training.loop import train
@@ -24,18 +26,25 @@ from training.run import read_run
 
 EXIT_BAD_INPUT = 3
 EXIT_TERMINATED = 128 + signal.SIGTERM
+# What another try does not mend, as a lost process or a broken connection may be mended.
+LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: list[str]) -> int:
     """Train the run in the folder that is named, as one of torchrun's processes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent(signal.SIGKILL)  # a rank whose agent is gone would train on, unseen
     rank = int(os.environ.get("RANK", "0"))
     try:
         if len(arguments) != 1:
             raise BadInput(f"python -m training RUN_FOLDER: found {len(arguments)} arguments")
         _train_folder(arguments[0], rank)
-    except BadInput as error:
-        _write_line({"event": "error", "rank": rank, "message": str(error)})
+    except (BadInput, OSError, MemoryError, RuntimeError) as error:
+        message = _mistake(error)
+        if message is None:
+            raise
+        _write_line({"event": "error", "rank": rank, "message": message})
         return EXIT_BAD_INPUT
     finally:
         if dist.is_initialized():
@@ -66,6 +75,29 @@ def _take_seat(rank: int, timeout: timedelta) -> Seat:
     if world_size > 1:
         dist.init_process_group("gloo" if device.type == "cpu" else "nccl", timeout=timeout)
     return Seat(rank, world_size, device)
+
+
+def _mistake(error: Exception) -> str | None:
+    """Say what the operator can mend, or None for what another try may mend, or nobody foresaw."""
+    match error:
+        case BadInput():
+            return str(error)
+        case torch.OutOfMemoryError():
+            return f"the GPU's memory is full ({_first_line(error)}); lower training.crops_at_once, or model.width"
+        case MemoryError():
+            return (
+                f"this host's memory is full ({_first_line(error)}); lower training.cache_gib or batch_size"
+            )
+        case RuntimeError() if "DefaultCPUAllocator" in str(error):
+            return f"this host's memory is full ({_first_line(error)}); lower training.crops_at_once, or model.width"
+        case OSError() if error.errno in LASTING:
+            return f"{error}; mend that, then run the same command again to go on from the last checkpoint"
+        case _:
+            return None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _write_line(event: dict[str, Any]) -> None:

@@ -1,13 +1,13 @@
 """Where a run stands, kept in its folder so that it can go on as if it had never stopped.
 
 Two files take turns, so the one before the last is there if the last is damaged. Each begins
-with one line of JSON: the epoch, the run's fingerprint, and the digest of what follows.
+with one line of JSON: its number, the run's fingerprint, and the digest of what follows.
 """
 
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -20,11 +20,26 @@ NAMES = ("checkpoint-a.pt", "checkpoint-b.pt")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """All that a run needs to go on after an epoch. Random state is no part: seeds make it anew."""
+class PartOfEpoch:
+    """How far an epoch is: steps made, the sums of what they measured (over all ranks), and what they took."""
 
+    steps: int = 0
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    seconds: float = 0.0
+    data_wait_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to go on. Random state is no part: seeds make it anew.
+
+    `epoch` counts whole epochs, `part` is what was done of the next; `number` counts checkpoints.
+    """
+
+    number: int
     epoch: int
-    step: int
+    part: PartOfEpoch
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     best_epoch: int
@@ -35,10 +50,10 @@ class Checkpoint:
 def write_checkpoint(folder: str, checkpoint: Checkpoint, fingerprint: str) -> None:
     """Keep a checkpoint in place of the one before the last."""
     buffer = io.BytesIO()
-    torch.save(vars(checkpoint), buffer)
+    torch.save({**vars(checkpoint), "part": asdict(checkpoint.part)}, buffer)
     body = buffer.getvalue()
-    head = {"epoch": checkpoint.epoch, "run": fingerprint, "sha256": hashlib.sha256(body).hexdigest()}
-    write_whole(join(folder, NAMES[checkpoint.epoch % 2]), json.dumps(head).encode() + b"\n" + body)
+    head = {"number": checkpoint.number, "run": fingerprint, "sha256": hashlib.sha256(body).hexdigest()}
+    write_whole(join(folder, NAMES[checkpoint.number % 2]), json.dumps(head).encode() + b"\n" + body)
 
 
 def read_checkpoint(folder: str, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
@@ -63,14 +78,15 @@ def read_checkpoint(folder: str, fingerprint: str) -> tuple[Checkpoint | None, l
         )
     if not found:
         return None, []
-    head, data = max(found, key=lambda pair: pair[0]["epoch"])
+    head, data = max(found, key=lambda pair: pair[0]["number"])
     if head["run"] != fingerprint:
         raise BadInput(
             f"{folder}: its checkpoint is of run {head['run']}, but settings or tracks now make it run "
             f"{fingerprint}; put them back, or train in another folder"
         )
     body = io.BytesIO(data.partition(b"\n")[2])
-    return Checkpoint(**torch.load(body, map_location="cpu", weights_only=True)), damaged
+    content = torch.load(body, map_location="cpu", weights_only=True)
+    return Checkpoint(**{**content, "part": PartOfEpoch(**content["part"])}), damaged
 
 
 def _head_of_whole(data: bytes) -> dict[str, Any] | None:

@@ -81,17 +81,23 @@ def _equal_genres(genre_T: NDArray[np.int64], count: int, random: np.random.Gene
     return random.permutation(random.permuted(in_turn, axis=1).ravel()[:count])
 
 
-def part_of_rank(crops: Crops, *, batch_size: int, rank: int, world_size: int) -> Crops:
-    """Take from every batch of the plan the part that falls to one rank.
+def groups_of_rank(groups: int, *, rank: int, world_size: int) -> range:
+    """Share the groups of a step among the ranks: whole groups, in order, at most one more for some than for others.
 
-    Raises: BadInput if the batch cannot be shared equally.
+    Raises: BadInput if there are fewer groups than ranks.
     """
-    if batch_size % world_size:
+    if groups < world_size:
         raise BadInput(
-            f"batch_size {batch_size} cannot be shared by {world_size} processes; take a multiple of it"
+            f"a step has {groups} groups of crops (batch_size / crops_at_once) for {world_size} processes; "
+            "raise batch_size, lower crops_at_once, or use fewer processes"
         )
-    rows = np.arange(len(crops)).reshape(-1, world_size, batch_size // world_size)[:, rank].ravel()
-    return Crops(crops.track_N[rows], crops.start_N[rows])
+    return range(rank * groups // world_size, (rank + 1) * groups // world_size)
+
+
+def part_of_rank(crops: Crops, groups: range, *, batch_size: int, crops_at_once: int) -> list[Crops]:
+    """Take from every batch of the plan the crops of some groups: those of one rank, step by step."""
+    first, last = groups.start * crops_at_once, groups.stop * crops_at_once
+    return [crops[start + first : start + last] for start in range(0, len(crops), batch_size)]
 
 
 def even_crops(tracks: Tracks, *, crop_frames: int, count: int) -> Crops:
@@ -115,13 +121,15 @@ def read_crops(mel_slice: MelSlice, tracks: Tracks, crops: Crops, crop_frames: i
     return np.stack([mel_FM[np.arange(crop_frames) % len(mel_FM)].astype(np.float16) for mel_FM in mels])
 
 
-def held_in_memory(mel_slice: MelSlice, *splits: Tracks) -> MelSlice:
-    """Read every track once, and answer from memory then."""
-    mels = {
-        track_id: mel_slice(track_id, 0, int(frames)).astype(np.float16)
-        for tracks in splits
-        for track_id, frames in zip(tracks.ids, tracks.frames_T, strict=True)
-    }
+def held_in_memory(
+    mel_slice: MelSlice, *splits: Tracks, at_work: Callable[[], None] = lambda: None
+) -> MelSlice:
+    """Read every track once, and answer from memory then. `at_work` is called after each track."""
+    mels = {}
+    for tracks in splits:
+        for track_id, frames in zip(tracks.ids, tracks.frames_T, strict=True):
+            mels[track_id] = mel_slice(track_id, 0, int(frames)).astype(np.float16)
+            at_work()
 
     def held(track_id: str, start: int, frames: int) -> NDArray[np.float32]:
         return mels[track_id][start : start + frames].astype(np.float32)

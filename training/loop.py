@@ -6,6 +6,7 @@ Axes: T tracks, G genres.
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -21,9 +22,9 @@ from preprocessing.mel import MelSettings
 from store.errors import BadInput
 from store.files import join, read_bytes, write_whole
 from store.reader import Snapshot
-from training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from training.crops import MelSlice, Tracks, held_in_memory
-from training.epoch import Course, Emit, Learner, train_epoch
+from training.checkpoint import Checkpoint, PartOfEpoch, read_checkpoint, write_checkpoint
+from training.crops import MelSlice, Tracks, groups_of_rank, held_in_memory
+from training.epoch import Course, Emit, Learner, telling_of_work, train_epoch
 from training.model import build_model
 from training.ranks import Seat, mean_over_ranks
 from training.run import HISTORY, WEIGHTS, TrainingRun, TrainSettings, fingerprint, finished
@@ -43,7 +44,7 @@ def train(
         history = json.loads(read_bytes(join(folder, HISTORY)))
         emit({"event": "done", "best_epoch": history["best_epoch"]})
         return
-    course = _prepare(run, tracks, snapshot, seat, emit)
+    course = prepare(run, tracks, snapshot, seat, emit)
     learner = _make_learner(run, int(snapshot.mel_settings["bands"]), seat)
     name = fingerprint(run, tracks)
     state, damaged = read_checkpoint(folder, name)
@@ -52,34 +53,37 @@ def train(
         learner.model.load_state_dict(state.model)
         learner.optimizer.load_state_dict(state.optimizer)
     _announce(course, learner, state, damaged)
-    for epoch in range(state.epoch + 1 if state else 1, run.settings.epochs + 1):
-        state = _one_epoch(course, learner, state, epoch)
+    state = state or _nothing_done(learner)
+
+    def keep(reached: Checkpoint) -> None:
         if seat.rank == 0:
-            write_checkpoint(folder, state, name)
+            write_checkpoint(folder, reached, name)
+
+    while state.epoch < run.settings.epochs:
+        state = _one_epoch(course, learner, state, keep)
+        keep(state)
         emit({"event": "epoch", **state.history[-1]})
-    assert state is not None
     if seat.rank == 0:
         _write_results(folder, state)
     emit({"event": "done", "best_epoch": state.best_epoch})
 
 
-def _prepare(run: TrainingRun, tracks: pa.Table, snapshot: Snapshot, seat: Seat, emit: Emit) -> Course:
+def prepare(run: TrainingRun, tracks: pa.Table, snapshot: Snapshot, seat: Seat, emit: Emit) -> Course:
+    """Look up what the run learns from. Raises: BadInput if run and snapshot do not fit."""
     settings = run.settings
     if snapshot.mel_fingerprint != run.mel_fingerprint:
         raise BadInput(
             f"{snapshot.url}: its mel settings are {snapshot.mel_fingerprint}, the run wants "
             f"{run.mel_fingerprint}; name the snapshot that the run was made for"
         )
-    if settings.batch_size % (settings.crops_at_once * seat.world_size):
-        raise BadInput(
-            f"batch_size {settings.batch_size} is no multiple of crops_at_once {settings.crops_at_once} "
-            f"times {seat.world_size} processes; change one of the three"
-        )
+    groups = groups_of_rank(
+        settings.batch_size // settings.crops_at_once, rank=seat.rank, world_size=seat.world_size
+    )
     training, validation = (_tracks_of(split, tracks, snapshot) for split in ("training", "validation"))
     frames = int(training.frames_T.sum() + validation.frames_T.sum())
     mel_slice: MelSlice = snapshot.mel_slice
     if frames * int(snapshot.mel_settings["bands"]) * 2 <= settings.cache_gib * 2**30:
-        mel_slice = held_in_memory(mel_slice, training, validation)
+        mel_slice = held_in_memory(mel_slice, training, validation, at_work=telling_of_work(emit))
     return Course(
         settings=settings,
         genres=run.genres,
@@ -90,6 +94,7 @@ def _prepare(run: TrainingRun, tracks: pa.Table, snapshot: Snapshot, seat: Seat,
         mel_slice=mel_slice,
         crop_frames=MelSettings.model_validate(snapshot.mel_settings).frames_in(settings.crop_s),
         steps=math.ceil(len(training.ids) * settings.crops_per_track / settings.batch_size),
+        groups=groups,
     )
 
 
@@ -112,7 +117,7 @@ def _make_learner(run: TrainingRun, bands: int, seat: Seat) -> Learner:
     model = build_model(settings.model, len(run.genres), bands)
     # Convolutions are faster this way, on CPUs too (by a fifth).
     model = model.to(seat.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups = settings.batch_size // settings.crops_at_once // seat.world_size
+    groups = settings.batch_size / settings.crops_at_once / seat.world_size
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = 1 - STATISTICS_DECAY ** (1 / groups)
@@ -135,15 +140,17 @@ def _share(model: nn.Module, seat: Seat) -> nn.Module:
     if seat.world_size == 1:
         return model
     devices = [seat.device] if seat.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, forward_sync_buffers=False)
+    return DistributedDataParallel(
+        model, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 def _check_same_start(folder: str, state: Checkpoint | None, seat: Seat) -> None:
     """Stop where hosts do not see the same folder: half of them would train something else."""
-    epoch = float(state.epoch if state else 0)
-    if mean_over_ranks(torch.tensor(epoch, device=seat.device), seat).item() != epoch:
+    number = float(state.number if state else 0)
+    if mean_over_ranks(torch.tensor(number, device=seat.device), seat).item() != number:
         raise BadInput(
-            f"{folder}: process {seat.rank} finds a checkpoint of epoch {epoch:.0f}, others another one; "
+            f"{folder}: process {seat.rank} finds checkpoint {number:.0f}, others another one; "
             "name a folder that all hosts share"
         )
 
@@ -158,6 +165,7 @@ def _announce(course: Course, learner: Learner, state: Checkpoint | None, damage
             "event": "start",
             "epochs": course.settings.epochs,
             "epochs_done": state.epoch if state else 0,
+            "steps_done": state.part.steps if state else 0,
             "steps_per_epoch": course.steps,
             "processes": course.seat.world_size,
             "device": str(course.seat.device),
@@ -168,11 +176,38 @@ def _announce(course: Course, learner: Learner, state: Checkpoint | None, damage
     )
 
 
-def _one_epoch(course: Course, learner: Learner, before: Checkpoint | None, epoch: int) -> Checkpoint:
-    """Train and validate once, and say where the run then stands."""
+def _nothing_done(learner: Learner) -> Checkpoint:
+    return Checkpoint(
+        number=0,
+        epoch=0,
+        part=PartOfEpoch(),
+        model=learner.model.state_dict(),
+        optimizer=learner.optimizer.state_dict(),
+        best_epoch=0,
+        best_weights={},
+        history=[],
+    )
+
+
+def _one_epoch(
+    course: Course, learner: Learner, before: Checkpoint, keep: Callable[[Checkpoint], None]
+) -> Checkpoint:
+    """Train what is left of an epoch and validate, and say where the run then stands."""
+    state, epoch = before, before.epoch + 1
+
+    def keep_part(part: PartOfEpoch) -> None:
+        nonlocal state
+        state = replace(
+            state,
+            number=state.number + 1,
+            part=part,
+            model=learner.model.state_dict(),
+            optimizer=learner.optimizer.state_dict(),
+        )
+        keep(state)
+
     began = time.perf_counter()
-    measured = train_epoch(course, learner, epoch)
-    _average_statistics(learner.model, course.seat)
+    measured = train_epoch(course, learner, epoch, before.part, keep_part)
     scores = validate(
         learner.model,
         course.mel_slice,
@@ -181,6 +216,7 @@ def _one_epoch(course: Course, learner: Learner, before: Checkpoint | None, epoc
         crop_frames=course.crop_frames,
         settings=course.settings,
         seat=course.seat,
+        at_work=telling_of_work(course.emit),
     )
     row = {
         "epoch": epoch,
@@ -189,22 +225,23 @@ def _one_epoch(course: Course, learner: Learner, before: Checkpoint | None, epoc
         "validation_loss_error": scores.log_loss_error,
         "validation_accuracy": scores.accuracy,
         "validation_macro_f1": scores.macro_f1,
-        "seconds": time.perf_counter() - began,
+        "seconds": before.part.seconds + time.perf_counter() - began,
     }
     weights = learner.model.state_dict()
-    history = [*(before.history if before else []), row]
     now = Checkpoint(
+        number=state.number + 1,
         epoch=epoch,
-        step=epoch * course.steps,
+        part=PartOfEpoch(),
         model=weights,
         optimizer=learner.optimizer.state_dict(),
-        best_epoch=epoch,
-        best_weights={},
-        history=history,
+        best_epoch=before.best_epoch,
+        best_weights=before.best_weights,
+        history=[*before.history, row],
     )
-    if before is None or _is_among_best(history):
-        return replace(now, best_weights={name: tensor.cpu().clone() for name, tensor in weights.items()})
-    return replace(now, best_epoch=before.best_epoch, best_weights=before.best_weights)
+    if _is_among_best(now.history):
+        best = {name: tensor.cpu().clone() for name, tensor in weights.items()}
+        return replace(now, best_epoch=epoch, best_weights=best)
+    return now
 
 
 def _is_among_best(history: list[dict[str, float]]) -> bool:
@@ -218,13 +255,6 @@ def _is_among_best(history: list[dict[str, float]]) -> bool:
     """
     best = min(history, key=lambda row: row["validation_loss"])
     return history[-1]["validation_loss"] <= best["validation_loss"] + best["validation_loss_error"]
-
-
-def _average_statistics(model: nn.Module, seat: Seat) -> None:
-    """Give all ranks the mean of their batch norms' running statistics: each saw other crops."""
-    for statistic in model.buffers():
-        if statistic.is_floating_point():
-            mean_over_ranks(statistic, seat)
 
 
 def _write_results(folder: str, state: Checkpoint) -> None:

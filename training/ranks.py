@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 CPU = torch.device("cpu")
 
@@ -28,3 +29,26 @@ def sum_over_ranks(tensor: Tensor, seat: Seat) -> Tensor:
 def mean_over_ranks(tensor: Tensor, seat: Seat) -> Tensor:
     """Average a tensor over all processes, in place."""
     return sum_over_ranks(tensor, seat).div_(seat.world_size)
+
+
+def average_statistics(model: nn.Module, weight: float, seat: Seat) -> None:
+    """Give all ranks the mean of their batch norms' running statistics; each saw other crops.
+
+    `weight` is this rank's part of all crops: over all ranks the weights add up to 1.
+    """
+    if seat.world_size > 1:
+        for statistic in model.buffers():
+            if statistic.is_floating_point():
+                sum_over_ranks(statistic.mul_(weight), seat)
+
+
+def exchange_s(shared: nn.Module) -> float:
+    """Say how long a step waits for gradients to travel, once its own backward pass is done, in seconds.
+
+    DDP samples that by itself (every hundredth step); 0 for a process that trains alone.
+    """
+    if not isinstance(shared, DistributedDataParallel):
+        return 0.0
+    sampled: dict[str, int] = shared._get_ddp_logging_data()  # type: ignore[no-untyped-call]
+    hidden_ns = sampled.get("avg_backward_compute_comm_overlap_time", 0)
+    return max(0, sampled.get("avg_backward_comm_time", 0) - hidden_ns) / 1e9

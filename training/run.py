@@ -37,7 +37,7 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         16,
         ge=2,
         description="Crops that go through the network together, and over which batch norm takes its "
-        "statistics; batch_size must be a multiple of this times the number of processes",
+        "statistics; batch_size must be a multiple of this, and has so many groups for processes to share",
     )
     learning_rate: float = Field(1e-3, gt=0.0, le=1.0, description="Highest step size of AdamW")
     weight_decay: float = Field(0.05, ge=0.0, le=1.0, description="Decay of the weights, as AdamW defines it")
@@ -52,8 +52,11 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     cache_gib: float = Field(
         2.0, ge=0.0, description="Spectrograms are held in memory if they fit in this, in GiB a process"
     )
+    checkpoint_steps: int = Field(
+        500, ge=1, description="A checkpoint is written after so many steps of an epoch, and after each epoch"
+    )
     stall_s: float = Field(
-        300.0, ge=10.0, description="A process that is silent for so long is lost, in seconds"
+        120.0, ge=5.0, description="A process that is silent for so long is lost, in seconds"
     )
     model: ModelSettings = Field(ModelSettings(), description="The network")
     augment: AugmentSettings = Field(AugmentSettings(), description="How training crops are varied")

@@ -49,22 +49,32 @@ class Step:
 
 
 def train_step(
-    model: nn.Module, optimizer: Optimizer, batch: Batch, settings: TrainSettings, *, seeds: Sequence[int]
+    model: nn.Module,
+    optimizer: Optimizer,
+    batch: Batch,
+    settings: TrainSettings,
+    *,
+    seeds: Sequence[int],
+    world_size: int = 1,
 ) -> Step:
     """Move the model one step down the loss, by one seed for each group of the batch.
 
-    Shapes: batch.mel_BFM (B, F, M); batch.target_BG (B, G); both on the device.
+    Shapes: batch.mel_BFM (B, F, M); batch.target_BG (B, G); both on the device: this rank's groups.
+
+    DDP takes the mean over ranks, which may have unequal numbers of groups: so a group weighs
+    `world_size` over the groups of all ranks, and what comes out is the mean over groups.
 
     Loss and gradient norm stay on the device: to read one is to wait for the GPU, so
     the loop does it only when it logs, and stops there if either is not finite.
     """
     optimizer.zero_grad(set_to_none=True)
     groups = batch.groups(settings.crops_at_once)
+    weight = world_size * settings.crops_at_once / settings.batch_size
     losses: list[Tensor] = []
     for seed, group in zip(seeds, groups, strict=True):
         torch.manual_seed(seed)
         with _exchange(model, last=len(losses) == len(groups) - 1):
-            loss = _group_loss(model, group, settings) / len(groups)
+            loss = weight * _group_loss(model, group, settings)
             torch.autograd.backward(loss)  # under DDP the last one also averages the gradients over all ranks
         losses.append(loss.detach())
     grad_norm = clip_grad_norm_(model.parameters(), settings.max_grad_norm)

@@ -3,7 +3,7 @@
 Axes: T tracks, N crops of all of them, B crops at once, F frames, M mel bands, G genres.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ def validate(
     crop_frames: int,
     settings: TrainSettings,
     seat: Seat,
+    at_work: Callable[[], None],
 ) -> Scores:
     """Score a network on whole tracks; each rank listens to its share, and all know the result.
 
@@ -33,7 +34,9 @@ def validate(
     mine = np.arange(seat.rank, len(tracks.ids), seat.world_size)
     share = Tracks(tuple(tracks.ids[row] for row in mine), tracks.frames_T[mine], tracks.target_TG[mine])
     chance_TG = torch.zeros(tracks.target_TG.shape, dtype=torch.float64, device=seat.device)
-    chance_TG[torch.from_numpy(mine)] = hear(model, mel_slice, share, crop_frames, settings, seat.device)
+    chance_TG[torch.from_numpy(mine)] = hear(
+        model, mel_slice, share, crop_frames, settings, seat.device, at_work
+    )
     heard_TG = sum_over_ranks(chance_TG, seat).cpu().numpy()
     for track_id, chance_G in zip(tracks.ids, heard_TG, strict=True):
         if not np.isfinite(chance_G).all():
@@ -49,8 +52,12 @@ def hear(
     crop_frames: int,
     settings: TrainSettings,
     device: torch.device,
+    at_work: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Average the probabilities of each track's crops. Shapes: (T, G) float64."""
+    """Average the probabilities of each track's crops. Shapes: (T, G) float64.
+
+    `at_work` is called after each group of crops.
+    """
     model.eval()
     chance_TG = torch.zeros(tracks.target_TG.shape, dtype=torch.float64, device=device)
     crops = even_crops(tracks, crop_frames=crop_frames, count=settings.validation_crops)
@@ -61,4 +68,5 @@ def hear(
         logits_BG = model(torch.from_numpy(mel_BFM).to(device).float()).double()
         chance_BG = logits_BG.softmax(dim=1) if settings.target == "top" else logits_BG.sigmoid()
         chance_TG.index_add_(0, torch.from_numpy(part.track_N).to(device), chance_BG)
+        at_work()
     return chance_TG / settings.validation_crops

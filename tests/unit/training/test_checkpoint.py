@@ -2,13 +2,14 @@ import pytest
 import torch
 
 from store.errors import BadInput
-from training.checkpoint import NAMES, Checkpoint, read_checkpoint, write_checkpoint
+from training.checkpoint import NAMES, Checkpoint, PartOfEpoch, read_checkpoint, write_checkpoint
 
 
-def checkpoint(epoch):
+def checkpoint(number):
     return Checkpoint(
-        epoch=epoch,
-        step=10 * epoch,
+        number=number,
+        epoch=number // 2,
+        part=PartOfEpoch(steps=5 * (number % 2), loss=2.5),
         model={"fc.weight": torch.arange(6.0)},
         optimizer={
             "state": {0: {"step": torch.tensor(3.0)}},
@@ -22,10 +23,11 @@ def checkpoint(epoch):
 
 def test_what_is_written_is_read_and_the_newest_wins(tmp_path):
     assert read_checkpoint(str(tmp_path), "run") == (None, [])
-    for epoch in (1, 2, 3):
-        write_checkpoint(str(tmp_path), checkpoint(epoch), "run")
+    for number in (1, 2, 3):
+        write_checkpoint(str(tmp_path), checkpoint(number), "run")
         found, damaged = read_checkpoint(str(tmp_path), "run")
-        assert (found.epoch, found.step, damaged) == (epoch, 10 * epoch, [])
+        assert (found.number, damaged) == (number, [])
+    assert (found.epoch, found.part) == (1, PartOfEpoch(steps=5, loss=2.5))
     assert torch.equal(found.model["fc.weight"], torch.arange(6.0))
     assert found.optimizer["param_groups"] == checkpoint(3).optimizer["param_groups"]
     assert sorted(path.name for path in tmp_path.iterdir()) == list(NAMES)
@@ -33,15 +35,15 @@ def test_what_is_written_is_read_and_the_newest_wins(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:40], lambda data: b"", "flip"])
 def test_a_damaged_one_is_named_and_the_one_before_it_used(tmp_path, damage):
-    for epoch in (1, 2):
-        write_checkpoint(str(tmp_path), checkpoint(epoch), "run")
+    for number in (1, 2):
+        write_checkpoint(str(tmp_path), checkpoint(number), "run")
     newest = tmp_path / "checkpoint-a.pt"
     data = bytearray(newest.read_bytes())
     if damage == "flip":
         data[len(data) // 2] ^= 1
     newest.write_bytes(data if damage == "flip" else damage(bytes(data)))
     found, damaged = read_checkpoint(str(tmp_path), "run")
-    assert (found.epoch, damaged) == (1, ["checkpoint-a.pt"])
+    assert (found.number, damaged) == (1, ["checkpoint-a.pt"])
 
 
 def test_only_damaged_ones_are_refused(tmp_path):

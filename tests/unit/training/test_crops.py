@@ -10,6 +10,7 @@ from training.crops import (
     Crops,
     Tracks,
     even_crops,
+    groups_of_rank,
     held_in_memory,
     one_ahead,
     part_of_rank,
@@ -68,18 +69,24 @@ def test_crops_lie_within_their_tracks(tracks, balance, seed):
     assert (crops.start_N <= last_N).all()
 
 
-@given(tracks(), st.sampled_from([1, 2, 3, 4, 6, 12]), st.booleans())
+@given(tracks(), st.integers(1, 6), st.booleans())
 def test_ranks_share_each_batch_whatever_their_number(tracks, world_size, balance):
     crops = plan(tracks, balance=balance)
-    shares = [part_of_rank(crops, batch_size=12, rank=r, world_size=world_size) for r in range(world_size)]
-    assert len({len(share) for share in shares}) == 1
-    for whole, shared in zip(
-        (crops.track_N, crops.start_N),
-        (np.stack([s.track_N for s in shares]), np.stack([s.start_N for s in shares])),
-        strict=True,
-    ):
-        in_batches = shared.reshape(world_size, -1, 12 // world_size).swapaxes(0, 1).ravel()
-        np.testing.assert_array_equal(in_batches, whole)
+    groups = [groups_of_rank(6, rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [part_of_rank(crops, its, batch_size=12, crops_at_once=2) for its in groups]
+    assert len({len(share) for share in shares}) == 1, "equal numbers of steps"
+    for step, parts in enumerate(zip(*shares, strict=True)):
+        whole = crops[12 * step : 12 * (step + 1)]
+        np.testing.assert_array_equal(np.concatenate([part.track_N for part in parts]), whole.track_N)
+        np.testing.assert_array_equal(np.concatenate([part.start_N for part in parts]), whole.start_N)
+
+
+@given(st.integers(1, 50), st.integers(1, 50))
+def test_no_rank_has_more_than_one_group_more_than_another(groups, world_size):
+    world_size = min(groups, world_size)
+    shares = [groups_of_rank(groups, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert [group for share in shares for group in share] == list(range(groups))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @given(tracks(), st.integers(0, 99), st.integers(1, 99))
@@ -103,10 +110,9 @@ def test_balance_shows_genres_equally_often(tracks, batch_size):
     assert max(counts.values()) - min(counts.get(genre, 0) for genre in present) <= 1
 
 
-def test_a_batch_that_ranks_cannot_share_is_refused():
-    crops = Crops(np.zeros(12, np.int64), np.zeros(12, np.int64))
-    with pytest.raises(BadInput, match="batch_size 12 cannot be shared by 5 processes"):
-        part_of_rank(crops, batch_size=12, rank=0, world_size=5)
+def test_fewer_groups_than_ranks_are_refused():
+    with pytest.raises(BadInput, match=r"a step has 2 groups of crops .* for 3 processes; raise batch_size"):
+        groups_of_rank(2, rank=0, world_size=3)
 
 
 @given(tracks(), st.integers(2, 9))

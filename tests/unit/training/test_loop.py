@@ -21,13 +21,15 @@ class Stopped(Exception):
     """The run is killed here."""
 
 
-def run_toy(folder, toy, *, stop_after=None, seat=Seat()):  # noqa: B008
-    """Train, and give the events; with `stop_after`, die as soon as that epoch has been told."""
+def run_toy(folder, toy, *, stop_after=None, stop_at_step=None, seat=Seat()):  # noqa: B008
+    """Train, and give the events; die as soon as an epoch, or (epoch, step), has been told."""
     events = []
 
     def emit(event):
         events.append(event)
         if event["event"] == "epoch" and event["epoch"] == stop_after:
+            raise Stopped
+        if event["event"] == "step" and (event["epoch"], event["step"]) == stop_at_step:
             raise Stopped
 
     train(str(folder), toy.run, toy.tracks, toy.snapshot, seat, emit)
@@ -40,7 +42,7 @@ def weights_of(folder):
 
 def losses_of(folder):
     """What a run learned, epoch by epoch, without what the clock said."""
-    timed = {"seconds", "crops_per_s", "data_wait_share"}
+    timed = {"seconds", "crops_per_s", "data_wait_share", "exchange_share", "compute_share"}
     history = json.loads((folder / "history.json").read_text())
     return [{name: row[name] for name in row if name not in timed} for row in history["epochs"]]
 
@@ -79,6 +81,33 @@ def test_resumed_equals_uninterrupted(tmp_path, toy, stop_after):
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
     whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("killed_at", "goes_on_from"), [((1, 2), (0, 0)), ((2, 4), (1, 3)), ((3, 7), (2, 6))]
+)
+def test_killed_in_mid_epoch_at_most_one_checkpoint_interval_is_lost(
+    tmp_path, toy, monkeypatch, killed_at, goes_on_from
+):
+    monkeypatch.setattr("training.epoch.SECONDS_BETWEEN_LOGS", -1.0)
+    settings = {"batch_size": 4, "checkpoint_steps": 3, "epochs": 3}
+    run_toy(tmp_path / "whole", toy(**settings))
+    with pytest.raises(Stopped):
+        run_toy(tmp_path / "cut", toy(**settings), stop_at_step=killed_at)
+    start, step, *_ = (it for it in run_toy(tmp_path / "cut", toy(**settings)) if it["event"] != "at-work")
+    assert (start["epochs_done"], start["steps_done"]) == goes_on_from
+    assert step["step"] == goes_on_from[1] + 1
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_the_shares_of_an_epochs_time_add_up(tmp_path, toy):
+    run_toy(tmp_path, toy(epochs=1))
+    (row,) = json.loads((tmp_path / "history.json").read_text())["epochs"]
+    shares = [row[f"{name}_share"] for name in ("data_wait", "exchange", "compute")]
+    assert sum(shares) == pytest.approx(1)
+    assert min(shares) >= row["exchange_share"] == 0, "alone there is nobody to exchange with"
 
 
 def test_a_finished_run_is_left_alone(tmp_path, toy):
@@ -177,9 +206,9 @@ def test_a_cut_checkpoint_is_told_and_the_one_before_is_used(tmp_path, toy):
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, toy):
-    with pytest.raises(BadInput, match="batch_size 16 is no multiple of crops_at_once 4 times 3 processes"):
-        run_toy(tmp_path, toy(), seat=Seat(0, 3))
+def test_fewer_groups_than_processes_are_refused(tmp_path, toy):
+    with pytest.raises(BadInput, match=r"a step has 4 groups of crops .* for 5 processes"):
+        run_toy(tmp_path, toy(), seat=Seat(0, 5))
 
 
 def test_other_mel_settings_are_refused(tmp_path, toy):

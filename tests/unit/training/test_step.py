@@ -40,8 +40,23 @@ def test_a_step_is_the_mean_of_its_groups():
         model, optimizer = learner()
         losses.append(train_step(model, optimizer, part, settings, seeds=seeds).loss)
         gradients.append(torch.cat([weight.grad.ravel() for weight in model.parameters()]))
-    torch.testing.assert_close(losses[0], (losses[1] + losses[2]) / 2)
-    torch.testing.assert_close(gradients[0], (gradients[1] + gradients[2]) / 2, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(losses[0], losses[1] + losses[2])
+    torch.testing.assert_close(gradients[0], gradients[1] + gradients[2], atol=1e-5, rtol=1e-4)
+
+
+def test_ranks_of_unequal_share_make_the_same_step():
+    settings = TrainSettings(
+        batch_size=12, crops_at_once=4, max_grad_norm=1e9, augment=AugmentSettings(mixup=0.5)
+    )
+    whole = batch(12)
+    gradients = []
+    for first, last, world_size in ((0, 3, 1), (0, 1, 2), (1, 3, 2)):
+        part = Batch(whole.mel_BFM[4 * first : 4 * last], whole.target_BG[4 * first : 4 * last])
+        model, optimizer = learner()
+        train_step(model, optimizer, part, settings, seeds=range(first, last), world_size=world_size)
+        gradients.append(torch.cat([weight.grad.ravel() for weight in model.parameters()]))
+    alone, *ranks = gradients
+    torch.testing.assert_close(alone, sum(ranks) / 2, atol=1e-5, rtol=1e-4)
 
 
 def test_the_seed_decides_a_step():

@@ -9,9 +9,12 @@ from contextlib import contextmanager
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it is gone. For `preexec_fn`."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent(by: int = signal.SIGTERM) -> None:
+    """Have the kernel end this process, by a signal, when the one that started it is gone.
+
+    Called by the process itself, or as `preexec_fn` for it.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
 
 
 @contextmanager

@@ -143,11 +143,28 @@ def train(dask: Client, folder: str, run: TrainingRun, hosts: HostSettings, call
                 case "epoch":
                     advance(max(0, event["epoch"] - told), _epoch_note(event))
                     told = max(told, event["epoch"])
+                case "step":
+                    advance(0, _step_note(event))
                 case "notice":
                     log.warning(event["message"])
+                case "log":
+                    log.info("training: %s", event["line"])
 
-        groups = run.settings.batch_size // run.settings.crops_at_once
-        train_on_hosts(dask, folder, hosts, groups, on_event)
+        train_on_hosts(
+            dask,
+            folder,
+            hosts,
+            groups=run.settings.batch_size // run.settings.crops_at_once,
+            stall_s=run.settings.stall_s,
+            on_event=on_event,
+        )
+
+
+def _step_note(event: dict[str, Any]) -> str:
+    return (
+        f"epoch {event['epoch']}, step {event['step']} of {event['steps']}: loss {event['loss']:.3f}, "
+        f"{event['crops_per_s']:.0f} crops/s"
+    )
 
 
 def _epoch_note(event: dict[str, Any]) -> str:

@@ -1,0 +1,201 @@
+"""The torchrun agent of one training host: the body of a Dask task that holds that host's resource."""
+
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any
+
+import psutil
+from distributed import get_worker
+
+from preprocessing.child_processes import die_with_parent
+
+Event = dict[str, Any]
+PROCESSES_WITHOUT_GPU = 2
+LOOK_EVERY_S = 0.5  # how often an agent looks whether it is still wanted
+GRACE_S = 5.0  # between asking processes to end and killing them
+
+
+@dataclass(frozen=True)
+class Agent:
+    """What one torchrun agent must know."""
+
+    run_id: str
+    folder: str
+    host: str
+    rendezvous: str
+    is_first: bool
+    hosts: int
+    processes: int
+    max_restarts: int
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an agent ended: its exit status, the error it told, and the last of what it wrote."""
+
+    host: str
+    status: int
+    error: str | None
+    last_lines: list[str]
+
+
+def run_agent(agent: Agent) -> Ending:
+    """Run torchrun until it ends, or until Dask no longer wants this task.
+
+    Each line of JSON that a rank prints becomes a Dask event, under the run's name; so does,
+    as an event "log", each other line that it or torchrun writes.
+    """
+    worker = get_worker()
+    task = str(worker.get_current_task())
+    lines: queue.Queue[str] = queue.Queue()
+    last_lines: deque[str] = deque(maxlen=30)
+    process = subprocess.Popen(
+        _command(agent),
+        env=_environment(agent),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=die_with_parent,
+    )
+    assert process.stdout is not None
+    reader = _read(process.stdout, lines.put)
+    try:
+        error = _pass_on(
+            process, lines, last_lines, lambda event: worker.log_event(agent.run_id, event), task
+        )
+    finally:
+        _end(process)
+    reader.join(GRACE_S)
+    return Ending(agent.host, process.returncode, error, list(last_lines))
+
+
+def usual_processes() -> int:
+    """Count the processes that suit this host: one for each GPU that we may use, or two without."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # how SLURM and others give a job its share
+    gpus = _gpus() if visible is None else len([gpu for gpu in visible.split(",") if gpu.strip()])
+    return gpus or PROCESSES_WITHOUT_GPU
+
+
+def find_port(wanted: int) -> int | None:
+    """Give the port that is wanted, or any that is free for 0; None if somebody listens there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", wanted))
+        except OSError:
+            return None
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _pass_on(
+    process: "subprocess.Popen[str]",
+    lines: "queue.Queue[str]",
+    last_lines: "deque[str]",
+    tell: Callable[[Event], None],
+    task: str,
+) -> str | None:
+    """Tell events until the process ends, a rank tells an error (give it), or nobody wants us."""
+    while True:
+        ended = process.poll() is not None
+        try:
+            line = lines.get(timeout=LOOK_EVERY_S)
+        except queue.Empty:
+            if ended or not _is_wanted(task):
+                return None
+            continue
+        if not line.startswith("{"):
+            last_lines.append(line)
+            tell({"event": "log", "line": line})
+            continue
+        event = json.loads(line)
+        if event["event"] == "error":
+            return str(event["message"])
+        tell(event)
+
+
+def _is_wanted(task: str) -> bool:
+    """Say whether the scheduler still waits for this task: cancelling does not stop a running one."""
+    state = get_worker().state.tasks.get(task)
+    return state is not None and state.state in ("executing", "long-running")
+
+
+def _command(agent: Agent) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nnodes={agent.hosts}",
+        f"--nproc-per-node={agent.processes}",
+        f"--max-restarts={agent.max_restarts}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={agent.rendezvous}",
+        f"--rdzv-id={agent.run_id}",
+        f"--rdzv-conf=is_host={int(agent.is_first)}",
+        f"--local-addr={agent.host}",
+        "-m",
+        "training",
+        agent.folder,
+    ]
+
+
+def _gpus() -> int:
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return 0
+    return len(listed.stdout.splitlines())
+
+
+def _environment(agent: Agent) -> dict[str, str]:
+    interface = _interface_of(agent.host)
+    return {
+        **os.environ,
+        # Without it the first restart fails, and two ranks a host use up all restarts.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "OMP_NUM_THREADS": "1",  # each rank sets its own number of threads
+        **({"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}),
+    }
+
+
+def _interface_of(host: str) -> str | None:
+    """Name the network interface that bears an address: gloo would guess, and guess wrong at times."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.address == host for address in addresses):
+            return str(name)
+    return None
+
+
+def _read(stream: IO[str], put: Callable[[str], None]) -> threading.Thread:
+    def read() -> None:
+        for line in stream:
+            put(line.rstrip("\n"))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """Ask an agent and its ranks to end, and kill what does not."""
+    if process.poll() is not None:
+        return
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for rank in ranks:
+        with suppress(psutil.NoSuchProcess):
+            rank.kill()

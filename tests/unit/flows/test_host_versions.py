@@ -17,7 +17,9 @@ def test_this_host_is_like_itself():
 
 def test_other_code_is_refused_with_both_versions():
     other = replace(HERE, code="0.1.0-bbbbbbbb")
-    with pytest.raises(BadInput, match=r"host b: runs code 0\.1\.0-bbbbbbbb, this flow 0\.1\.0-aaaaaaaa; install"):
+    with pytest.raises(
+        BadInput, match=r"host b: runs code 0\.1\.0-bbbbbbbb, this flow 0\.1\.0-aaaaaaaa; install"
+    ):
         refuse_differences(HERE, {"a": HERE, "b": other})
 
 

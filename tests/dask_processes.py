@@ -1,0 +1,94 @@
+"""A Dask scheduler and workers as an operator starts them: processes of their own, on hosts if need be."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+DASK = str(Path(sys.executable).with_name("dask"))
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host to start workers on: this machine, or a network namespace of it."""
+
+    address: str
+    namespace: str = ""
+
+    def command(self, *arguments: str) -> list[str]:
+        return [*(["ip", "netns", "exec", self.namespace] if self.namespace else []), *arguments]
+
+
+@contextmanager
+def scheduler(address: str = "127.0.0.1") -> Iterator[str]:
+    """Start a scheduler; give its URL."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port = probe.getsockname()[1]
+    with _process([DASK, "scheduler", "--host", address, "--port", str(port), "--no-dashboard"]):
+        _wait_for(lambda: _listens(address, port))
+        yield f"tcp://{address}:{port}"
+
+
+@contextmanager
+def workers(url: str, hosts: Sequence[Host], folder: Path) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Start a worker with the training resource on each host; they are killed in the end, with all they started."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(worker(url, host, folder)) for host in hosts]
+
+
+@contextmanager
+def worker(url: str, host: Host, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    options = ["--host", host.address, "--nthreads", "1", "--resources", "GPU=1", "--no-dashboard"]
+    command = [DASK, "worker", url, *options, "--local-directory", str(folder / host.address)]
+    with _process(host.command(*command)) as process:
+        yield process
+
+
+def ranks() -> list[psutil.Process]:
+    """List the training processes of this machine, in whatever namespace, that descend from us."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            line = process.cmdline()
+            if "training" in line and "torch.distributed.run" not in line:
+                found.append(process)
+    return found
+
+
+@contextmanager
+def _process(command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    try:
+        yield process
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+        process.kill()
+        process.wait()
+
+
+def _listens(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((address, port)) == 0
+
+
+def _wait_for(look, *, within_s: float = 60.0) -> None:  # type: ignore[no-untyped-def]
+    until = time.monotonic() + within_s
+    while not look():
+        assert time.monotonic() < until, f"nothing to see within {within_s} s"
+        time.sleep(0.1)

@@ -1,0 +1,104 @@
+"""Two hosts, each a network namespace of its own: a real scheduler, workers, torchrun and gloo between them."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.build_dataset import BuildSettings, build_dataset
+from flows.cluster import ClusterSettings
+from flows.train_model import TrainModelSettings, train_model
+from flows.training_hosts import HostSettings
+from store.errors import BadInput
+from tests.dask_processes import Host, ranks, scheduler, worker, workers
+from tests.network_hosts import reason_against, two_hosts
+from training.model import ModelSettings
+from training.run import TrainSettings
+
+MUSIC = "tests/data/demo_music"
+TRAINING = TrainSettings(
+    epochs=6,
+    crops_per_track=24,
+    batch_size=64,
+    checkpoint_steps=4,
+    stall_s=60,
+    model=ModelSettings(name="shallow", width=8),
+)
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture(scope="module")
+def network(need):
+    why_not = reason_against()
+    if "not allowed" in why_not:
+        pytest.skip(why_not)
+    need(not why_not, why_not)
+    with two_hosts() as network:
+        yield network
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, prefect_server):
+    url = str(tmp_path_factory.mktemp("two-hosts") / "store")
+    build_dataset(BuildSettings(source=MUSIC, store=url, cluster=ClusterSettings(workers=2)))
+    return url
+
+
+def settings(store, models, scheduler_url, **hosts):
+    return TrainModelSettings(
+        store=store,
+        models=str(models),
+        training=TRAINING,
+        hosts=HostSettings(processes_per_host=1, **hosts),
+        cluster=ClusterSettings(kind="scheduler", scheduler=scheduler_url),
+    )
+
+
+def history_of(models):
+    (folder,) = (Path(models) / "runs").iterdir()
+    return json.loads((folder / "history.json").read_text())["epochs"]
+
+
+def cut_in_mid_run(network, models, cut):
+    """Wait for the checkpoint of the second epoch, then cut the first host, where the ranks meet."""
+    while not cut.wait(0.05):
+        heads = [path.open("rb").readline() for path in Path(models).glob("runs/*/checkpoint-?.pt")]
+        if any(head and json.loads(head)["number"] >= 6 for head in heads):
+            network.cut(network.hosts[0])
+            cut.set()
+
+
+def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, tmp_path):
+    cut = threading.Event()
+    with scheduler(network.here) as url:
+        with workers(url, network.hosts, tmp_path):
+            whole = train_model(settings(store, tmp_path / "whole", url, min_hosts=2))
+            cutter = threading.Thread(target=cut_in_mid_run, args=(network, tmp_path / "cut", cut))
+            cutter.start()
+            summary = train_model(settings(store, tmp_path / "cut", url, wait_s=90))
+            was_cut = cut.is_set()
+            cut.set()
+            cutter.join()
+        assert was_cut, "the run was over before the link was cut"
+    undisturbed, disturbed = history_of(tmp_path / "whole"), history_of(tmp_path / "cut")
+    assert [row["epoch"] for row in disturbed] == list(range(1, 7))
+    for name, tolerance in (("train_loss", 2e-3), ("validation_loss", 2e-2)):
+        np.testing.assert_allclose(
+            [row[name] for row in disturbed], [row[name] for row in undisturbed], rtol=tolerance
+        )
+    assert summary.test_tracks == whole.test_tracks == 12
+    until = time.monotonic() + 60
+    while ranks():
+        assert time.monotonic() < until, "ranks were left on the host that was cut off"
+        time.sleep(0.2)
+
+
+def test_one_host_fewer_than_min_hosts_is_refused(store, tmp_path):
+    with scheduler() as url, worker(url, Host("127.0.0.1"), tmp_path):
+        wanted = settings(store, tmp_path / "models", url, min_hosts=2, wait_s=1)
+        with pytest.raises(BadInput, match=r"1 training hosts of 2 \(hosts.min_hosts\): of 1 Dask workers"):
+            train_model(wanted)

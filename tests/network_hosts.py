@@ -1,12 +1,16 @@
 """Two network namespaces of this machine as two hosts, joined by a bridge: a link can be cut."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.dask_processes import Host
+
+NAMES = Path("/etc/netns")  # where `ip netns exec` finds what takes the place of files in /etc
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,31 @@ def two_hosts() -> Iterator[Network]:
         _ip("link", "add", bridge, "type", "bridge")
         _ip("address", "add", f"{net}.1/24", "dev", bridge)
         _ip("link", "set", bridge, "up")
+        addresses = [f"{net}.{last}" for last, _ in enumerate(names, 2)]
+        names_of_hosts = "".join(
+            f"{address} {name}\n" for address, name in zip(addresses, names, strict=True)
+        )
         hosts = tuple(
-            _host(name, bridge, f"{net}.{last}", gateway=f"{net}.1") for last, name in enumerate(names, 2)
+            _host(name, bridge, address, gateway=f"{net}.1", names=f"127.0.0.1 localhost\n{names_of_hosts}")
+            for name, address in zip(names, addresses, strict=True)
         )
         yield Network(f"{net}.1", hosts)
     finally:
         for name in names:
+            shutil.rmtree(NAMES / name, ignore_errors=True)
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
             subprocess.run(["ip", "link", "delete", f"{name}-l"], check=False, capture_output=True)
         _ip("link", "delete", bridge)
 
 
-def _host(name: str, bridge: str, address: str, *, gateway: str) -> Host:
+def _host(name: str, bridge: str, address: str, *, gateway: str, names: str) -> Host:
+    (NAMES / name).mkdir(
+        parents=True
+    )  # without names, each look-up of an address waits for a DNS server in vain
+    (NAMES / name / "hosts").write_text(names)
+    (NAMES / name / "resolv.conf").write_text(
+        "nameserver 127.0.0.1\n"
+    )  # where none listens: it refuses at once
     _ip("netns", "add", name)
     _ip("link", "add", f"{name}-l", "type", "veth", "peer", "name", "eth0", "netns", name)
     _ip("link", "set", f"{name}-l", "master", bridge, "up")

@@ -1,8 +1,37 @@
 """What tests need to publish spectrograms that they made up."""
 
-import pyarrow as pa
+from collections.abc import Mapping
 
-from store.dataset import INDEX_SCHEMA, Shard
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from preprocessing.mel import MelSettings
+from store.dataset import INDEX_SCHEMA, Recipe, Shard, publish, put_catalogue, write_shard
+from store.reader import Snapshot, open_snapshot
+
+
+def publish_mels(
+    root: str, mels: Mapping[str, NDArray[np.float32]], catalogue: pa.Table, mel: MelSettings
+) -> Snapshot:
+    """Publish spectrograms, by track_id, as one shard of a new store."""
+    shard = write_shard(
+        root,
+        ((it, [mel_FM]) for it, mel_FM in mels.items()),
+        bands=mel.bands,
+        encoding="float16",
+        attributes={},
+    )
+    publish(
+        root,
+        parent=None,
+        shards=[shard.name],
+        index=index_of(shard),
+        catalogue=put_catalogue(root, catalogue),
+        recipe=Recipe(mel.model_dump(), mel.fingerprint, "float16", {}),
+        settings={},
+    )
+    return open_snapshot(root)
 
 
 def index_of(shard: Shard) -> pa.Table:

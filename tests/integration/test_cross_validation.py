@@ -14,8 +14,7 @@ from flows.run_experiments import CrossValidationSettings, run_experiments
 from flows.training_hosts import HostSettings
 from preprocessing.catalogue import CATALOGUE_SCHEMA
 from preprocessing.mel import MelSettings
-from store.dataset import Recipe, publish, put_catalogue, write_shard
-from tests.snapshots import index_of
+from tests.snapshots import publish_mels
 from training.augment import AugmentSettings
 from training.model import ModelSettings
 from training.run import TrainSettings
@@ -45,22 +44,7 @@ def store(tmp_path_factory):
         mels[track_id] = mel_FM
         artist = f"{genre} {number // 2 % 4}"
         tracks.append({"track_id": track_id, "artist": artist, "genre_top": genre, "genres": [genre]})
-    shard = write_shard(
-        root,
-        ((it, [mel_FM]) for it, mel_FM in mels.items()),
-        bands=MEL.bands,
-        encoding="float16",
-        attributes={},
-    )
-    publish(
-        root,
-        parent=None,
-        shards=[shard.name],
-        index=index_of(shard),
-        catalogue=put_catalogue(root, pa.Table.from_pylist(tracks, schema=CATALOGUE_SCHEMA)),
-        recipe=Recipe(MEL.model_dump(), MEL.fingerprint, "float16", {}),
-        settings={},
-    )
+    publish_mels(root, mels, pa.Table.from_pylist(tracks, schema=CATALOGUE_SCHEMA), MEL)
     return root
 
 

@@ -9,81 +9,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
-import safetensors.torch
 import torch
 
-from preprocessing.mel import MelSettings
-from store.dataset import Recipe, publish, put_catalogue, write_shard
-from store.reader import open_snapshot
-from tests.snapshots import index_of
-from training.augment import AugmentSettings
+from tests.toy_runs import lay_out, losses_of, publish_toy, weights_of
 from training.loop import train
-from training.model import ModelSettings
 from training.ranks import Seat
-from training.run import TrainingRun, TrainSettings, read_run, write_run
+from training.run import read_run
 
 ROOT = Path(__file__).parents[2]
-MEL = MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=8)
-SETTINGS = TrainSettings(
-    crop_s=0.5,
-    crops_per_track=8,
-    batch_size=16,
-    crops_at_once=8,
-    epochs=4,
-    learning_rate=0.003,
-    validation_crops=3,
-    stall_s=60,
-    # The deeper network makes so much of float32 rounding, on so small a toy, that nothing compares.
-    model=ModelSettings(name="shallow", width=8, dropout=0.2),
-    augment=AugmentSettings(mixup=0.3),
-)
 
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory):
-    """Publish the spectrograms of two genres, that differ in which half of the bands is loud."""
-    root, random = str(tmp_path_factory.mktemp("store")), np.random.default_rng(7)
-    mels = {}
-    for number in range(12):
-        mel_FM = random.normal(-30, 6, (30 + 5 * number, MEL.bands)).astype(np.float32)
-        mel_FM[:, :4] += 20 * (number % 2)
-        mels[f"{number:02d}"] = mel_FM
-    shard = write_shard(
-        root,
-        ((it, [mel_FM]) for it, mel_FM in mels.items()),
-        bands=MEL.bands,
-        encoding="float16",
-        attributes={},
-    )
-    file = publish(
-        root,
-        parent=None,
-        shards=[shard.name],
-        index=index_of(shard),
-        catalogue=put_catalogue(root, pa.table({"track_id": list(mels)})),
-        recipe=Recipe(MEL.model_dump(), MEL.fingerprint, "float16", {}),
-        settings={},
-    )
-    assert file.number == 0
-    return open_snapshot(root)
-
-
-def lay_out(folder, snapshot, settings=SETTINGS):
-    targets = [[number % 2, 1 - number % 2] for number in range(12)]
-    table = pa.table(
-        {
-            "track_id": snapshot.track_ids,
-            "split": ["training"] * 7 + ["validation"] * 3 + ["test"] * 2,
-            "target": pa.array(targets, pa.list_(pa.int8())),
-        }
-    )
-    run = TrainingRun(
-        snapshot_url=snapshot.url, mel_fingerprint=MEL.fingerprint, genres=("low", "high"), settings=settings
-    )
-    write_run(str(folder), run, table)
-    return folder
+    return publish_toy(str(tmp_path_factory.mktemp("store")))
 
 
 def torchrun(folder, processes=2):
@@ -114,14 +53,6 @@ def run_alone(folder, snapshot):
     run, tracks = read_run(str(folder))
     train(str(folder), run, tracks, snapshot, Seat(), lambda event: None)
     return folder
-
-
-def weights_of(folder):
-    return safetensors.torch.load((folder / "weights.safetensors").read_bytes())
-
-
-def losses_of(folder, name):
-    return [row[name] for row in json.loads((folder / "history.json").read_text())["epochs"]]
 
 
 @pytest.fixture(scope="module")

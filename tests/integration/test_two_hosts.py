@@ -20,6 +20,7 @@ from training.run import TrainSettings
 
 MUSIC = "tests/data/demo_music"
 TRAINING = TrainSettings(
+    crop_s=1.0,
     epochs=6,
     crops_per_track=24,
     batch_size=64,

@@ -1,0 +1,158 @@
+"""Losses in mid-run: killed and stopped processes, a killed worker, a cancelled flow; real torchrun, real Dask."""
+
+import os
+import signal
+import socket
+import time
+
+import psutil
+import pytest
+import torch
+
+from flows.cluster import ClusterSettings, dask_client
+from flows.training_hosts import HostSettings, find_hosts, train_on_hosts
+from store.errors import BadInput
+from tests.dask_processes import ranks
+from tests.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, weights_of
+
+LONGER = SETTINGS.model_copy(
+    update={"epochs": 6, "crops_per_track": 64, "checkpoint_steps": 5, "stall_s": 5.0}
+)
+HOSTS = HostSettings(processes_per_host=2)
+
+
+@pytest.fixture(scope="module")
+def client():
+    with dask_client(ClusterSettings(workers=1)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory):
+    return publish_toy(str(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, client, snapshot):
+    return train(client, lay_out(tmp_path_factory.mktemp("undisturbed"), snapshot, LONGER))
+
+
+def train(client, folder, *, disturb=lambda: None, hosts=HOSTS, events=None):
+    """Train on the host of `client`, and call `disturb` once, in the third epoch."""
+    disturbed = False
+
+    def on_event(event):
+        nonlocal disturbed
+        if events is not None:
+            events.append(event)
+        if event["event"] == "epoch" and event["epoch"] == 2 and not disturbed:
+            disturbed = True
+            disturb()
+
+    train_on_hosts(client, str(folder), hosts, groups=2, stall_s=LONGER.stall_s, on_event=on_event)
+    assert disturbed, "the second epoch was never told"
+    return folder
+
+
+def signal_one_rank(number):
+    mine = ranks()
+    assert len(mine) == 2
+    os.kill(mine[1].pid, number)
+
+
+def assert_same_run(folder, undisturbed):
+    """The loss curve is that of the undisturbed run, and the weights are, bit for bit."""
+    for name in ("train_loss", "validation_loss"):
+        assert losses_of(folder, name) == losses_of(undisturbed, name)
+    resumed, whole = weights_of(folder), weights_of(undisturbed)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def assert_no_rank_is_left():
+    until = time.monotonic() + 20
+    while ranks():
+        assert time.monotonic() < until, ranks()
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_lost_process_costs_at_most_a_checkpoint_interval(tmp_path, client, snapshot, undisturbed, number):
+    events = []
+    folder = lay_out(tmp_path, snapshot, LONGER)
+    train(client, folder, disturb=lambda: signal_one_rank(number), events=events)
+    first, second = (event for event in events if event["event"] == "start")
+    assert (first["epochs_done"], first["steps_done"]) == (0, 0)
+    assert second["epochs_done"] >= 2
+    assert second["steps_done"] % LONGER.checkpoint_steps == 0
+    assert_same_run(folder, undisturbed)
+
+
+def test_a_lost_worker_is_waited_for_and_the_run_goes_on(tmp_path, client, snapshot, undisturbed):
+    events = []
+
+    def kill_worker():
+        for pid in client.run(os.getpid).values():
+            os.kill(pid, signal.SIGKILL)
+
+    folder = train(client, lay_out(tmp_path, snapshot, LONGER), disturb=kill_worker, events=events)
+    notices = [event["message"] for event in events if event["event"] == "notice"]
+    assert notices == [
+        "training host 127.0.0.1 was lost; going on from the last checkpoint with what is left"
+    ]
+    assert_same_run(folder, undisturbed)
+
+
+def test_a_cancelled_flow_leaves_no_rank_and_a_free_resource(tmp_path, client, snapshot, undisturbed):
+    class Cancelled(BaseException):
+        pass
+
+    def cancel():
+        assert len(ranks()) == 2
+        raise Cancelled
+
+    folder = lay_out(tmp_path, snapshot, LONGER)
+    with pytest.raises(Cancelled):
+        train(client, folder, disturb=cancel)
+    assert_no_rank_is_left()
+    with pytest.raises(AssertionError, match="the second epoch was never told"):
+        train(client, folder)  # goes on after the second epoch at once
+    assert_same_run(folder, undisturbed)
+
+
+def test_ranks_die_with_their_agent(tmp_path, client, snapshot):
+    def kill_agent():
+        agents = {rank.parent().pid for rank in ranks()}
+        assert len(agents) == 1
+        for agent in agents:
+            psutil.Process(agent).kill()
+        assert_no_rank_is_left()
+
+    with pytest.raises(RuntimeError, match=r"torchrun on 127\.0\.0\.1 ended with status -9"):
+        train(client, lay_out(tmp_path, snapshot, LONGER), disturb=kill_agent)
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path, client, snapshot):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        hosts = HOSTS.model_copy(update={"port": taken.getsockname()[1]})
+        with pytest.raises(BadInput, match=r"training host 127.0.0.1: port \d+ is taken; free it, or choose"):
+            train(client, lay_out(tmp_path, snapshot), hosts=hosts)
+
+
+def test_more_processes_than_groups_are_refused_if_asked_for(tmp_path, client, snapshot):
+    hosts = HOSTS.model_copy(update={"processes_per_host": 3})
+    with pytest.raises(BadInput, match="1 hosts with 3 processes each, but a step has 2 groups of crops"):
+        train(client, lay_out(tmp_path, snapshot), hosts=hosts)
+
+
+def test_what_a_rank_finds_wrong_is_told_in_one_line(tmp_path, client, snapshot):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"tracks.parquet is missing|not a training run"):
+        train(client, tmp_path)
+    assert_no_rank_is_left()
+
+
+def test_a_host_is_found_by_its_resource(client):
+    (host,) = find_hosts(client)
+    assert host.name == "127.0.0.1"

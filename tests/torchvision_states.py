@@ -66,6 +66,11 @@ def random_state(name, seed=0):
     return state
 
 
+def hollow_state(name):
+    """A whole state dict of zeros, each tensor one number in memory and in a file of torch.save."""
+    return {key: torch.zeros(()).expand(shape) for key, shape in shapes_of(name).items()}
+
+
 def maps_of(name, state, picture_BCFM):
     """What torchvision's network, not learning, makes of a picture before it pools all of it."""
     if name == "vgg16":
@@ -104,7 +109,9 @@ def normed(state, at, maps):
 def vgg16_maps(state, maps):
     for at in range(31):
         if at in VGG16:
-            maps = F.relu(F.conv2d(maps, *(state[f"features.{at}.{kind}"] for kind in ("weight", "bias")), padding=1))
+            maps = F.relu(
+                F.conv2d(maps, *(state[f"features.{at}.{kind}"] for kind in ("weight", "bias")), padding=1)
+            )
         elif at in VGG16_POOLINGS:
             maps = F.max_pool2d(maps, 2)
     return maps

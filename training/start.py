@@ -108,9 +108,7 @@ def _torchvision_trunk(url: str, settings: ModelSettings) -> dict[str, Tensor]:
     found = _without_module_prefix(_read_file(url))
     if any(name.startswith("trunk.") for name in found):
         raise BadInput(f"{url}: the weights of a model version; give the folder that it lies in")
-    tensors = {
-        name: tensor for name, tensor in found.items() if not name.startswith(("fc.", "classifier."))
-    }
+    tensors = {name: tensor for name, tensor in found.items() if not name.startswith(("fc.", "classifier."))}
     wanted = {
         name.removeprefix("trunk."): weight
         for name, weight in _state_of(settings, 2, 8).items()
@@ -175,8 +173,8 @@ def _without_module_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _state_of(settings: ModelSettings, genres: int, bands: int) -> dict[str, Tensor]:
-    """Give the names and shapes of a network's weights, without memory or random numbers."""
-    with torch.device("meta"):
+    """Make weights to know names and shapes by, and leave torch's random state as it is."""
+    with torch.random.fork_rng(devices=[]):  # the device "meta" would need neither, but takes 4 s to import
         return build_model(settings, genres, bands).state_dict()
 
 
@@ -244,7 +242,7 @@ def _why_not_readable(why: Exception) -> str:
         return f"cut short, damaged or no state dict ({_first_line(why)}); take a whole copy"
     code = re.search(r"GLOBAL ([\w.]+)", str(why))
     if code is None:  # the first line of torch's message tells how to run the code
-        return "damaged, or not written by torch.save; take a whole copy"
+        return "damaged, or pickled otherwise than torch.save does; take a whole copy"
     return (
         f"holds pickled code ({code[1]}), which is never run; save the tensors alone: "
         "torch.save(model.state_dict(), path)"

@@ -84,7 +84,7 @@ def test_networks_of_equal_names_have_equal_weights():
 
 
 def test_a_model_nobody_wrote_is_refused():
-    with pytest.raises(ValidationError, match="'short-chunk-resnet', 'shallow', .* or 'vgg16'"):
+    with pytest.raises(ValidationError, match=r"'short-chunk-resnet', 'shallow', .* or 'vgg16'"):
         ModelSettings(name="vgg")
 
 

@@ -78,6 +78,8 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_torchvisions_weights_answer_to_a_grey_picture_as_they_did(tmp_path, imagenet, form):
     data = read_start(put(tmp_path, form, FORMS[form](imagenet)), RESNET18, GENRES, "top", MEL)
+    numbers = {tensor.dtype for tensor in safetensors.torch.load(data).values()}
+    assert numbers == {torch.float32, torch.int64}
     model = build_model(RESNET18, len(GENRES), MEL.bands).eval()
     load_start(model, data)
     grey_B1FM = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
@@ -140,6 +142,8 @@ def test_damaged_bytes_are_refused_or_do_no_harm(tmp_path, form):
     """Any damage to a file of too few weights ends in BadInput: nothing else is raised."""
     random = np.random.default_rng(0)
     whole = FORMS[form]({"conv1.weight": torch.ones(2, 3), "bn1.weight": torch.ones(2)})
+    for length in range(0, len(whole), 11):
+        assert "cut short" in refusal(put(tmp_path, form, whole[:length])) or form == "legacy.pt"
     said = set()
     for number in range(120):
         data = bytearray(whole)

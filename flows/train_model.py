@@ -1,5 +1,6 @@
 """Train a network on a snapshot, score it on tracks it never saw, and keep it as a model version."""
 
+import hashlib
 import json
 import subprocess
 import tempfile
@@ -24,11 +25,13 @@ from flows.progress import show_table, showing_progress
 from flows.training_hosts import HostSettings, train_on_hosts
 from preprocessing.mel import MelSettings
 from store.files import absolute, exists, join, read_bytes, write_whole
-from store.models import champion, promote, publish_version, read_card
+from store.models import champion, find_version, promote, publish_version, read_card
 from store.reader import Snapshot, open_snapshot
+from training.model import WEIGHTS
 from training.predict import ModelIdentity, hear_stored
 from training.report import write_report
-from training.run import WEIGHTS, TrainingRun, TrainSettings, fingerprint, finished, write_run
+from training.run import TrainingRun, TrainSettings, fingerprint, finished, write_run
+from training.start import FILES, read_start
 from training.targets import choose_genres, choose_tracks
 
 TRACKS_PER_BATCH = 64
@@ -95,23 +98,37 @@ def choose_run(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[str, T
     target = settings.training.target
     genres = choose_genres(snapshot.tracks, target, settings.genres)
     tracks = choose_tracks(snapshot.tracks, target, genres)
-    folder, run = lay_out_run(snapshot, genres, tracks, settings.training, settings.models)
+    training = resolve_start(settings.training, settings.models)
+    folder, run = lay_out_run(snapshot, genres, tracks, training, settings.models)
     return folder, run, tracks
+
+
+def resolve_start(training: TrainSettings, models: str) -> TrainSettings:
+    """Put a URL where the start is named "champion", "latest", or by the name of a version of ours."""
+    weights = training.start.weights
+    if not weights or "/" in weights or weights.endswith(FILES):
+        return training
+    start = training.start.model_copy(update={"weights": find_version(absolute(models), weights)})
+    return training.model_copy(update={"start": start})
 
 
 def lay_out_run(
     snapshot: Snapshot, genres: tuple[str, ...], tracks: pa.Table, training: TrainSettings, root: str
 ) -> tuple[str, TrainingRun]:
     """Write a run where the ranks find it, in `root`/runs; the same wish gives the same folder."""
+    mel = MelSettings.model_validate(snapshot.mel_settings)
+    weights = training.start.weights
+    start = read_start(weights, training.model, genres, training.target, mel) if weights else None
     run = TrainingRun(
         snapshot_url=absolute(snapshot.url),
         spectrograms=snapshot.name_content(tracks["track_id"].to_pylist()),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
+        start=hashlib.sha256(start).hexdigest() if start else "",
         settings=training,
     )
     folder = join(absolute(root), "runs", fingerprint(run, tracks))
-    write_run(folder, run, tracks)
+    write_run(folder, run, tracks, start)
     return folder, run
 
 

@@ -1,6 +1,7 @@
 """A small training run on a real store: two genres that differ in which half of the bands is loud."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,9 @@ def publish_toy(root: str) -> Snapshot:
     return publish_mels(root, mels, pa.table({"track_id": list(mels)}), MEL)
 
 
-def lay_out(folder: Path, snapshot: Snapshot, settings: TrainSettings = SETTINGS) -> Path:
+def lay_out(
+    folder: Path, snapshot: Snapshot, settings: TrainSettings = SETTINGS, start: bytes | None = None
+) -> Path:
     """Write the run; give its folder."""
     targets = [[number % 2, 1 - number % 2] for number in range(12)]
     table = pa.table(
@@ -52,9 +55,13 @@ def lay_out(folder: Path, snapshot: Snapshot, settings: TrainSettings = SETTINGS
         }
     )
     run = TrainingRun(
-        snapshot_url=snapshot.url, mel_fingerprint=MEL.fingerprint, genres=("low", "high"), settings=settings
+        snapshot_url=snapshot.url,
+        mel_fingerprint=MEL.fingerprint,
+        genres=("low", "high"),
+        start=sha256(start).hexdigest() if start else "",
+        settings=settings,
     )
-    write_run(str(folder), run, table)
+    write_run(str(folder), run, table, start)
     return folder
 
 

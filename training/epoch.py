@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from store.errors import BadInput
 from training.checkpoint import PartOfEpoch
 from training.crops import Crops, MelSlice, Tracks, one_ahead, part_of_rank, plan_epoch, read_crops
+from training.model import GenreNet
 from training.ranks import Seat, average_statistics, exchange_s, mean_over_ranks
 from training.run import TrainSettings
 from training.step import Batch, group_seeds, train_step
@@ -49,7 +50,7 @@ class Course:
 class Learner:
     """A network, the same network as its ranks share it, and what moves it."""
 
-    model: nn.Module
+    model: GenreNet
     shared: nn.Module
     optimizer: Optimizer
 

@@ -25,9 +25,17 @@ from store.reader import Snapshot
 from training.checkpoint import Checkpoint, PartOfEpoch, read_checkpoint, write_checkpoint
 from training.crops import MelSlice, Tracks, groups_of_rank, held_in_memory
 from training.epoch import Course, Emit, Learner, telling_of_work, train_epoch
-from training.model import build_model
+from training.model import WEIGHTS, build_model
 from training.ranks import Seat, mean_over_ranks
-from training.run import HISTORY, WEIGHTS, TrainingRun, TrainSettings, fingerprint, finished
+from training.run import (
+    HISTORY,
+    TrainingRun,
+    TrainSettings,
+    fingerprint,
+    finished,
+    read_start_of,
+)
+from training.start import load_start
 from training.validation import validate
 
 STATISTICS_DECAY = 0.9  # of batch norm's running statistics, a step
@@ -45,7 +53,9 @@ def train(
         emit({"event": "done", "best_epoch": history["best_epoch"]})
         return
     course = prepare(run, tracks, snapshot, seat, emit)
-    learner = _make_learner(run, int(snapshot.mel_settings["bands"]), seat)
+    learner = make_learner(run, int(snapshot.mel_settings["bands"]), seat)
+    if run.start:
+        load_start(learner.model, read_start_of(folder, run))
     name = fingerprint(run, tracks)
     state, damaged = read_checkpoint(folder, name)
     _check_same_start(folder, state, seat)
@@ -60,6 +70,7 @@ def train(
             write_checkpoint(folder, reached, name)
 
     while state.epoch < run.settings.epochs:
+        learner = _freeze_or_free(learner, state.epoch + 1, run.settings, seat)
         state = _one_epoch(course, learner, state, keep)
         keep(state)
         emit({"event": "epoch", **state.history[-1]})
@@ -111,7 +122,7 @@ def _tracks_of(split: str, tracks: pa.Table, snapshot: Snapshot) -> Tracks:
     return Tracks(ids, frames_T, np.array(rows["target"].to_pylist(), np.float32))
 
 
-def _make_learner(run: TrainingRun, bands: int, seat: Seat) -> Learner:
+def make_learner(run: TrainingRun, bands: int, seat: Seat) -> Learner:
     settings = run.settings
     torch.manual_seed(settings.seed)
     model = build_model(settings.model, len(run.genres), bands)
@@ -122,6 +133,15 @@ def _make_learner(run: TrainingRun, bands: int, seat: Seat) -> Learner:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = 1 - STATISTICS_DECAY ** (1 / groups)
     return Learner(model, _share(model, seat), _make_optimizer(model, settings, seat))
+
+
+def _freeze_or_free(learner: Learner, epoch: int, settings: TrainSettings, seat: Seat) -> Learner:
+    """Have the trunk learn, or not, as an epoch wants it."""
+    frozen = epoch <= settings.start.frozen_epochs
+    if learner.model.trunk_frozen == frozen:
+        return learner
+    learner.model.freeze_trunk(frozen)
+    return replace(learner, shared=_share(learner.model, seat))  # DDP notes which weights learn, once
 
 
 def _make_optimizer(model: nn.Module, settings: TrainSettings, seat: Seat) -> AdamW:

@@ -29,8 +29,8 @@ from store.reader import open_snapshot
 from store.tags import read_genres
 from training.crops import MelSlice, Tracks
 from training.metrics import guess
-from training.model import build_model
-from training.run import WEIGHTS, TrainSettings
+from training.model import WEIGHTS, build_model
+from training.run import TrainSettings
 from training.validation import hear
 
 HEARD_SCHEMA = pa.schema(

@@ -1,7 +1,8 @@
 """A training run: a folder that says what to learn from which tracks, and receives what was learned.
 
-The folder (a path or URL that every host sees) holds run.json and tracks.parquet, written before
-the run; checkpoints while it lasts; weights.safetensors and history.json when it is finished.
+The folder (a path or URL that every host sees) holds run.json and tracks.parquet, written before the
+run, and start.safetensors if it does not start from fresh weights; checkpoints while it lasts;
+weights.safetensors and history.json when it is finished.
 """
 
 import hashlib
@@ -15,12 +16,13 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from store.errors import BadInput
 from store.files import exists, join, read_bytes, write_whole
 from training.augment import AugmentSettings
-from training.model import ModelSettings
+from training.model import WEIGHTS, ModelSettings
+from training.start import StartSettings
 
 TRACKS_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("split", pa.string()), ("target", pa.list_(pa.int8()))]
 )
-HISTORY, WEIGHTS = "history.json", "weights.safetensors"
+HISTORY, START = "history.json", "start.safetensors"
 
 
 class TrainSettings(BaseModel, frozen=True, extra="forbid"):
@@ -59,6 +61,7 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         120.0, ge=5.0, description="A process that is silent for so long is lost, in seconds"
     )
     model: ModelSettings = Field(ModelSettings(), description="The network")
+    start: StartSettings = Field(StartSettings(), description="What the network starts from")
     augment: AugmentSettings = Field(AugmentSettings(), description="How training crops are varied")
 
     @model_validator(mode="after")
@@ -67,6 +70,8 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"batch_size {self.batch_size} is no multiple of crops_at_once {self.crops_at_once}"
             )
+        if self.start.frozen_epochs > self.epochs:
+            raise ValueError(f"frozen_epochs {self.start.frozen_epochs} is more than epochs {self.epochs}")
         if self.balance and self.target == "multi":
             raise ValueError("balance needs target top: a track of several genres cannot be counted once")
         return self
@@ -82,11 +87,17 @@ class TrainingRun(BaseModel, frozen=True, extra="forbid"):
     genre_parents: dict[str, str] = Field(
         {}, description="Genre to the one it is a kind of, where there is a tree"
     )
+    start: str = Field("", description="SHA-256 of start.safetensors; empty where there is none")
     settings: TrainSettings = TrainSettings()
 
 
-def write_run(folder: str, run: TrainingRun, tracks: pa.Table) -> None:
-    """Lay out a run for `python -m training` to find; run.json is last, and makes it one."""
+def write_run(folder: str, run: TrainingRun, tracks: pa.Table, start: bytes | None = None) -> None:
+    """Lay out a run for `python -m training` to find; run.json is last, and makes it one.
+
+    `start` is what `training.start.read_start` gave, if the network does not start from fresh weights.
+    """
+    if start is not None:
+        write_whole(join(folder, START), start)
     table = io.BytesIO()
     pq.write_table(tracks.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA), table)
     write_whole(join(folder, "tracks.parquet"), table.getvalue())
@@ -110,6 +121,17 @@ def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:
     return run, tracks
 
 
+def read_start_of(folder: str, run: TrainingRun) -> bytes:
+    """Read what the run starts from. Raises: BadInput if it is not what the run was laid out with."""
+    try:
+        data = read_bytes(join(folder, START))
+    except FileNotFoundError:
+        raise BadInput(f"{join(folder, START)}: missing; run the same command again to lay it out") from None
+    if hashlib.sha256(data).hexdigest() != run.start:
+        raise BadInput(f"{join(folder, START)}: damaged or changed; delete this run's folder and train again")
+    return data
+
+
 def finished(folder: str) -> bool:
     """Say whether the run has left its results."""
     return all(exists(join(folder, name)) for name in (HISTORY, WEIGHTS))
@@ -117,8 +139,10 @@ def finished(folder: str) -> bool:
 
 def fingerprint(run: TrainingRun, tracks: pa.Table) -> str:
     """Name all that decides what a run learns, and nothing else: not where nor on how many processes."""
-    settings = run.settings.model_dump_json(exclude={"cache_gib", "stall_s"})
-    return hashlib.sha256(f"{name_data(run, tracks)}{settings}".encode()).hexdigest()[:12]
+    settings = run.settings.model_dump_json(
+        exclude={"cache_gib": True, "stall_s": True, "start": {"weights"}}
+    )
+    return hashlib.sha256(f"{name_data(run, tracks)}{run.start}{settings}".encode()).hexdigest()[:12]
 
 
 def name_data(run: TrainingRun, tracks: pa.Table) -> str:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.toy_runs import lay_out, losses_of, publish_toy, weights_of
+from tests.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, weights_of
 from training.loop import train
 from training.ranks import Seat
 from training.run import read_run
+from training.start import StartSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +94,17 @@ def test_two_processes_learn_what_one_learns(tmp_path, snapshot, undisturbed):
     np.testing.assert_allclose(
         losses_of(undisturbed, "validation_loss"), losses_of(alone, "validation_loss"), rtol=0.05
     )
+
+
+def test_a_trunk_that_is_freed_learns_on_all_processes(tmp_path, snapshot, undisturbed):
+    """DDP notes which weights learn: wrapped once only, ranks would go apart when the trunk is freed."""
+    start = (undisturbed / "weights.safetensors").read_bytes()
+    settings = SETTINGS.model_copy(update={"start": StartSettings(weights="start", frozen_epochs=2)})
+    shared, alone = (lay_out(tmp_path / name, snapshot, settings, start) for name in ("shared", "alone"))
+    code, _, err = finish(torchrun(shared))
+    assert code == 0, err
+    run_alone(alone, snapshot)
+    np.testing.assert_allclose(losses_of(shared, "train_loss"), losses_of(alone, "train_loss"), rtol=1e-3)
 
 
 def test_resumed_equals_uninterrupted(tmp_path, undisturbed, stopped):

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from training.loop import train
 from training.model import ModelSettings
 from training.ranks import Seat
 from training.run import TrainSettings, fingerprint, finished
+from training.start import StartSettings
 
 
 class Stopped(Exception):
@@ -100,6 +102,51 @@ def test_killed_in_mid_epoch_at_most_one_checkpoint_interval_is_lost(
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
     whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def started(folder, toy, start_folder, **settings):
+    """Lay out a run that starts from what another one became."""
+    weights = (start_folder / "weights.safetensors").read_bytes()
+    folder.mkdir()
+    (folder / "start.safetensors").write_bytes(weights)
+    plain = toy(**settings)
+    return replace(plain, run=plain.run.model_copy(update={"start": sha256(weights).hexdigest()}))
+
+
+def test_a_frozen_trunk_stays_what_it_started_from_and_learns_after_that(tmp_path, toy):
+    run_toy(tmp_path / "first", toy(epochs=1))
+    before = weights_of(tmp_path / "first")
+    trunk = [name for name in before if name.startswith("trunk.") and "running" not in name]
+    for epochs, alike in ((1, True), (2, True), (3, False)):
+        folder = tmp_path / str(epochs)
+        start = StartSettings(weights="first", frozen_epochs=2)
+        run_toy(folder, started(folder, toy, tmp_path / "first", epochs=max(epochs, 2), start=start))
+        after = weights_of(folder)
+        assert all(torch.equal(before[name], after[name]) for name in trunk) == alike
+        assert not torch.equal(before["fc.weight"], after["fc.weight"])
+
+
+def test_resumed_while_frozen_equals_uninterrupted(tmp_path, toy):
+    run_toy(tmp_path / "first", toy(epochs=1))
+    settings = {"epochs": 3, "start": StartSettings(weights="first", frozen_epochs=2)}
+    run_toy(tmp_path / "whole", started(tmp_path / "whole", toy, tmp_path / "first", **settings))
+    cut = started(tmp_path / "cut", toy, tmp_path / "first", **settings)
+    for epoch in (1, 2):
+        with pytest.raises(Stopped):
+            run_toy(tmp_path / "cut", cut, stop_after=epoch)
+    run_toy(tmp_path / "cut", cut)
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+
+
+def test_another_start_than_the_run_was_laid_out_with_is_refused(tmp_path, toy):
+    run_toy(tmp_path / "first", toy(epochs=1))
+    run = started(tmp_path / "run", toy, tmp_path / "first", start=StartSettings(weights="first"))
+    (tmp_path / "run" / "start.safetensors").write_bytes(b"other")
+    with pytest.raises(BadInput, match=r"start.safetensors: damaged or changed; delete this run's folder"):
+        run_toy(tmp_path / "run", run)
+    (tmp_path / "run" / "start.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"start.safetensors: missing; run the same command again"):
+        run_toy(tmp_path / "run", run)
 
 
 def test_the_shares_of_an_epochs_time_add_up(tmp_path, toy):

@@ -154,9 +154,7 @@ def _decision(card: Mapping[str, Any]) -> Iterator[str]:
         )
     yield from (f"- {_text(note)}" for note in card.get("decision_notes", ()))
     if decision.get("parents"):
-        yield (
-            f"- {len(decision['parents'])} genres are kinds of others: whoever is told one is told its parents too."
-        )
+        yield f"- Genres that are kinds of others: {len(decision['parents'])}. Who is told one is told its parents too."
 
 
 def _how_it_was_made(card: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,6 @@
 Axes: T tracks, G genres.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,11 @@ COLUMNS = 4
 def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIGHT) -> bytes:
     """Draw how often an answer was right against how probable it was said to be, and how many said so.
 
-    `before` is the network by itself, `after` with its temperature.
+    `before` is the network by itself, `after` as calibrated; where these are the same, one is drawn.
     """
+    shown = [(before, "network alone", theme.wrong), (after, "calibrated", theme.right)]
+    if np.array_equal(before.said, after.said):
+        shown = [(after, "network alone, not calibrated", theme.right)]
     figure = blank(5.4, 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     for axes in (upper, lower):
@@ -32,9 +34,12 @@ def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIG
         axes.tick_params(length=0)
         axes.set_axisbelow(True)
     upper.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (1, 2)))
-    for found, colour, label in ((before, theme.wrong, "network alone"), (after, theme.right, "calibrated")):
+    width = 0.92 / BINS / len(shown)
+    for place, (found, label, colour) in enumerate(shown):
         text = f"{label}, ECE {calibration_error(found):.3f}"
         upper.plot(found.said, found.true, color=colour, linewidth=1.8, marker="o", markersize=5, label=text)
+        left = np.minimum(np.floor(found.said * BINS), BINS - 1) / BINS + 0.04 / BINS + place * width
+        lower.bar(left, found.share, width=width, align="edge", color=colour)
     upper.grid(True, color=theme.line, linewidth=0.6)
     upper.set_xlim(-0.02, 1.02)
     upper.set_ylim(-0.02, 1.02)
@@ -44,10 +49,8 @@ def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIG
         loc="lower left", bbox_to_anchor=(-0.015, 1.0), ncols=2, frameon=False, handlelength=1.3,
         borderaxespad=0.1, fontsize=9, labelcolor=theme.ink,
     )  # fmt: skip
-    width = 0.46 / BINS
-    lower.bar(before.said - width / 2, before.share, width=width, color=theme.wrong)
-    lower.bar(after.said + width / 2, after.share, width=width, color=theme.right)
     lower.set_yscale("log")
+    lower.set_ylim(min(found.share.min() for found, _, _ in shown) / 3, 1)
     lower.set_ylabel("of answers", color=theme.faint)
     lower.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     lower.minorticks_off()
@@ -122,10 +125,12 @@ def _mark(axes: Axes, genre: GenreScore, theme: Theme) -> None:
 
 
 def _steps(
-    recall: Sequence[float] | NDArray[np.float64], precision: Sequence[float] | NDArray[np.float64]
+    recall: NDArray[np.float64], precision: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lay a curve out as steps, as no threshold gives what lies between two; thin it where points coincide."""
-    places = np.round(np.asarray(recall) * 400)
-    last = np.append(places[1:] != places[:-1], True)
-    x, y = np.asarray(recall)[last], np.asarray(precision)[last]
-    return np.repeat(np.append(0.0, x), 2)[1:-1], np.repeat(y, 2)
+    """Lay a curve out as steps, as no threshold gives what lies between two.
+
+    Of points of one recall the first counts, as in the average precision; those too near to be seen are left out.
+    """
+    places = np.round(recall * 400)
+    first = np.append(True, places[1:] != places[:-1]) & (recall > 0)
+    return np.repeat(np.append(0.0, recall[first]), 2)[1:-1], np.repeat(precision[first], 2)

@@ -21,9 +21,9 @@ COLUMNS = 4
 def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIGHT) -> bytes:
     """Draw how often an answer was right against how probable it was said to be, and how many said so.
 
-    `before` is the network by itself, `after` as calibrated; where these are the same, one is drawn.
+    `before` is the network by itself, `after` with temperature and genre tree; where these are the same, one is drawn.
     """
-    shown = [(before, "network alone", theme.wrong), (after, "calibrated", theme.right)]
+    shown = [(before, "network alone", theme.wrong), (after, "as it is used", theme.right)]
     if np.array_equal(before.said, after.said):
         shown = [(after, "network alone, not calibrated", theme.right)]
     figure = blank(5.4, 5.4)

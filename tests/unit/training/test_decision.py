@@ -172,6 +172,17 @@ def test_a_temperature_that_the_tracks_do_not_tell_stays_one(tracks, wish, said)
     assert any(said in line for line in explain_decision(decision, wish, truth, GENRES, "top"))
 
 
+def test_a_temperature_takes_thirty_tracks():
+    truth, chance = chances(3, tracks=30, target="top")
+    spoiled = Decision(temperature=0.3).calibrate(chance, GENRES, "top")
+    found = [
+        fit_decision(truth[:count], spoiled[:count], GENRES, "top", DecisionSettings(), {}).temperature
+        for count in (29, 30)
+    ]
+    assert found[0] == 1.0
+    assert found[1] > 1.5
+
+
 def test_a_network_that_is_sure_and_wrong_is_made_unsure():
     truth = np.eye(3)[np.arange(60) % 3]
     wrong = 0.01 + 0.97 * np.roll(truth, 1, axis=1)

@@ -216,8 +216,8 @@ def test_a_threshold_lies_half_way_between_two_probabilities():
 
 
 def test_neighbouring_numbers_leave_no_room_for_a_threshold_between():
-    above = 0.5
-    below = np.nextafter(above, 0)
+    below = 0.5
+    above = np.nextafter(below, 1)  # half-way rounds to the even one, which is `below`
     truth = np.repeat([[0, 0], [1, 1]], 10, axis=0)
     chance = np.where(truth, above, below)
     decision = fit_decision(truth, chance, ("a", "b"), "multi", F1, {})

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from flows.train_model import TrainModelSettings, choose_run, train_model
 from preprocessing.build import SpectrogramSettings
 from preprocessing.mel import MelSettings
 from store.errors import BadInput
+from store.models import list_versions, read_card
 from store.reader import open_snapshot
 from store.tags import audio_hash, read_genres
+from training.decision import DecisionSettings
 from training.model import ModelSettings
 from training.run import TrainSettings
 
@@ -154,6 +157,13 @@ def test_a_model_version_is_whole(folder):
         "report.html",
     }
     page = (version / "report" / "report.html").read_text()
+    assert len(card["decision"]["thresholds"]) == 3
+    assert card["decision_notes"][0] in unescape(page)
+    assert card["tracks"] == {"training": 30, "validation": 6, "test": 12}
+    assert (card["test_use"]["tracks"], card["test_use"]["versions_before"]) == (12, [])
+    assert card["test_use"]["test_set"] in (version / "MODEL_CARD.md").read_text()
+    heard = pq.read_table(version / "report" / "predictions.parquet")
+    assert sorted(heard["split"].to_pylist()) == ["test"] * 12 + ["validation"] * 6
     assert "200050" in page, "rejected tracks are accounted for"
     assert 'src="http' not in page
 
@@ -231,3 +241,20 @@ def test_what_cannot_be_learned_is_refused_in_one_line(change, message, folder):
     settings = settings_to_train(folder).model_copy(update=change)
     with pytest.raises(BadInput, match=message):
         train_model(settings)
+
+
+def test_deciding_otherwise_makes_a_new_version_of_the_same_weights(folder):
+    wish = DecisionSettings(goal="precision", precision=0.8)
+    settings = settings_to_train(folder).model_copy(update={"decision": wish, "promote": False})
+    (first,) = list_versions(settings.models)
+    summary = train_model(settings)
+    assert summary.version != first
+    assert train_model(settings).version == summary.version
+    old, new = (read_card(f"{settings.models}/{version}") for version in (first, summary.version))
+    assert new["settings"]["decision"]["goal"] == "precision"
+    assert new["test_use"]["versions_before"] == [first], "the test tracks were touched again, and it shows"
+    assert new["run"] == old["run"]
+    weights = [
+        Path(settings.models, name, "weights.safetensors").read_bytes() for name in (first, new["version"])
+    ]
+    assert weights[0] == weights[1]

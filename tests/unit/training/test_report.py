@@ -15,8 +15,11 @@ from matplotlib.colors import to_rgb
 
 from preprocessing.mel import MelSettings, log_mel
 from store.errors import BadInput
-from training.figures import LIGHT, _letters, band_centres_hz, draw_confusion_matrix, readable
-from training.metrics import Interval, score
+from training.canvas import LIGHT, letters, readable
+from training.decision import Decision
+from training.figures import band_centres_hz, draw_confusion_matrix
+from training.intervals import Interval
+from training.metrics import score
 from training.report import _said, caveats, confusions, least_believed, percent, write_report
 from training.results import SplitResult, judge
 
@@ -104,7 +107,7 @@ def test_the_folder_holds_tables_figures_and_the_page(written):
     assert written.name == "report.html"
     assert {file.name for file in written.parent.iterdir()} == {
         "metrics.json", "results.csv", "predictions.csv", "rejects.csv", "confusion_matrix.png",
-        "learning_curves.png", "wrong_tracks.png", "report.html",
+        "learning_curves.png", "wrong_tracks.png", "report.html", "calibration.png", "precision_recall.png",
     }  # fmt: skip
     for figure in written.parent.glob("*.png"):
         pixels = matplotlib.image.imread(figure)
@@ -118,7 +121,7 @@ def test_the_page_needs_nothing_but_itself(written):
     assert "script" not in page.tags
     beside = [link for link in page.links if not link.startswith("data:image/png;base64,")]
     assert {written.parent / link for link in beside} == set(written.parent.iterdir()) - {written}
-    assert sum(link.startswith("data:") for link in page.links) == 6  # three figures, by day and by night
+    assert sum(link.startswith("data:") for link in page.links) == 10  # five figures, by day and by night
 
 
 def test_the_page_says_what_it_must(written):
@@ -174,6 +177,64 @@ def test_predictions_csv_has_one_row_a_track(written):
     }  # fmt: skip
 
 
+def test_the_page_says_how_it_decides_and_what_the_test_set_was_used_for(tmp_path):
+    shares = {"data_wait_share": 0.1, "compute_share": 0.6, "exchange_share": 0.2}
+    history = [HISTORY[0] | shares, HISTORY[1] | shares | {"compute_share": 0.8}]
+    decision = Decision(temperature=2.0, thresholds=(0.25, 2.0, 0.5))
+    page = report(
+        tmp_path,
+        history=history,
+        decision=decision,
+        notes=["A temperature of 2.00."],
+        test_use={"test_set": "abc", "tracks": 4, "heard_at": "now", "versions_before": ["v1", "v2"]},
+    ).read_text()
+    text = " ".join(page.replace("\N{NARROW NO-BREAK SPACE}", " ").split())
+    for said in (
+        "A temperature of 2.00.",
+        "2 earlier versions were scored on these very test tracks",
+        "2 earlier versions were scored on it, last v2.",
+        "rosier than the truth",
+        '<td class="number">0.25</td>',
+        '<td class="number">never</td>',
+        '<td>waiting for data</td><td class="number">10 %</td>',
+        '<td>forward and backward</td><td class="number">70 %</td>',
+        '<td>communication</td><td class="number">20 %</td>',
+    ):
+        assert said in text, said
+    assert "<td>other</td>" not in text
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "rosier" in " ".join(metrics["caveats"])
+    assert metrics["test"]["uncalibrated_error"] != metrics["test"]["calibration_error"]
+    first, second = (row["guess_probability"] for row in table(tmp_path / "predictions.csv")[:2])
+    assert float(first) == pytest.approx(0.8**0.5 / (0.8**0.5 + 2 * 0.1**0.5), abs=1e-5)
+    assert float(second) == pytest.approx(0.7**0.5 / (0.7**0.5 + 0.1**0.5 + 0.2**0.5), abs=1e-5)
+
+
+def test_without_a_decision_nothing_is_said_of_one(written):
+    page = written.read_text()
+    assert "rosier" not in page
+    assert "earlier version" not in page
+    assert "What the time of a step went into" not in page
+
+
+def test_overall_rows_have_the_bounds_of_each_score(tmp_path):
+    chance = np.random.default_rng(0).dirichlet(np.ones(3), 40).tolist()
+    rows = [
+        (str(number), "test", f"a{number}", None, np.eye(3, dtype=int)[number % 3].tolist(), chance[number])
+        for number in range(40)
+    ]
+    report(tmp_path, predictions=predictions(rows), mel_of=lambda _: mel_of("1"))
+    overall = table(tmp_path / "results.csv")[0]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["test"]
+    for name in ("accuracy", "macro_f1", "log_loss", "mean_average_precision"):
+        interval = metrics[f"{name}_interval"]
+        low, value, high = (float(overall[key]) for key in (f"{name}_low", name, f"{name}_high"))
+        assert (low, high) == pytest.approx((interval["low"], interval["high"]), abs=1e-5)
+        assert low <= value <= high
+    assert overall["k"] == "2"
+    assert table(tmp_path / "results.csv")[1]["average_precision"] != ""
+
+
 def test_writing_twice_gives_the_same_bytes(written, tmp_path):
     again = report(tmp_path)
     for file in written.parent.iterdir():
@@ -225,7 +286,7 @@ def test_confusions_are_the_commonest_mistakes():
 )
 def test_what_the_scores_cannot_show_is_said(interval, said):
     scores = score(np.eye(2)[[0, 1] * 100], np.eye(2)[[0, 1] * 100], ["a", "b"], "top")
-    (caveat,) = caveats(SplitResult(scores, interval))
+    (caveat,) = caveats(SplitResult(scores, {"accuracy": interval} if interval else {}, 0.0))
     assert said in caveat
 
 
@@ -243,7 +304,7 @@ def test_readable_is_one_short_line_the_font_can_write(text, length):
     line = readable(text, length)
     assert len(line) <= length
     assert "\n" not in line
-    assert {ord(letter) for letter in line} <= _letters()
+    assert {ord(letter) for letter in line} <= letters()
 
 
 def test_readable_joins_lines_and_marks():

@@ -171,5 +171,7 @@ def _complete(root: str, beginning: str) -> str:
         return beginning
     found = [name for name in list_versions(root) if name.startswith(beginning)]
     if len(found) > 1:
-        raise BadInput(f"{root}: {len(found)} versions begin with {beginning}: {', '.join(found)}; give more of it")
+        raise BadInput(
+            f"{root}: {len(found)} versions begin with {beginning}: {', '.join(found)}; give more of it"
+        )
     return found[0] if found else beginning

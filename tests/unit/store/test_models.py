@@ -158,7 +158,9 @@ def test_a_damaged_champion_is_told_in_one_line_and_not_overwritten(content, tmp
     version = add(root)
     write_whole(join(root, "champion.json"), content)
     for ask in (champion, history, rollback, lambda it: promote(it, version)):
-        with pytest.raises(BadInput, match=r"champion\.json: does not say which model is in service .*remove it"):
+        with pytest.raises(
+            BadInput, match=r"champion\.json: does not say which model is in service .*remove it"
+        ):
             ask(root)
     assert read_bytes(join(root, "champion.json")) == content
 
@@ -169,7 +171,9 @@ def test_a_version_is_found_by_the_beginning_of_its_name_if_only_one_begins_so(t
         write_whole(join(root, name, "model.json"), b"{}")
     assert find_version(root, "20260101") == join(root, "20260101T0-a")
     assert find_version(root, "20260102T0-b") == join(root, "20260102T0-b"), "a whole name is no beginning"
-    with pytest.raises(BadInput, match="2 versions begin with 20260102: 20260102T0-b, 20260102T0-bc; give more"):
+    with pytest.raises(
+        BadInput, match="2 versions begin with 20260102: 20260102T0-b, 20260102T0-bc; give more"
+    ):
         find_version(root, "20260102")
     with pytest.raises(BadInput, match="no model version"):
         find_version(root, "2027")

@@ -29,7 +29,7 @@ from store.reader import Snapshot, open_snapshot
 from training.predict import ModelIdentity, hear_stored
 from training.report import write_report
 from training.run import WEIGHTS, TrainingRun, TrainSettings, fingerprint, finished, write_run
-from training.targets import choose_genres, choose_tracks
+from training.targets import choose_genres, choose_parents, choose_tracks
 
 TRACKS_PER_BATCH = 64
 
@@ -108,6 +108,7 @@ def lay_out_run(
         spectrograms=snapshot.name_content(tracks["track_id"].to_pylist()),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
+        genre_parents=choose_parents(genres, snapshot.genre_parents),
         settings=training,
     )
     folder = join(absolute(root), "runs", fingerprint(run, tracks))

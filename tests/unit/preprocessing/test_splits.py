@@ -354,12 +354,14 @@ def test_new_artists_bring_each_genre_near_its_share_again(old, new, seed):
 
 
 def test_a_track_that_lost_its_split_may_be_learned_from_again_but_never_tested_with():
-    table = with_column(catalogue([("a", None, None), ("b", None, None)]), "duplicate_group", ["x", "x"])
-    former = with_column(table, "split", ["test", "training"])
+    pairs = [str(number) for number in range(20)]
+    table = catalogue([(f"{kind} {pair}", None, None) for kind in ("tested", "learned") for pair in pairs])
+    table = with_column(table, "duplicate_group", pairs * 2)
+    former = with_column(table, "split", ["test"] * 20 + ["training"] * 20)
     linked = split_by_artist(table, ARTIST, former)
-    assert linked["split"].to_pylist() == ["test", None]
-    alone = table.slice(1)  # the test track is gone from the source
-    assert split_by_artist(alone, ARTIST, linked)["split"].to_pylist() == ["training"]
+    assert linked["split"].to_pylist() == ["test"] * 20 + [None] * 20
+    alone = table.slice(20)  # the test tracks are gone from the source
+    assert split_by_artist(alone, ARTIST, linked)["split"].to_pylist() == ["training"] * 20
 
 
 def test_a_new_genre_of_old_artists_goes_where_they_are():

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.splits import SplitSettings, artist_folds, split_by_artist
-from training.metrics import Scores, Target, score
+from training.decision import Target
+from training.metrics import Scores, score
 from training.targets import choose_genres, choose_tracks
 
 # What a model said of the test tracks of a fold; the last two, and `seed`, are null where no network is trained.

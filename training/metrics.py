@@ -6,22 +6,27 @@ Axes: T tracks, G genres.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
-Target = Literal["top", "multi"]
-TOLD_FROM = 0.5  # a multi-label genre is told from this probability on
-SURE = 1e-7  # a probability of 0 would make the log-loss infinite
+from training.decision import SURE, Decision, Target
+from training.intervals import Outcome
+from training.ranking import average_precisions, roc_aucs
+
+BINS = 15  # of the calibration error, as Guo et al. have them
+TOP = 3  # a person choosing from so many suggestions is still helped
 
 
 @dataclass(frozen=True)
 class GenreScore:
     """Scores of one genre; null where there is nothing to divide by.
 
-    `support` counts the tracks that have it, `guessed` those that were told to have it.
+    `support` counts the tracks that have it, `guessed` those that were told to have it,
+    by `threshold` (null where the likeliest genre is told and none was fitted).
+    `average_precision` and `roc_auc` rank by probability, and need tracks of both kinds.
     """
 
     genre: str
@@ -30,6 +35,9 @@ class GenreScore:
     precision: float | None
     recall: float | None
     f1: float | None
+    average_precision: float | None
+    roc_auc: float | None
+    threshold: float | None
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,16 @@ class Scores:
 
     `accuracy` is the share of tracks whose genres are all told right (multi-label: exact
     match); `chance` what always giving the commonest answer of these tracks would reach.
-    `macro_f1` is the mean over genres, but for the `untested` ones that no track has.
+    `macro_f1` is the mean over genres, but for the `untested` ones that no track has;
+    `micro_f1` counts all tracks and genres together. `mean_average_precision` and `roc_auc` are
+    means over the genres that some tracks have and others have not.
+    `top_k` is the share of tracks whose genre is among the `k` likeliest, null for multi-label.
+    `calibration_error` is the ECE: see `calibration_error`.
     `confusion` counts tracks, truth down and guess across; null where tracks bear several genres.
     `log_loss` is in nats, and so is `log_loss_error`, the standard error of that mean over tracks.
+
+    Source: where tracks have one genre, `log_loss` is the multi-class log-loss that ranked the
+            WWW'18 challenge "Learning to Recognize Musical Genre" (Defferrard et al., 2018).
     """
 
     target: Target
@@ -49,6 +64,12 @@ class Scores:
     accuracy: float
     chance: float
     macro_f1: float
+    micro_f1: float
+    mean_average_precision: float | None
+    roc_auc: float | None
+    top_k: float | None
+    k: int | None
+    calibration_error: float
     log_loss: float
     log_loss_error: float
     genres: tuple[GenreScore, ...]
@@ -57,37 +78,54 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Where the accuracy of many more such tracks would lie, 95 times of 100."""
+class Reliability:
+    """Answers sorted into bins by their probability: what was said, and how often it was so.
 
-    low: float
-    high: float
-    artists: int
-    method: Literal["bootstrap by artist", "exact by artist"]
+    Empty bins are left out. `share` is the part of all answers that lies in a bin.
+    """
+
+    said: NDArray[np.float64]
+    true: NDArray[np.float64]
+    share: NDArray[np.float64]
 
 
-def score(truth_TG: ArrayLike, probabilities_TG: ArrayLike, genres: Sequence[str], target: Target) -> Scores:
-    """Compare the probabilities of some tracks with the truth.
+def score(
+    truth_TG: ArrayLike,
+    probabilities_TG: ArrayLike,
+    genres: Sequence[str],
+    target: Target,
+    decision: Decision = Decision(),  # noqa: B008  it is frozen
+) -> Scores:
+    """Compare what is told of some tracks with the truth.
+
+    `probabilities_TG` are the network's own: the decision calibrates them, and tells by them.
 
     Shapes: truth_TG (T, G) of 0 and 1, exactly one 1 a track where target is top; at least one track.
     """
     truth = np.asarray(truth_TG) > 0
-    probabilities = np.asarray(probabilities_TG, np.float64)
-    assert truth.shape == probabilities.shape == (len(truth), len(genres)), "one value a track and genre"
+    raw = np.asarray(probabilities_TG, np.float64)
+    assert truth.shape == raw.shape == (len(truth), len(genres)), "one value a track and genre"
     assert len(truth), "at least one track"
-    assert np.isfinite(probabilities).all(), "finite probabilities"
+    assert np.isfinite(raw).all(), "finite probabilities"
     assert target == "multi" or (truth.sum(axis=1) == 1).all(), "one genre a track"
-    told = guess(probabilities, target)
+    probabilities = decision.calibrate(raw, genres, target)
+    told = decision.tell(probabilities, genres, target)
     right = int((told == truth).all(axis=1).sum())
-    per_genre = _score_genres(truth, told, genres)
-    f1s = [each.f1 for each in per_genre if each.f1 is not None]
+    per_genre = _score_genres(truth, told, probabilities, genres, _thresholds(decision, genres, target))
+    k = min(TOP, len(genres) - 1) if target == "top" else None
     return Scores(
         target=target,
         tracks=len(truth),
         right=right,
         accuracy=right / len(truth),
         chance=max(Counter(map(bytes, truth)).values()) / len(truth),
-        macro_f1=float(np.mean(f1s)) if f1s else 0.0,
+        macro_f1=_mean([each.f1 for each in per_genre]) or 0.0,
+        micro_f1=float(2 * (truth & told).sum() / max(truth.sum() + told.sum(), 1)),
+        mean_average_precision=_mean([each.average_precision for each in per_genre]),
+        roc_auc=_mean([each.roc_auc for each in per_genre]),
+        top_k=_among_likeliest(truth, probabilities, k) if k is not None else None,
+        k=k,
+        calibration_error=calibration_error(reliability(truth, probabilities, target)),
         log_loss=_log_loss(truth, probabilities, target),
         log_loss_error=_log_loss_error(truth, probabilities, target),
         genres=per_genre,
@@ -96,18 +134,48 @@ def score(truth_TG: ArrayLike, probabilities_TG: ArrayLike, genres: Sequence[str
     )
 
 
-def guess(probabilities_TG: ArrayLike, target: Target) -> NDArray[np.bool_]:
-    """Say which genres a track is told to have. Shapes: (T, G) -> (T, G).
+def outcome(
+    truth_TG: ArrayLike,
+    probabilities_TG: ArrayLike,
+    genres: Sequence[str],
+    target: Target,
+    decision: Decision,
+) -> Outcome:
+    """Give what resampling needs to know of answers; `probabilities_TG` are the network's own."""
+    truth = np.asarray(truth_TG) > 0
+    chance_TG = decision.calibrate(probabilities_TG, genres, target)
+    told = decision.tell(chance_TG, genres, target)
+    return Outcome(truth, told, chance_TG, _losses(truth, chance_TG, target))
 
-    The likeliest one where tracks have one genre, else all from TOLD_FROM on.
+
+def reliability(truth_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target) -> Reliability:
+    """Compare what was said with how often it was so, in BINS bins of equal width.
+
+    Where tracks have one genre, an answer is the likeliest genre of a track; where they bear
+    several, each pair of a track and a genre is one: most are then a small chance of a rare genre.
     """
-    probabilities = np.asarray(probabilities_TG)
+    truth, probabilities = np.asarray(truth_TG) > 0, np.asarray(probabilities_TG, np.float64)
     match target:
         case "top":
-            likeliest_T = probabilities.argmax(axis=1)
-            return np.asarray(likeliest_T[:, None] == np.arange(probabilities.shape[1]))
+            said = probabilities.max(axis=1)
+            true = np.take_along_axis(truth, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
         case "multi":
-            return np.asarray(probabilities >= TOLD_FROM)
+            said, true = probabilities.ravel(), truth.ravel()
+    bins = np.minimum((said * BINS).astype(np.int64), BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    filled = counts > 0
+    said_sum, true_sum = (np.bincount(bins, values, BINS) for values in (said, true))
+    return Reliability(
+        said_sum[filled] / counts[filled], true_sum[filled] / counts[filled], counts[filled] / len(said)
+    )
+
+
+def calibration_error(found: Reliability) -> float:
+    """Give the expected calibration error: by how much what is said is off, on average over answers.
+
+    Source: ECE with 15 bins of equal width (Guo et al., 2017).
+    """
+    return float((found.share * np.abs(found.said - found.true)).sum())
 
 
 def belief(answer_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target) -> NDArray[np.float64]:
@@ -125,45 +193,18 @@ def belief(answer_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target) ->
             return np.asarray(np.exp(np.log(of_each).mean(axis=1)))
 
 
-def accuracy_interval(
-    right_T: ArrayLike, artists: Sequence[str | None], *, resamples: int = 2_000, seed: int = 0
-) -> Interval | None:
-    """Say between which bounds the accuracy lies, with 95 % confidence; None for a single artist.
-
-    Source: cluster bootstrap, percentiles (Field & Welsh, 2007); Clopper & Pearson (1934).
-
-    Songs of one artist are right or wrong together, so artists are drawn, not tracks; a
-    track of unknown artist counts as an artist of its own. If all tracks are right (or all
-    wrong), so is every resample, which would claim certainty: then the bound is the
-    exact one, for as many answers as there are artists.
-    """
-    right = np.asarray(right_T, bool)
-    names = [(name,) if name is not None else row for row, name in enumerate(artists)]
-    rows = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    artist_T = np.array([rows[name] for name in names])
-    count = len(rows)
-    if count < 2:
-        return None
-    if right.all() or not right.any():
-        bound = 0.025 ** (1 / count)
-        low, high = (bound, 1.0) if right.all() else (0.0, 1 - bound)
-        return Interval(low, high, count, "exact by artist")
-    right_of = np.bincount(artist_T, right, count)
-    tracks_of = np.bincount(artist_T, minlength=count)
-    draw = np.random.default_rng(seed)
-    drawn = (draw.integers(count, size=count) for _ in range(resamples))
-    accuracies = [right_of[artists_].sum() / tracks_of[artists_].sum() for artists_ in drawn]
-    low, high = (float(bound) for bound in np.percentile(accuracies, [2.5, 97.5]))
-    return Interval(low, high, count, "bootstrap by artist")
-
-
 def _score_genres(
-    truth: NDArray[np.bool_], told: NDArray[np.bool_], genres: Sequence[str]
+    truth: NDArray[np.bool_],
+    told: NDArray[np.bool_],
+    probabilities: NDArray[np.float64],
+    genres: Sequence[str],
+    thresholds: Sequence[float | None],
 ) -> tuple[GenreScore, ...]:
     # A column each, so one genre a track is several yes-or-no questions too.
     precision, recall, f1, support = precision_recall_fscore_support(
         truth.astype(np.int8), told.astype(np.int8), average=None, zero_division=np.nan
     )
+    average_precision, roc_auc = average_precisions(truth, probabilities), roc_aucs(truth, probabilities)
     return tuple(
         GenreScore(
             genre=genre,
@@ -172,9 +213,22 @@ def _score_genres(
             precision=_number(precision[row]) if support[row] else None,
             recall=_number(recall[row]) if support[row] else None,
             f1=_number(f1[row]) if support[row] else None,
+            average_precision=_number(average_precision[row]),
+            roc_auc=_number(roc_auc[row]),
+            threshold=thresholds[row],
         )
         for row, genre in enumerate(genres)
     )
+
+
+def _thresholds(decision: Decision, genres: Sequence[str], target: Target) -> Sequence[float | None]:
+    unfitted = target == "top" and not decision.thresholds
+    return [None] * len(genres) if unfitted else decision.thresholds_of(genres)
+
+
+def _among_likeliest(truth: NDArray[np.bool_], probabilities: NDArray[np.float64], k: int) -> float:
+    likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float(np.take_along_axis(truth, likeliest, axis=1).any(axis=1).mean())
 
 
 def _confuse(truth: NDArray[np.bool_], told: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
@@ -194,8 +248,19 @@ def _log_loss(truth: NDArray[np.bool_], probabilities: NDArray[np.float64], targ
 
 def _log_loss_error(truth: NDArray[np.bool_], probabilities: NDArray[np.float64], target: Target) -> float:
     """Give the standard error; 0 for a single track, of which it cannot be known."""
-    loss_T = -np.log(belief(truth, probabilities, target).clip(SURE, 1))
+    loss_T = _losses(truth, probabilities, target)
     return float(loss_T.std() / np.sqrt(max(len(loss_T) - 1, 1)))
+
+
+def _losses(
+    truth: NDArray[np.bool_], probabilities: NDArray[np.float64], target: Target
+) -> NDArray[np.float64]:
+    return np.asarray(-np.log(belief(truth, probabilities, target).clip(SURE, 1)))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _number(value: Any) -> float | None:

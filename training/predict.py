@@ -28,7 +28,7 @@ from store.predictions import PREDICTIONS_SCHEMA, signature
 from store.reader import open_snapshot
 from store.tags import read_genres
 from training.crops import MelSlice, Tracks
-from training.metrics import guess
+from training.decision import Decision, ancestors
 from training.model import build_model
 from training.run import WEIGHTS, TrainSettings
 from training.validation import hear
@@ -51,6 +51,9 @@ class ModelIdentity(BaseModel, frozen=True, extra="ignore"):
     genres: tuple[str, ...] = Field(description="In the order of the logits")
     mel: MelSettings = Field(description="The spectrograms it was trained on, and must be given")
     training: TrainSettings = Field(description="How it was trained: network, crops, target")
+    decision: Decision = Field(
+        Decision(), description="What is made of its probabilities; older models have none"
+    )
 
     @property
     def crop_frames(self) -> int:
@@ -90,6 +93,8 @@ def hear_stored(
     track_rows: Sequence[dict[str, Any]], *, snapshot_url: str, folder_url: str, identity: ModelIdentity
 ) -> pa.Table:
     """Let a model listen to tracks of a snapshot; give HEARD_SCHEMA, one row a track.
+
+    The probabilities are the network's own: the decision is fitted on them.
 
     Raises: BadInput if the spectrograms are not of the kind the model was trained on.
     """
@@ -162,7 +167,8 @@ def _listen_to(
     except BadInput as why:
         return {**row, "status": "rejected", "reason": "unsupported", "detail": str(why)}
     mel_slice = _slice_of(mel_FM)
-    (chance_G,) = _chances(model, mel_slice, (track.track_id,), np.array([len(mel_FM)]), identity)
+    raw_TG = _chances(model, mel_slice, (track.track_id,), np.array([len(mel_FM)]), identity)
+    (chance_G,) = identity.decision.calibrate(raw_TG, identity.genres, identity.training.target)
     genres = decide(chance_G, identity)
     return {
         **row,
@@ -174,9 +180,14 @@ def _listen_to(
 
 
 def decide(chance_G: NDArray[np.float64], identity: ModelIdentity) -> list[str]:
-    """Name the genres that probabilities stand for, the likeliest first."""
-    (told_G,) = guess(chance_G[None], identity.training.target)
-    return [identity.genres[index] for index in np.argsort(-chance_G) if told_G[index]]
+    """Name the genres that calibrated probabilities stand for, the likeliest first.
+
+    A genre is never likelier than what it is a kind of: of equally likely ones the wider comes first.
+    """
+    genres, decision = identity.genres, identity.decision
+    (told_G,) = decision.tell(chance_G[None], genres, identity.training.target)
+    depth_G = np.array([len(above) for above in ancestors(genres, decision.parents)])
+    return [genres[place] for place in np.lexsort((depth_G, -chance_G)) if told_G[place]]
 
 
 def _slice_of(mel_FM: NDArray[np.float32]) -> MelSlice:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from preprocessing.mel import MelSettings
 from store.files import write_whole
+from training.decision import Target
 from training.figures import (
     DARK,
     DPI,
@@ -24,7 +25,7 @@ from training.figures import (
     draw_learning_curves,
     draw_spectrograms,
 )
-from training.metrics import Scores, Target
+from training.metrics import Scores
 from training.results import (
     Answer,
     SplitResult,

@@ -9,14 +9,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from preprocessing.splits import SPLITS
 from store.errors import BadInput
-from training.metrics import Interval, Scores, Target, accuracy_interval, belief, guess, score
+from training.decision import Decision, Target
+from training.intervals import Interval, find_intervals
+from training.metrics import Scores, belief, calibration_error, outcome, reliability, score
 
 RESULT_COLUMNS = (
     "run", "split", "scope", "genre", "tracks", "guessed", "precision", "recall", "f1", "macro_f1",
-    "accuracy", "accuracy_low", "accuracy_high", "chance", "log_loss",
+    "accuracy", "accuracy_low", "accuracy_high", "chance", "log_loss", "micro_f1", "macro_f1_low",
+    "macro_f1_high", "log_loss_low", "log_loss_high", "mean_average_precision",
+    "mean_average_precision_low", "mean_average_precision_high", "roc_auc", "top_k", "k",
+    "calibration_error", "average_precision", "threshold",
 )  # fmt: skip
 ANSWER_COLUMNS = (
     "track_id", "split", "artist", "title", "truth", "guess", "right", "guess_probability",
@@ -42,20 +49,36 @@ class Answer:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """The scores of one split, and how far its accuracy can be trusted."""
+    """The scores of one split, and how far they can be trusted.
+
+    `intervals` holds those of accuracy, macro_f1, log_loss and mean_average_precision, as far as
+    they can be given. `uncalibrated_error` is the calibration error of the network by itself.
+    """
 
     scores: Scores
-    interval: Interval | None
+    intervals: dict[str, Interval]
+    uncalibrated_error: float
+
+    @property
+    def interval(self) -> Interval | None:
+        """Give the interval of the accuracy."""
+        return self.intervals.get("accuracy")
 
 
-def judge(predictions: pa.Table, genres: Sequence[str], target: Target) -> list[Answer]:
-    """Compare each prediction with the truth: one answer a row, in the order of the table.
+def judge(
+    predictions: pa.Table,
+    genres: Sequence[str],
+    target: Target,
+    decision: Decision = Decision(),  # noqa: B008  it is frozen
+) -> list[Answer]:
+    """Compare each answer with the truth: one a row, in the order of the table.
 
     `predictions` has the columns track_id, split, artist, title, truth (list of 0 and 1)
-    and probabilities (list), both in the order of `genres`.
+    and probabilities (list, the network's own), both in the order of `genres`.
     """
-    truth_TG, probability_TG = _matrix(predictions, "truth"), _matrix(predictions, "probabilities")
-    told_TG = guess(probability_TG, target)
+    truth_TG = matrix(predictions, "truth")
+    probability_TG = decision.calibrate(matrix(predictions, "probabilities"), genres, target)
+    told_TG = decision.tell(probability_TG, genres, target)
     columns = (predictions[name].to_pylist() for name in ("track_id", "split", "artist", "title"))
     names = np.array(genres, object)
     return [
@@ -83,23 +106,31 @@ def judge(predictions: pa.Table, genres: Sequence[str], target: Target) -> list[
     ]
 
 
-def score_splits(answers: Sequence[Answer], genres: Sequence[str], target: Target) -> dict[str, SplitResult]:
+def score_splits(
+    predictions: pa.Table,
+    genres: Sequence[str],
+    target: Target,
+    decision: Decision = Decision(),  # noqa: B008  it is frozen
+) -> dict[str, SplitResult]:
     """Score each split that has tracks, training first and test last.
 
-    Raises: BadInput if no test track was answered.
+    Raises: BadInput if there is no test track.
     """
     results = {}
     for split in SPLITS:
-        rows = [answer for answer in answers if answer.split == split]
-        if rows:
-            truth_TG = [[genre in row.truth for genre in genres] for row in rows]
+        rows = predictions.filter(pc.equal(predictions["split"], split))
+        if len(rows):
+            truth_TG, raw_TG = matrix(rows, "truth"), matrix(rows, "probabilities")
+            scores = score(truth_TG, raw_TG, genres, target, decision)
+            found = outcome(truth_TG, raw_TG, genres, target, decision)
             results[split] = SplitResult(
-                score(truth_TG, [row.probabilities for row in rows], genres, target),
-                accuracy_interval([row.right for row in rows], [row.artist for row in rows]),
+                scores,
+                find_intervals(found, rows["artist"].to_pylist(), vars(scores)),
+                calibration_error(reliability(truth_TG, raw_TG, target)),
             )
     if "test" not in results:
-        found = ", ".join(results) or "none"
-        raise BadInput(f"no test track to evaluate (splits with tracks: {found}); build with a test split")
+        there = ", ".join(results) or "none"
+        raise BadInput(f"no test track to evaluate (splits with tracks: {there}); build with a test split")
     return results
 
 
@@ -107,7 +138,7 @@ def metrics_json(
     name: str, results: Mapping[str, SplitResult], genres: Sequence[str], target: Target
 ) -> bytes:
     """Lay out metrics.json: the scores by split, null where there is nothing to divide by."""
-    splits = {split: asdict(result.scores) | _interval(result) for split, result in results.items()}
+    splits = {split: asdict(result.scores) | _trust(result) for split, result in results.items()}
     content = {"run": name, "target": target, "genres": list(genres), **splits}
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
@@ -116,19 +147,13 @@ def results_csv(name: str, results: Mapping[str, SplitResult]) -> bytes:
     """Lay out results.csv: an overall row and one for each genre, by split; runs can be appended."""
     rows: list[dict[str, Any]] = []
     for split, result in results.items():
-        key = {"run": name, "split": split}
-        scores, bounds = result.scores, result.interval
-        rows.append(
-            key
-            | {
-                "scope": "overall",
-                "tracks": scores.tracks,
-                "accuracy": scores.accuracy,
-                "chance": scores.chance,
-            }
-            | {"accuracy_low": bounds and bounds.low, "accuracy_high": bounds and bounds.high}
-            | {"macro_f1": scores.macro_f1, "log_loss": scores.log_loss}
-        )
+        key, scores = {"run": name, "split": split}, result.scores
+        bounds = {
+            f"{what}_{end}": getattr(interval, end)
+            for what, interval in result.intervals.items()
+            for end in ("low", "high")
+        }
+        rows.append(key | {"scope": "overall"} | vars(scores) | bounds)
         for each in scores.genres:
             rows.append(key | {"scope": "genre", "tracks": each.support} | asdict(each))
     return _csv(RESULT_COLUMNS, rows)
@@ -151,13 +176,19 @@ def rejects_csv(rejects: Iterable[Mapping[str, Any]]) -> bytes:
     return _csv(["track_id", "reason", "detail"], rejects)
 
 
-def _matrix(predictions: pa.Table, column: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    rows = predictions[column].to_pylist()
-    return np.array(rows, np.float64).reshape(len(rows), -1)
+def matrix(predictions: pa.Table, column: str) -> NDArray[np.float64]:
+    """Give a column of lists, all of one length, as (T, G)."""
+    values = pc.list_flatten(predictions[column]).to_numpy()
+    return np.asarray(values, np.float64).reshape(len(predictions), -1)
 
 
-def _interval(result: SplitResult) -> dict[str, Any]:
-    return {"accuracy_interval": asdict(result.interval) if result.interval else None}
+def _trust(result: SplitResult) -> dict[str, Any]:
+    """Lay out all four intervals, null where there is none."""
+    names = ("accuracy", "macro_f1", "log_loss", "mean_average_precision")
+    intervals = {
+        f"{name}_interval": asdict(found) if (found := result.intervals.get(name)) else None for name in names
+    }
+    return intervals | {"uncalibrated_error": result.uncalibrated_error}
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from preprocessing.splits import SPLITS
 from store.errors import BadInput
-from training.metrics import Target
+from training.decision import Target
 from training.run import TRACKS_SCHEMA
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, sem
+from scipy.stats import sem
+from sklearn.metrics import f1_score, top_k_accuracy_score
 
-from training.metrics import accuracy_interval, belief, guess, score
+from training.decision import Decision
+from training.metrics import belief, calibration_error, reliability, score
 
 GENRES = ["Folk", "Jazz", "Rock"]
 FOLK, JAZZ, ROCK = np.eye(3, dtype=np.int8)
@@ -62,7 +64,7 @@ def test_scores_fit_together_and_are_json(data, target):
         probabilities = draw.random((tracks, genres)).round(1)
     names = [f"genre {number}" for number in range(genres)]
     scores = score(truth, probabilities, names, target)
-    told = guess(probabilities, target)
+    told = Decision().tell(probabilities, names, target)
     assert scores.right == sum(tuple(a) == tuple(b) for a, b in zip(truth > 0, told, strict=True))
     for number, each in enumerate(scores.genres):
         hits = sum(truth[row, number] > 0 and told[row, number] for row in range(tracks))
@@ -74,6 +76,13 @@ def test_scores_fit_together_and_are_json(data, target):
         assert np.trace(scores.confusion) == scores.right
         assert np.sum(scores.confusion) == tracks
     assert math.isfinite(scores.log_loss)
+    assert scores.micro_f1 == pytest.approx(f1_score(truth > 0, told, average="micro", zero_division=0))
+    assert 0 <= scores.calibration_error <= 1
+    if target == "top" and genres > 2:
+        likeliest = top_k_accuracy_score(
+            truth.argmax(axis=1), probabilities, k=scores.k, labels=range(genres)
+        )
+        assert scores.top_k == pytest.approx(likeliest)
     json.dumps(asdict(scores), allow_nan=False)
 
 
@@ -92,41 +101,43 @@ def test_belief_is_the_probability_of_the_answer():
     assert belief([[1, 0, 0]], [[0.5, 0.5, 0.5]], "multi") == pytest.approx([0.5])
 
 
-def test_the_interval_holds_the_accuracy():
-    right = [True] * 30 + [False] * 10
-    artists = [f"artist {number % 20}" for number in range(40)]
-    interval = accuracy_interval(right, artists)
-    assert interval is not None
-    assert 0.55 < interval.low < 0.75 < interval.high < 0.95
-    assert interval.artists == 20
+def test_a_worked_example_of_a_calibration_error():
+    truth = [[1, 0]] * 3 + [[0, 1]]  # told four times with 0.7, right three times; and once with 0.9, wrong
+    probabilities = [[0.7, 0.3]] * 4 + [[0.1, 0.9]]
+    found = reliability([*truth, [1, 0]], probabilities, "top")
+    np.testing.assert_allclose(found.said, [0.7, 0.9])
+    np.testing.assert_allclose(found.true, [0.75, 0.0])
+    np.testing.assert_allclose(found.share, [0.8, 0.2])
+    assert calibration_error(found) == pytest.approx(0.8 * 0.05 + 0.2 * 0.9)
 
 
-def test_the_seed_decides_the_interval():
-    right = [number % 3 != 0 for number in range(150)]
-    artists = [f"artist {int(number**0.5)}" for number in range(150)]  # of 1, 3, 5, ... tracks
-    assert accuracy_interval(right, artists) == accuracy_interval(right, artists)
-    assert accuracy_interval(right, artists) != accuracy_interval(right, artists, seed=1)
+def test_of_several_genres_each_pair_is_an_answer():
+    found = reliability([[1, 0], [0, 0]], [[1.0, 0.0], [1.0, 0.0]], "multi")
+    np.testing.assert_allclose((found.said, found.true, found.share), ([0, 1], [0, 0.5], [0.5, 0.5]))
 
 
-def test_tracks_of_one_artist_are_drawn_together():
-    right = ([True] * 10 + [False] * 10) * 5
-    alone = accuracy_interval(right, [None] * 100)
-    together = accuracy_interval(right, [f"artist {number // 10}" for number in range(100)])
-    assert alone is not None
-    assert together is not None
-    assert (alone.artists, together.artists) == (100, 10)
-    assert together.high - together.low > 2 * (alone.high - alone.low)
+def test_top_k_asks_whether_the_genre_is_among_the_likeliest():
+    names = ["a", "b", "c", "d", "e"]
+    truth, probabilities = np.eye(5)[[0, 0, 0]], [[5, 4, 3, 2, 1], [3, 5, 4, 2, 1], [1, 5, 4, 3, 2]]
+    scores = score(truth, np.array(probabilities) / 15, names, "top")
+    assert (scores.top_k, scores.k) == (pytest.approx(2 / 3), 3)
+    assert score([[1, 0]], [[0.6, 0.4]], ["a", "b"], "top").k == 1
+    multi = score([[1, 0]], [[0.6, 0.4]], ["a", "b"], "multi")
+    assert (multi.top_k, multi.k) == (None, None)
 
 
-@pytest.mark.parametrize("right", [True, False])
-def test_all_alike_is_not_taken_for_certain(right):
-    interval = accuracy_interval([right] * 12, ["a", "b", "c"] * 4)
-    assert interval is not None
-    assert interval.method == "exact by artist"
-    bound = beta.ppf(0.025, 3, 1)  # Clopper-Pearson's lower bound for 3 of 3
-    expected = (bound, 1.0) if right else (0.0, 1 - bound)
-    assert (interval.low, interval.high) == pytest.approx(expected)
+def test_scores_are_those_of_the_decision():
+    decision = Decision(temperature=2.0, thresholds=(0.9, 0.45, 0.9), parents={"Jazz": "Folk"})
+    scores = score([[1, 1, 0]], [[0.1, 0.6, 0.9]], GENRES, "multi", decision)
+    folk, jazz, rock = scores.genres
+    assert (folk.guessed, jazz.guessed, rock.guessed, scores.right) == (1, 1, 0, 1)
+    assert (folk.threshold, jazz.threshold) == (0.9, 0.45)
+    calibrated = 1 / (1 + (0.4 / 0.6) ** 0.5)
+    rock_said = 1 / (1 + (0.1 / 0.9) ** 0.5)
+    expected = -np.log([calibrated, calibrated, 1 - rock_said]).mean()
+    assert scores.log_loss == pytest.approx(expected, abs=1e-6)
 
 
-def test_one_artist_gives_no_interval():
-    assert accuracy_interval([True, False], ["a", "a"]) is None
+def test_a_threshold_that_nothing_was_fitted_for():
+    assert score([FOLK], [[0.6, 0.2, 0.2]], GENRES, "top").genres[0].threshold is None
+    assert score([FOLK], [[0.6, 0.2, 0.2]], GENRES, "multi").genres[0].threshold == 0.5

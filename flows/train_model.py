@@ -23,11 +23,17 @@ from flows.fan_out import fan_out, in_batches
 from flows.progress import show_table, showing_progress
 from flows.training_hosts import HostSettings, train_on_hosts
 from preprocessing.mel import MelSettings
+from preprocessing.splits import SPLITS
 from store.files import absolute, exists, join, read_bytes, write_whole
 from store.models import champion, promote, publish_version, read_card
 from store.reader import Snapshot, open_snapshot
+from store.tables import read_table, to_parquet
+from training.decision import Decision, DecisionSettings, explain_decision, fit_decision
+from training.holdout import record_test_use
+from training.model_card import write_model_card
 from training.predict import ModelIdentity, hear_stored
 from training.report import write_report
+from training.results import matrix
 from training.run import WEIGHTS, TrainingRun, TrainSettings, fingerprint, finished, write_run
 from training.targets import choose_genres, choose_parents, choose_tracks
 
@@ -42,6 +48,7 @@ class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
     genres: tuple[str, ...] = Field((), description="Genres to tell apart; empty for all that the store has")
     promote: bool = Field(True, description="Put the new model into service")
     training: TrainSettings = TrainSettings()
+    decision: DecisionSettings = DecisionSettings()
     hosts: HostSettings = HostSettings()
     cluster: ClusterSettings = ClusterSettings()
 
@@ -117,12 +124,16 @@ def lay_out_run(
 
 
 def find_finished(folder: str, settings: TrainModelSettings) -> str | None:
-    """Name the model version that this very run already became, or None."""
+    """Name the model version that this very run already became, decided in the same way; or None."""
     note = join(folder, "version.json")
     if not exists(note):
         return None
     name: str = json.loads(read_bytes(note))["version"]
-    return name if exists(join(settings.models, name, "model.json")) else None
+    url = join(settings.models, name)
+    if not exists(join(url, "model.json")):
+        return None
+    decided = read_card(url)["settings"].get("decision")  # older versions do not tell
+    return name if decided in (None, settings.decision.model_dump(mode="json")) else None
 
 
 @task(cache_policy=NO_CACHE)
@@ -186,14 +197,16 @@ def hear_unseen(
 def publish_model(
     folder: str, run: TrainingRun, snapshot: Snapshot, heard: pa.Table, settings: TrainModelSettings
 ) -> str:
-    """Write the report, store weights, card and report as a new version."""
+    """Decide by the validation tracks, write the report, store all as a new version."""
     history = json.loads(read_bytes(join(folder, "history.json")))
-    about = {
+    decision, notes = decide(heard, run, settings.decision)
+    about: dict[str, Any] = {
         "snapshot": run.snapshot_url,
         "code": code_version(),
         "trained": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": settings.model_dump(mode="json"),
     }
+    test_use = record_test_use(heard, settings.models, about["trained"])
     with tempfile.TemporaryDirectory() as scratch:
         page = write_report(
             Path(scratch),
@@ -201,6 +214,9 @@ def publish_model(
             predictions=heard,
             genres=run.genres,
             target=run.settings.target,
+            decision=decision,
+            notes=notes,
+            test_use=test_use,
             history=history["epochs"],
             best_epoch=history["best_epoch"],
             about=about,
@@ -210,16 +226,38 @@ def publish_model(
         )
         report = {f"report/{path.name}": path.read_bytes() for path in page.parent.iterdir()}
     card = {
-        **_identity(run, snapshot).model_dump(mode="json"),
+        **_identity(run, snapshot).model_copy(update={"decision": decision}).model_dump(mode="json"),
         **about,
         "run": folder,
         "best_epoch": history["best_epoch"],
+        "tracks": _count_splits(folder),
+        "decision_notes": notes,
+        "test_use": test_use,
         "metrics": json.loads(report["report/metrics.json"]),
     }
-    files = {WEIGHTS: read_bytes(join(folder, WEIGHTS)), **report}
+    files = {
+        WEIGHTS: read_bytes(join(folder, WEIGHTS)),
+        "report/predictions.parquet": to_parquet(heard),
+        "MODEL_CARD.md": write_model_card(card).encode(),
+        **report,
+    }
     version = publish_version(settings.models, files, card)
     write_whole(join(folder, "version.json"), json.dumps({"version": version}).encode())
     return version
+
+
+def decide(heard: pa.Table, run: TrainingRun, wish: DecisionSettings) -> tuple[Decision, list[str]]:
+    """Fit on the validation tracks what is made of the probabilities; say in words what came of it."""
+    rows = heard.filter(pc.equal(heard["split"], "validation"))
+    truth_TG, raw_TG = matrix(rows, "truth"), matrix(rows, "probabilities")
+    target = run.settings.target
+    decision = fit_decision(truth_TG, raw_TG, run.genres, target, wish, run.genre_parents)
+    return decision, list(explain_decision(decision, wish, truth_TG, run.genres, target))
+
+
+def _count_splits(folder: str) -> dict[str, int]:
+    splits = read_table(join(folder, "tracks.parquet"))["split"].to_pylist()
+    return {split: splits.count(split) for split in SPLITS}
 
 
 def summarise(version: str, settings: TrainModelSettings, *, trained_now: bool) -> TrainSummary:

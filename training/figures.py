@@ -1,56 +1,28 @@
-"""The figures of a report, as PNG bytes, drawn on objects of their own: no pyplot, no global state.
+"""The figures of a report, as PNG bytes: what was confused, how it learned, what it heard.
 
 Axes: F frames, M mel bands, R rows of genres.
-Source of the colours: Okabe & Ito (2008), told apart with any kind of colour vision.
 """
 
-import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import librosa
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font
 from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from preprocessing.mel import MelSettings
+from training.canvas import LIGHT, Theme, blank, png, readable, sheet, styled
 from training.metrics import Scores
 
-DPI = 200
 SHOWN_DB = 75.0  # below the loudest: what is quieter than that is no longer heard
 MOST_COLUMNS = 640  # about the pixels of a panel
 CAPTION_LENGTH = 42
 HZ_TICKS = (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
-Layout = Literal["constrained", "compressed"]
-
-
-@dataclass(frozen=True)
-class Theme:
-    """The colours of a page: what is right is blue, what is wrong vermilion."""
-
-    paper: str
-    ink: str
-    faint: str
-    line: str
-    right: str
-    wrong: str
-    third: str
-
-
-LIGHT = Theme("#ffffff", "#1f1e1c", "#6f6c66", "#dddad3", "#0072b2", "#d55e00", "#009e73")
-DARK = Theme("#17181b", "#e9e7e2", "#9d9a94", "#37383c", "#56b4e9", "#e69f00", "#2bc49a")
 
 
 @dataclass(frozen=True)
@@ -69,7 +41,7 @@ def draw_confusion_matrix(scores: Scores, theme: Theme = LIGHT) -> bytes:
     size = len(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell_in = float(np.clip(3.4 / size, 0.42, 1.0))
-    figure, axes = _sheet(size * cell_in + 2.0, size * cell_in + 1.4, theme, layout="compressed")
+    figure, axes = sheet(size * cell_in + 2.0, size * cell_in + 1.4, theme, layout="compressed")
     axes.pcolormesh(
         np.arange(size + 1) - 0.5, np.arange(size + 1) - 0.5, _shaded(shares, theme), ec=theme.line, lw=0.6
     )
@@ -90,13 +62,13 @@ def draw_confusion_matrix(scores: Scores, theme: Theme = LIGHT) -> bytes:
     axes.set_ylabel("is (number of tracks)", color=theme.faint, labelpad=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return _png(figure, theme)
+    return png(figure, theme)
 
 
 def draw_genre_bars(scores: Scores, theme: Theme = LIGHT) -> bytes:
     """Draw the F1 of each genre, those with most tracks on top."""
     rows = sorted(scores.genres, key=lambda each: (-each.support, each.genre))
-    figure, axes = _sheet(8.0, 0.28 * len(rows) + 0.9, theme)
+    figure, axes = sheet(8.0, 0.28 * len(rows) + 0.9, theme)
     places = list(range(len(rows)))
     axes.barh(places, [each.f1 or 0.0 for each in rows], height=0.62, color=theme.right)
     for place, each in zip(places, rows, strict=True):
@@ -109,15 +81,15 @@ def draw_genre_bars(scores: Scores, theme: Theme = LIGHT) -> bytes:
     axes.set_xlabel("F1 of each genre; after its name, its number of test tracks", color=theme.faint)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    return _png(figure, theme)
+    return png(figure, theme)
 
 
 def draw_learning_curves(
     history: Sequence[Mapping[str, Any]], best_epoch: int, theme: Theme = LIGHT
 ) -> bytes:
     """Draw loss and scores by epoch, the best one marked; what the history lacks is left out."""
-    figure = _figure(8.4, 3.3)
-    left, right = (_styled(figure.add_subplot(1, 2, place), theme) for place in (1, 2))
+    figure = blank(8.4, 3.3)
+    left, right = (styled(figure.add_subplot(1, 2, place), theme) for place in (1, 2))
     _curve(left, history, "train_loss", "training", theme.right, best_epoch, theme)
     _curve(left, history, "validation_loss", "validation", theme.wrong, best_epoch, theme)
     _curve(right, history, "validation_accuracy", "accuracy", theme.wrong, best_epoch, theme)
@@ -140,18 +112,18 @@ def draw_learning_curves(
                 loc="lower left", bbox_to_anchor=(-0.015, 1.0), ncols=2, frameon=False, handlelength=1.3,
                 borderaxespad=0.1, fontsize=9, labelcolor=theme.ink,
             )  # fmt: skip
-    return _png(figure, theme)
+    return png(figure, theme)
 
 
 def draw_spectrograms(panels: Sequence[Panel], settings: MelSettings, theme: Theme = LIGHT) -> bytes:
     """Draw spectrograms two in a row, on one scale of dB. Shapes: each (F, M), F may differ."""
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    figure = _figure(4.15 * columns + 0.3, 2.15 * lines)
+    figure = blank(4.15 * columns + 0.3, 2.15 * lines)
     loudest_db = max(float(np.percentile(panel.mel_FM, 99.9)) for panel in panels)
     all_axes: list[Axes] = []
     for place, panel in enumerate(panels):
-        axes = _styled(figure.add_subplot(lines, columns, place + 1), theme)
+        axes = styled(figure.add_subplot(lines, columns, place + 1), theme)
         image = axes.imshow(
             _thinned(panel.mel_FM).T,
             origin="lower",
@@ -172,7 +144,7 @@ def draw_spectrograms(panels: Sequence[Panel], settings: MelSettings, theme: The
     bar.ax.tick_params(colors=theme.faint, labelsize=8, length=0)
     bar.set_label("dB", color=theme.faint)
     bar.outline.set_visible(False)
-    return _png(figure, theme)
+    return png(figure, theme)
 
 
 def band_centres_hz(settings: MelSettings) -> NDArray[np.float64]:
@@ -180,52 +152,6 @@ def band_centres_hz(settings: MelSettings) -> NDArray[np.float64]:
     high_hz = settings.high_hz or settings.sample_rate_hz / 2
     edges = librosa.mel_frequencies(settings.bands + 2, fmin=settings.low_hz, fmax=high_hz)
     return np.asarray(edges[1:-1], np.float64)
-
-
-def readable(text: str, length: int) -> str:
-    """Shorten a text to one line that the figures' font can write; what it lacks becomes a box."""
-    line = " ".join(unicodedata.normalize("NFC", text).split())
-    drawn = "".join(letter if ord(letter) in _letters() else "□" for letter in line)
-    return drawn if len(drawn) <= length else drawn[: length - 1].rstrip() + "…"
-
-
-@lru_cache(maxsize=1)
-def _letters() -> frozenset[int]:
-    """List what the font that comes with matplotlib can write."""
-    return frozenset(
-        get_font(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")).get_charmap()
-    )
-
-
-def _figure(width_in: float, height_in: float, layout: Layout = "constrained") -> Figure:
-    figure = Figure(figsize=(width_in, height_in), layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _sheet(
-    width_in: float, height_in: float, theme: Theme, layout: Layout = "constrained"
-) -> tuple[Figure, Axes]:
-    figure = _figure(width_in, height_in, layout)
-    return figure, _styled(figure.add_subplot(), theme)
-
-
-def _styled(axes: Axes, theme: Theme) -> Axes:
-    axes.set_facecolor(theme.paper)
-    axes.tick_params(colors=theme.line, labelcolor=theme.ink, labelsize=8)
-    axes.spines[:].set_color(theme.line)
-    axes.xaxis.label.set_fontsize(9)
-    axes.yaxis.label.set_fontsize(9)
-    return axes
-
-
-def _png(figure: Figure, theme: Theme) -> bytes:
-    sink = io.BytesIO()
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
-        text.set_fontfamily("DejaVu Sans")  # the one whose letters we know
-    figure.savefig(sink, format="png", dpi=DPI, facecolor=theme.paper)
-    return sink.getvalue()
 
 
 def _shaded(shares_RR: NDArray[np.float64], theme: Theme) -> NDArray[np.float64]:

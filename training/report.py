@@ -9,33 +9,33 @@ from typing import Any
 import jinja2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.mel import MelSettings
 from store.files import write_whole
-from training.decision import Target
+from training.canvas import DARK, DPI, LIGHT, Theme
+from training.decision import NEVER, Decision, Target
 from training.figures import (
-    DARK,
-    DPI,
-    LIGHT,
     Panel,
-    Theme,
     draw_confusion_matrix,
     draw_genre_bars,
     draw_learning_curves,
     draw_spectrograms,
 )
-from training.metrics import Scores
+from training.metrics import Scores, reliability
 from training.results import (
     Answer,
     SplitResult,
     judge,
+    matrix,
     metrics_json,
     predictions_csv,
     rejects_csv,
     results_csv,
     score_splits,
 )
+from training.score_figures import SHOWN_GENRES, draw_precision_recall, draw_reliability
 
 SHOWN_TRACKS = 6
 SHOWN_REJECTS = 500  # a browser shows so many rows with ease; rejects.csv has all
@@ -59,23 +59,31 @@ def write_report(
     rejects: Sequence[Mapping[str, Any]],
     mel: MelSettings,
     mel_of: MelOf,
+    decision: Decision = Decision(),  # noqa: B008  it is frozen
+    notes: Sequence[str] = (),
+    test_use: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write tables, figures and report.html about one model into a folder; give the page's path.
 
     `name` is the model's, and that of its rows in results.csv. `predictions` is as
     `results.judge` wants it; `history` has a dict for each epoch, and may be empty;
-    `rejects` have track_id, reason and detail. The page is written last.
+    `rejects` have track_id, reason and detail; `notes` say what could be fitted for the
+    `decision`, `test_use` is as `holdout.record_test_use` gives it. The page is written last.
 
     Raises: BadInput if there is no test track.
     """
-    answers = judge(predictions, genres, target)
-    results = score_splits(answers, genres, target)
+    answers = judge(predictions, genres, target, decision)
+    results = score_splits(predictions, genres, target, decision)
+    doubts = list(caveats(results["test"], test_use, fitted=decision != Decision()))
     shown, shown_are_wrong = least_believed([answer for answer in answers if answer.split == "test"])
     panels = [_panel(answer, mel_of(answer.track_id)) for answer in shown]
     images = {
         kind: {
             file: draw()
-            for file, draw in _figures(results["test"].scores, history, best_epoch, panels, mel, theme)
+            for file, draw in [
+                *_figures(results["test"].scores, history, best_epoch, panels, mel, theme),
+                *_trust_figures(results["test"].scores, predictions, genres, decision, theme),
+            ]
         }
         for kind, theme in (("light", LIGHT), ("dark", DARK))
     }
@@ -91,11 +99,16 @@ def write_report(
         about=_flat(about),
         rejects=rejects[:SHOWN_REJECTS],
         reasons=Counter(str(reject["reason"]) for reject in rejects),
-        caveats=list(caveats(results["test"])),
+        caveats=doubts,
+        notes=notes,
+        test_use=test_use,
+        times=time_shares(history),
+        never=NEVER,
+        shown_genres=SHOWN_GENRES,
         confusions=confusions(results["test"].scores),
     )
     files = {
-        "metrics.json": metrics_json(name, results, genres, target),
+        "metrics.json": metrics_json(name, results, genres, target, doubts),
         "results.csv": results_csv(name, results),
         "predictions.csv": predictions_csv(answers, genres),
         "rejects.csv": rejects_csv(rejects),
@@ -123,9 +136,21 @@ def headline(scores: Scores) -> str:
     return f"{scores.right:,} of {scores.tracks:,} {what}"
 
 
-def caveats(result: SplitResult) -> Iterator[str]:
-    """Say what the scores of a split cannot show."""
+def caveats(
+    result: SplitResult, test_use: Mapping[str, Any] | None = None, *, fitted: bool = False
+) -> Iterator[str]:
+    """Say what the scores of a split cannot show; `fitted` if a decision was fitted on validation tracks."""
     scores, interval = result.scores, result.interval
+    if test_use and (before := test_use["versions_before"]):
+        yield (
+            f"{len(before):,} earlier {'version was' if len(before) == 1 else 'versions were'} scored on these "
+            "very test tracks: whoever chose between them by these scores fitted them a little."
+        )
+    if fitted:
+        yield (
+            "Weights, temperature and thresholds were chosen on the validation tracks, so the scores of those "
+            "are rosier than the truth. The test tracks chose nothing."
+        )
     if scores.tracks < FEW_TRACKS:
         yield (
             f"The test set is small: one track more or less right moves the accuracy by "
@@ -167,6 +192,18 @@ def confusions(scores: Scores, most: int = 3) -> list[tuple[str, str, int]]:
     return sorted(found, key=lambda each: -each[2])[:most]
 
 
+def time_shares(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Tell what the time of a step went into, as the mean over the epochs that say so."""
+    names = {
+        "data_wait_share": "waiting for data",
+        "compute_share": "forward and backward",
+        "exchange_share": "communication",
+        "other_share": "other",
+    }
+    told = {label: [row[key] for row in history if row.get(key) is not None] for key, label in names.items()}
+    return {label: float(np.mean(values)) for label, values in told.items() if values}
+
+
 def percent(share: float) -> str:
     """Write a share as a percentage; with a decimal where it would else look like all or nothing."""
     whole = f"{share:.0%}"
@@ -191,6 +228,18 @@ def _figures(
     if history:
         yield "learning_curves.png", lambda: draw_learning_curves(history, best_epoch, theme)
     yield "wrong_tracks.png", lambda: draw_spectrograms(panels, mel, theme)
+
+
+def _trust_figures(
+    test: Scores, predictions: pa.Table, genres: Sequence[str], decision: Decision, theme: Theme
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    rows = predictions.filter(pc.equal(predictions["split"], "test"))
+    truth_TG, raw_TG = matrix(rows, "truth") > 0, matrix(rows, "probabilities")
+    chance_TG = decision.calibrate(raw_TG, genres, test.target)
+    before, after = (reliability(truth_TG, each, test.target) for each in (raw_TG, chance_TG))
+    yield "calibration.png", lambda: draw_reliability(before, after, theme)
+    if truth_TG.any():
+        yield "precision_recall.png", lambda: draw_precision_recall(test, truth_TG, chance_TG, theme)
 
 
 def _panel(answer: Answer, mel_FM: NDArray[np.float32]) -> Panel:

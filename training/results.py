@@ -135,12 +135,16 @@ def score_splits(
 
 
 def metrics_json(
-    name: str, results: Mapping[str, SplitResult], genres: Sequence[str], target: Target
+    name: str,
+    results: Mapping[str, SplitResult],
+    genres: Sequence[str],
+    target: Target,
+    caveats: Sequence[str] = (),
 ) -> bytes:
     """Lay out metrics.json: the scores by split, null where there is nothing to divide by."""
     splits = {split: asdict(result.scores) | _trust(result) for split, result in results.items()}
-    content = {"run": name, "target": target, "genres": list(genres), **splits}
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode()
+    about = {"run": name, "target": target, "genres": list(genres), "caveats": list(caveats)}
+    return json.dumps(about | splits, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
 
 def results_csv(name: str, results: Mapping[str, SplitResult]) -> bytes:

@@ -15,8 +15,10 @@ from matplotlib.colors import to_rgb
 
 from preprocessing.mel import MelSettings, log_mel
 from store.errors import BadInput
-from training.figures import LIGHT, _letters, band_centres_hz, draw_confusion_matrix, readable
-from training.metrics import Interval, score
+from training.canvas import LIGHT, letters, readable
+from training.figures import band_centres_hz, draw_confusion_matrix
+from training.intervals import Interval
+from training.metrics import score
 from training.report import _said, caveats, confusions, least_believed, percent, write_report
 from training.results import SplitResult, judge
 
@@ -104,7 +106,7 @@ def test_the_folder_holds_tables_figures_and_the_page(written):
     assert written.name == "report.html"
     assert {file.name for file in written.parent.iterdir()} == {
         "metrics.json", "results.csv", "predictions.csv", "rejects.csv", "confusion_matrix.png",
-        "learning_curves.png", "wrong_tracks.png", "report.html",
+        "learning_curves.png", "wrong_tracks.png", "report.html", "calibration.png", "precision_recall.png",
     }  # fmt: skip
     for figure in written.parent.glob("*.png"):
         pixels = matplotlib.image.imread(figure)
@@ -118,7 +120,7 @@ def test_the_page_needs_nothing_but_itself(written):
     assert "script" not in page.tags
     beside = [link for link in page.links if not link.startswith("data:image/png;base64,")]
     assert {written.parent / link for link in beside} == set(written.parent.iterdir()) - {written}
-    assert sum(link.startswith("data:") for link in page.links) == 6  # three figures, by day and by night
+    assert sum(link.startswith("data:") for link in page.links) == 10  # five figures, by day and by night
 
 
 def test_the_page_says_what_it_must(written):
@@ -225,7 +227,7 @@ def test_confusions_are_the_commonest_mistakes():
 )
 def test_what_the_scores_cannot_show_is_said(interval, said):
     scores = score(np.eye(2)[[0, 1] * 100], np.eye(2)[[0, 1] * 100], ["a", "b"], "top")
-    (caveat,) = caveats(SplitResult(scores, interval))
+    (caveat,) = caveats(SplitResult(scores, {"accuracy": interval} if interval else {}, 0.0))
     assert said in caveat
 
 
@@ -243,7 +245,7 @@ def test_readable_is_one_short_line_the_font_can_write(text, length):
     line = readable(text, length)
     assert len(line) <= length
     assert "\n" not in line
-    assert {ord(letter) for letter in line} <= _letters()
+    assert {ord(letter) for letter in line} <= letters()
 
 
 def test_readable_joins_lines_and_marks():

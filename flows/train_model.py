@@ -34,10 +34,11 @@ from training.model_card import write_model_card
 from training.predict import ModelIdentity, hear_stored
 from training.report import write_report
 from training.results import matrix
-from training.run import WEIGHTS, TrainingRun, TrainSettings, fingerprint, finished, write_run
+from training.run import WEIGHTS, TrainingRun, TrainSettings, fingerprint, finished, name_data, write_run
 from training.targets import choose_genres, choose_parents, choose_tracks
 
 TRACKS_PER_BATCH = 64
+TRACKS = "tracks.parquet"  # of a run: see write_run
 
 
 class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
@@ -229,6 +230,8 @@ def publish_model(
         **_identity(run, snapshot).model_copy(update={"decision": decision}).model_dump(mode="json"),
         **about,
         "run": folder,
+        "data": name_data(run, read_table(join(folder, TRACKS))),
+        "parent": run.settings.model_dump().get("start", {}).get("weights") or None,
         "best_epoch": history["best_epoch"],
         "tracks": _count_splits(folder),
         "decision_notes": notes,
@@ -256,7 +259,7 @@ def decide(heard: pa.Table, run: TrainingRun, wish: DecisionSettings) -> tuple[D
 
 
 def _count_splits(folder: str) -> dict[str, int]:
-    splits = read_table(join(folder, "tracks.parquet"))["split"].to_pylist()
+    splits = read_table(join(folder, TRACKS))["split"].to_pylist()
     return {split: splits.count(split) for split in SPLITS}
 
 

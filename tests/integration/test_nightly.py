@@ -13,10 +13,11 @@ from prefect.flow_engine import run_flow
 from prefect.states import Running, Scheduled
 
 from flows.build_dataset import BuildSettings, build_dataset
-from flows.cluster import ClusterSettings
+from flows.cluster import ClusterSettings, dask_client
 from flows.model_versions import compare_models, list_models, rollback_model, show_model
 from flows.retrain_nightly import NightlySettings, retrain_nightly
 from flows.train_model import TrainModelSettings, train_model
+from flows.training_hosts import HostSettings
 from preprocessing.build import SpectrogramSettings
 from preprocessing.mel import MelSettings
 from store.errors import BadInput
@@ -25,7 +26,7 @@ from training.model import ModelSettings
 from training.run import TrainSettings
 
 MUSIC = Path("tests/data/demo_music")
-CLUSTER = ClusterSettings(workers=2)
+ONE_PROCESS = HostSettings(processes_per_host=1)
 QUICK = TrainSettings(
     epochs=4,
     crops_per_track=4,
@@ -53,27 +54,10 @@ def lay_out(source, *, wrong_labels, left_out=()):
         csv.writer(file).writerows(rows[:3] + tracks)
 
 
-def settings_of(folder, **changes):
-    return NightlySettings(
-        **{
-            "build": BuildSettings(
-                source=f"{folder}/music", store=f"{folder}/store", tracks_per_batch=16, cluster=CLUSTER
-            ),
-            "train": TrainModelSettings(
-                store=f"{folder}/store", models=f"{folder}/models", training=QUICK, cluster=CLUSTER
-            ),
-            "start": "scratch",
-            "margin": 0.0,
-            "confidence": 0.5,
-            **changes,
-        }
-    )
-
-
 def artifacts_of_last_run(key):
     with get_client(sync_client=True) as client:
         run = client.read_flow_runs(sort="START_TIME_DESC", limit=200)
-        nightly = [it for it in run if it.name and it.parent_task_run_id is None][0]
+        nightly = next(it for it in run if it.parent_task_run_id is None)
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[nightly.id]))
         )
@@ -81,7 +65,25 @@ def artifacts_of_last_run(key):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, prefect_server):
+def settings_of():
+    """Give a function that makes settings; one Dask cluster serves all flows here, since starting costs most."""
+    with dask_client(ClusterSettings(workers=1)) as dask:
+        cluster = ClusterSettings(kind="scheduler", scheduler=dask.scheduler.address)
+
+        def settings_of(folder, **changes):
+            store, models = f"{folder}/store", f"{folder}/models"
+            build = BuildSettings(source=f"{folder}/music", store=store, cluster=cluster)
+            train = TrainModelSettings(
+                store=store, models=models, training=QUICK, hosts=ONE_PROCESS, cluster=cluster
+            )
+            plain = {"build": build, "train": train, "start": "scratch", "margin": 0.0, "confidence": 0.5}
+            return NightlySettings(**{**plain, **changes})
+
+        yield settings_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, prefect_server, settings_of):
     """Make a champion that learned wrong labels, on a part of the music."""
     folder = tmp_path_factory.mktemp("nights")
     shutil.copytree(MUSIC / "fma_small", folder / "music/fma_small")
@@ -92,7 +94,7 @@ def folder(tmp_path_factory, prefect_server):
     return folder
 
 
-def test_three_nights_and_a_rollback(folder):
+def test_three_nights_and_a_rollback(folder, settings_of):
     models = f"{folder}/models"
     settings = settings_of(folder)
     first = champion(models)
@@ -144,7 +146,7 @@ def test_three_nights_and_a_rollback(folder):
     promote(models, promoted.version)
 
 
-def test_a_night_that_begins_too_late_skips_itself(folder):
+def test_a_night_that_begins_too_late_skips_itself(folder, settings_of):
     parameters = {"settings": settings_of(folder, max_late_minutes=30.0)}
     due = datetime.now(UTC) - timedelta(minutes=45)
     with get_client(sync_client=True) as client:
@@ -159,7 +161,7 @@ def test_a_night_that_begins_too_late_skips_itself(folder):
 
 
 @pytest.fixture
-def another_at_work(folder):
+def another_at_work(folder, settings_of):
     """Have the server believe that a run of the flow began before ours."""
     with get_client(sync_client=True) as client:
         other = client.create_flow_run(retrain_nightly, {"settings": settings_of(folder)})
@@ -168,14 +170,14 @@ def another_at_work(folder):
         client.delete_flow_run(other.id)
 
 
-def test_a_night_does_not_begin_while_another_is_at_work(folder, another_at_work):
+def test_a_night_does_not_begin_while_another_is_at_work(folder, settings_of, another_at_work):
     skipped = retrain_nightly(settings_of(folder))
     assert skipped.outcome == "skipped"
     assert skipped.reason.startswith(f"run {another_at_work.name} is at work since ")
     assert "after 24 hours it is taken for dead" in skipped.reason
 
 
-def test_a_run_that_works_for_ever_is_taken_for_dead(folder, another_at_work, caplog):
+def test_a_run_that_works_for_ever_is_taken_for_dead(folder, settings_of, another_at_work, caplog):
     other_mel = SpectrogramSettings(mel=MelSettings(hop=256))
     settings = settings_of(folder, max_hours=1e-6)
     build = settings.build.model_copy(update={"spectrogram": other_mel})
@@ -185,7 +187,9 @@ def test_a_run_that_works_for_ever_is_taken_for_dead(folder, another_at_work, ca
     assert "taken for dead" in caplog.text
 
 
-def test_a_champion_that_hears_other_spectrograms_is_told_of_before_the_training(folder, tmp_path):
+def test_a_champion_that_hears_other_spectrograms_is_told_of_before_the_training(
+    folder, settings_of, tmp_path
+):
     other_mel = SpectrogramSettings(mel=MelSettings(hop=1024))
     settings = settings_of(folder)
     build = settings.build.model_copy(update={"spectrogram": other_mel, "store": f"{tmp_path}/store"})

@@ -28,8 +28,10 @@ from training.run import TrainSettings
 MUSIC = Path("tests/data/demo_music")
 ONE_PROCESS = HostSettings(processes_per_host=1)
 QUICK = TrainSettings(
-    epochs=4,
-    crops_per_track=4,
+    epochs=8,
+    crops_per_track=8,
+    batch_size=16,
+    crops_at_once=8,
     learning_rate=3e-3,
     validation_crops=2,
     model=ModelSettings(name="shallow", width=8),
@@ -76,8 +78,10 @@ def settings_of():
             train = TrainModelSettings(
                 store=store, models=models, training=QUICK, hosts=ONE_PROCESS, cluster=cluster
             )
-            plain = {"build": build, "train": train, "start": "scratch", "margin": 0.0, "confidence": 0.5}
-            return NightlySettings(**{**plain, **changes})
+            # Twelve tracks by four artists prove nothing: here a better mean is enough, as a show.
+            lenient = {"margin": 0.0, "confidence": 0.5, "genre_bound": 1.0}
+            plain = {"build": build, "train": train, "start": "scratch"}
+            return NightlySettings(**{**plain, **lenient, **changes})
 
         yield settings_of
 

@@ -28,7 +28,8 @@ from training.run import TrainSettings
 MUSIC = Path("tests/data/demo_music")
 ONE_PROCESS = HostSettings(processes_per_host=1)
 QUICK = TrainSettings(
-    epochs=8,
+    crop_s=2.0,
+    epochs=6,
     crops_per_track=8,
     batch_size=16,
     crops_at_once=8,
@@ -36,6 +37,7 @@ QUICK = TrainSettings(
     validation_crops=2,
     model=ModelSettings(name="shallow", width=8),
 )
+COARSE = SpectrogramSettings(mel=MelSettings(hop=1024, bands=32))
 NEXT = {"Rock": "Electronic", "Electronic": "Instrumental", "Instrumental": "Rock"}
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -74,7 +76,7 @@ def settings_of():
 
         def settings_of(folder, **changes):
             store, models = f"{folder}/store", f"{folder}/models"
-            build = BuildSettings(source=f"{folder}/music", store=store, cluster=cluster)
+            build = BuildSettings(source=f"{folder}/music", store=store, spectrogram=COARSE, cluster=cluster)
             train = TrainModelSettings(
                 store=store, models=models, training=QUICK, hosts=ONE_PROCESS, cluster=cluster
             )
@@ -185,7 +187,7 @@ def test_a_run_that_works_for_ever_is_taken_for_dead(folder, settings_of, anothe
     other_mel = SpectrogramSettings(mel=MelSettings(hop=256))
     settings = settings_of(folder, max_hours=1e-6)
     build = settings.build.model_copy(update={"spectrogram": other_mel})
-    with pytest.raises(BadInput, match="was built with hop 512"):  # so it went on to the build
+    with pytest.raises(BadInput, match="was built with hop 1024"):  # so it went on to the build
         retrain_nightly(settings.model_copy(update={"build": build}))
     assert f"run {another_at_work.name} is Running since" in caplog.text
     assert "taken for dead" in caplog.text
@@ -194,7 +196,7 @@ def test_a_run_that_works_for_ever_is_taken_for_dead(folder, settings_of, anothe
 def test_a_champion_that_hears_other_spectrograms_is_told_of_before_the_training(
     folder, settings_of, tmp_path
 ):
-    other_mel = SpectrogramSettings(mel=MelSettings(hop=1024))
+    other_mel = SpectrogramSettings(mel=MelSettings(hop=2048))
     settings = settings_of(folder)
     build = settings.build.model_copy(update={"spectrogram": other_mel, "store": f"{tmp_path}/store"})
     train = settings.train.model_copy(update={"store": f"{tmp_path}/store"})

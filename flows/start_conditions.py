@@ -65,7 +65,8 @@ def _age_key(run: FlowRun) -> tuple[datetime, str]:
 
 
 def _minutes(duration: timedelta) -> str:
-    return f"{duration / timedelta(minutes=1):.0f}"
+    # The server's times are pendulum's, whose differences cannot be divided by a timedelta.
+    return f"{duration.total_seconds() / 60:.0f}"
 
 
 def _hours(duration: timedelta) -> str:

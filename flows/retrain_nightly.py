@@ -40,7 +40,7 @@ class NightlySettings(BaseModel, frozen=True, extra="forbid"):
 
     build: BuildSettings
     train: TrainModelSettings = Field(
-        TrainModelSettings(), description="Its `promote` is not asked: the comparison decides"
+        TrainModelSettings(), description="Whether to promote is not asked here: the comparison decides"
     )
     start: Literal["champion", "scratch"] = Field(
         "champion", description="Begin with the champion's weights, if there is one, or with random ones"

@@ -29,6 +29,7 @@ from preprocessing.build import (
 )
 from preprocessing.catalogue import CatalogueSettings, read_catalogue
 from preprocessing.duplicates import with_duplicate_groups
+from preprocessing.former_splits import read_former_splits
 from preprocessing.spectrogram import LimitSettings
 from preprocessing.splits import crossing_copies, split_mode, split_tracks
 from store.dataset import INDEX_SCHEMA, Recipe, SnapshotFile, latest_snapshot, publish, put_catalogue
@@ -99,8 +100,9 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     catalogue = list_tracks(settings)
     refuse_missing(catalogue, settings)
     standing = find_standing(catalogue, settings)
-    tally = build_shards(catalogue, standing, settings)
-    left_out = keep_copies_together(catalogue, settings)
+    former = read_former_splits(settings.store, catalogue, settings.catalogue.split)
+    tally = build_shards(catalogue, standing, former, settings)
+    left_out = keep_copies_together(catalogue, former, settings)
     return summarise(tally, settings, left_out=left_out, seconds=time.monotonic() - begun)
 
 
@@ -189,7 +191,9 @@ def has_same_content(
 
 
 @task(cache_policy=NO_CACHE)
-def build_shards(catalogue: pa.Table, standing: Standing, settings: BuildSettings) -> Tally:
+def build_shards(
+    catalogue: pa.Table, standing: Standing, former: pa.Table | None, settings: BuildSettings
+) -> Tally:
     """Fan the batches out over Dask and publish what comes back.
 
     Raises: BadInput if too many tracks are rejected; those of earlier commits stay published.
@@ -202,7 +206,7 @@ def build_shards(catalogue: pa.Table, standing: Standing, settings: BuildSetting
         return tally
     # What the store knows of copies holds meanwhile; those among the new tracks show when all are built.
     known = group_copies(catalogue, settings) if standing.tracks else catalogue
-    stored = put_catalogue(settings.store, split_tracks(known, settings.catalogue.split))
+    stored = put_catalogue(settings.store, split_tracks(known, settings.catalogue.split, former))
     waiting: list[BuiltBatch] = []
     with dask_client(settings.cluster) as dask, showing_progress("Building", len(todo), "tracks") as advance:
         batches = fan_out(
@@ -279,19 +283,24 @@ def _publish_on_top(shards: Iterable[str], index: pa.Table, catalogue: str, sett
 
 
 @task(cache_policy=NO_CACHE)
-def keep_copies_together(catalogue: pa.Table, settings: BuildSettings) -> int:
-    """Find the recordings that are there several times, split anew and publish; count the copies left out.
+def keep_copies_together(catalogue: pa.Table, former: pa.Table | None, settings: BuildSettings) -> int:
+    """Find the recordings that are there several times, split anew and publish; count the tracks left out.
 
     Only now is it known what each file holds. Labels that changed are published too, and
     tracks that are gone from the source leave the catalogue.
     """
     grouped = group_copies(catalogue, settings)
-    split = split_tracks(grouped, settings.catalogue.split)
+    split = split_tracks(grouped, settings.catalogue.split, former)
     stored = put_catalogue(settings.store, split)
     if stored != open_snapshot(settings.store).file.catalogue:
         _publish_on_top([], INDEX_SCHEMA.empty_table(), stored, settings)
-    keeps_official = split_mode(grouped, settings.catalogue.split) == "official"
-    return len(crossing_copies(grouped)) if keeps_official else 0
+    match split_mode(grouped, settings.catalogue.split):
+        case "official":
+            return len(crossing_copies(grouped))
+        case "artist":
+            return int(split["split"].null_count)
+        case "none":
+            return 0
 
 
 def group_copies(catalogue: pa.Table, settings: BuildSettings) -> pa.Table:

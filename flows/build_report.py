@@ -34,7 +34,9 @@ class BuildSummary(BaseModel, frozen=True):
     hours: float = Field(description="Hours of audio they play")
     cut_short: int = Field(description="Those of them whose end is missing")
     copies: int = Field(description="Tracks that hold a recording which another track holds too")
-    left_out: int = Field(description="Copies that were taken out of their split, as another split has one")
+    left_out: int = Field(
+        description="Tracks taken out of their split: another one has the recording or artist"
+    )
     built_now: int = Field(description="Tracks that this build tried")
     seconds: float
     rejected: int
@@ -62,7 +64,9 @@ class BuildSummary(BaseModel, frozen=True):
                 f"{self.copies:,} tracks hold a recording that another holds too: none crosses a split"
             )
         if self.left_out:
-            told.append(f"{self.left_out:,} copies are in no split: a stronger split has the recording")
+            told.append(
+                f"{self.left_out:,} tracks are in no split: a stronger split has the recording or artist"
+            )
         return [*told, f"report: {self.report}", *self.next_steps()]
 
     def next_steps(self) -> list[str]:

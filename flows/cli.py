@@ -27,20 +27,27 @@ from rich.table import Table
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.demo import DemoSettings, play_demo
 from flows.deployments import ServeSettings, serve_flows
+from flows.model_versions import compare_models, list_models, promote_model, rollback_model, show_model
 from flows.prefect_server import prefect_server
+from flows.retrain_nightly import NightlySettings, retrain_nightly
 from flows.run_experiments import CrossValidationSettings, run_experiments
 from flows.tag_catalogue import TagSettings, TagSummary, tag_catalogue
 from flows.train_model import TrainModelSettings, train_model
 from store.errors import BadInput
 
+MODELS = "data/models"
 EXIT_BAD_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 TAKES_SOURCE = ("build", "tag")  # `build FOLDER` is short for `build --source FOLDER`
 
 app = App(
     name="spectrogram-one", suppress_keyboard_interrupt=False, help="Tell a song's genre by listening to it."
 )
+models_app = App(name="models", help="Look at model versions, and choose the one in service.")
+app.command(models_app)
 # Every field of the settings is a flag: --spectrogram.mel.hop 256.
 Flags = Parameter(name="*")
+Root = Annotated[str, Parameter(help="Folder or URL where model versions are kept")]
+Which = Annotated[str, Parameter(help="A version, the beginning of its name, champion or latest")]
 
 
 @app.command
@@ -86,6 +93,45 @@ def demo(*, settings: Annotated[DemoSettings, Flags] = DemoSettings()) -> None:
 def serve(*, settings: Annotated[ServeSettings, Flags] = ServeSettings()) -> None:
     """Offer the flows in the Prefect UI on this machine, and run what is submitted there."""
     serve_flows(settings)
+
+
+@app.command(name="retrain-nightly")
+def retrain(*, settings: Annotated[NightlySettings, Flags]) -> None:
+    """Build what is new, train on it, promote the model if it beats the champion; or say why not."""
+    with prefect_server():
+        print("\n".join(retrain_nightly(settings).lines()))
+
+
+@models_app.command(name="list")
+def list_versions(*, models: Root = MODELS) -> None:
+    """List the versions, oldest first; * marks the one in service."""
+    Console(markup=False).print(list_models(models))
+
+
+@models_app.command
+def show(version: Which = "champion", *, models: Root = MODELS) -> None:
+    """Tell what a version is, how good, and when it was in service."""
+    print("\n".join(show_model(models, version)))
+
+
+@models_app.command
+def compare(one: Which, other: Which, *, models: Root = MODELS) -> None:
+    """Compare two versions on the test tracks that both were heard on."""
+    table, told = compare_models(models, one, other)
+    Console(markup=False).print(table)
+    print("\n".join(told))
+
+
+@models_app.command
+def promote(version: Which, *, models: Root = MODELS, reason: str = "by hand") -> None:
+    """Put a version into service."""
+    print(promote_model(models, version, reason))
+
+
+@models_app.command
+def rollback(*, models: Root = MODELS) -> None:
+    """Put the champion before this one back into service; once more goes one further back."""
+    print(rollback_model(models))
 
 
 def changes_table(summary: TagSummary) -> Table:

@@ -36,11 +36,12 @@ from training.model_card import write_model_card
 from training.predict import ModelIdentity, hear_stored
 from training.report import write_report
 from training.results import matrix
-from training.run import TrainingRun, TrainSettings, fingerprint, finished, write_run
+from training.run import TrainingRun, TrainSettings, fingerprint, finished, name_data, write_run
 from training.start import FILES, read_start
-from training.targets import choose_genres, choose_tracks
+from training.targets import choose_genres, choose_parents, choose_tracks
 
 TRACKS_PER_BATCH = 64
+TRACKS = "tracks.parquet"  # of a run: see write_run
 
 
 class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
@@ -131,6 +132,7 @@ def lay_out_run(
         spectrograms=snapshot.name_content(tracks["track_id"].to_pylist()),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
+        genre_parents=choose_parents(genres, snapshot.genre_parents),
         start=hashlib.sha256(start).hexdigest() if start else "",
         settings=training,
     )
@@ -262,6 +264,8 @@ def publish_model(
         **_identity(run, snapshot).model_copy(update={"decision": decision}).model_dump(mode="json"),
         **about,
         "run": folder,
+        "data": name_data(run, read_table(join(folder, TRACKS))),
+        "parent": run.settings.model_dump().get("start", {}).get("weights") or None,
         "best_epoch": history["best_epoch"],
         "tracks": _count_splits(folder),
         "decision_notes": notes,
@@ -289,7 +293,7 @@ def decide(heard: pa.Table, run: TrainingRun, wish: DecisionSettings) -> tuple[D
 
 
 def _count_splits(folder: str) -> dict[str, int]:
-    splits = read_table(join(folder, "tracks.parquet"))["split"].to_pylist()
+    splits = read_table(join(folder, TRACKS))["split"].to_pylist()
     return {split: splits.count(split) for split in SPLITS}
 
 

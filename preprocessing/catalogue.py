@@ -12,6 +12,7 @@ from preprocessing.fma import find_metadata, read_fma
 from preprocessing.splits import SplitSettings
 from store.errors import BadInput
 from store.files import absolute, is_file, local_path
+from store.genre_tree import with_genre_parents
 from store.listing import below_each, list_files
 from store.tags import Credits, read_credits
 
@@ -74,12 +75,16 @@ def read_catalogue(source: str, settings: CatalogueSettings) -> pa.Table:
 
     Hidden files, and files whose suffix is not one of AUDIO_SUFFIXES, are no tracks. A
     track of FMA's whose file is not there is listed without a size. Splits are those the
-    source comes with; `split_tracks` makes others.
+    source comes with; `split_tracks` makes others. A genre tree travels in the schema: see
+    `store.reader.Snapshot.genre_parents`.
     """
     source, kind = _enter_archive(absolute(source)), settings.kind
+    genre_parents: dict[str, str] = {}
     metadata = find_metadata(source) if kind in ("auto", "fma") else None
     if kind == "fma" or metadata is not None:
-        columns = read_fma(source, metadata, settings.subset, checksums=settings.verify_checksums)
+        columns, genre_parents = read_fma(
+            source, metadata, settings.subset, checksums=settings.verify_checksums
+        )
     elif settings.verify_checksums:
         raise BadInput(
             f"{source}: not FMA's layout, and only FMA publishes checksums; set verify_checksums to false"
@@ -89,7 +94,7 @@ def read_catalogue(source: str, settings: CatalogueSettings) -> pa.Table:
     rows = len(columns["track_id"])
     return pa.table(
         [columns[it.name] if it.name in columns else pa.nulls(rows, it.type) for it in CATALOGUE_SCHEMA],
-        schema=CATALOGUE_SCHEMA,
+        schema=with_genre_parents(CATALOGUE_SCHEMA, genre_parents),
     )
 
 

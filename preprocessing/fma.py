@@ -54,8 +54,10 @@ def find_metadata(source: str) -> str | None:
     return next((folder for folder in folders if exists(below(folder, "tracks.csv"))), None)
 
 
-def read_fma(source: str, metadata: str | None, subset: str | None, *, checksums: bool) -> dict[str, Any]:
-    """Read FMA's tracks, in order of their ids: the columns of the catalogue that FMA tells.
+def read_fma(
+    source: str, metadata: str | None, subset: str | None, *, checksums: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read FMA's tracks, in order of their ids: the columns of the catalogue that FMA tells; and its genre tree.
 
     Raises: BadInput if metadata or audio is not there, or cannot be used.
 
@@ -83,7 +85,7 @@ def read_fma(source: str, metadata: str | None, subset: str | None, *, checksums
             f"{folder}: none of the {len(tracks)} tracks in {tracks_url} is there; wanted files like "
             f"{paths[0]}; check that metadata and audio belong together"
         )
-    return {
+    columns = {
         "track_id": tracks["track_id"].cast(pa.string()),
         "url": below_each(folder, paths),
         "size_bytes": files["size_bytes"],
@@ -97,6 +99,7 @@ def read_fma(source: str, metadata: str | None, subset: str | None, *, checksums
         "signature": files["signature"],
         **({"sha1": _read_checksums(folder, paths)} if checksums else {}),
     }
+    return columns, name_parents(tree)
 
 
 def read_genre_tree(url: str) -> dict[int, Genre]:
@@ -130,6 +133,27 @@ def read_genre_tree(url: str) -> dict[int, Genre]:
                 )
             ancestor, steps = tree[ancestor.parent_id], steps + 1
     return tree
+
+
+def name_parents(tree: Mapping[int, Genre]) -> dict[str, str]:
+    """Give the title of each genre's parent by its own title, sorted; roots have none."""
+    # Two genres of one title cannot be told apart here: what would make one its own ancestor is left out.
+    parents: dict[str, str] = {}
+    for genre in sorted(tree.values(), key=lambda it: (it.title, it.genre_id)):
+        if genre.parent_id is not None:
+            parent = tree[genre.parent_id].title
+            if genre.title != parent and genre.title not in ancestors_of(parent, parents):
+                parents[genre.title] = parent
+    return parents
+
+
+def ancestors_of(title: str, parents: Mapping[str, str]) -> list[str]:
+    """Name the genres that one is a kind of, the nearest first."""
+    found: list[str] = []
+    while (parent := parents.get(title)) is not None:
+        found.append(parent)
+        title = parent
+    return found
 
 
 def with_ancestors(genre_ids: Iterable[int], tree: Mapping[int, Genre]) -> set[int]:

@@ -18,6 +18,8 @@ from scipy.sparse.csgraph import connected_components
 from store.errors import BadInput
 
 SPLITS = ("training", "validation", "test")
+TRAINING = 0  # the weakest: see crossing_copies
+FREE = -1  # of a group that may be dealt to any part
 ATTEMPTS = 20  # drawings before artists who play several genres are given up on
 
 
@@ -39,6 +41,12 @@ class SplitSettings(BaseModel):
         default=0.1, ge=0, lt=1, description="Part of each genre's tracks for the test (mode artist)"
     )
     seed: int = Field(default=0, ge=0, description="Seed of the drawing (mode artist)")
+    keep: bool = Field(
+        default=True,
+        description="Tracks stay in the split that the store has them in, and only what is new is dealt out, "
+        "so that a test stays the same test; off: all are dealt anew, which other shares or another seed "
+        "need (mode artist)",
+    )
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> Self:
@@ -50,13 +58,13 @@ class SplitSettings(BaseModel):
         return self
 
 
-def split_tracks(table: pa.Table, settings: SplitSettings) -> pa.Table:
+def split_tracks(table: pa.Table, settings: SplitSettings, former: pa.Table | None = None) -> pa.Table:
     """Fill or clear a catalogue's column `split` as the settings ask.
 
     Raises: BadInput if official splits are asked for and there are none, or as split_by_artist.
 
-    Official splits stay as they are, but for copies of a recording in several splits: see
-    `crossing_copies`.
+    `former` is what `read_former_splits` gives, if the catalogue has grown. Official splits
+    stay as they are, but for copies of a recording in several splits: see `crossing_copies`.
     """
     match split_mode(table, settings):
         case "official":
@@ -65,7 +73,7 @@ def split_tracks(table: pa.Table, settings: SplitSettings) -> pa.Table:
             crossing = crossing_copies(table)
             return _with_split(table, _without(table["split"], crossing)) if len(crossing) else table
         case "artist":
-            return split_by_artist(table, settings)
+            return split_by_artist(table, settings, former)
         case "none":
             return _with_split(table, pa.nulls(len(table), pa.string()))
 
@@ -96,7 +104,7 @@ def crossing_copies(table: pa.Table) -> NDArray[np.int64]:
     return np.flatnonzero(is_weaker_T)
 
 
-def split_by_artist(table: pa.Table, settings: SplitSettings) -> pa.Table:
+def split_by_artist(table: pa.Table, settings: SplitSettings, former: pa.Table | None = None) -> pa.Table:
     """Give every track of a catalogue a split, so that no artist and no recording is in two of them.
 
     Raises: BadInput if a genre has too few artists to be in every split.
@@ -104,13 +112,46 @@ def split_by_artist(table: pa.Table, settings: SplitSettings) -> pa.Table:
     Each genre_top comes close to its share in each split, and is in all of them. Tracks
     without genre_top are parted too, as if they were one genre. The order of the rows
     does not matter.
+
+    With `former` splits (track_id, split), a group stays whole where its tracks are, and
+    only groups that are new are dealt. A genre is then in all splits only if its new
+    artists suffice. Where groups of two splits turn out to be one, the tracks of the weaker
+    split (see `crossing_copies`) lose theirs: what was learned from is never tested with.
     """
     training_share = 1 - settings.validation_share - settings.test_share
     shares = dict(zip(SPLITS, (training_share, settings.validation_share, settings.test_share), strict=True))
     wanted = [name for name, share in shares.items() if share > 0]
     purpose = f"a split into {', '.join(wanted)}"
-    parts = _part(table, [shares[name] for name in wanted], purpose, settings.seed)
-    return _with_split(table, pa.array(wanted, pa.string()).take(pa.array(parts)))
+    groups_T = group_tracks(table)
+    kept_G, is_out_T = _keep(table, groups_T, former if settings.keep else None)
+    # A split that has no share any more keeps what it holds: it is none of the parts that are dealt to.
+    part_of_split = np.array([wanted.index(name) if name in wanted else len(wanted) for name in SPLITS])
+    kept_part_G = np.where(kept_G == FREE, FREE, part_of_split[kept_G])
+    parts_T = _part(table, groups_T, [shares[name] for name in wanted], purpose, settings.seed, kept_part_G)
+    split_of_part = np.array([SPLITS.index(name) for name in wanted] + [FREE])
+    splits_T = np.where(kept_G[groups_T] == FREE, split_of_part[parts_T], kept_G[groups_T])
+    return _with_split(table, pa.array(SPLITS, pa.string()).take(pa.array(splits_T, mask=is_out_T)))
+
+
+def _keep(
+    table: pa.Table, groups_T: NDArray[np.int64], former: pa.Table | None
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Say which split each group stays in, FREE if it is new; and which tracks lose theirs.
+
+    Shapes: (T,) -> (G,) places in SPLITS, (T,).
+
+    A track that lost its split may have been learned from: its group can be for training
+    only, once nothing stronger is in it.
+    """
+    kept_G = np.full(groups_T.max(initial=-1) + 1, FREE)
+    if former is None:
+        return kept_G, np.zeros(len(table), dtype=bool)
+    rows = pc.index_in(table["track_id"], value_set=former["track_id"].combine_chunks())
+    was_T = pc.index_in(former["split"].take(rows), value_set=pa.array(SPLITS)).fill_null(FREE).to_numpy()
+    is_known_T = rows.is_valid().to_numpy()
+    np.maximum.at(kept_G, groups_T, np.where(is_known_T, np.maximum(was_T, TRAINING), FREE))
+    is_out_T = is_known_T & (was_T < kept_G[groups_T]) & (kept_G[groups_T] > TRAINING)
+    return kept_G, is_out_T
 
 
 def artist_folds(table: pa.Table, folds: int, seed: int = 0) -> NDArray[np.int64]:
@@ -120,7 +161,9 @@ def artist_folds(table: pa.Table, folds: int, seed: int = 0) -> NDArray[np.int64
     Raises: BadInput if a genre has fewer artists than there are folds.
     """
     assert folds >= 2
-    return _part(table, [1 / folds] * folds, f"a split into {folds} folds", seed)
+    groups_T = group_tracks(table)
+    free_G = np.full(groups_T.max(initial=-1) + 1, FREE)
+    return _part(table, groups_T, [1 / folds] * folds, f"a split into {folds} folds", seed, free_G)
 
 
 def group_tracks(table: pa.Table) -> NDArray[np.int64]:
@@ -191,29 +234,42 @@ def _fold(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def _part(table: pa.Table, shares_P: Sequence[float], purpose: str, seed: int) -> NDArray[np.int64]:
-    """Number the part of each track: groups whole, genres in proportion, every genre in every part."""
+def _part(
+    table: pa.Table,
+    groups_T: NDArray[np.int64],
+    shares_P: Sequence[float],
+    purpose: str,
+    seed: int,
+    kept_G: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Number the part of each track: groups whole, genres in proportion, every genre in every part.
+
+    Groups that are not FREE stay in the part that `kept_G` says, or, from P on, in none that counts here.
+    """
     if not len(table):
         return np.zeros(0, dtype=np.int64)
-    groups = group_tracks(table)
     names: list[str] = sorted(pc.unique(table["genre_top"]).drop_null().to_pylist())
     genres = pc.index_in(table["genre_top"], value_set=pa.array(names, pa.string()))
     columns = genres.fill_null(len(names)).to_numpy()
-    counts_GC = np.zeros((groups.max() + 1, len(names) + 1), dtype=np.int32)  # the last column: no genre
-    np.add.at(counts_GC, (groups, columns), 1)
+    counts_GC = np.zeros((len(kept_G), len(names) + 1), dtype=np.int32)  # the last column: no genre
+    np.add.at(counts_GC, (groups_T, columns), 1)
     holds_GC = counts_GC[:, :-1] > 0
     _check_artists(table, names, holds_GC.sum(axis=0), len(shares_P), purpose)
-    lacking: list[str] = []
+    dealt: list[tuple[int, list[str], NDArray[np.int64]]] = []
     for attempt in range(ATTEMPTS):
-        part_of_group = _deal(counts_GC, np.array(shares_P), np.random.default_rng([seed, attempt]))
-        held_PC = [holds_GC[part_of_group == part].any(axis=0) for part in range(len(shares_P))]
+        part_of_group = _deal(counts_GC, np.array(shares_P), kept_G, np.random.default_rng([seed, attempt]))
+        held_PC = np.array([holds_GC[part_of_group == part].any(axis=0) for part in range(len(shares_P))])
         lacking = [names[genre] for genre in np.flatnonzero(~np.all(held_PC, axis=0))]
+        dealt.append((int((~held_PC).sum()), lacking, part_of_group))
         if not lacking:
-            return part_of_group[groups]
-    raise BadInput(
-        f"genre {lacking[0]!r}: its artists play other genres too, and no way was found to have every genre "
-        f"in every part of {purpose}; add artists of it, leave it out, or set split.mode to none"
-    )
+            break
+    _, lacking, part_of_group = min(dealt, key=lambda each: each[0])
+    if lacking and (kept_G == FREE).all():  # what is kept may leave no way: then the best will do
+        raise BadInput(
+            f"genre {lacking[0]!r}: its artists play other genres too, and no way was found to have every genre "
+            f"in every part of {purpose}; add artists of it, leave it out, or set split.mode to none"
+        )
+    return part_of_group[groups_T]
 
 
 def _check_artists(
@@ -232,11 +288,14 @@ def _check_artists(
 
 
 def _deal(
-    counts_GC: NDArray[np.int32], shares_P: NDArray[np.float64], rng: np.random.Generator
+    counts_GC: NDArray[np.int32],
+    shares_P: NDArray[np.float64],
+    kept_G: NDArray[np.int64],
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Deal the groups out, largest first, each to the part that most lacks its genres.
+    """Deal the groups that are FREE out, largest first, each to the part that most lacks its genres.
 
-    Shapes: (G, C) tracks of each group by genre, (P,) -> (G,) the part of each group.
+    Shapes: (G, C) tracks of each group by genre, (P,), (G,) -> (G,) the part of each group.
 
     Where the groups left of a genre are just enough for the parts that have none of it
     yet, those parts come first, whatever their share.
@@ -244,11 +303,15 @@ def _deal(
     weights_GC = counts_GC / np.maximum(counts_GC.sum(axis=0), 1)
     lacks_PC = np.repeat(shares_P[:, None], counts_GC.shape[1], axis=1)
     holds_PC = np.zeros(lacks_PC.shape, dtype=bool)
-    left_C = (counts_GC > 0).sum(axis=0)
+    for part in range(len(shares_P)):
+        lacks_PC[part] -= weights_GC[kept_G == part].sum(axis=0)
+        holds_PC[part] = (counts_GC[kept_G == part] > 0).any(axis=0)
+    left_C = (counts_GC[kept_G == FREE] > 0).sum(axis=0)
     shuffled = rng.permutation(len(counts_GC))
     ties_GP = rng.random((len(counts_GC), len(shares_P))) * 1e-9
-    part_of_group = np.zeros(len(counts_GC), dtype=np.int64)
-    for group in shuffled[np.argsort(-weights_GC.sum(axis=1)[shuffled], kind="stable")]:
+    part_of_group = kept_G.copy()
+    largest_first = shuffled[np.argsort(-weights_GC.sum(axis=1)[shuffled], kind="stable")]
+    for group in largest_first[kept_G[largest_first] == FREE]:
         own_C = np.flatnonzero(counts_GC[group])
         own_lacks_PC = lacks_PC[:, own_C]
         urgent_PC = ~holds_PC[:, own_C] & (left_C[own_C] <= (~holds_PC[:, own_C]).sum(axis=0))

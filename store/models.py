@@ -2,11 +2,15 @@
 
 ROOT/VERSION/weights.safetensors, report/...     the files of a version
 ROOT/VERSION/model.json                          written last: with it the version exists
-ROOT/champion.json                               names one version; promotion moves it
+ROOT/champion.json                               names one version, and all that were champion before it
+
+champion.json is replaced as a whole: pointer and history never tell two stories. Two that promote
+at the same instant both succeed, and the later one's story is kept.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -16,6 +20,16 @@ from store.files import exists, join, list_names, put_if_absent, read_bytes, wri
 
 CARD = "model.json"
 POINTER = "champion.json"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One move of the pointer: which version went into service when, and why."""
+
+    version: str
+    at: str  # ISO 8601, UTC
+    reason: str = ""
+    is_rollback: bool = False
 
 
 def publish_version(root: str, files: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
@@ -49,26 +63,93 @@ def read_card(version_url: str) -> dict[str, Any]:
     return card
 
 
-def promote(root: str, version: str) -> None:
-    """Put a version into service. Raises: BadInput if there is no such version."""
+def promote(root: str, version: str, reason: str = "") -> None:
+    """Put a version into service; the champion promoted again stays as it is.
+
+    Raises: BadInput if there is no such version, or champion.json is damaged.
+    """
     read_card(join(root, version))
-    pointer = {"version": version, "promoted": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_whole(join(root, POINTER), json.dumps(pointer).encode())
+    before = history(root)
+    if not before or before[-1].version != version:
+        _move(root, before, version, reason, is_rollback=False)
 
 
-def champion(root: str) -> str | None:
-    """Name the version in service, or None if none ever was."""
-    try:
-        version: str = json.loads(read_bytes(join(root, POINTER)))["version"]
-    except FileNotFoundError:
-        return None
+def rollback(root: str, reason: str = "") -> str:
+    """Put the champion before this one back into service, and name it.
+
+    Raises: BadInput if there was none before it, or its folder is gone.
+
+    Each rollback goes one further back, never to and fro: what was rolled back from is no
+    longer before anything. A promotion after a rollback goes on from where that led.
+    """
+    before = history(root)
+    line = _line(before)
+    if len(line) < 2:
+        found = f"{line[0]} is the first" if line else "no version is in service"
+        raise BadInput(
+            f"{join(root, POINTER)}: no champion to go back to ({found}); choose one with "
+            "`spectrogram-one models list` and `models promote`"
+        )
+    version = line[-2]
+    if not exists(join(root, version, CARD)):
+        raise BadInput(
+            f"{root}: the champion before, {version}, is gone; choose another with "
+            "`spectrogram-one models list` and `models promote`"
+        )
+    _move(root, before, version, reason or f"rolled back from {line[-1]}", is_rollback=True)
     return version
 
 
-def find_version(root: str, which: str) -> str:
-    """Give the URL of a version: "champion", "latest", or the name of one.
+def champion(root: str) -> str | None:
+    """Name the version in service, or None if none ever was. Raises: BadInput if champion.json is damaged."""
+    moves = history(root)
+    return moves[-1].version if moves else None
 
-    Raises: BadInput if there is none.
+
+def history(root: str) -> list[Promotion]:
+    """Tell who was champion from when on, oldest first. Raises: BadInput if champion.json is damaged.
+
+    A champion.json of an older version tells of one promotion only.
+    """
+    url = join(root, POINTER)
+    try:
+        pointer = json.loads(read_bytes(url))
+        old = [{"version": pointer["version"], "at": pointer["promoted"]}]
+        moves = [Promotion(**each) for each in pointer.get("history", old)]
+        if not isinstance(pointer["version"], str) or _line(moves)[-1] != pointer["version"]:
+            raise ValueError("version is not where its history leads")
+    except FileNotFoundError:
+        return []
+    except (AttributeError, LookupError, TypeError, ValueError) as why:
+        raise BadInput(
+            f"{url}: does not say which model is in service ({type(why).__name__}: {why}); remove it, then "
+            "`spectrogram-one models promote` the version that is to serve"
+        ) from None
+    return moves
+
+
+def _line(moves: Sequence[Promotion]) -> list[str]:
+    """Give the versions that rollbacks would lead back along, the champion last."""
+    line: list[str] = []
+    for move in moves:
+        if move.is_rollback:
+            line.pop()
+        else:
+            line.append(move.version)
+    return line
+
+
+def _move(root: str, before: Sequence[Promotion], version: str, reason: str, *, is_rollback: bool) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    moves = [*before, Promotion(version, now, reason, is_rollback)]
+    pointer = {"version": version, "promoted": now, "history": [asdict(move) for move in moves]}
+    write_whole(join(root, POINTER), json.dumps(pointer, indent=1).encode())
+
+
+def find_version(root: str, which: str) -> str:
+    """Give the URL of a version: "champion", "latest", its name, or the beginning of it.
+
+    Raises: BadInput if there is none, or several begin so.
     """
     match which:
         case "champion":
@@ -76,9 +157,21 @@ def find_version(root: str, which: str) -> str:
         case "latest":
             name = next(iter(reversed(list_versions(root))), None)
         case _:
-            name = which
+            name = _complete(root, which)
     if name is None:
         raise BadInput(f"{root}: holds no {which} model; train one with `spectrogram-one train`")
     url = join(root, name)
     read_card(url)
     return url
+
+
+def _complete(root: str, beginning: str) -> str:
+    """Give the one version whose name begins so; what is a name already, or none, stays as it is."""
+    if not beginning or exists(join(root, beginning, CARD)):
+        return beginning
+    found = [name for name in list_versions(root) if name.startswith(beginning)]
+    if len(found) > 1:
+        raise BadInput(
+            f"{root}: {len(found)} versions begin with {beginning}: {', '.join(found)}; give more of it"
+        )
+    return found[0] if found else beginning

@@ -25,6 +25,7 @@ from store.dataset import (
 )
 from store.errors import BadInput
 from store.files import join
+from store.genre_tree import genre_parents
 from store.tables import read_table
 
 
@@ -84,6 +85,11 @@ class Snapshot:
     def catalogue(self) -> pa.Table:
         """The tracks that were asked for, with their labels."""
         return read_table(join(self.root, self.file.catalogue))
+
+    @property
+    def genre_parents(self) -> dict[str, str]:
+        """Which genre is a kind of which, by title; {} where the source has no tree."""
+        return genre_parents(self.catalogue.schema)
 
     def read_catalogue(self, columns: Sequence[str]) -> pa.Table:
         """Read some columns of the catalogue; those it lacks, being of an older version, are null."""

@@ -1,6 +1,6 @@
 """Which tracks a network learns from, and what it is to say of each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,6 +51,18 @@ def choose_tracks(tracks: pa.Table, target: Target, genres: Sequence[str]) -> pa
                 f"no {split} track has one of the genres {', '.join(genres)}; build with --catalogue.split.mode artist"
             )
     return pa.Table.from_pylist(rows, schema=TRACKS_SCHEMA)
+
+
+def choose_parents(genres: Sequence[str], tree: Mapping[str, str]) -> dict[str, str]:
+    """Give for each genre its nearest ancestor in the tree among the same genres, where there is one."""
+    parents = {}
+    for genre in genres:
+        ancestor = tree.get(genre)
+        while ancestor is not None and ancestor not in genres:
+            ancestor = tree.get(ancestor)
+        if ancestor is not None:
+            parents[genre] = ancestor
+    return parents
 
 
 def _targets(

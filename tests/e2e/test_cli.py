@@ -42,6 +42,12 @@ MISTAKES = {
     "tag good --models nowhere": "nowhere: holds no champion model; train one",
     "tag good --models models --genres Polka": "genre 'Polka': this model never learned it; it knows Jazz, Rock",
     "tag good --write --copy-to copies": "both write and copy_to are given",
+    "models show --models nowhere": "nowhere: holds no champion model; train one",
+    "models show nobody --models models": "models/nobody: no model version",
+    "models rollback --models models": "models/champion.json: no champion to go back to",
+    "models compare champion latest --models models": "did not keep what it heard",
+    "models list --models damaged": "damaged/champion.json: does not say which model is in service",
+    "retrain-nightly --build.source good --build.store store": "build.store store and train.store data/store differ",
     "build --config gone.toml": "gone.toml: no such file",
     "build --config not.toml": "not.toml: Invalid value (at line 1, column 10); --config wants a TOML file",
     "build --config unknown.toml": "unknown.toml. Did you mean --spectrogram.mel.hop?",
@@ -78,6 +84,8 @@ def lay_out(folder):
         shutil.copy(MUSIC / "200001.mp3", folder / name)
     shutil.copy(MUSIC / "200050.mp3", folder / "half-broken/page.mp3")
     (folder / "other-csv/tracks.csv").write_text("track,genre\n1,Rock\n")
+    (folder / "damaged").mkdir()
+    (folder / "damaged/champion.json").write_text("{")
     (folder / "not.toml").write_text("source = \n")
     (folder / "unknown.toml").write_text('source = "good"\n[spectrogram.mel]\nhoop = 256\n')
     knows = ModelIdentity(genres=("Jazz", "Rock"), mel=MelSettings(), training=TrainSettings())

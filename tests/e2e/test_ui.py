@@ -9,10 +9,11 @@ import pytest
 from pydantic import BaseModel
 
 from flows.build_dataset import BuildSettings
+from flows.retrain_nightly import NightlySettings
 from flows.tag_catalogue import TagSettings
 from flows.train_model import TrainModelSettings
 from store.reader import open_snapshot
-from tests.e2e.serving import artifacts, ask, deployments, end_of, serving, submit, wait_for
+from tests.e2e.serving import FLOWS, artifacts, ask, deployments, end_of, serving, submit, wait_for
 
 MUSIC = Path("tests/data/demo_music").absolute()
 REJECTS = {"200049": "empty", "200050": "not-audio", "200051": "truncated"}
@@ -41,16 +42,16 @@ def described(settings: type[BaseModel]) -> list[str]:
     return found
 
 
-def test_three_deployments_are_offered_on_loopback_alone(served):
+def test_a_deployment_a_flow_is_offered_on_loopback_alone(served):
     offered = deployments(served)
-    assert set(offered) == {"build-dataset", "train-model", "tag-catalogue"}
-    (nightly,) = offered["train-model"]["schedules"]
+    assert set(offered) == set(FLOWS)
+    (nightly,) = offered["retrain-nightly"]["schedules"]
     assert nightly["schedule"]["cron"] == "0 3 * * *"
     assert not nightly["active"]
-    assert offered["train-model"]["parameters"]["settings"]["store"] == "data/store", (
-        "nobody fills in its form"
-    )
-    assert not offered["build-dataset"]["schedules"]
+    filled_in = offered["retrain-nightly"]["parameters"]["settings"]  # nobody fills in the form of a night
+    assert NightlySettings.model_validate(filled_in).build.source == "data/music"
+    assert offered["retrain-nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert not any(offered[name]["schedules"] for name in FLOWS if name != "retrain-nightly")
     assert ask(served, "deployments/filter", {"limit": 1})[0]["tags"] == ["spectrogram-one"]
 
     settings = ask(served, "admin/settings")
@@ -112,7 +113,12 @@ def test_a_build_submitted_from_the_form_completes_with_its_artifacts(page, serv
 
 @pytest.mark.parametrize(
     ("flow", "settings"),
-    [("build-dataset", BuildSettings), ("train-model", TrainModelSettings), ("tag-catalogue", TagSettings)],
+    [
+        ("build-dataset", BuildSettings),
+        ("train-model", TrainModelSettings),
+        ("tag-catalogue", TagSettings),
+        ("retrain-nightly", NightlySettings),
+    ],
 )
 def test_every_setting_is_a_field_of_the_form_with_its_description(page, served, pictures, flow, settings):
     open_form(page, served, flow)
@@ -159,20 +165,20 @@ def test_a_build_cancelled_in_the_ui_ends_and_keeps_what_was_finished(page, serv
 
 
 def test_a_server_that_is_configured_is_used_and_a_schedule_switched_on_stays_on(served, tmp_path):
-    train = deployments(served)["train-model"]
+    nights = deployments(served)["retrain-nightly"]
     ask(
         served,
-        f"deployments/{train['id']}/schedules/{train['schedules'][0]['id']}",
+        f"deployments/{nights['id']}/schedules/{nights['schedules'][0]['id']}",
         method="PATCH",
         wanted={"active": True},
     )
-    before = deployments(served)["train-model"]["updated"]
+    before = deployments(served)["retrain-nightly"]["updated"]
     with serving(tmp_path, 4200, PREFECT_API_URL=served.api_url) as other:
-        wait_for(lambda: deployments(served)["train-model"]["updated"] > before)
+        wait_for(lambda: deployments(served)["retrain-nightly"]["updated"] > before)
         children = psutil.Process(other.process.pid).children()
         assert not any("server" in child.cmdline() for child in children), "it starts no server of its own"
         other.process.terminate()
         assert other.process.wait(60) == 0, other.log.read_text()
     assert "Warning" not in other.log.read_text()
-    (nightly,) = deployments(served)["train-model"]["schedules"]
+    (nightly,) = deployments(served)["retrain-nightly"]["schedules"]
     assert nightly["active"]

@@ -7,15 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.catalogue import CATALOGUE_SCHEMA, CatalogueSettings, read_catalogue
-from preprocessing.fma import Genre, read_genre_tree, with_ancestors
+from preprocessing.duplicates import with_duplicate_groups
+from preprocessing.fma import Genre, name_parents, read_genre_tree, with_ancestors
+from preprocessing.splits import SplitSettings, split_tracks
+from store.dataset import INDEX_SCHEMA, Recipe, publish, put_catalogue
 from store.errors import BadInput
 from store.files import read_bytes
+from store.reader import open_snapshot
 from tests.sources import fill, pack
 
 DEMO = Path("tests/data/demo_music")
@@ -75,6 +80,33 @@ def test_the_demo_music_is_read_as_published():
         }
     ]
     assert table["split"].to_pylist().count("test") == 12
+
+
+def test_the_genre_tree_travels_with_the_catalogue_all_the_way_into_a_snapshot(tmp_path):
+    table = read_catalogue(str(DEMO), AUTO)
+    own_artist = table.set_column(table.schema.get_field_index("artist"), "artist", table["track_id"])
+    answers = pa.Table.from_pylist([{}] * len(table), INDEX_SCHEMA)
+    for mode in ("official", "artist", "none"):
+        split = split_tracks(own_artist, SplitSettings(mode=mode))
+        root = str(tmp_path / mode)
+        publish(
+            root,
+            parent=None,
+            shards=[],
+            index=INDEX_SCHEMA.empty_table(),
+            catalogue=put_catalogue(root, with_duplicate_groups(split, answers)),
+            recipe=Recipe({}, "", "float16", {}),
+            settings={},
+        )
+        parents = open_snapshot(root).genre_parents
+        assert (parents["Krautrock"], parents["Death-Metal"]) == ("Rock", "Metal")
+        assert "Rock" not in parents
+
+
+def test_titles_that_are_there_twice_make_no_genre_its_own_ancestor():
+    nodes = [(1, None, "A"), (2, 1, "B"), (3, None, "B"), (4, 3, "A"), (5, 4, "C"), (6, 5, "C")]
+    tree = {number: Genre(number, parent, title) for number, parent, title in nodes}
+    assert name_parents(tree) == {"A": "B", "C": "A"}
 
 
 def test_metadata_may_lie_beside_the_audio_folder(fma):

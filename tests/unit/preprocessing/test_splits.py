@@ -268,3 +268,113 @@ def test_real_music_is_split_evenly(need):
     numbers = artist_folds(table, 5)
     held = Counter(zip(genres, numbers.tolist(), strict=True))
     assert set(held.values()) <= {14, 15, 16, 17, 18}  # 80 tracks a genre
+
+
+# A catalogue that grows: which tracks were there before, and the copies that are found only now.
+growing = st.lists(
+    st.tuples(
+        maybe_a_name, maybe_a_name, st.sampled_from(["Rock", None]), st.none() | st.sampled_from("xyz")
+    ),
+    min_size=3,
+    max_size=40,
+).flatmap(
+    lambda rows: st.tuples(st.just(rows), st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
+)
+
+
+def grown(rows, was_there):
+    """Give the catalogue of today, and that of before with its splits."""
+    table = with_column(catalogue([row[:3] for row in rows]), "duplicate_group", [row[3] for row in rows])
+    before = with_column(table.filter(pa.array(was_there)), "duplicate_group", [None] * sum(was_there))
+    try:
+        former = split_by_artist(before, ARTIST)
+        split_by_artist(table, ARTIST, former)
+    except BadInput:  # a genre with too few artists, before or since copies joined some
+        assume(False)
+    return table, former
+
+
+@given(rows_and_flags=growing, seed=st.integers(0, 3))
+def test_a_catalogue_that_grows_keeps_its_test_and_leaks_nothing_into_it(rows_and_flags, seed):
+    table, former = grown(*rows_and_flags)
+    now = split_by_artist(table, SplitSettings(seed=seed), former)
+    before, after = by_track(former), by_track(now)
+    groups = dict(zip(table["track_id"].to_pylist(), group_tracks(table).tolist(), strict=True))
+    splits_of_group = defaultdict(set)
+    for track, split in after.items():
+        splits_of_group[groups[track]].add(split)
+    assert all(len(found - {None}) == 1 for found in splits_of_group.values())
+    strength = [None, *SPLITS].index
+    for track, split in before.items():
+        strongest = max((before[it] for it in before if groups[it] == groups[track]), key=strength)
+        assert after[track] == (split if split == strongest else None)
+    for track in after.keys() - before.keys():
+        assert after[track] is not None
+
+
+@given(rows_and_flags=growing, order=st.randoms(use_true_random=False))
+def test_growth_twice_equals_once_in_any_order_of_rows(rows_and_flags, order):
+    table, former = grown(*rows_and_flags)
+    once = split_by_artist(table, ARTIST, former)
+    rows, former_rows = list(range(len(table))), list(range(len(former)))
+    order.shuffle(rows)
+    order.shuffle(former_rows)
+    assert by_track(
+        split_by_artist(table.take(rows), ARTIST, former.take(pa.array(former_rows, pa.int64())))
+    ) == by_track(once)
+    assert by_track(split_by_artist(table, ARTIST, once)) == by_track(once)
+    shares_of_today = SplitSettings(mode="artist", validation_share=0.0, test_share=0.3, seed=5)
+    assert by_track(split_by_artist(table, shares_of_today, once)) == by_track(once)
+
+
+@given(rows_and_flags=growing)
+def test_what_was_never_to_be_kept_is_dealt_anew(rows_and_flags):
+    table, former = grown(*rows_and_flags)
+    try:
+        anew = by_track(split_by_artist(table, ARTIST))
+    except BadInput:
+        assume(False)
+    assert by_track(split_by_artist(table, SplitSettings(keep=False), former)) == anew
+    assert by_track(split_by_artist(table, ARTIST, former[:0])) == anew
+
+
+@given(old=artist_sizes, new=st.lists(st.integers(1, 9), min_size=10, max_size=30), seed=st.integers(0, 3))
+def test_new_artists_bring_each_genre_near_its_share_again(old, new, seed):
+    before = tracks_of([[size for size in counts if size > 0] for counts in old])
+    later = [(f"later {number}", None, "genre 0") for number, size in enumerate(new) for _ in range(size)]
+    settings = SplitSettings(mode="artist", seed=seed, validation_share=0.2, test_share=0.2)
+    former = split_by_artist(catalogue(before), SplitSettings(mode="artist"))  # a tenth each, then
+    table = split_by_artist(catalogue(before + later), settings, former)
+    found = Counter(zip(table["genre_top"].to_pylist(), table["split"].to_pylist(), strict=True))
+    was = Counter(zip(former["genre_top"].to_pylist(), former["split"].to_pylist(), strict=True))
+    total = sum(old[0]) + sum(new)
+    for split, share in {"training": 0.6, "validation": 0.2, "test": 0.2}.items():
+        low, high = share * total - 2 * 9, max(share * total + 2 * 9, was["genre 0", split])
+        assert low - max(0, was["genre 0", "training"] - 0.6 * total) <= found["genre 0", split] <= high
+
+
+def test_a_track_that_lost_its_split_may_be_learned_from_again_but_never_tested_with():
+    pairs = [str(number) for number in range(20)]
+    table = catalogue([(f"{kind} {pair}", None, None) for kind in ("tested", "learned") for pair in pairs])
+    table = with_column(table, "duplicate_group", pairs * 2)
+    former = with_column(table, "split", ["test"] * 20 + ["training"] * 20)
+    linked = split_by_artist(table, ARTIST, former)
+    assert linked["split"].to_pylist() == ["test"] * 20 + [None] * 20
+    alone = table.slice(20)  # the test tracks are gone from the source
+    assert split_by_artist(alone, ARTIST, linked)["split"].to_pylist() == ["training"] * 20
+
+
+def test_a_new_genre_of_old_artists_goes_where_they_are():
+    before = tracks_of([[2] * 6])
+    former = split_by_artist(catalogue(before), ARTIST)
+    of_training = [
+        artist
+        for artist, split in zip(former["artist"].to_pylist(), former["split"].to_pylist(), strict=True)
+        if split == "training"
+    ]
+    later = [(artist, None, "Polka") for artist in dict.fromkeys(of_training)]
+    now = split_by_artist(catalogue(before + later), ARTIST, former)
+    polka = now["split"].to_pylist()[len(before) :]
+    assert set(polka) == {"training"}, "no way has it in every split: what can be dealt is dealt"
+    with pytest.raises(BadInput, match=r"'Polka' has 1 artist \(New\); .* needs 3"):
+        split_by_artist(catalogue([*before, ("New", None, "Polka")]), ARTIST, former)

@@ -1,0 +1,256 @@
+"""Build what is new, train on it, and promote the model only if it beats the champion on the same test tracks."""
+
+import json
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, Field, model_validator
+
+from flows.build_dataset import BuildSettings, build_dataset
+from flows.cluster import dask_client
+from flows.fan_out import fan_out, in_batches
+from flows.model_versions import HEARD, comparison_rows
+from flows.progress import show_table, showing_progress
+from flows.start_conditions import find_lateness, find_overlap
+from flows.train_model import (
+    TRACKS_PER_BATCH,
+    TrainModelSettings,
+    TrainSummary,
+    choose_run,
+    train_model,
+)
+from store.errors import BadInput
+from store.files import absolute, exists, join, write_whole
+from store.models import champion, history, list_versions, promote, read_card
+from store.reader import Snapshot, open_snapshot
+from store.tables import read_table
+from training.comparison import Comparison
+from training.predict import ModelIdentity, hear_stored, read_identity
+from training.rivals import Rival, Verdict, compare_rivals, judge, narrow, shared_genres
+from training.run import TrainSettings, name_data
+
+
+class NightlySettings(BaseModel, frozen=True, extra="forbid"):
+    """What to build and train, and when the result may replace the champion."""
+
+    build: BuildSettings
+    train: TrainModelSettings = Field(
+        TrainModelSettings(), description="Whether to promote is not asked here: the comparison decides"
+    )
+    start: Literal["champion", "scratch"] = Field(
+        "champion", description="Begin with the champion's weights, if there is one, or with random ones"
+    )
+    margin: float = Field(
+        0.01, ge=0.0, le=1.0, description="Macro F1 by which a new model must be better than the champion"
+    )
+    confidence: float = Field(
+        0.95, ge=0.0, le=1.0, description="Share of the resamples in which it must be better by the margin"
+    )
+    genre_bound: float = Field(
+        0.05, ge=0.0, le=1.0, description="Most F1 that it may lose on any one genre that both know"
+    )
+    max_late_minutes: float = Field(
+        120.0, gt=0.0, description="A run that starts later than this after its time skips itself, in minutes"
+    )
+    max_hours: float = Field(
+        24.0, gt=0.0, description="Another run that works for longer than this is taken for dead, in hours"
+    )
+
+    @model_validator(mode="after")
+    def _one_store(self) -> Self:
+        if absolute(self.build.store) != absolute(self.train.store):
+            raise ValueError(
+                f"build.store {self.build.store} and train.store {self.train.store} differ; "
+                "what is built at night is what is trained on: name one store in both"
+            )
+        return self
+
+
+class NightlySummary(BaseModel, frozen=True):
+    """What came of a night."""
+
+    outcome: Literal["promoted", "refused", "skipped"]
+    reason: str
+    version: str | None = None
+    champion: str | None = None
+    left_out: int = Field(0, description="Test tracks whose genres only one of the two models knows")
+
+    def lines(self) -> list[str]:
+        """Tell it in lines for a terminal."""
+        told = [f"{self.outcome}: {self.reason}"]
+        if self.left_out:
+            told.append(f"{self.left_out:,} test tracks were left out: only one of the two knows their genre")
+        if self.version is not None:
+            told.append(f"new model: {self.version}{' (kept, not in service)' * (self.outcome == 'refused')}")
+        return [*told, f"in service: {self.champion or 'none'}"]
+
+
+@flow(name="retrain-nightly")
+def retrain_nightly(settings: NightlySettings) -> NightlySummary:
+    """Build, train, compare with the champion on the same test tracks; promote if it is better, or say why not."""
+    models = settings.train.models
+    wait = find_lateness(timedelta(minutes=settings.max_late_minutes)) or find_overlap(
+        timedelta(hours=settings.max_hours)
+    )
+    if wait is not None:
+        return tell(NightlySummary(outcome="skipped", reason=wait, champion=champion(models)))
+    build_dataset(settings.build)
+    snapshot = open_snapshot(settings.build.store)
+    incumbent = champion(models)
+    judged = find_judged(snapshot, settings.train)
+    if judged is not None:
+        nothing = f"nothing changed: {judged} was trained on the same tracks with the same settings"
+        return tell(NightlySummary(outcome="skipped", reason=nothing, champion=incumbent))
+    refuse_other_mel(snapshot, models, incumbent)
+    trained = train_model(choose_training(settings, snapshot, incumbent))
+    verdict, left_out = judge_model(trained, snapshot, incumbent, settings)
+    return conclude(trained.version, verdict, left_out, models)
+
+
+def find_judged(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
+    """Name a version that learned the same in the same way, and was judged or in service; None if there is none.
+
+    Where it began does not count: else each champion would be reason enough to train again.
+    """
+    _, run, tracks = choose_run(snapshot, wish)
+    data, training = name_data(run, tracks), _but_start(wish.training.model_dump(mode="json"))
+    promoted = {move.version for move in history(wish.models)}
+    for version in reversed(list_versions(wish.models)):
+        card = read_card(join(wish.models, version))
+        is_same = card.get("data") == data and _but_start(card["training"]) == training
+        if is_same and (version in promoted or exists(_verdict_url(wish.models, version))):
+            return version
+    return None
+
+
+def _but_start(training: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in training.items() if name not in ("start", "cache_gib", "stall_s")}
+
+
+def refuse_other_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> None:
+    """Raises: BadInput if the champion cannot listen to what is stored: before a night of training, not after."""
+    if incumbent is None:
+        return
+    mel = read_identity(join(models, incumbent)).mel
+    if mel.fingerprint != snapshot.mel_fingerprint:
+        raise BadInput(
+            f"{snapshot.url}: mel settings {snapshot.mel_fingerprint}; the champion {incumbent} was trained on "
+            f"{mel.fingerprint}, so the two cannot be compared: build a store with its settings, or name "
+            "another models folder"
+        )
+
+
+def choose_training(
+    settings: NightlySettings, snapshot: Snapshot, incumbent: str | None
+) -> TrainModelSettings:
+    """Say what to train: on this very snapshot, not to be promoted, and where to begin."""
+    training = settings.train.training
+    if settings.start == "champion" and incumbent is not None:
+        training = warm_start(training, absolute(join(settings.train.models, incumbent)))
+    changed = {"store": snapshot.url, "promote": False, "training": training}
+    return settings.train.model_copy(update=changed)
+
+
+def warm_start(training: TrainSettings, parent_url: str) -> TrainSettings:
+    """Let a training begin with the weights of a model version."""
+    wish = training.model_dump()
+    return TrainSettings.model_validate({**wish, "start": {**wish.get("start", {}), "weights": parent_url}})
+
+
+def judge_model(
+    trained: TrainSummary, snapshot: Snapshot, incumbent: str | None, settings: NightlySettings
+) -> tuple[Verdict, int]:
+    """Compare the new model with the champion; count the test tracks that could not count.
+
+    Without a champion, a model that is right more often than by chance is better than none.
+    """
+    if incumbent is None:
+        told = f"{trained.test_right} of {trained.test_tracks} test tracks right, chance {trained.chance:.1%}"
+        return Verdict(trained.accuracy > trained.chance, f"no champion yet; {told}"), 0
+    challenger = _challenger(trained.url)
+    old = read_identity(join(settings.train.models, incumbent))
+    shared = shared_genres(old, challenger.identity)
+    counting = narrow(challenger, shared)["track_id"]
+    asked = challenger.heard.filter(pc.is_in(challenger.heard["track_id"], counting.combine_chunks()))
+    url = absolute(join(settings.train.models, incumbent))
+    heard = hear_champion(asked.drop_columns("probabilities"), url, old, snapshot.url, settings.train)
+    comparison = compare_rivals(
+        Rival(old, heard, challenger.truth_genres), challenger, margin=settings.margin
+    )
+    show_comparison(comparison, incumbent, trained.version)
+    verdict = judge(comparison, confidence=settings.confidence, genre_bound=settings.genre_bound)
+    return verdict, trained.test_tracks - comparison.tracks
+
+
+def _challenger(url: str) -> Rival:
+    identity = read_identity(url)
+    heard = read_table(join(url, HEARD))
+    return Rival(identity, heard.filter(pc.equal(heard["split"], "test")), identity.genres)
+
+
+@task(cache_policy=NO_CACHE)
+def hear_champion(
+    rows: pa.Table, version_url: str, identity: ModelIdentity, snapshot_url: str, wish: TrainModelSettings
+) -> pa.Table:
+    """Let the champion listen to the test tracks of the new snapshot."""
+    with (
+        dask_client(wish.cluster) as dask,
+        showing_progress("Scoring the champion", len(rows), "tracks") as advance,
+    ):
+        heard = []
+        for batch, table in fan_out(
+            dask,
+            hear_stored,
+            in_batches(rows.to_pylist(), TRACKS_PER_BATCH),
+            snapshot_url=absolute(snapshot_url),
+            folder_url=version_url,
+            identity=identity,
+        ):
+            heard.append(table)
+            advance(len(batch), "")
+    return pa.concat_tables(heard)
+
+
+def conclude(version: str, verdict: Verdict, left_out: int, models: str) -> NightlySummary:
+    """Promote the model or leave it; note the verdict, so that it is not judged twice; tell it."""
+    if verdict.is_better:
+        promote(models, version, verdict.reason)
+    note = {"version": version, **asdict(verdict)}
+    write_whole(_verdict_url(models, version), json.dumps(note, indent=1).encode())
+    return tell(
+        NightlySummary(
+            outcome="promoted" if verdict.is_better else "refused",
+            reason=verdict.reason,
+            version=version,
+            champion=champion(models),
+            left_out=left_out,
+        )
+    )
+
+
+def _verdict_url(models: str, version: str) -> str:
+    return join(models, "verdicts", f"{version}.json")
+
+
+def tell(summary: NightlySummary) -> NightlySummary:
+    """Put the summary on the page of the run in the Prefect UI, whatever came of the night."""
+    row = {
+        "outcome": summary.outcome,
+        "new model": summary.version or "none",
+        "in service": summary.champion or "none",
+        "test tracks left out": f"{summary.left_out:,}",
+        "reason": summary.reason,
+    }
+    show_table("nightly-result", [row], f"{summary.outcome}: {summary.reason}")
+    return summary
+
+
+def show_comparison(comparison: Comparison, one: str, other: str) -> None:
+    """Put the scores of both models on the page of the run."""
+    told = f"{other} against {one} on {comparison.tracks:,} test tracks by {comparison.artists:,} artists"
+    show_table("nightly-comparison", comparison_rows(comparison, one, other), told)

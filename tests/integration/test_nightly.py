@@ -1,0 +1,207 @@
+"""Nights on demo music that grows: promoted, nothing new, refused, rolled back; too late, and not alone."""
+
+import csv
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.flow_engine import run_flow
+from prefect.states import Running, Scheduled
+
+from flows.build_dataset import BuildSettings, build_dataset
+from flows.cluster import ClusterSettings, dask_client
+from flows.model_versions import compare_models, list_models, rollback_model, show_model
+from flows.retrain_nightly import NightlySettings, retrain_nightly
+from flows.train_model import TrainModelSettings, train_model
+from flows.training_hosts import HostSettings
+from preprocessing.build import SpectrogramSettings
+from preprocessing.mel import MelSettings
+from store.errors import BadInput
+from store.models import champion, history, list_versions, promote, read_card
+from training.model import ModelSettings
+from training.run import TrainSettings
+
+MUSIC = Path("tests/data/demo_music")
+ONE_PROCESS = HostSettings(processes_per_host=1)
+QUICK = TrainSettings(
+    crop_s=2.0,
+    epochs=6,
+    crops_per_track=8,
+    batch_size=16,
+    crops_at_once=8,
+    learning_rate=3e-3,
+    validation_crops=2,
+    model=ModelSettings(name="shallow", width=8),
+)
+COARSE = SpectrogramSettings(mel=MelSettings(hop=1024, bands=32))
+NEXT = {"Rock": "Electronic", "Electronic": "Instrumental", "Instrumental": "Rock"}
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def lay_out(source, *, wrong_labels, left_out=()):
+    """Write FMA's tables: all but the broken tracks; labels to learn from may be those of another genre."""
+    shutil.copytree(MUSIC / "fma_metadata", source / "fma_metadata", dirs_exist_ok=True)
+    with (MUSIC / "fma_metadata/tracks.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    names = [".".join(pair) for pair in zip(rows[0], rows[1], strict=True)]
+    genre, split = names.index("track.genre_top"), names.index("set.split")
+    tracks = [row for row in rows[3:] if int(row[0]) <= 200048 and row[0] not in left_out]
+    for row in tracks:
+        if wrong_labels and row[split] != "test":
+            row[genre] = NEXT[row[genre]]
+    with (source / "fma_metadata/tracks.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows[:3] + tracks)
+
+
+def artifacts_of_last_run(key):
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_runs(sort="START_TIME_DESC", limit=200)
+        nightly = next(it for it in run if it.parent_task_run_id is None)
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[nightly.id]))
+        )
+    return [json.loads(it.data) for it in found if it.key == key]
+
+
+@pytest.fixture(scope="module")
+def settings_of():
+    """Give a function that makes settings; one Dask cluster serves all flows here, since starting costs most."""
+    with dask_client(ClusterSettings(workers=1)) as dask:
+        cluster = ClusterSettings(kind="scheduler", scheduler=dask.scheduler.address)
+
+        def settings_of(folder, **changes):
+            store, models = f"{folder}/store", f"{folder}/models"
+            build = BuildSettings(source=f"{folder}/music", store=store, spectrogram=COARSE, cluster=cluster)
+            train = TrainModelSettings(
+                store=store, models=models, training=QUICK, hosts=ONE_PROCESS, cluster=cluster
+            )
+            # Twelve tracks by four artists prove nothing: here a better mean is enough, as a show.
+            lenient = {"margin": 0.0, "confidence": 0.5, "genre_bound": 1.0}
+            plain = {"build": build, "train": train, "start": "scratch"}
+            return NightlySettings(**{**plain, **lenient, **changes})
+
+        yield settings_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, prefect_server, settings_of):
+    """Make a champion that learned wrong labels, on a part of the music."""
+    folder = tmp_path_factory.mktemp("nights")
+    shutil.copytree(MUSIC / "fma_small", folder / "music/fma_small")
+    lay_out(folder / "music", wrong_labels=True, left_out=("200003", "200017", "200035"))
+    settings = settings_of(folder)
+    build_dataset(settings.build)
+    train_model(settings.train)
+    return folder
+
+
+def test_three_nights_and_a_rollback(folder, settings_of):
+    models = f"{folder}/models"
+    settings = settings_of(folder)
+    first = champion(models)
+
+    lay_out(folder / "music", wrong_labels=False)
+    promoted = retrain_nightly(settings)
+    assert promoted.outcome == "promoted", promoted.reason
+    assert promoted.champion == promoted.version == champion(models) != first
+    assert history(models)[-1].reason == promoted.reason
+    assert "macro F1 0." in promoted.reason
+    assert "on 12 test tracks by 4 artists" in promoted.reason
+    ((row,),) = artifacts_of_last_run("nightly-result")
+    assert (row["outcome"], row["in service"]) == ("promoted", promoted.version)
+    (compared,) = artifacts_of_last_run("nightly-comparison")
+    assert [each["score"] for each in compared][:3] == ["macro F1", "accuracy", "log-loss"]
+
+    skipped = retrain_nightly(settings)
+    assert skipped.outcome == "skipped"
+    assert skipped.reason.startswith(f"nothing changed: {promoted.version} was trained on the same tracks")
+    assert len(list_versions(models)) == 2
+    ((row,),) = artifacts_of_last_run("nightly-result")
+    assert (row["outcome"], row["in service"]) == ("skipped", promoted.version)
+
+    lay_out(folder / "music", wrong_labels=True)
+    refused = retrain_nightly(settings)
+    assert refused.outcome == "refused"
+    assert refused.champion == champion(models) == promoted.version != refused.version
+    assert refused.version in list_versions(models), "kept, not in service"
+    assert f"new model: {refused.version} (kept, not in service)" in refused.lines()
+    ((row,),) = artifacts_of_last_run("nightly-result")
+    assert (row["outcome"], row["new model"]) == ("refused", refused.version)
+    again = retrain_nightly(settings)
+    assert again.outcome == "skipped", "what was refused is not trained again"
+    assert refused.version in again.reason
+
+    cards = {version: read_card(f"{models}/{version}") for version in list_versions(models)}
+    assert len({card["data"] for card in cards.values()}) == 3
+    assert {card["parent"] for card in cards.values()} == {None}
+
+    table, told = compare_models(models, "champion", refused.version)
+    assert table.row_count == 6
+    assert told[0].startswith("12 test tracks by 4 artists; ")
+    shown = show_model(models, promoted.version)
+    assert shown[-1].endswith(promoted.reason)
+    assert list(list_models(models).columns[0].cells) == ["", "*", ""]
+
+    assert rollback_model(models) == f"{first} is in service again, in place of {promoted.version}"
+    assert champion(models) == first
+    promote(models, promoted.version)
+
+
+def test_a_night_that_begins_too_late_skips_itself(tmp_path, settings_of):
+    parameters = {"settings": settings_of(tmp_path, max_late_minutes=30.0)}
+    due = datetime.now(UTC) - timedelta(minutes=45)
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(
+            retrain_nightly, parameters=parameters, state=Scheduled(scheduled_time=due)
+        )
+    late = run_flow(retrain_nightly, flow_run=run, parameters=parameters)
+    assert late.outcome == "skipped"
+    assert late.reason.startswith(
+        f"too late: it was to start at {due:%Y-%m-%d %H:%M} UTC, 45 minutes ago; at most 30"
+    )
+    ((row,),) = artifacts_of_last_run("nightly-result")
+    assert row["reason"] == late.reason
+
+
+@pytest.fixture
+def another_at_work(tmp_path, settings_of):
+    """Have the server believe that a run of the flow began before ours."""
+    with get_client(sync_client=True) as client:
+        other = client.create_flow_run(retrain_nightly, parameters={"settings": settings_of(tmp_path)})
+        client.set_flow_run_state(other.id, Running(), force=True)
+        yield other
+        client.delete_flow_run(other.id)
+
+
+def test_a_night_does_not_begin_while_another_is_at_work(tmp_path, settings_of, another_at_work):
+    skipped = retrain_nightly(settings_of(tmp_path))
+    assert skipped.outcome == "skipped"
+    assert skipped.reason.startswith(f"run {another_at_work.name} is at work since ")
+    assert "after 24 hours it is taken for dead" in skipped.reason
+
+
+def test_a_run_that_works_for_ever_is_taken_for_dead(tmp_path, settings_of, another_at_work, caplog):
+    with pytest.raises(BadInput, match="music: no such folder"):  # so it went on to the build
+        retrain_nightly(settings_of(tmp_path, max_hours=1e-6))
+    assert f"run {another_at_work.name} is Running since" in caplog.text
+    assert "taken for dead" in caplog.text
+
+
+def test_a_champion_that_hears_other_spectrograms_is_told_of_before_the_training(
+    folder, settings_of, tmp_path
+):
+    other_mel = SpectrogramSettings(mel=MelSettings(hop=2048))
+    settings = settings_of(folder)
+    build = settings.build.model_copy(update={"spectrogram": other_mel, "store": f"{tmp_path}/store"})
+    train = settings.train.model_copy(update={"store": f"{tmp_path}/store"})
+    before = list_versions(f"{folder}/models")
+    with pytest.raises(
+        BadInput, match=r"mel settings \w+; the champion \S+ was trained on \w+, so the two cannot"
+    ):
+        retrain_nightly(settings.model_copy(update={"build": build, "train": train}))
+    assert list_versions(f"{folder}/models") == before

@@ -25,7 +25,7 @@ def validate(
     crop_frames: int,
     settings: TrainSettings,
     seat: Seat,
-    at_work: Callable[[], None],
+    at_work: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Score a network on whole tracks; each rank listens to its share, and all know the result.
 

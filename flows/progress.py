@@ -86,7 +86,9 @@ def _after(note: str) -> str:
 
 
 def _left(rest: int, per_s: float) -> str:
-    seconds = rest / max(per_s, 1e-9)
+    if not per_s:
+        return "unknown time"
+    seconds = rest / per_s
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 

@@ -27,7 +27,7 @@ class DecisionSettings(BaseModel, frozen=True, extra="forbid"):
 
     goal: Literal["f1", "precision"] = Field(
         "f1",
-        description="f1: thresholds of the best F1 a genre; precision: the lowest that keep `precision`",
+        description="f1: thresholds of the best F1 a genre; precision: the lowest that keep the wanted one",
     )
     precision: float = Field(
         0.9, gt=0.0, le=1.0, description="Share of told genres that must be right (goal precision)"

@@ -81,7 +81,12 @@ def wait_for(look, *, within_s: float = 120.0):
 def ask(served: Served, path: str, wanted: dict[str, Any] | None = None, *, method: str = "") -> Any:
     """Ask Prefect's API: GET, or POST what is wanted."""
     method = method or ("GET" if wanted is None else "POST")
-    response = httpx.request(method, f"{served.api_url}/{path}", json=wanted)
+    response = httpx.request(method, f"{served.api_url}/{path}", json=wanted, timeout=60)
+    for _ in range(5):  # "database is locked": Prefect's own client asks again, too
+        if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(1)
+        response = httpx.request(method, f"{served.api_url}/{path}", json=wanted, timeout=60)
     response.raise_for_status()
     return response.json() if response.content else None
 

@@ -67,10 +67,14 @@ def history_of(models):
 def cut_in_mid_run(network, models, cut):
     """Wait for the checkpoint of the second epoch, then cut the first host, where the ranks meet."""
     while not cut.wait(0.05):
-        heads = [path.open("rb").readline() for path in Path(models).glob("runs/*/checkpoint-?.pt")]
-        if any(head and json.loads(head)["number"] >= 6 for head in heads):
+        if any(_number(path) >= 6 for path in Path(models).glob("runs/*/checkpoint-?.pt")):
             network.cut(network.hosts[0])
             cut.set()
+
+
+def _number(checkpoint):
+    with checkpoint.open("rb") as file:
+        return json.loads(file.readline())["number"]
 
 
 def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, tmp_path):

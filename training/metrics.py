@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 from training.decision import SURE, Decision, Target
 from training.intervals import Outcome
@@ -111,6 +110,7 @@ def score(
     probabilities = decision.calibrate(raw, genres, target)
     told = decision.tell(probabilities, genres, target)
     right = int((told == truth).all(axis=1).sum())
+    loss_T = _losses(truth, probabilities, target)
     per_genre = _score_genres(truth, told, probabilities, genres, _thresholds(decision, genres, target))
     k = min(TOP, len(genres) - 1) if target == "top" else None
     return Scores(
@@ -126,8 +126,9 @@ def score(
         top_k=_among_likeliest(truth, probabilities, k) if k is not None else None,
         k=k,
         calibration_error=calibration_error(reliability(truth, probabilities, target)),
-        log_loss=_log_loss(truth, probabilities, target),
-        log_loss_error=_log_loss_error(truth, probabilities, target),
+        log_loss=float(loss_T.mean()),
+        # Of a single track it cannot be known.
+        log_loss_error=float(loss_T.std() / np.sqrt(max(len(loss_T) - 1, 1))),
         genres=per_genre,
         untested=tuple(each.genre for each in per_genre if each.support == 0),
         confusion=_confuse(truth, told) if target == "top" else None,
@@ -201,18 +202,16 @@ def _score_genres(
     thresholds: Sequence[float | None],
 ) -> tuple[GenreScore, ...]:
     # A column each, so one genre a track is several yes-or-no questions too.
-    precision, recall, f1, support = precision_recall_fscore_support(
-        truth.astype(np.int8), told.astype(np.int8), average=None, zero_division=np.nan
-    )
+    hits_G, support_G, told_G = (of.sum(axis=0) for of in (truth & told, truth, told))
     average_precision, roc_auc = average_precisions(truth, probabilities), roc_aucs(truth, probabilities)
     return tuple(
         GenreScore(
             genre=genre,
-            support=int(support[row]),
-            guessed=int(told[:, row].sum()),
-            precision=_number(precision[row]) if support[row] else None,
-            recall=_number(recall[row]) if support[row] else None,
-            f1=_number(f1[row]) if support[row] else None,
+            support=int(support_G[row]),
+            guessed=int(told_G[row]),
+            precision=float(hits_G[row] / told_G[row]) if support_G[row] and told_G[row] else None,
+            recall=float(hits_G[row] / support_G[row]) if support_G[row] else None,
+            f1=float(2 * hits_G[row] / (support_G[row] + told_G[row])) if support_G[row] else None,
             average_precision=_number(average_precision[row]),
             roc_auc=_number(roc_auc[row]),
             threshold=thresholds[row],
@@ -232,24 +231,8 @@ def _among_likeliest(truth: NDArray[np.bool_], probabilities: NDArray[np.float64
 
 
 def _confuse(truth: NDArray[np.bool_], told: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
-    counts = confusion_matrix(truth.argmax(axis=1), told.argmax(axis=1), labels=range(truth.shape[1]))
+    counts = truth.T.astype(np.int64) @ told
     return tuple(tuple(int(count) for count in row) for row in counts)
-
-
-def _log_loss(truth: NDArray[np.bool_], probabilities: NDArray[np.float64], target: Target) -> float:
-    sure = probabilities.clip(SURE, 1 - SURE)
-    match target:
-        case "top":
-            sure /= sure.sum(axis=1, keepdims=True)
-            return float(log_loss(truth.argmax(axis=1), sure, labels=range(truth.shape[1])))
-        case "multi":
-            return float(log_loss(truth.ravel(), sure.ravel(), labels=[False, True]))
-
-
-def _log_loss_error(truth: NDArray[np.bool_], probabilities: NDArray[np.float64], target: Target) -> float:
-    """Give the standard error; 0 for a single track, of which it cannot be known."""
-    loss_T = _losses(truth, probabilities, target)
-    return float(loss_T.std() / np.sqrt(max(len(loss_T) - 1, 1)))
 
 
 def _losses(

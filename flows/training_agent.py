@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -105,12 +106,17 @@ def _pass_on(
     task: str,
 ) -> str | None:
     """Tell events until the process ends, a rank tells an error (give it), or nobody wants us."""
+    looked = time.monotonic()
     while True:
         ended = process.poll() is not None
+        if time.monotonic() - looked > LOOK_EVERY_S:
+            looked = time.monotonic()
+            if not _is_wanted(task):
+                return None
         try:
             line = lines.get(timeout=LOOK_EVERY_S)
         except queue.Empty:
-            if ended or not _is_wanted(task):
+            if ended:
                 return None
             continue
         if not line.startswith("{"):

@@ -208,12 +208,12 @@ def _follow(
         over = len(endings) == len(running)
         try:
             on_event(events.get(timeout=LOOK_EVERY_S))
-            heard = time.monotonic()
-            continue
+            heard, all_heard = time.monotonic(), False
         except queue.Empty:
-            now = time.monotonic()
+            all_heard = True
+        now = time.monotonic()
         failed = _failed_of(endings)
-        if over and not failed:
+        if over and not failed and all_heard:
             return None
         if now - looked > LOOK_AT_HOSTS_EVERY_S:
             looked, there = now, _workers(client)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import safetensors.torch
 from torch import Tensor
 
+from preprocessing.catalogue import CATALOGUE_SCHEMA
 from preprocessing.mel import MelSettings
 from store.reader import Snapshot
 from tests.snapshots import publish_mels
@@ -40,6 +41,24 @@ def publish_toy(root: str) -> Snapshot:
         mel_FM[:, :4] += 20 * (number % 2)
         mels[f"{number:02d}"] = mel_FM
     return publish_mels(root, mels, pa.table({"track_id": list(mels)}), MEL)
+
+
+def publish_artists(root: str) -> str:
+    """Publish two genres by four artists each, two tracks an artist, with splits; give the store's URL."""
+    random = np.random.default_rng(7)
+    tracks, mels = [], {}
+    for number in range(16):
+        track_id, genre, artist = f"{number:02d}", ("high", "low")[number % 2], number // 2 % 4
+        mel_FM = random.normal(-30, 6, (40 + number, MEL.bands)).astype(np.float32)
+        mel_FM[:, : MEL.bands // 2] += 20 * (number % 2)
+        mels[track_id] = mel_FM
+        about = {
+            "artist": f"{genre} {artist}",
+            "split": ("training", "training", "validation", "test")[artist],
+        }
+        tracks.append({"track_id": track_id, "genre_top": genre, "genres": [genre], **about})
+    publish_mels(root, mels, pa.Table.from_pylist(tracks, schema=CATALOGUE_SCHEMA), MEL)
+    return root
 
 
 def lay_out(

@@ -128,6 +128,8 @@ def make_learner(run: TrainingRun, bands: int, seat: Seat) -> Learner:
     model = build_model(settings.model, len(run.genres), bands)
     # Convolutions are faster this way, on CPUs too (by a fifth).
     model = model.to(seat.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settings.compile:
+        model.compile()
     groups = settings.batch_size / settings.crops_at_once / seat.world_size
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):

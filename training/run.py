@@ -51,6 +51,10 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     balance: bool = Field(False, description="Show every genre equally often (target top only)")
     validation_crops: int = Field(8, ge=1, le=100, description="Evenly spaced crops of each validation track")
     seed: int = Field(0, ge=0, lt=2**32, description="Fixes weights, crops, dropout and augmentation")
+    compile: bool = Field(
+        False,
+        description="Compile the network with torch.compile, which takes a minute; on CPUs it gains nothing",
+    )
     cache_gib: float = Field(
         2.0, ge=0.0, description="Spectrograms are held in memory if they fit in this, in GiB a process"
     )

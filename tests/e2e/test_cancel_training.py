@@ -1,23 +1,24 @@
 """A training that is cancelled in the Prefect UI, on a Dask cluster that stays up."""
 
 import time
-from pathlib import Path
 
 from flows.training_agent import GRACE_S
 from tests.dask_processes import Host, ranks, scheduler, worker
 from tests.e2e.serving import artifacts, end_of, submit, wait_for
+from tests.toy_runs import publish_artists
 
-MUSIC = Path("tests/data/demo_music").absolute()
 WITHIN_S = 20.0  # from the click to the last process's end
-TRAINING = {"epochs": 1000, "crops_per_track": 4, "model": {"name": "shallow", "width": 8}}
+TRAINING = {"epochs": 10_000, "crop_s": 0.5, "model": {"name": "shallow", "width": 8}}
 
 
 def test_cancelled_in_the_ui_no_rank_is_left_and_the_next_run_starts(page, served, pictures, tmp_path):
     with scheduler() as url, worker(url, Host("127.0.0.1"), tmp_path):
         cluster = {"kind": "scheduler", "scheduler": url}
-        source = {"source": str(MUSIC), "store": f"{tmp_path}/store", "cluster": cluster}
-        assert end_of(served, submit(served, "build-dataset", source))["type"] == "COMPLETED"
-        wish = {"store": f"{tmp_path}/store", "models": f"{tmp_path}/models", "cluster": cluster}
+        wish = {
+            "store": publish_artists(f"{tmp_path}/store"),
+            "models": f"{tmp_path}/models",
+            "cluster": cluster,
+        }
         run = submit(served, "train-model", {**wish, "training": TRAINING})
         wait_for(lambda: artifacts(served, run).get("training", {}).get("data"))
         assert len(ranks()) == 2

@@ -5,21 +5,17 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from flows.cluster import ClusterSettings
 from flows.run_experiments import CrossValidationSettings, run_experiments
 from flows.training_hosts import HostSettings
-from preprocessing.catalogue import CATALOGUE_SCHEMA
-from preprocessing.mel import MelSettings
-from tests.snapshots import publish_mels
+from tests.toy_runs import publish_artists
 from training.augment import AugmentSettings
 from training.model import ModelSettings
 from training.run import TrainSettings
 
-MEL = MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=16)
 TRAINING = TrainSettings(
     crop_s=0.5,
     crops_per_track=4,
@@ -34,18 +30,7 @@ TRAINING = TrainSettings(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Publish two genres by four artists each, two tracks an artist; they differ in which half is loud."""
-    root, random = str(tmp_path_factory.mktemp("store")), np.random.default_rng(7)
-    tracks, mels = [], {}
-    for number in range(16):
-        track_id, genre = f"{number:02d}", ("high", "low")[number % 2]
-        mel_FM = random.normal(-30, 6, (40 + number, MEL.bands)).astype(np.float32)
-        mel_FM[:, : MEL.bands // 2] += 20 * (number % 2)
-        mels[track_id] = mel_FM
-        artist = f"{genre} {number // 2 % 4}"
-        tracks.append({"track_id": track_id, "artist": artist, "genre_top": genre, "genres": [genre]})
-    publish_mels(root, mels, pa.Table.from_pylist(tracks, schema=CATALOGUE_SCHEMA), MEL)
-    return root
+    return publish_artists(str(tmp_path_factory.mktemp("store")))
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 
@@ -162,6 +163,16 @@ def test_a_finished_run_is_left_alone(tmp_path, toy):
     before = (tmp_path / "weights.safetensors").stat().st_mtime_ns
     assert run_toy(tmp_path, toy(epochs=1)) == [{"event": "done", "best_epoch": 1}]
     assert (tmp_path / "weights.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile uses what torch deprecates
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_a_compiled_network_learns_the_same(tmp_path, toy):
+    model = ModelSettings(name="shallow", width=4)
+    for compiled in (False, True):
+        run_toy(tmp_path / str(compiled), toy(epochs=1, compile=compiled, model=model))
+    (plain,), (compiled,) = (losses_of(tmp_path / name) for name in ("False", "True"))
+    assert compiled == pytest.approx(plain, rel=1e-4)
 
 
 def test_other_seeds_learn_otherwise(tmp_path, toy):

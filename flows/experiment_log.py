@@ -20,7 +20,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from flows.fan_out import in_batches
 from flows.progress import say
 from store.errors import BadInput
 from store.files import absolute, join, list_names, read_bytes
@@ -36,7 +35,6 @@ ENVIRONMENT = {  # what MLflow is told unless the operator told it otherwise; it
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 SQLITE = "sqlite:///"
-MOST_PARAMS, MOST_METRICS = 100, 500  # in one request: a server takes no more params, and 1 MB of all
 
 
 def check_tracking(uri: str) -> None:
@@ -91,11 +89,9 @@ def log_version(uri: str, version_url: str) -> str:
     run_id: str = run.info.run_id
     try:
         params = [mlflow.entities.Param(key, str(value)) for key, value in flatten(card["settings"])]
-        for batch in in_batches(params, MOST_PARAMS):
-            client.log_batch(run_id, params=batch)
         told = [*epoch_metrics(epochs, start_ms), *score_metrics(card, end_ms)]
-        for rows in in_batches(told, MOST_METRICS):
-            client.log_batch(run_id, metrics=[mlflow.entities.Metric(*row) for row in rows])
+        metrics = [mlflow.entities.Metric(*row) for row in told]
+        client.log_batch(run_id, metrics, params, synchronous=True)  # split there, if it is much
         with tempfile.TemporaryDirectory() as folder:
             copy_papers(version_url, Path(folder))
             client.log_artifacts(run_id, folder)

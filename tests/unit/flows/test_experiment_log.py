@@ -154,32 +154,57 @@ def test_what_breaks_off_is_marked_as_failed(version, uri, tmp_path):
 
 
 @contextmanager
-def broken_server():
-    """Answer every request with "unavailable"; give the URL, and the list of what was asked."""
+def server_that_answers(status, answer):
+    """Answer every request alike; give the URL, and the list of what was asked: path and body."""
     asked = []
+    body = json.dumps(answer).encode()
 
-    class Broken(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
-            self.send_response(503)
-            self.send_header("Content-Length", "0")
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked.append((self.path, json.loads(sent or b"{}")))
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
 
         def log_message(self, *args):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_server_is_sent_no_more_at_once_than_it_takes(version, tmp_path):
+    """100 params and 1,000 metrics in a request; sqlite takes any number."""
+    epochs = [{"epoch": number, **dict.fromkeys("abcdefghijk", 0.5)} for number in range(1, 101)]
+    run = tmp_path / "models" / "runs" / "1a2b"
+    (run / "history.json").write_text(json.dumps({"best_epoch": 2, "epochs": epochs}))
+    info = {"run_id": "r1", "artifact_uri": (tmp_path / "papers").as_uri()}
+    answer = {"experiment": {"experiment_id": "7"}, "run": {"info": info, "data": {}}, "run_info": info}
+    with server_that_answers(200, answer) as (uri, asked):
+        assert log_version.fn(uri, version) == "r1"
+    sent = [body for path, body in asked if path.endswith("runs/log-batch")]
+    params, metrics = ([len(body.get(kind, [])) for body in sent] for kind in ("params", "metrics"))
+    assert (sum(params), max(params) <= 100) == (125, True)
+    assert (sum(metrics), max(metrics) <= 1_000) == (1_105, True)
+    assert asked[-1][1]["status"] == "FINISHED"
+    assert (tmp_path / "papers" / "MODEL_CARD.md").exists()
 
 
 def test_a_server_that_is_down_is_asked_three_times(version, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
-    with broken_server() as (uri, asked):
+    with server_that_answers(503, {}) as (uri, asked):
         check_tracking(uri)  # it may be up by the time
         assert asked == []
         from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
@@ -187,7 +212,7 @@ def test_a_server_that_is_down_is_asked_three_times(version, monkeypatch):
 
         with pytest.raises(MlflowException, match="too many 503 error responses"):
             log_version.fn(uri, version)
-        assert len([it for it in asked if "experiments/get-by-name" in it]) == 3
+        assert len([path for path, _ in asked if "experiments/get-by-name" in path]) == 3
     assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 15
 
 

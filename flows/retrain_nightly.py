@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.cluster import dask_client
+from flows.experiment_log import check_tracking
 from flows.fan_out import fan_out, in_batches
 from flows.model_versions import HEARD, comparison_rows
 from flows.progress import show_table, showing_progress
@@ -99,6 +100,7 @@ def retrain_nightly(settings: NightlySettings) -> NightlySummary:
     )
     if wait is not None:
         return tell(NightlySummary(outcome="skipped", reason=wait, champion=champion(models)))
+    check_tracking(settings.train.mlflow_uri)
     build_dataset(settings.build)
     snapshot = open_snapshot(settings.build.store)
     incumbent = champion(models)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 
 from flows.build_report import rejects_of
 from flows.cluster import ClusterSettings, dask_client
+from flows.experiment_log import check_tracking, log_experiment
 from flows.fan_out import fan_out, in_batches
 from flows.progress import show_table, showing_progress
 from flows.training_hosts import HostSettings, train_on_hosts
@@ -51,6 +52,9 @@ class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
     models: str = Field("data/models", description="Folder or URL where model versions are kept")
     genres: tuple[str, ...] = Field((), description="Genres to tell apart; empty for all that the store has")
     promote: bool = Field(True, description="Put the new model into service")
+    mlflow_uri: str = Field(
+        "", description="MLflow to log to: sqlite:///PATH or http(s)://HOST:PORT; empty for none"
+    )
     training: TrainSettings = TrainSettings()
     decision: DecisionSettings = DecisionSettings()
     hosts: HostSettings = HostSettings()
@@ -86,6 +90,7 @@ class TrainSummary(BaseModel, frozen=True):
 @flow(name="train-model")
 def train_model(settings: TrainModelSettings) -> TrainSummary:
     """Train a network, score it and keep it. Rerun it to resume it; done once, it is not done again."""
+    check_tracking(settings.mlflow_uri)
     snapshot = open_snapshot(settings.store)
     folder, run, tracks = choose_run(snapshot, settings)
     known = find_finished(folder, settings)
@@ -94,6 +99,7 @@ def train_model(settings: TrainModelSettings) -> TrainSummary:
             train(dask, folder, run, settings.hosts)
             heard = hear_unseen(dask, folder, run, snapshot, tracks)
         version = publish_model(folder, run, snapshot, heard, settings)
+        log_experiment(settings.mlflow_uri, join(settings.models, version))
     else:
         version = known
     if settings.promote:

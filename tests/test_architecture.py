@@ -10,6 +10,7 @@ HOMES = {
     "prefect": {"flows"},
     "dask": {"flows"},
     "distributed": {"flows"},
+    "mlflow": {"flows"},
     "torch": {"training"},
     "torchaudio": {"training"},
     "safetensors": {"training"},

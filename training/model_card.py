@@ -164,7 +164,7 @@ def _how_it_was_made(card: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "| Setting | Value |"
     yield "|---|---|"
-    for key, value in _flat(card["training"]):
+    for key, value in flatten(card["training"]):
         yield f"| `{key}` | {_text(str(value))} |"
 
 
@@ -191,10 +191,11 @@ def _threshold(value: float | None) -> str:
     return "never" if value is not None and value >= NEVER else _number(value)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Give settings within settings one by one, under names with dots."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

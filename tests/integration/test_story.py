@@ -11,6 +11,7 @@ import pytest
 
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.cluster import ClusterSettings
+from flows.experiment_log import EXPERIMENT
 from flows.tag_catalogue import TagSettings, tag_catalogue
 from flows.train_model import TrainModelSettings, choose_run, train_model
 from preprocessing.build import SpectrogramSettings
@@ -41,7 +42,11 @@ def folder(tmp_path_factory, prefect_server):
 
 def settings_to_train(folder):
     return TrainModelSettings(
-        store=f"{folder}/store", models=f"{folder}/models", training=QUICK, cluster=CLUSTER
+        store=f"{folder}/store",
+        models=f"{folder}/models",
+        mlflow_uri=f"sqlite:///{folder}/mlflow.db",
+        training=QUICK,
+        cluster=CLUSTER,
     )
 
 
@@ -172,6 +177,16 @@ def test_the_same_training_again_is_not_done_again(folder):
     summary = train_model(settings_to_train(folder))
     assert not summary.trained_now
     assert summary.is_champion
+
+    from mlflow import MlflowClient  # only where a flow has told it to be silent
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    assert (run.info.run_name, run.info.status) == (summary.version, "FINISHED")
+    assert run.data.params["training.epochs"] == "2"
+    assert len(client.get_metric_history(run.info.run_id, "validation_loss")) == 2
+    assert run.data.metrics["test_accuracy"] == summary.accuracy
+    assert "report/report.html" in {it.path for it in client.list_artifacts(run.info.run_id, "report")}
 
 
 def test_a_dry_run_changes_nothing_and_a_copy_run_tags_copies(folder, tmp_path):

@@ -33,6 +33,7 @@ from flows.retrain_nightly import NightlySettings, retrain_nightly
 from flows.run_experiments import CrossValidationSettings, run_experiments
 from flows.tag_catalogue import TagSettings, TagSummary, tag_catalogue
 from flows.train_model import TrainModelSettings, train_model
+from flows.training_hosts import TrainingStopped
 from store.errors import BadInput
 
 MODELS = "data/models"
@@ -173,6 +174,8 @@ def main() -> None:
         app.meta(exit_on_error=False, print_error=False)
     except BadInput as why:
         _fail(str(why), EXIT_BAD_INPUT)
+    except TrainingStopped as why:
+        _fail(f"{why}; run the same command again to go on from the last checkpoint", EXIT_BAD_INPUT)
     except BrokenPipeError:  # whoever read our output, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
     except OSError as why:

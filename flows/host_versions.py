@@ -29,21 +29,29 @@ def read_versions() -> HostVersions:
     return HostVersions(f"{installed_version('spectrogram-one')}-{digest.hexdigest()[:8]}", packages)
 
 
-def refuse_differences(here: HostVersions, hosts: Mapping[str, HostVersions]) -> None:
+def refuse_differences(here: HostVersions, hosts: Mapping[str, HostVersions | BaseException]) -> None:
     """Raises: BadInput if a host has other code than we, or a package of another version than the first host.
 
-    Packages that one of them lacks do not matter: CUDA's are on GPU hosts only.
+    Packages that one of them lacks do not matter: CUDA's are on GPU hosts only. A host whose code
+    is so old that it cannot tell its versions gives an exception instead.
     """
+    known: dict[str, HostVersions] = {}
     for name, found in hosts.items():
+        if not isinstance(found, HostVersions):
+            raise BadInput(
+                f"training host {name}: runs other code than this flow ({here.code}): {found}; "
+                "install the same commit on both, and restart the host's Dask worker"
+            )
+        known[name] = found
         if found.code != here.code:
             raise BadInput(
                 f"training host {name}: runs code {found.code}, this flow {here.code}; "
                 "install the same commit on both, and restart the host's Dask worker"
             )
-    first, *others = hosts
+    first, *others = known
     for name in others:
-        for package, wanted in sorted(hosts[first].packages.items()):
-            version = hosts[name].packages.get(package, wanted)
+        for package, wanted in sorted(known[first].packages.items()):
+            version = known[name].packages.get(package, wanted)
             if version != wanted:
                 raise BadInput(
                     f"training host {name}: has {package} {version}, host {first} has {wanted}; "

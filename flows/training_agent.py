@@ -63,19 +63,21 @@ def run_agent(agent: Agent) -> Ending:
         _command(agent),
         env=_environment(agent),
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
         preexec_fn=die_with_parent,
     )
     assert process.stdout is not None
-    reader = _read(process.stdout, lines.put)
+    assert process.stderr is not None
+    readers = [_read(stream, lines.put) for stream in (process.stdout, process.stderr)]
     try:
         error = _pass_on(
             process, lines, last_lines, lambda event: worker.log_event(agent.run_id, event), task
         )
     finally:
         _end(process)
-    reader.join(GRACE_S)
+    for reader in readers:
+        reader.join(GRACE_S)
     return Ending(agent.host, process.returncode, error, list(last_lines))
 
 
@@ -119,14 +121,21 @@ def _pass_on(
             if ended:
                 return None
             continue
-        if not line.startswith("{"):
-            last_lines.append(line)
-            tell({"event": "log", "line": line})
-            continue
-        event = json.loads(line)
+        event = _event_of(line)
         if event["event"] == "error":
             return str(event["message"])
+        if event["event"] == "log":
+            last_lines.append(line)
         tell(event)
+
+
+def _event_of(line: str) -> Event:
+    """Read an event of a rank's; whatever else is written is one to log."""
+    with suppress(ValueError):
+        event = json.loads(line)
+        if isinstance(event, dict) and "event" in event:
+            return event
+    return {"event": "log", "line": line}
 
 
 def _is_wanted(task: str) -> bool:

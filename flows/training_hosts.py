@@ -5,6 +5,7 @@ torchrun starts lost processes again. A lost host, or a silent run, ends all age
 goes on from its last checkpoint, on the hosts there are.
 """
 
+import os
 import queue
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from store.errors import BadInput
 LOOK_AT_HOSTS_EVERY_S = 2.0
 # torchrun notices a silent process after `stall_s`, and needs half a minute to end it and to start anew.
 RESTART_S = 90.0
+PORT_WITHIN_S = 15.0  # an agent that is ended holds its port a little longer
 LOST_WITHIN_S = 45.0  # Dask notices a cut link after half a minute; the ranks of other hosts end before that
 
 
@@ -53,6 +55,10 @@ class HostSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class TrainingStopped(RuntimeError):
+    """A training ended before its time, and nobody's input is to blame: run it again to go on."""
+
+
 @dataclass(frozen=True)
 class TrainingHost:
     """A host, and the Dask worker on it that holds the training resource."""
@@ -76,11 +82,16 @@ def train_on_hosts(
     `stall_s` and a restart is taken for lost. `on_event` is called with each event, in the caller's thread.
 
     Raises: BadInput if there are too few hosts, or with what a rank found wrong;
-            RuntimeError when all restarts are used up.
+            TrainingStopped when all restarts are used up.
     """
+    if groups < settings.min_hosts:
+        raise BadInput(
+            f"{settings.min_hosts} hosts (hosts.min_hosts), but a step has {groups} groups of crops (batch_size / "
+            "crops_at_once); raise training.batch_size, or lower training.crops_at_once"
+        )
     for restarts_left in range(settings.max_restarts, -1, -1):
         hosts = wait_for_hosts(client, settings)[:groups]
-        agents = _prepare(client, hosts, folder, settings, groups)
+        agents = _prepare(client, hosts, folder, settings, groups, on_event)
         loss = _train_once(client, hosts, agents, stall_s + RESTART_S, on_event)
         if loss is None:
             return
@@ -116,12 +127,9 @@ def find_hosts(client: Client) -> list[TrainingHost]:
         if worker["resources"].get(TRAINING_RESOURCE, 0) >= 1
     }
     found = [by_name[name] for name in sorted(by_name)]
-    answers = client.run(_answer, workers=[host.worker for host in found], on_error="return") if found else {}
-    return [host for host in found if answers.get(host.worker) is True]
-
-
-def _answer() -> bool:
-    return True
+    # Anything that all Pythons have: what is wrong with our code there, is told later.
+    pids = client.run(os.getpid, workers=[host.worker for host in found], on_error="return") if found else {}
+    return [host for host in found if isinstance(pids.get(host.worker), int)]
 
 
 def _workers(client: Client) -> dict[str, dict]:  # type: ignore[type-arg]
@@ -130,11 +138,16 @@ def _workers(client: Client) -> dict[str, dict]:  # type: ignore[type-arg]
 
 
 def _prepare(
-    client: Client, hosts: list[TrainingHost], folder: str, settings: HostSettings, groups: int
+    client: Client,
+    hosts: list[TrainingHost],
+    folder: str,
+    settings: HostSettings,
+    groups: int,
+    on_event: Callable[[Event], None],
 ) -> list[Agent]:
     """Make what each host's agent must know. Raises: BadInput if hosts differ, or the port is taken."""
     workers = [host.worker for host in hosts]
-    versions = client.run(read_versions, workers=workers)
+    versions = client.run(read_versions, workers=workers, on_error="return")
     refuse_differences(read_versions(), {host.name: versions[host.worker] for host in hosts})
     offered = settings.processes_per_host or min(client.run(usual_processes, workers=workers).values())
     if settings.processes_per_host and len(hosts) * offered > groups:
@@ -142,13 +155,15 @@ def _prepare(
             f"{len(hosts)} hosts with {offered} processes each, but a step has {groups} groups of crops (batch_size / "
             "crops_at_once); raise batch_size, lower crops_at_once, or hosts.processes_per_host"
         )
-    first = hosts[0]
-    port = client.run(find_port, settings.port, workers=[first.worker])[first.worker]
-    if port is None:
-        raise BadInput(
-            f"training host {first.name}: port {settings.port} is taken; free it, or choose another "
-            "with hosts.port (0 for any free one)"
+    processes = min(offered, groups // len(hosts))
+    if processes < offered:
+        message = (
+            f"{processes} processes on each host, where {offered} could run: a step has {groups} groups of crops "
+            f"for {len(hosts)} hosts; raise training.batch_size, or lower training.crops_at_once, to use all"
         )
+        on_event({"event": "notice", "message": message})
+    first = hosts[0]
+    port = _find_port(client, first, settings.port)
     run_id = f"training-{uuid4().hex[:8]}"
     return [
         Agent(
@@ -158,11 +173,24 @@ def _prepare(
             rendezvous=f"{first.name}:{port}",
             is_first=host == first,
             hosts=len(hosts),
-            processes=min(offered, groups // len(hosts)),
+            processes=processes,
             max_restarts=settings.max_restarts,
         )
         for host in hosts
     ]
+
+
+def _find_port(client: Client, host: TrainingHost, wanted: int) -> int:
+    """Find the port to meet at. Raises: BadInput if the one that is wanted stays taken."""
+    until = time.monotonic() + PORT_WITHIN_S
+    while (port := client.run(find_port, wanted, workers=[host.worker])[host.worker]) is None:
+        if time.monotonic() > until:
+            raise BadInput(
+                f"training host {host.name}: port {wanted} is taken; free it, or choose another "
+                "with hosts.port (0 for any free one)"
+            )
+        time.sleep(LOOK_EVERY_S)
+    return int(port)
 
 
 def _train_once(
@@ -199,7 +227,7 @@ def _follow(
 ) -> str | None:
     """Pass events on until all agents ended, or a host is lost.
 
-    Raises: BadInput with what a rank found wrong; RuntimeError if torchrun gave up, though no host was lost.
+    Raises: BadInput with what a rank found wrong; TrainingStopped if torchrun gave up, though no host was lost.
     """
     heard = looked = time.monotonic()
     failed_at: float | None = None
@@ -223,12 +251,17 @@ def _follow(
         if failed:
             failed_at = failed_at or now
             if len(hosts) == 1 or now - failed_at > LOST_WITHIN_S:
-                tail = "\n".join(failed[0].last_lines)
-                raise RuntimeError(
-                    f"torchrun on {failed[0].host} ended with status {failed[0].status}; its last lines:\n{tail}"
-                )
+                raise TrainingStopped(_last_words(failed[0]))
         elif now - heard > silence_s:
             return f"nothing was heard of the training for {silence_s:.0f} s"
+
+
+def _last_words(ending: Ending) -> str:
+    errors = [line for line in ending.last_lines if "Error" in line] or ending.last_lines or ["nothing"]
+    return (
+        f"torchrun on {ending.host} ended with status {ending.status}, all its restarts used up (hosts.max_restarts); "
+        f"it wrote: {errors[-1].strip()}; the log of the run has the rest"
+    )
 
 
 def _has_ended(future: "Future[Ending]") -> bool:

@@ -93,7 +93,7 @@ def _head_of_whole(data: bytes) -> dict[str, Any] | None:
     """Read the first line, or give None if what follows is not what was written."""
     line, _, body = data.partition(b"\n")
     try:
-        head: dict[str, Any] = json.loads(line)
+        head: Any = json.loads(line)
     except ValueError:
         return None
-    return head if head.get("sha256") == hashlib.sha256(body).hexdigest() else None
+    return head if isinstance(head, dict) and head.get("sha256") == hashlib.sha256(body).hexdigest() else None

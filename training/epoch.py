@@ -81,8 +81,12 @@ def train_epoch(
     settings, seat = course.settings, course.seat
     parts = _parts(course, epoch)[begun.steps :]
     batches = one_ahead(lambda crops: _read_batch(course, crops), parts)
-    # Loss and gradient norm. What is not finite stays in the sum: to look now and then is enough.
+    # Loss and gradient norm, of all ranks and what was added since. What is not finite stays in the sum:
+    # to look now and then is enough.
     total_2 = torch.tensor([begun.loss, begun.grad_norm], dtype=torch.float64, device=seat.device)
+    since_2 = torch.zeros_like(total_2)
+    # A rank's own loss is a sum over its groups, which may be more or fewer than another's.
+    share_2 = torch.tensor([course.weight * seat.world_size, 1.0], dtype=torch.float64, device=seat.device)
     learner.shared.train()
     began = logged = time.perf_counter()
     waited_s = 0.0
@@ -90,13 +94,15 @@ def train_epoch(
         asked = time.perf_counter()
         batch = next(batches).to(seat.device)
         waited_s += time.perf_counter() - asked
-        total_2 += torch.stack(_make_step(course, learner, batch, (epoch - 1) * course.steps + number - 1))
+        since_2 += torch.stack(_make_step(course, learner, batch, (epoch - 1) * course.steps + number - 1))
         if seat.rank == 0 and time.perf_counter() - logged > SECONDS_BETWEEN_LOGS:
             logged = time.perf_counter()
             speed = (number - begun.steps) * settings.batch_size / (logged - began)
-            _log_step(course, learner, total_2 / number, epoch=epoch, number=number, crops_per_s=speed)
+            mean_2 = (total_2 + since_2 / share_2) / number
+            _log_step(course, learner, mean_2, epoch=epoch, number=number, crops_per_s=speed)
         if number % settings.checkpoint_steps == 0 or number == course.steps:
-            total_2 = mean_over_ranks(total_2, seat)
+            total_2 += mean_over_ranks(since_2, seat)
+            since_2.zero_()
             average_statistics(learner.model, course.weight, seat)
             loss, grad_norm = total_2.tolist()
             _check_finite(loss / number, grad_norm / number, epoch, number)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from flows.cluster import ClusterSettings, dask_client
-from flows.training_hosts import HostSettings, find_hosts, train_on_hosts
+from flows.training_hosts import HostSettings, TrainingStopped, find_hosts, train_on_hosts
 from store.errors import BadInput
 from tests.dask_processes import ranks
+from tests.e2e.serving import free_port
 from tests.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, weights_of
 
 LONGER = SETTINGS.model_copy(
@@ -94,7 +95,10 @@ def test_a_lost_worker_is_waited_for_and_the_run_goes_on(tmp_path, client, snaps
         for pid in client.run(os.getpid).values():
             os.kill(pid, signal.SIGKILL)
 
-    folder = train(client, lay_out(tmp_path, snapshot, LONGER), disturb=kill_worker, events=events)
+    hosts = HOSTS.model_copy(update={"port": free_port()})  # it must be free again in time
+    folder = train(
+        client, lay_out(tmp_path, snapshot, LONGER), disturb=kill_worker, hosts=hosts, events=events
+    )
     notices = [event["message"] for event in events if event["event"] == "notice"]
     assert notices == [
         "training host 127.0.0.1 was lost; going on from the last checkpoint with what is left"
@@ -127,7 +131,7 @@ def test_ranks_die_with_their_agent(tmp_path, client, snapshot):
             psutil.Process(agent).kill()
         assert_no_rank_is_left()
 
-    with pytest.raises(RuntimeError, match=r"torchrun on 127\.0\.0\.1 ended with status -9"):
+    with pytest.raises(TrainingStopped, match=r"torchrun on 127\.0\.0\.1 ended with status -9"):
         train(client, lay_out(tmp_path, snapshot, LONGER), disturb=kill_agent)
 
 

@@ -32,3 +32,11 @@ def test_another_package_is_refused_with_both_versions():
 
 def test_cuda_packages_of_gpu_hosts_do_not_matter():
     refuse_differences(HERE, {"a": HERE, "b": replace(HERE, packages={**HERE.packages, "nvidia-nccl": "2"})})
+
+
+def test_code_that_cannot_tell_its_versions_is_refused():
+    old = ModuleNotFoundError("No module named 'flows.host_versions'")
+    with pytest.raises(
+        BadInput, match=r"host b: runs other code than this flow \(0.1.0-aaaaaaaa\): No module"
+    ):
+        refuse_differences(HERE, {"a": HERE, "b": old})

@@ -1,6 +1,6 @@
 import socket
 
-from flows.training_agent import find_port, usual_processes
+from flows.training_agent import _event_of, find_port, usual_processes
 
 
 def test_a_share_of_the_gpus_is_respected(monkeypatch):
@@ -18,3 +18,9 @@ def test_a_port_that_is_taken_is_not_given():
         assert find_port(port) is None
         assert find_port(0) not in (None, 0, port)
     assert find_port(port) == port
+
+
+def test_what_is_no_event_is_to_be_logged():
+    assert _event_of('{"event": "done"}') == {"event": "done"}
+    for line in ("Traceback", "{half", '{"not": "ours"}', "[1]", ""):
+        assert _event_of(line) == {"event": "log", "line": line}

@@ -33,7 +33,10 @@ def test_what_is_written_is_read_and_the_newest_wins(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == list(NAMES)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:40], lambda data: b"", "flip"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-1], lambda data: data[:40], lambda data: b"", lambda data: b"[]\n" + data, "flip"],
+)
 def test_a_damaged_one_is_named_and_the_one_before_it_used(tmp_path, damage):
     for number in (1, 2):
         write_checkpoint(str(tmp_path), checkpoint(number), "run")

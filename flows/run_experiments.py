@@ -37,6 +37,7 @@ from training.cross_validation import (
     spread,
 )
 from training.run import HISTORY, TrainSettings
+from training.start import is_state_dict
 
 NETWORK, SVM = "network", "svm"
 
@@ -69,6 +70,12 @@ class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"seeds {self.seeds}: the same seed twice gives the same network twice")
         if self.baseline and self.training.target == "multi":
             raise ValueError("the baseline tells one genre a track: take target top, or no baseline")
+        weights = self.training.start.weights
+        if weights and not is_state_dict(weights):
+            raise ValueError(
+                f"training.start.weights {weights}: a model version has learned from the test tracks of most "
+                "folds; take a state dict of torchvision's, or fresh weights"
+            )
         return self
 
 

@@ -32,13 +32,14 @@ from store.reader import Snapshot, open_snapshot
 from store.tables import read_table, to_parquet
 from training.decision import Decision, DecisionSettings, explain_decision, fit_decision
 from training.holdout import record_test_use
+from training.lineage import refuse_learned
 from training.model import WEIGHTS
 from training.model_card import write_model_card
 from training.predict import ModelIdentity, hear_stored
 from training.report import write_report
 from training.results import matrix
 from training.run import TrainingRun, TrainSettings, fingerprint, finished, name_data, write_run
-from training.start import FILES, read_start
+from training.start import is_state_dict, read_start
 from training.targets import choose_genres, choose_parents, choose_tracks
 
 TRACKS_PER_BATCH = 64
@@ -120,7 +121,7 @@ def choose_run(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[str, T
 def resolve_start(training: TrainSettings, models: str) -> TrainSettings:
     """Put a URL where the start is named "champion", "latest", or by the name of a version of ours."""
     weights = training.start.weights
-    if not weights or "/" in weights or weights.endswith(FILES):
+    if not weights or "/" in weights or is_state_dict(weights):
         return training
     start = training.start.model_copy(update={"weights": find_version(absolute(models), weights)})
     return training.model_copy(update={"start": start})
@@ -129,10 +130,15 @@ def resolve_start(training: TrainSettings, models: str) -> TrainSettings:
 def lay_out_run(
     snapshot: Snapshot, genres: tuple[str, ...], tracks: pa.Table, training: TrainSettings, root: str
 ) -> tuple[str, TrainingRun]:
-    """Write a run where the ranks find it, in `root`/runs; the same wish gives the same folder."""
+    """Write a run where the ranks find it, in `root`/runs; the same wish gives the same folder.
+
+    Raises: BadInput if the start cannot be read, or has learned from validation or test tracks.
+    """
     mel = MelSettings.model_validate(snapshot.mel_settings)
     weights = training.start.weights
     start = read_start(weights, training.model, genres, training.target, mel) if weights else None
+    for note in refuse_learned(weights, tracks, snapshot.root):
+        get_run_logger().warning(note)
     run = TrainingRun(
         snapshot_url=absolute(snapshot.url),
         spectrograms=snapshot.name_content(tracks["track_id"].to_pylist()),

@@ -137,7 +137,11 @@ def explain_decision(
             f"network {way} sure than it was by itself."
         )
     wish = "the best F1" if settings.goal == "f1" else f"a precision of {settings.precision:.0%}"
-    use = "used where a tagger abstains; the likeliest genre is told" if target == "top" else "used to tell"
+    use = (
+        "kept for a tagger that abstains; nothing uses them yet: the likeliest genre is told, however unlikely"
+        if target == "top"
+        else "used to tell"
+    )
     yield f"Each genre has a threshold of its own for {wish} on the validation tracks ({use})."
     if few_G.any():
         yield (

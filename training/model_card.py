@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from training.decision import NEVER
+from training.holdout import versions_before
 
 ABSENT = "–"  # noqa: RUF001  an en dash, for a figure that there is not
 FIGURES = (
@@ -113,17 +114,18 @@ def _evaluation(card: Mapping[str, Any]) -> Iterator[str]:
 def _test_use(use: Mapping[str, Any] | None) -> Iterator[str]:
     if use is None:
         return
-    before = use["versions_before"]
+    before = versions_before(use)
     yield ""
     yield (
         f"Test set `{use['test_set']}`: {use['tracks']:,} tracks, listened to once for this model, at "
         f"{use['heard_at']}. "
         + (
-            f"{len(before)} earlier version{'s' * (len(before) > 1)} of this root had been scored on it: "
-            + ", ".join(_code(version) for version in before[-10:])
+            f"{len(before)} earlier version{'s' * (len(before) > 1)} of this root had been scored on some or all "
+            "of them: "
+            + ", ".join(f"{_code(version)} ({tracks:,} tracks)" for version, tracks in before[-10:])
             + (" (the last 10)." if len(before) > 10 else ".")
             if before
-            else "No earlier version of this root is known to have been scored on it."
+            else "No earlier version of this root is known to have been scored on any of them."
         )
     )
 

@@ -23,6 +23,7 @@ from training.figures import (
     draw_learning_curves,
     draw_spectrograms,
 )
+from training.holdout import versions_before
 from training.metrics import Scores, reliability
 from training.results import (
     Answer,
@@ -102,6 +103,7 @@ def write_report(
         caveats=doubts,
         notes=notes,
         test_use=test_use,
+        versions_before=versions_before(test_use) if test_use else [],
         times=time_shares(history),
         never=NEVER,
         shown_genres=SHOWN_GENRES,
@@ -141,10 +143,12 @@ def caveats(
 ) -> Iterator[str]:
     """Say what the scores of a split cannot show; `fitted` if a decision was fitted on validation tracks."""
     scores, interval = result.scores, result.interval
-    if test_use and (before := test_use["versions_before"]):
+    if test_use and (before := versions_before(test_use)):
+        most = max(tracks for _, tracks in before)
         yield (
-            f"{len(before):,} earlier {'version was' if len(before) == 1 else 'versions were'} scored on these "
-            "very test tracks: whoever chose between them by these scores fitted them a little."
+            f"{len(before):,} earlier {'version was' if len(before) == 1 else 'versions were'} scored on up to "
+            f"{most:,} of these {test_use['tracks']:,} test tracks: whoever chose between them by these scores "
+            "fitted them a little."
         )
     if fitted:
         yield (

@@ -76,11 +76,16 @@ def read_start(
 
     Raises: BadInput if they are damaged, of another network, or a model's that listens to other spectrograms.
     """
-    if _name_of(url).endswith(FILES):
+    if is_state_dict(url):
         tensors = _torchvision_trunk(url, settings)
     else:
         tensors = _version_weights(url, settings, genres, target, mel)
     return safetensors.torch.save(tensors)
+
+
+def is_state_dict(weights: str) -> bool:
+    """Say whether a start is named as a file of torchvision's; if not, it is a model version."""
+    return _name_of(weights).endswith(FILES)
 
 
 def load_start(model: nn.Module, data: bytes) -> None:
@@ -239,7 +244,8 @@ def _read_torch(data: bytes, where: str) -> dict[str, Tensor]:
 
 def _why_not_readable(why: Exception) -> str:
     if not isinstance(why, pickle.UnpicklingError):
-        return f"cut short, damaged or no state dict ({_first_line(why)}); take a whole copy"
+        # What torch and zipfile say over such bytes ("negative seek value -945") tells a reader nothing.
+        return "cut short or damaged, or never a state dict; take a whole copy"
     code = re.search(r"GLOBAL ([\w.]+)", str(why))
     if code is None:  # the first line of torch's message tells how to run the code
         return "damaged, or pickled otherwise than torch.save does; take a whole copy"

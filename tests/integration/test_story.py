@@ -267,7 +267,9 @@ def test_deciding_otherwise_makes_a_new_version_of_the_same_weights(folder):
     assert train_model(settings).version == summary.version
     old, new = (read_card(f"{settings.models}/{version}") for version in (first, summary.version))
     assert new["settings"]["decision"]["goal"] == "precision"
-    assert new["test_use"]["versions_before"] == [first], "the test tracks were touched again, and it shows"
+    assert new["test_use"]["versions_before"] == [{"version": first, "tracks": 12}], (
+        "the test tracks were touched again, and it shows"
+    )
     assert new["run"] == old["run"]
     weights = [
         Path(settings.models, name, "weights.safetensors").read_bytes() for name in (first, new["version"])

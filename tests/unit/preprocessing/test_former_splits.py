@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
 from preprocessing.catalogue import CATALOGUE_SCHEMA
 from preprocessing.former_splits import read_former_splits
-from preprocessing.splits import SplitSettings
-from store.dataset import INDEX_SCHEMA, Recipe, latest_snapshot, publish, put_catalogue
+from preprocessing.splits import SplitSettings, split_tracks
+from store.dataset import INDEX_SCHEMA, Recipe, latest_snapshot, publish, put_catalogue, snapshot_url
+from store.files import read_bytes
 
 RECIPE = Recipe({"hop": 512}, "abc", "float16", {})
 AUTO = SplitSettings()
@@ -25,7 +28,7 @@ def publish_build(tmp_path):
     """Give a function that publishes splits, and answers of some tracks."""
     root = str(tmp_path)
 
-    def publish_build(splits, answered, mode="auto"):
+    def publish_build(splits, answered, mode="auto", **split):
         index = pa.Table.from_pylist([{"track_id": it, "status": "ok"} for it in answered], INDEX_SCHEMA)
         publish(
             root,
@@ -34,7 +37,7 @@ def publish_build(tmp_path):
             index=index,
             catalogue=put_catalogue(root, catalogue(splits)),
             recipe=RECIPE,
-            settings={"source": "x", "catalogue": {"split": {"mode": mode}}},
+            settings={"source": "x", "catalogue": {"split": {"mode": mode, **split}}},
         )
         return root
 
@@ -67,6 +70,58 @@ def test_what_an_interrupted_build_dealt_does_not_count(publish_build):
     assert read(root) == {"a": "test"}
     publish_build(growing, "c")
     assert read(root) == growing
+
+
+def test_tracks_that_were_gone_for_a_night_come_back_to_their_splits(publish_build):
+    publish_build({"a": "test", "b": "validation", "c": "test"}, "abc")
+    publish_build({"a": "training", "b": None, "d": "training"}, "d")
+    publish_build({"d": "training", "e": "test"}, "")  # interrupted
+    root = publish_build({"d": "validation"}, "")
+    assert read(root) == {"a": "training", "b": None, "c": "test", "d": "validation"}, "the newest wins"
+    Path(snapshot_url(root, 1)).unlink()
+    assert read(root) == {"d": "validation"}, "what came before was removed"
+
+
+def test_what_was_learned_from_is_never_tested_with_though_a_mount_was_missing(publish_build, tmp_path):
+    """A night without two thirds of the artists, and all of them back the night after."""
+    settings = SplitSettings(mode="artist")
+    names = [f"a{number:02d}" for number in range(60)]
+    nights = []
+    for there in (names, names[40:], names):
+        table = catalogue(dict.fromkeys(there))
+        split = split_tracks(table, settings, read_former_splits(str(tmp_path), table, settings))
+        nights.append(dict(zip(there, split["split"].to_pylist(), strict=True)))
+        publish_build(nights[-1], there, "artist")
+    assert nights[2] == nights[0]
+
+
+def test_nothing_counts_from_before_all_was_dealt_anew_or_split_otherwise(publish_build):
+    publish_build({"a": "test", "c": "test"}, "ac")
+    publish_build({"a": "training"}, "", keep=False)
+    root = publish_build({"a": "training"}, "")
+    assert read(root) == {"a": "training"}
+    publish_build({"a": "training", "b": "test"}, "b", "official")
+    publish_build({"b": "training"}, "")
+    assert read(root, SplitSettings(mode="artist")) == {"b": "training"}
+    publish_build({"d": "test"}, "d")
+    assert read(root, SplitSettings(mode="artist")) == {"d": "test", "b": "training"}
+
+
+def test_each_file_is_read_once_however_many_snapshots_name_it(publish_build, monkeypatch):
+    for night in range(4):
+        splits = {f"{night}{number}": "training" for number in range(5)}
+        for track_id in splits:
+            root = publish_build(splits, [track_id])
+    read_files = []
+
+    def counting(url):
+        read_files.append(url)
+        return read_bytes(url)
+
+    monkeypatch.setattr("store.tables.read_bytes", counting)
+    assert len(read(root)) == 20
+    assert sum("/catalogues/" in url for url in read_files) == 4
+    assert sum("/index/" in url for url in read_files) == 20
 
 
 @pytest.mark.parametrize(

@@ -294,3 +294,13 @@ def test_a_decision_goes_through_json_and_can_be_a_key():
 def test_a_decision_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValidationError, match=r"greater than|finite"):
         Decision.model_validate(wrong)
+
+
+def test_thresholds_of_top_models_are_said_to_be_unused():
+    truth = np.eye(3)[np.arange(60) % 3]
+    decision = fit_decision(truth, 0.1 + 0.7 * truth, GENRES, "top", F1, {})
+    told = {
+        target: " ".join(explain_decision(decision, F1, truth, GENRES, target)) for target in ("top", "multi")
+    }
+    assert "nothing uses them yet: the likeliest genre is told" in told["top"]
+    assert "(used to tell)" in told["multi"]

@@ -1,7 +1,8 @@
 import pyarrow as pa
 
 from store.models import publish_version
-from training.holdout import name_test_set, record_test_use
+from store.tables import to_parquet
+from training.holdout import name_test_set, record_test_use, versions_before
 
 HEARD = pa.table({"track_id": ["3", "1", "2"], "split": ["test", "validation", "test"]})
 
@@ -13,15 +14,36 @@ def test_a_test_set_is_named_by_its_tracks_in_any_order():
     assert len(name_test_set(["1"])) == 12
 
 
-def test_versions_scored_on_the_same_tracks_before_are_named(tmp_path):
+def keep(root, heard):
+    return publish_version(root, {"report/predictions.parquet": to_parquet(heard)}, {})
+
+
+def test_earlier_versions_are_counted_by_the_test_tracks_that_they_share(tmp_path):
+    """A test set that grows by a track a night is never the same set, and yet was looked at every night."""
     root = str(tmp_path)
     first = record_test_use(HEARD, root, "2026-01-01")
     assert first == {
         "test_set": name_test_set(["2", "3"]), "tracks": 2, "heard_at": "2026-01-01", "versions_before": [],
     }  # fmt: skip
-    known = [publish_version(root, {}, {"test_use": first}) for _ in range(2)]
-    other = HEARD.set_column(0, "track_id", pa.array(["4", "1", "2"]))
-    publish_version(root, {}, {"test_use": record_test_use(other, root, "2026-01-02")})
-    publish_version(root, {}, {})  # an older card, which tells nothing
-    assert sorted(record_test_use(HEARD, root, "2026-01-03")["versions_before"]) == sorted(known)
-    assert record_test_use(other, root, "2026-01-03")["versions_before"] != []
+    same = keep(root, HEARD)
+    shrunk = keep(root, pa.table({"track_id": ["3", "2", "1"], "split": ["test", "validation", "test"]}))
+    keep(root, pa.table({"track_id": ["2", "3", "9"], "split": ["validation", "validation", "test"]}))
+    keep(root, HEARD.slice(0, 0))
+    grown = pa.concat_tables([HEARD, pa.table({"track_id": ["4"], "split": ["test"]})])
+    use = record_test_use(grown, root, "2026-01-02")
+    assert dict(versions_before(use)) == {same: 2, shrunk: 1}
+    assert use["versions_before"][0].keys() == {"version", "tracks"}
+    assert use["tracks"] == 3
+
+
+def test_versions_that_cannot_be_read_are_passed_over(tmp_path):
+    root = str(tmp_path)
+    publish_version(root, {}, {})  # an older one, which kept nothing
+    publish_version(root, {"report/predictions.parquet": b"PAR1 cut"}, {})
+    publish_version(root, {"report/predictions.parquet": to_parquet(pa.table({"x": [1]}))}, {})
+    known = keep(root, HEARD)
+    assert versions_before(record_test_use(HEARD, root, "2026-01-03")) == [(known, 2)]
+
+
+def test_older_cards_list_names_of_versions_that_heard_the_whole_set():
+    assert versions_before({"tracks": 7, "versions_before": ["v1"]}) == [("v1", 7)]

@@ -186,13 +186,18 @@ def test_the_page_says_how_it_decides_and_what_the_test_set_was_used_for(tmp_pat
         history=history,
         decision=decision,
         notes=["A temperature of 2.00."],
-        test_use={"test_set": "abc", "tracks": 4, "heard_at": "now", "versions_before": ["v1", "v2"]},
+        test_use={
+            "test_set": "abc",
+            "tracks": 4,
+            "heard_at": "now",
+            "versions_before": ["v1", {"version": "v2", "tracks": 3}],
+        },
     ).read_text()
     text = " ".join(page.replace("\N{NARROW NO-BREAK SPACE}", " ").split())
     for said in (
         "A temperature of 2.00.",
-        "2 earlier versions were scored on these very test tracks",
-        "2 earlier versions were scored on it, last v2.",
+        "2 earlier versions were scored on up to 4 of these 4 test tracks",
+        "2 earlier versions were scored on some or all of them, last v2 on 3.",
         "rosier than the truth",
         '<td class="number">0.25</td>',
         '<td class="number">never</td>',

@@ -162,7 +162,8 @@ def find_alike(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
     training = _but_start(wish.training.model_dump(mode="json"))
     decided = (None, wish.decision.model_dump(mode="json"))  # older versions do not tell
     promoted = {move.version for move in history(wish.models)}
-    for version, card in reversed(list(read_cards(wish.models))):
+    cards: list[tuple[str, dict[str, Any] | None]] = list(read_cards(wish.models))
+    for version, card in reversed(cards):
         is_same = (
             card is not None
             and card.get("data") == data

@@ -162,8 +162,7 @@ def find_alike(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
     training = _but_start(wish.training.model_dump(mode="json"))
     decided = (None, wish.decision.model_dump(mode="json"))  # older versions do not tell
     promoted = {move.version for move in history(wish.models)}
-    cards: list[tuple[str, dict[str, Any] | None]] = list(read_cards(wish.models))
-    for version, card in reversed(cards):
+    for version, card in reversed(list(read_cards(wish.models))):
         is_same = (
             card is not None
             and card.get("data") == data
@@ -171,7 +170,7 @@ def find_alike(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
             and card.get("settings", {}).get("decision") in decided
         )
         if is_same and (version in promoted or was_judged(wish.models, version)):
-            return version
+            return str(version)
     return None
 
 

@@ -3,39 +3,57 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
 from rich.table import Table
 
 from store.errors import BadInput
 from store.files import exists, join, read_bytes
-from store.models import champion, find_version, history, list_versions, promote, read_card, rollback
+from store.models import champion, find_version, history, promote, read_card, read_cards, rollback
 from store.tables import read_table
 from training.comparison import Comparison, Gain, GenreGain
-from training.predict import read_identity
+from training.predict import HEARD_SCHEMA, read_identity
 from training.rivals import Rival, compare_rivals
 
 CARD_TEXT = "MODEL_CARD.md"
 HEARD = "report/predictions.parquet"
+DAMAGED = "damaged"  # its model.json: `models show` tells what to do
 UNKNOWN = "-"  # older versions do not tell
 
 
 def list_models(root: str) -> Table:
-    """Lay out all versions, oldest first, the one in service marked."""
-    table = Table("", "version", "trained", "accuracy", "macro F1", "snapshot", "parent")
+    """Lay out all versions, oldest first, the one in service marked; names whole, as they are to be copied.
+
+    Raises: BadInput if there is no version.
+    """
     in_service = champion(root)
-    for version in list_versions(root):
-        card = read_card(join(root, version))
-        test = card.get("metrics", {}).get("test", {})
-        table.add_row(
-            "*" if version == in_service else "",
-            version,
-            _short(card.get("trained"), 16).replace("T", " "),
-            _accuracy(test),
-            f"{test['macro_f1']:.2f}" if "macro_f1" in test else UNKNOWN,
-            _last(card.get("snapshot")).removesuffix(".json"),
-            _last(card.get("parent")),
+    cards = list(read_cards(root))
+    if not cards:
+        raise BadInput(
+            f"{root}: holds no model versions; train one with `spectrogram-one train`, or name another folder "
+            "with --models"
         )
+    table = Table()
+    table.add_column("", no_wrap=True, min_width=1)
+    table.add_column("version", no_wrap=True, min_width=max(len(version) for version, _ in cards))
+    for heading in ("trained", "accuracy", "macro F1", "snapshot", "parent"):
+        table.add_column(heading, overflow="fold")
+    for version, card in cards:
+        table.add_row("*" if version == in_service else "", version, *_row(card))
     table.caption = f"* in service since {history(root)[-1].at}" if in_service else "none is in service"
     return table
+
+
+def _row(card: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if card is None:
+        return DAMAGED, *[UNKNOWN] * 4
+    test = card.get("metrics", {}).get("test", {})
+    return (
+        _short(card.get("trained"), 16).replace("T", " "),
+        _accuracy(test),
+        f"{test['macro_f1']:.2f}" if "macro_f1" in test else UNKNOWN,
+        _last(card.get("snapshot")).removesuffix(".json"),
+        _last(card.get("parent")),
+    )
 
 
 def show_model(root: str, which: str) -> list[str]:
@@ -74,7 +92,7 @@ def compare_models(root: str, one: str, other: str) -> tuple[Table, list[str]]:
     Raises: BadInput if a version did not keep what it heard, or the two share no test track.
     """
     urls = find_version(root, one), find_version(root, other)
-    comparison = compare_rivals(_rival(urls[0]), _rival(urls[1]))
+    comparison = compare_rivals(read_rival(urls[0]), read_rival(urls[1]))
     rows = comparison_rows(comparison, _last(urls[0]), _last(urls[1]))
     table = Table(*rows[0])
     for row in rows:
@@ -120,15 +138,30 @@ def rollback_model(root: str) -> str:
     return f"{rollback(root)} is in service again, in place of {before}"
 
 
-def _rival(url: str) -> Rival:
+def read_rival(url: str) -> Rival:
+    """Read a version and what it said. Raises: BadInput if it did not keep that, or the file is damaged."""
     identity = read_identity(url)
+    where = join(url, HEARD)
     try:
-        heard = read_table(join(url, HEARD))
+        heard = read_table(where)
     except FileNotFoundError:
         raise BadInput(
             f"{url}: did not keep what it heard ({HEARD} is missing), as older versions; train it again"
         ) from None
+    except (pa.ArrowInvalid, OSError) as why:
+        raise BadInput(
+            f"{where}: cut short or damaged ({_first_line(why)}); restore it from a copy"
+        ) from None
+    lacking = [name for name in HEARD_SCHEMA.names if name not in heard.column_names]
+    if lacking:
+        raise BadInput(
+            f"{where}: has no column {', '.join(lacking)}; wanted {', '.join(HEARD_SCHEMA.names)}: restore it"
+        )
     return Rival(identity, heard, identity.genres)
+
+
+def _first_line(why: Exception) -> str:
+    return (str(why).splitlines() or [type(why).__name__])[0]
 
 
 def _accuracy(test: Mapping[str, Any]) -> str:

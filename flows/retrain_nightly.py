@@ -1,7 +1,5 @@
 """Build what is new, train on it, and promote the model only if it beats the champion on the same test tracks."""
 
-import json
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Literal, Self
 
@@ -15,25 +13,39 @@ from flows.build_dataset import BuildSettings, build_dataset
 from flows.cluster import dask_client
 from flows.experiment_log import check_tracking
 from flows.fan_out import fan_out, in_batches
-from flows.model_versions import HEARD, comparison_rows
+from flows.model_versions import comparison_rows, read_rival
 from flows.progress import show_table, showing_progress
 from flows.start_conditions import find_lateness, find_overlap
 from flows.train_model import (
     TRACKS_PER_BATCH,
     TrainModelSettings,
     TrainSummary,
-    choose_run,
+    choose_learning,
+    describe_run,
+    summarise,
     train_model,
 )
+from flows.verdicts import Terms, settle, terms_of_refusal, was_judged
+from preprocessing.mel import MelSettings
 from store.errors import BadInput
-from store.files import absolute, exists, join, write_whole
-from store.models import champion, history, list_versions, promote, read_card
+from store.files import absolute, join
+from store.models import champion, history, read_cards
 from store.reader import Snapshot, open_snapshot
-from store.tables import read_table
 from training.comparison import Comparison
 from training.predict import ModelIdentity, hear_stored, read_identity
-from training.rivals import Rival, Verdict, compare_rivals, judge, narrow, shared_genres
+from training.rivals import (
+    Rival,
+    Verdict,
+    compare_rivals,
+    count_left_out,
+    judge,
+    judge_forgetting,
+    narrow,
+    shared_genres,
+)
 from training.run import TrainSettings, name_data
+from training.start import read_start
+from training.targets import choose_genres
 
 
 class NightlySettings(BaseModel, frozen=True, extra="forbid"):
@@ -45,6 +57,13 @@ class NightlySettings(BaseModel, frozen=True, extra="forbid"):
     )
     start: Literal["champion", "scratch"] = Field(
         "champion", description="Begin with the champion's weights, if there is one, or with random ones"
+    )
+    frozen_epochs: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="Epochs at the beginning in which the champion's trunk stays as it was; "
+        "without a champion to begin with, none",
     )
     margin: float = Field(
         0.01, ge=0.0, le=1.0, description="Macro F1 by which a new model must be better than the champion"
@@ -71,6 +90,14 @@ class NightlySettings(BaseModel, frozen=True, extra="forbid"):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fresh_weights_must_learn(self) -> Self:
+        if self.frozen_epochs and self.start == "scratch":
+            raise ValueError(
+                f"frozen_epochs {self.frozen_epochs} needs --start champion: a fresh trunk must learn"
+            )
+        return self
+
 
 class NightlySummary(BaseModel, frozen=True):
     """What came of a night."""
@@ -79,13 +106,13 @@ class NightlySummary(BaseModel, frozen=True):
     reason: str
     version: str | None = None
     champion: str | None = None
-    left_out: int = Field(0, description="Test tracks whose genres only one of the two models knows")
+    left_out: int = Field(0, description="Test tracks of whose genres only one of the two models knows any")
 
     def lines(self) -> list[str]:
         """Tell it in lines for a terminal."""
         told = [f"{self.outcome}: {self.reason}"]
         if self.left_out:
-            told.append(f"{self.left_out:,} test tracks were left out: only one of the two knows their genre")
+            told.append(f"{self.left_out:,} test tracks cannot count: only one of the two knows their genre")
         if self.version is not None:
             told.append(f"new model: {self.version}{' (kept, not in service)' * (self.outcome == 'refused')}")
         return [*told, f"in service: {self.champion or 'none'}"]
@@ -104,29 +131,63 @@ def retrain_nightly(settings: NightlySettings) -> NightlySummary:
     build_dataset(settings.build)
     snapshot = open_snapshot(settings.build.store)
     incumbent = champion(models)
-    judged = find_judged(snapshot, settings.train)
-    if judged is not None:
-        nothing = f"nothing changed: {judged} was trained on the same tracks with the same settings"
+    alike = find_alike(snapshot, settings.train)
+    nothing = None if alike is None else say_nothing_changed(alike, incumbent, settings)
+    if nothing is not None:
         return tell(NightlySummary(outcome="skipped", reason=nothing, champion=incumbent))
     refuse_other_mel(snapshot, models, incumbent)
-    trained = train_model(choose_training(settings, snapshot, incumbent))
+    if alike is None:
+        trained = train_model(choose_training(settings, snapshot, incumbent))
+    else:
+        trained = summarise(alike, settings.train, trained_now=False)
+    incumbent = champion(models)  # again: in hours of training a person may have chosen another
+    refuse_other_mel(snapshot, models, incumbent)
     verdict, left_out = judge_model(trained, snapshot, incumbent, settings)
+    verdict = settle(models, trained.version, verdict, terms_of(settings, incumbent))
     return conclude(trained.version, verdict, left_out, models)
 
 
-def find_judged(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
+def terms_of(settings: NightlySettings, incumbent: str | None) -> Terms:
+    """Say what a verdict of this night depends on."""
+    return Terms(incumbent, settings.margin, settings.confidence, settings.genre_bound)
+
+
+def find_alike(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
     """Name a version that learned the same in the same way, and was judged or in service; None if there is none.
 
     Where it began does not count: else each champion would be reason enough to train again.
     """
-    _, run, tracks = choose_run(snapshot, wish)
-    data, training = name_data(run, tracks), _but_start(wish.training.model_dump(mode="json"))
+    genres, tracks = choose_learning(snapshot, wish)
+    data = name_data(describe_run(snapshot, genres, tracks, wish.training), tracks)
+    training = _but_start(wish.training.model_dump(mode="json"))
+    decided = (None, wish.decision.model_dump(mode="json"))  # older versions do not tell
     promoted = {move.version for move in history(wish.models)}
-    for version in reversed(list_versions(wish.models)):
-        card = read_card(join(wish.models, version))
-        is_same = card.get("data") == data and _but_start(card["training"]) == training
-        if is_same and (version in promoted or exists(_verdict_url(wish.models, version))):
-            return version
+    for version, card in reversed(list(read_cards(wish.models))):
+        is_same = (
+            card is not None
+            and card.get("data") == data
+            and _but_start(card.get("training", {})) == training
+            and card.get("settings", {}).get("decision") in decided
+        )
+        if is_same and (version in promoted or was_judged(wish.models, version)):
+            return str(version)
+    return None
+
+
+def say_nothing_changed(alike: str, incumbent: str | None, settings: NightlySettings) -> str | None:
+    """Say why a version that learned the same need not be judged; None if it must be, since the terms changed."""
+    told = (
+        f"nothing changed: {alike} was trained on the same tracks with the same settings, wherever it began"
+    )
+    models = settings.train.models
+    if alike == incumbent:
+        return f"{told}, and is in service"
+    if any(move.version == alike for move in history(models)):
+        return (
+            f"{told}, and is no longer in service; to have it back, `spectrogram-one models promote {alike}`"
+        )
+    if terms_of_refusal(models, alike) == terms_of(settings, incumbent):
+        return f"{told}, and was refused against the same champion by the same bounds"
     return None
 
 
@@ -150,32 +211,50 @@ def refuse_other_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> 
 def choose_training(
     settings: NightlySettings, snapshot: Snapshot, incumbent: str | None
 ) -> TrainModelSettings:
-    """Say what to train: on this very snapshot, not to be promoted, and where to begin."""
+    """Say what to train: on this very snapshot, not to be promoted, and where to begin.
+
+    Raises: BadInput if the champion's weights do not fit.
+    """
     training = settings.train.training
     if settings.start == "champion" and incumbent is not None:
-        training = warm_start(training, absolute(join(settings.train.models, incumbent)))
+        parent_url = absolute(join(settings.train.models, incumbent))
+        training = warm_start(training, parent_url, settings.frozen_epochs)
+        genres = choose_genres(snapshot.tracks, training.target, settings.train.genres)
+        mel = MelSettings.model_validate(snapshot.mel_settings)
+        try:
+            read_start(parent_url, training.model, genres, training.target, mel)
+        except BadInput as why:
+            raise BadInput(f"{why}; or begin with random weights: `--start scratch`") from None
     changed = {"store": snapshot.url, "promote": False, "training": training}
     return settings.train.model_copy(update=changed)
 
 
-def warm_start(training: TrainSettings, parent_url: str) -> TrainSettings:
-    """Let a training begin with the weights of a model version."""
+def warm_start(training: TrainSettings, parent_url: str, frozen_epochs: int = 0) -> TrainSettings:
+    """Let a training begin with the weights of a model version, its trunk frozen for some epochs."""
     wish = training.model_dump()
-    return TrainSettings.model_validate({**wish, "start": {**wish.get("start", {}), "weights": parent_url}})
+    start = {**wish["start"], "weights": parent_url}
+    if frozen_epochs:
+        start["frozen_epochs"] = frozen_epochs
+    return TrainSettings.model_validate({**wish, "start": start})
 
 
 def judge_model(
     trained: TrainSummary, snapshot: Snapshot, incumbent: str | None, settings: NightlySettings
 ) -> tuple[Verdict, int]:
-    """Compare the new model with the champion; count the test tracks that could not count.
+    """Compare the new model with the champion; count the test tracks that cannot count.
 
-    Without a champion, a model that is right more often than by chance is better than none.
+    A model that forgot a genre is refused, however good it is at the others. Without a champion, a
+    model that is right more often than by chance is better than none.
     """
     if incumbent is None:
         told = f"{trained.test_right} of {trained.test_tracks} test tracks right, chance {trained.chance:.1%}"
         return Verdict(trained.accuracy > trained.chance, f"no champion yet; {told}"), 0
-    challenger = _challenger(trained.url)
+    challenger = read_rival(trained.url)
     old = read_identity(join(settings.train.models, incumbent))
+    left_out = count_left_out(snapshot.tracks, old, challenger.identity)
+    forgetting = judge_forgetting(old, challenger.identity)
+    if forgetting is not None:
+        return forgetting, left_out
     shared = shared_genres(old, challenger.identity)
     counting = narrow(challenger, shared)["track_id"]
     asked = challenger.heard.filter(pc.is_in(challenger.heard["track_id"], counting.combine_chunks()))
@@ -186,13 +265,7 @@ def judge_model(
     )
     show_comparison(comparison, incumbent, trained.version)
     verdict = judge(comparison, confidence=settings.confidence, genre_bound=settings.genre_bound)
-    return verdict, trained.test_tracks - comparison.tracks
-
-
-def _challenger(url: str) -> Rival:
-    identity = read_identity(url)
-    heard = read_table(join(url, HEARD))
-    return Rival(identity, heard.filter(pc.equal(heard["split"], "test")), identity.genres)
+    return verdict, left_out
 
 
 @task(cache_policy=NO_CACHE)
@@ -219,11 +292,7 @@ def hear_champion(
 
 
 def conclude(version: str, verdict: Verdict, left_out: int, models: str) -> NightlySummary:
-    """Promote the model or leave it; note the verdict, so that it is not judged twice; tell it."""
-    if verdict.is_better:
-        promote(models, version, verdict.reason)
-    note = {"version": version, **asdict(verdict)}
-    write_whole(_verdict_url(models, version), json.dumps(note, indent=1).encode())
+    """Tell what came of the night."""
     return tell(
         NightlySummary(
             outcome="promoted" if verdict.is_better else "refused",
@@ -233,10 +302,6 @@ def conclude(version: str, verdict: Verdict, left_out: int, models: str) -> Nigh
             left_out=left_out,
         )
     )
-
-
-def _verdict_url(models: str, version: str) -> str:
-    return join(models, "verdicts", f"{version}.json")
 
 
 def tell(summary: NightlySummary) -> NightlySummary:

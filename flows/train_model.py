@@ -110,12 +110,17 @@ def train_model(settings: TrainModelSettings) -> TrainSummary:
 
 def choose_run(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[str, TrainingRun, pa.Table]:
     """Choose genres and tracks by the splits of the catalogue, and lay out the run."""
-    target = settings.training.target
-    genres = choose_genres(snapshot.tracks, target, settings.genres)
-    tracks = choose_tracks(snapshot.tracks, target, genres)
+    genres, tracks = choose_learning(snapshot, settings)
     training = resolve_start(settings.training, settings.models)
     folder, run = lay_out_run(snapshot, genres, tracks, training, settings.models)
     return folder, run, tracks
+
+
+def choose_learning(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[tuple[str, ...], pa.Table]:
+    """Choose genres and tracks by the splits of the catalogue."""
+    target = settings.training.target
+    genres = choose_genres(snapshot.tracks, target, settings.genres)
+    return genres, choose_tracks(snapshot.tracks, target, genres)
 
 
 def resolve_start(training: TrainSettings, models: str) -> TrainSettings:
@@ -139,7 +144,21 @@ def lay_out_run(
     start = read_start(weights, training.model, genres, training.target, mel) if weights else None
     for note in refuse_learned(weights, tracks, snapshot.root):
         get_run_logger().warning(note)
-    run = TrainingRun(
+    run = describe_run(snapshot, genres, tracks, training, start)
+    folder = join(absolute(root), "runs", fingerprint(run, tracks))
+    write_run(folder, run, tracks, start)
+    return folder, run
+
+
+def describe_run(
+    snapshot: Snapshot,
+    genres: tuple[str, ...],
+    tracks: pa.Table,
+    training: TrainSettings,
+    start: bytes | None = None,
+) -> TrainingRun:
+    """Say what is to be learned, and write nothing."""
+    return TrainingRun(
         snapshot_url=absolute(snapshot.url),
         spectrograms=snapshot.name_content(tracks["track_id"].to_pylist()),
         mel_fingerprint=snapshot.mel_fingerprint,
@@ -148,9 +167,6 @@ def lay_out_run(
         start=hashlib.sha256(start).hexdigest() if start else "",
         settings=training,
     )
-    folder = join(absolute(root), "runs", fingerprint(run, tracks))
-    write_run(folder, run, tracks, start)
-    return folder, run
 
 
 def find_finished(folder: str, settings: TrainModelSettings) -> str | None:

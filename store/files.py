@@ -48,9 +48,14 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
     """Find the file system of a URL, and the path in it. What has no "://" is a local path.
 
     fsspec would take "a::b.mp3" for two URLs, one within the other; files bear such names.
+
+    Raises: BadInput if there is no such kind of URL.
     """
     if "://" in url:
-        fs, path = fsspec.url_to_fs(url)
+        try:
+            fs, path = fsspec.url_to_fs(url)
+        except (ImportError, ValueError) as why:  # of an unknown protocol, or one whose library is not there
+            raise BadInput(f"{url}: {why}; wanted a local path, or a URL like s3://BUCKET/FOLDER") from None
         return fs, path
     return LocalFileSystem(), str(Path(url).expanduser().absolute())
 

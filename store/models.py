@@ -9,13 +9,14 @@ at the same instant both succeed, and the later one's story is kept.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from types import EllipsisType
 from typing import Any
 from uuid import uuid4
 
-from store.errors import BadInput
+from store.errors import BadInput, CommitConflict
 from store.files import exists, join, list_names, put_if_absent, read_bytes, write_whole
 
 CARD = "model.json"
@@ -51,25 +52,55 @@ def list_versions(root: str) -> list[str]:
 
 
 def read_card(version_url: str) -> dict[str, Any]:
-    """Read a version's model.json. Raises: BadInput if there is no such version."""
+    """Read a version's model.json. Raises: BadInput if there is no such version, or its card is damaged."""
+    url = join(version_url, CARD)
     try:
-        card: dict[str, Any] = json.loads(read_bytes(join(version_url, CARD)))
+        content = read_bytes(url)
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(
             f"{version_url}: no model version ({CARD} is missing); train one with `spectrogram-one train`"
         ) from None
-    except ValueError as why:
-        raise BadInput(f"{join(version_url, CARD)}: not readable as JSON ({why}); train again") from None
-    return card
+    try:
+        card = json.loads(content)
+        found = "" if isinstance(card, dict) else f"wanted an object, found {type(card).__name__}"
+    except (ValueError, RecursionError) as why:
+        found = str(why)
+    if found:
+        raise BadInput(
+            f"{url}: not readable as JSON of a model ({found}); restore it from a copy, or remove the folder of "
+            "this version"
+        )
+    return dict(card)
 
 
-def promote(root: str, version: str, reason: str = "") -> None:
+def read_cards(root: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Read the cards of all versions, oldest first; None for one that is damaged: others can be told of."""
+    for version in list_versions(root):
+        try:
+            card = read_card(join(root, version))
+        except BadInput:
+            yield version, None
+        else:
+            yield version, card
+
+
+def promote(root: str, version: str, reason: str = "", *, expected: str | EllipsisType | None = ...) -> None:
     """Put a version into service; the champion promoted again stays as it is.
 
-    Raises: BadInput if there is no such version, or champion.json is damaged.
+    `expected` is the champion that the version was judged against, None for none at all;
+    left out, whatever is in service is replaced.
+
+    Raises: BadInput if there is no such version, or champion.json is damaged; CommitConflict if
+    another than the expected champion is in service.
     """
     read_card(join(root, version))
     before = history(root)
+    found = before[-1].version if before else None
+    if expected is not ... and found not in (expected, version):
+        raise CommitConflict(
+            f"{join(root, POINTER)}: {found or 'no version'} is in service, no longer {expected or 'none'}, which "
+            f"{version} was to replace; promote it with `spectrogram-one models promote` if that is still wanted"
+        )
     if not before or before[-1].version != version:
         _move(root, before, version, reason, is_rollback=False)
 
@@ -113,13 +144,15 @@ def history(root: str) -> list[Promotion]:
     """
     url = join(root, POINTER)
     try:
-        pointer = json.loads(read_bytes(url))
+        content = read_bytes(url)
+    except FileNotFoundError:
+        return []
+    try:
+        pointer = json.loads(content)
         old = [{"version": pointer["version"], "at": pointer["promoted"]}]
         moves = [Promotion(**each) for each in pointer.get("history", old)]
         if not isinstance(pointer["version"], str) or _line(moves)[-1] != pointer["version"]:
             raise ValueError("version is not where its history leads")
-    except FileNotFoundError:
-        return []
     except (AttributeError, LookupError, TypeError, ValueError) as why:
         raise BadInput(
             f"{url}: does not say which model is in service ({type(why).__name__}: {why}); remove it, then "

@@ -15,6 +15,7 @@ from training.comparison import Comparison, compare
 from training.decision import Decision
 from training.predict import ModelIdentity
 from training.results import matrix
+from training.targets import choose_tracks
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,33 @@ def shared_genres(champion: ModelIdentity, challenger: ModelIdentity) -> tuple[s
             "`spectrogram-one models promote`"
         )
     return shared
+
+
+def judge_forgetting(champion: ModelIdentity, challenger: ModelIdentity) -> Verdict | None:
+    """Refuse a challenger that does not know all that the champion tells; None if it does.
+
+    Scores cannot speak of this: they are of the genres that both know.
+    """
+    missing = [genre for genre in champion.genres if genre not in challenger.genres]
+    if not missing:
+        return None
+    reason = (
+        f"does not know {', '.join(missing)}, which the champion tells; promote by hand with "
+        "`spectrogram-one models promote` if that is wanted"
+    )
+    return Verdict(is_better=False, reason=reason)
+
+
+def count_left_out(tracks: pa.Table, champion: ModelIdentity, challenger: ModelIdentity) -> int:
+    """Count the test tracks of a snapshot of whose genres only one of the two models knows any."""
+    known = [*challenger.genres, *(genre for genre in champion.genres if genre not in challenger.genres)]
+    chosen = choose_tracks(tracks, challenger.training.target, known)
+    tests = chosen.filter(pc.equal(chosen["split"], "test"))
+    both = [genre in champion.genres and genre in challenger.genres for genre in known]
+    return sum(
+        not any(has and shared for has, shared in zip(row, both, strict=True))
+        for row in tests["target"].to_pylist()
+    )
 
 
 def narrow(rival: Rival, shared: Sequence[str]) -> pa.Table:

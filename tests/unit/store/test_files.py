@@ -189,3 +189,11 @@ def test_what_a_web_server_answers_is_an_error_of_reading(read, http_url):
         read(f"{http_url}/cut-short")
     with pytest.raises(OSError, match="Cannot connect"):
         read("http://127.0.0.1:1/x.mp3")
+
+
+@pytest.mark.parametrize(
+    "ask", [exists, is_file, list_names, local_path, absolute, read_bytes, lambda url: write_whole(url, b"")]
+)
+def test_a_url_of_no_known_kind_is_told_in_one_line(ask):
+    with pytest.raises(BadInput, match=r"^s3x://a/b: Protocol not known: s3x; wanted a local path, or a URL"):
+        ask("s3x://a/b")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.errors import BadInput
+from store.errors import BadInput, CommitConflict
 from store.files import join, read_bytes, write_whole
 from store.models import (
     champion,
@@ -14,6 +14,7 @@ from store.models import (
     promote,
     publish_version,
     read_card,
+    read_cards,
     rollback,
 )
 
@@ -177,3 +178,40 @@ def test_a_version_is_found_by_the_beginning_of_its_name_if_only_one_begins_so(t
         find_version(root, "20260102")
     with pytest.raises(BadInput, match="no model version"):
         find_version(root, "2027")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'"a"', b"5", b'{"genr', b"\xff", b"[" * 100_000])
+def test_a_damaged_card_is_told_of_when_asked_for_and_hides_no_other(content, tmp_path):
+    root = str(tmp_path)
+    version = add(root)
+    write_whole(join(root, "0-damaged", "model.json"), content)
+    told = r"0-damaged/model\.json: not readable as JSON of a model .*restore it from a copy, or remove the folder"
+    for ask in (lambda: read_card(join(root, "0-damaged")), lambda: promote(root, "0-damaged")):
+        with pytest.raises(BadInput, match=told):
+            ask()
+    assert dict(read_cards(root)) == {"0-damaged": None, version: {"genres": ["a"], "version": version}}
+    assert champion(root) is None
+
+
+def test_what_was_judged_against_one_champion_does_not_replace_another(tmp_path):
+    root = str(tmp_path)
+    one, other, new = add(root), add(root), add(root)
+    with pytest.raises(CommitConflict, match=f"champion.json: no version is in service, no longer {one}"):
+        promote(root, new, expected=one)
+    promote(root, one, expected=None)
+    promote(root, other)
+    for expected in (one, None):
+        told = f"champion.json: {other} is in service, no longer {expected or 'none'}, which {new} was to replace"
+        with pytest.raises(CommitConflict, match=told):
+            promote(root, new, expected=expected)
+    assert champion(root) == other
+    promote(root, new, expected=other)
+    promote(root, new, expected=one)  # it is where it was to be
+    assert champion(root) == new
+
+
+def test_a_url_of_no_kind_is_not_taken_for_a_damaged_champion():
+    with pytest.raises(
+        BadInput, match=r"^s3x://foo/champion\.json: Protocol not known: s3x; wanted a local path"
+    ):
+        champion("s3x://foo")

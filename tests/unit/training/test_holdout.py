@@ -1,5 +1,7 @@
 import pyarrow as pa
+import pytest
 
+from store.files import join, write_whole
 from store.models import publish_version
 from store.tables import to_parquet
 from training.holdout import name_test_set, record_test_use, versions_before
@@ -47,3 +49,11 @@ def test_versions_that_cannot_be_read_are_passed_over(tmp_path):
 
 def test_older_cards_list_names_of_versions_that_heard_the_whole_set():
     assert versions_before({"tracks": 7, "versions_before": ["v1"]}) == [("v1", 7)]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"test_use": 5}', b'{"test_u', b"\xff"])
+def test_a_damaged_card_of_another_version_costs_no_training(content, tmp_path):
+    root = str(tmp_path)
+    write_whole(join(root, "20200101T000000-damaged", "model.json"), content)
+    known = keep(root, HEARD)
+    assert versions_before(record_test_use(HEARD, root, "2026-01-02")) == [(known, 2)]

@@ -10,7 +10,15 @@ from store.errors import BadInput
 from training.comparison import Comparison, Gain, GenreGain
 from training.decision import Decision
 from training.predict import HEARD_SCHEMA, ModelIdentity
-from training.rivals import Rival, compare_rivals, judge, narrow, shared_genres
+from training.rivals import (
+    Rival,
+    compare_rivals,
+    count_left_out,
+    judge,
+    judge_forgetting,
+    narrow,
+    shared_genres,
+)
 from training.run import TrainSettings
 
 
@@ -63,6 +71,31 @@ def test_of_models_that_know_the_same_nothing_is_changed():
     of_two = narrow(NEW, ("Jazz", "Rock"))
     assert of_two["probabilities"].to_pylist()[0] == pytest.approx([0.6, 0.4])
     assert of_two["truth"].to_pylist() == [[1, 0], [0, 1]]
+
+
+def test_a_challenger_that_forgot_a_genre_is_refused_and_the_genre_named():
+    assert judge_forgetting(OLD.identity, NEW.identity) is None, "one that learned another has forgotten none"
+    verdict = judge_forgetting(NEW.identity, OLD.identity)
+    assert not verdict.is_better
+    assert verdict.reason == (
+        "does not know Folk, which the champion tells; promote by hand with `spectrogram-one models promote` "
+        "if that is wanted"
+    )
+
+
+def test_test_tracks_of_a_genre_that_one_alone_knows_are_counted_whoever_it_is():
+    rows = [("1", "test", "Jazz"), ("2", "test", "Folk"), ("3", "test", "Folk"), ("4", "test", "Polka")]
+    rows += [("5", "training", "Folk"), ("6", "training", "Rock"), ("7", "validation", "Rock")]
+    tracks = pa.table(
+        {
+            **dict(zip(("track_id", "split", "genre_top"), map(list, zip(*rows, strict=True)), strict=True)),
+            "shard": ["a"] * len(rows),
+            "genres": [[genre] for *_, genre in rows],
+        }
+    )
+    assert count_left_out(tracks, OLD.identity, NEW.identity) == 2
+    assert count_left_out(tracks, NEW.identity, OLD.identity) == 2
+    assert count_left_out(tracks, NEW.identity, NEW.identity) == 0
 
 
 def test_tracks_that_are_not_for_the_test_do_not_count():

@@ -1,0 +1,163 @@
+"""What a night decides before and after the training, on spectrograms made up."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from flows.build_dataset import BuildSettings
+from flows.retrain_nightly import (
+    NightlySettings,
+    choose_training,
+    find_alike,
+    judge_model,
+    say_nothing_changed,
+    terms_of,
+    warm_start,
+)
+from flows.train_model import TrainModelSettings, TrainSummary, choose_learning, describe_run
+from flows.verdicts import settle
+from preprocessing.catalogue import CATALOGUE_SCHEMA
+from preprocessing.mel import MelSettings
+from store.errors import BadInput
+from store.files import join, write_whole
+from store.models import promote, publish_version, rollback
+from store.tables import to_parquet
+from tests.snapshots import publish_mels
+from training.predict import HEARD_SCHEMA
+from training.rivals import Verdict
+from training.run import TrainSettings, name_data
+
+WORSE = Verdict(False, "worse")
+SUMMARY = {
+    "report": "", "test_tracks": 3, "test_right": 3, "accuracy": 1.0, "macro_f1": 1.0, "chance": 0.3,
+    "interval": "", "best_epoch": 1, "trained_now": True, "is_champion": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory):
+    """Publish a track of each of three genres in each split."""
+    genres, splits = ("Folk", "Jazz", "Rock"), ("training", "validation", "test")
+    rows = [
+        {
+            "track_id": f"{split}-{genre}",
+            "split": split,
+            "genre_top": genre,
+            "genres": [genre],
+            "artist": genre,
+        }
+        for split in splits
+        for genre in genres
+    ]
+    mel = MelSettings()
+    mels = {row["track_id"]: np.zeros((200, mel.bands), np.float32) for row in rows}
+    catalogue = pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA)
+    return publish_mels(str(tmp_path_factory.mktemp("store")), mels, catalogue, mel)
+
+
+@pytest.fixture
+def settings_of(tmp_path, snapshot):
+    """Give a function that makes the settings of a night."""
+
+    def settings_of(genres=(), **changes):
+        train = TrainModelSettings(store=snapshot.root, models=f"{tmp_path}/models", genres=genres)
+        build = BuildSettings(source="music", store=snapshot.root)
+        return NightlySettings(**{"build": build, "train": train, **changes})
+
+    return settings_of
+
+
+def publish(snapshot, settings, **changes):
+    """Publish what a training on the snapshot would: its card, and what it said of the test tracks."""
+    wish = settings.train
+    genres, tracks = choose_learning(snapshot, wish)
+    run = describe_run(snapshot, genres, tracks, wish.training)
+    card = {
+        "genres": genres, "mel": snapshot.mel_settings, "training": wish.training.model_dump(mode="json"),
+        "data": name_data(run, tracks), "settings": wish.model_dump(mode="json"), **changes,
+    }  # fmt: skip
+    heard = [
+        {**row, "artist": "a", "title": "t", "truth": row["target"], "probabilities": row["target"]}
+        for row in tracks.to_pylist()
+    ]
+    table = pa.Table.from_pylist(heard, schema=HEARD_SCHEMA)
+    return publish_version(wish.models, {"report/predictions.parquet": to_parquet(table)}, card)
+
+
+def test_a_model_that_forgot_a_genre_of_the_champions_is_not_promoted(snapshot, settings_of):
+    champion = publish(snapshot, settings_of())
+    settings = settings_of(genres=("Jazz", "Rock"))
+    version = publish(snapshot, settings)
+    trained = TrainSummary(version=version, url=join(settings.train.models, version), **SUMMARY)
+    verdict, left_out = judge_model(trained, snapshot, champion, settings)
+    assert not verdict.is_better
+    assert verdict.reason.startswith("does not know Folk, which the champion tells; promote by hand")
+    assert left_out == 1
+
+
+def test_what_is_not_alike_is_trained(snapshot, settings_of):
+    settings = settings_of()
+    models = settings.train.models
+    assert find_alike(snapshot, settings.train) is None
+    version = publish(snapshot, settings)
+    assert find_alike(snapshot, settings.train) is None, "neither judged nor in service"
+    settle(models, version, WORSE, terms_of(settings, None))
+    assert find_alike(snapshot, settings.train) == version
+    write_whole(join(models, "99-damaged", "model.json"), b"[]")
+    write_whole(join(models, "98-other", "model.json"), b"{}")
+    assert find_alike(snapshot, settings.train) == version, "others' damage is no obstacle"
+    calibrated = {"decision": {"calibrate": False}}
+    for changes in ({"training": {"seed": 5}}, calibrated, {"genres": ["Jazz", "Rock"]}):
+        other = TrainModelSettings.model_validate({**settings.train.model_dump(), **changes})
+        assert find_alike(snapshot, other) is None, changes
+
+
+def test_looking_for_what_is_alike_writes_nothing(snapshot, settings_of, tmp_path):
+    settings = settings_of()
+    settle(settings.train.models, publish(snapshot, settings), WORSE, terms_of(settings, None))
+    before = sorted(tmp_path.rglob("*"))
+    assert find_alike(snapshot, settings.train) is not None
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_changed_is_said_only_where_champion_and_bounds_are_the_same(snapshot, settings_of):
+    settings = settings_of()
+    models = settings.train.models
+    champion, version = publish(snapshot, settings), publish(snapshot, settings)
+    promote(models, champion)
+    settle(models, version, WORSE, terms_of(settings, champion))
+    told = say_nothing_changed(version, champion, settings)
+    assert told.startswith(
+        f"nothing changed: {version} was trained on the same tracks with the same settings"
+    )
+    assert told.endswith("was refused against the same champion by the same bounds")
+    assert say_nothing_changed(version, "another", settings) is None
+    for change in ({"margin": 0.0}, {"confidence": 0.9}, {"genre_bound": 0.1}):
+        assert say_nothing_changed(version, champion, settings_of(**change)) is None
+    promote(models, version)
+    assert say_nothing_changed(version, version, settings).endswith("and is in service")
+    rollback(models)
+    told = say_nothing_changed(version, champion, settings_of(margin=0.0))
+    assert told.endswith(
+        f"is no longer in service; to have it back, `spectrogram-one models promote {version}`"
+    )
+
+
+def test_a_champion_of_another_network_is_told_of_with_the_nights_way_out(snapshot, settings_of):
+    old = TrainSettings.model_validate({"model": {"name": "shallow", "width": 8}})
+    champion = publish(snapshot, settings_of(), training=old.model_dump(mode="json"))
+    settings = settings_of()
+    with pytest.raises(BadInput, match=r"the model is a .*, wanted .*random weights: `--start scratch`$"):
+        choose_training(settings, snapshot, champion)
+    assert choose_training(settings_of(start="scratch"), snapshot, champion).training.start.weights == ""
+
+
+def test_the_champions_trunk_can_be_frozen_at_first(snapshot, settings_of):
+    settings = settings_of(frozen_epochs=3)
+    assert choose_training(settings, snapshot, None).training.start.frozen_epochs == 0, "nothing to freeze"
+    with pytest.raises(ValidationError, match="frozen_epochs 3 needs --start champion"):
+        settings_of(frozen_epochs=3, start="scratch")
+    for frozen in (3, 0):
+        started = warm_start(settings.train.training, "/models/V", frozen).start
+        assert (started.weights, started.frozen_epochs) == ("/models/V", frozen)

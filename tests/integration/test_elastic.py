@@ -17,7 +17,7 @@ from tests.e2e.serving import free_port
 from tests.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, weights_of
 
 LONGER = SETTINGS.model_copy(
-    update={"epochs": 6, "crops_per_track": 64, "checkpoint_steps": 5, "stall_s": 5.0}
+    update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_s": 5.0}
 )
 HOSTS = HostSettings(processes_per_host=2)
 
@@ -38,20 +38,18 @@ def undisturbed(tmp_path_factory, client, snapshot):
     return train(client, lay_out(tmp_path_factory.mktemp("undisturbed"), snapshot, LONGER))
 
 
-def train(client, folder, *, disturb=lambda: None, hosts=HOSTS, events=None):
-    """Train on the host of `client`, and call `disturb` once, in the third epoch."""
-    disturbed = False
+def train(client, folder, *, disturb=None, hosts=HOSTS, events=None):
+    """Train on the host of `client`; after the epochs that are named call what is to disturb it, each once."""
+    left = dict(disturb or {})
 
     def on_event(event):
-        nonlocal disturbed
         if events is not None:
             events.append(event)
-        if event["event"] == "epoch" and event["epoch"] == 2 and not disturbed:
-            disturbed = True
-            disturb()
+        if event["event"] == "epoch" and event["epoch"] in left:
+            left.pop(event["epoch"])()
 
     train_on_hosts(client, str(folder), hosts, groups=2, stall_s=LONGER.stall_s, on_event=on_event)
-    assert disturbed, "the second epoch was never told"
+    assert not left, "some epochs were never told"
     return folder
 
 
@@ -76,54 +74,43 @@ def assert_no_rank_is_left():
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-def test_a_lost_process_costs_at_most_a_checkpoint_interval(tmp_path, client, snapshot, undisturbed, number):
-    events = []
-    folder = lay_out(tmp_path, snapshot, LONGER)
-    train(client, folder, disturb=lambda: signal_one_rank(number), events=events)
-    first, second = (event for event in events if event["event"] == "start")
-    assert (first["epochs_done"], first["steps_done"]) == (0, 0)
-    assert second["epochs_done"] >= 2
-    assert second["steps_done"] % LONGER.checkpoint_steps == 0
-    assert_same_run(folder, undisturbed)
-
-
-def test_a_lost_worker_is_waited_for_and_the_run_goes_on(tmp_path, client, snapshot, undisturbed):
+def test_lost_processes_and_a_lost_worker_cost_at_most_a_checkpoint_interval(
+    tmp_path, client, snapshot, undisturbed
+):
     events = []
 
     def kill_worker():
         for pid in client.run(os.getpid).values():
             os.kill(pid, signal.SIGKILL)
 
-    hosts = HOSTS.model_copy(update={"port": free_port()})  # it must be free again in time
-    folder = train(
-        client, lay_out(tmp_path, snapshot, LONGER), disturb=kill_worker, hosts=hosts, events=events
+    train(
+        client,
+        lay_out(tmp_path, snapshot, LONGER),
+        disturb={
+            1: lambda: signal_one_rank(signal.SIGKILL),
+            2: lambda: signal_one_rank(signal.SIGSTOP),
+            3: kill_worker,
+        },
+        hosts=HOSTS.model_copy(update={"port": free_port()}),  # it must be free again in time
+        events=events,
     )
+    first, *others = (event for event in events if event["event"] == "start")
+    assert (first["epochs_done"], first["steps_done"]) == (0, 0)
+    assert len(others) == 3
+    for done, start in enumerate(others, 1):
+        assert start["epochs_done"] >= done
+        assert start["steps_done"] % LONGER.checkpoint_steps == 0
     notices = [event["message"] for event in events if event["event"] == "notice"]
     assert notices == [
         "training host 127.0.0.1 was lost; going on from the last checkpoint with what is left"
     ]
-    assert_same_run(folder, undisturbed)
+    assert_same_run(tmp_path, undisturbed)
 
 
-def test_a_cancelled_flow_leaves_no_rank_and_a_free_resource(tmp_path, client, snapshot, undisturbed):
+def test_what_ends_with_the_flow_or_its_agent_goes_on_next_time(tmp_path, client, snapshot, undisturbed):
     class Cancelled(BaseException):
         pass
 
-    def cancel():
-        assert len(ranks()) == 2
-        raise Cancelled
-
-    folder = lay_out(tmp_path, snapshot, LONGER)
-    with pytest.raises(Cancelled):
-        train(client, folder, disturb=cancel)
-    assert_no_rank_is_left()
-    with pytest.raises(AssertionError, match="the second epoch was never told"):
-        train(client, folder)  # goes on after the second epoch at once
-    assert_same_run(folder, undisturbed)
-
-
-def test_ranks_die_with_their_agent(tmp_path, client, snapshot):
     def kill_agent():
         agents = {rank.parent().pid for rank in ranks()}
         assert len(agents) == 1
@@ -131,8 +118,18 @@ def test_ranks_die_with_their_agent(tmp_path, client, snapshot):
             psutil.Process(agent).kill()
         assert_no_rank_is_left()
 
+    def cancel():
+        assert len(ranks()) == 2
+        raise Cancelled
+
+    folder = lay_out(tmp_path, snapshot, LONGER)
     with pytest.raises(TrainingStopped, match=r"torchrun on 127\.0\.0\.1 ended with status -9"):
-        train(client, lay_out(tmp_path, snapshot, LONGER), disturb=kill_agent)
+        train(client, folder, disturb={1: kill_agent})
+    with pytest.raises(Cancelled):
+        train(client, folder, disturb={3: cancel})
+    assert_no_rank_is_left()
+    train(client, folder)  # the resource is free again
+    assert_same_run(folder, undisturbed)
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path, client, snapshot):

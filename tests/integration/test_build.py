@@ -72,7 +72,7 @@ def workers():
 def kill_workers(store, seed, kills, over):
     """Kill a worker each time so many shards more are there, a moment later; seeded."""
     chance = random.Random(seed)
-    moments = sorted(chance.choices(range(45), k=KILLS))
+    moments = sorted(chance.choices(range(25), k=KILLS))  # early: the build must not be over before the last
     for moment in moments:
         while len(list(store.glob("shards/2*"))) < moment and not over.is_set():
             time.sleep(0.01)

@@ -95,8 +95,10 @@ def log_version(uri: str, version_url: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             copy_papers(version_url, Path(folder))
             client.log_artifacts(run_id, folder)
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")  # else it would be at work for ever
+    except (
+        BaseException
+    ):  # a Ctrl-C or a cancellation too: whatever ends us, MLflow's run would be at work for ever
+        client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED", end_ms)
     return run_id

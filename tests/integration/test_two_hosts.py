@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 def network(need):
     why_not = reason_against()
     if "not allowed" in why_not:
-        pytest.skip(why_not)
+        pytest.skip(why_not)  # in CI too: what a machine forbids cannot be installed
     need(not why_not, why_not)
     with two_hosts() as network:
         yield network

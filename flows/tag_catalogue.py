@@ -1,9 +1,8 @@
 """Listen to a catalogue of audio and write the genres in: a dry run, unless told to write."""
 
 import time
-from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from distributed import Client
@@ -17,14 +16,15 @@ from flows.progress import showing_progress
 from flows.tagging_summary import TagSummary, summarise
 from preprocessing.audio_files import stream_audio
 from preprocessing.spectrogram import LimitSettings
-from preprocessing.tag_batches import cut_batches
+from preprocessing.tag_batches import batch_name, cut_batches
 from preprocessing.windows import WindowSettings
 from store.errors import BadInput
-from store.file_stream import FoundFile
 from store.files import absolute, local_path
+from store.genre_map import GenreMap, read_genre_map
 from store.models import find_version
+from store.predictions import read_plan
 from store.tag_batch import WriteSettings
-from store.tag_policy import TagPolicy, read_genre_map
+from store.tag_policy import TagPolicy
 from store.tag_writing import write_parts
 from store.tagging_run import TaggingRun, begin_run, heard_url
 from store.tally import Tally
@@ -33,6 +33,7 @@ from training.listening import Engine
 from training.predict import read_identity
 from training.tagging import Listener, plan_batch, plan_without
 
+FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
 Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision
 
 
@@ -94,7 +95,7 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
     refuse_impossible(settings)
     listener = None if settings.apply else choose_listener(settings)
     run = begin_run(absolute(settings.runs), asked_for(settings, listener))
-    total = count_files(absolute(settings.source)) if settings.source else 0
+    total = count_files(absolute(settings.source)) if listener is not None else 0
     with dask_client(settings.cluster) as dask:
         if listener is None:
             parts, heard = take_plan(run, settings), None
@@ -107,7 +108,7 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
 
 def refuse_impossible(settings: TagSettings) -> None:
     """Raises: BadInput for a source or a place for copies that cannot be used."""
-    if bool(settings.source) == bool(settings.apply):
+    if not (settings.source or settings.apply):
         raise BadInput(
             "source, apply: give one of them: a folder to listen to, or the predictions.parquet of an earlier run"
         )
@@ -134,7 +135,7 @@ def choose_listener(settings: TagSettings) -> Listener:
         identity=identity,
         answers=fit_answers(identity, version_url, settings.answer),
         policy=settings.policy,
-        genre_map=read_genre_map(settings.map) if settings.map else GenreMap(),
+        genre_map=read_genre_map(settings.map, identity.genres) if settings.map else GenreMap(),
         windows=settings.windows,
         limits=settings.limits,
         device=settings.device,
@@ -213,7 +214,7 @@ def take_plan(run: TaggingRun, settings: TagSettings) -> list[str]:
     if parts is not None and run.has_begun_to_write():
         return parts
     parts = []
-    for number, table in enumerate(read_plan(settings.apply, settings.files_per_batch)):
+    for number, table in enumerate(read_plan(settings.apply, settings.source, settings.files_per_batch)):
         parts.append(f"{number:08d}")
         run.write_part("plan", parts[-1], table)
     run.complete_plan(parts)

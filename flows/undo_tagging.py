@@ -12,6 +12,7 @@ from flows.fan_out import fan_out, in_batches
 from flows.progress import showing_progress
 from flows.tagging_summary import TagSummary, summarise_undo
 from store.files import absolute
+from store.journal import list_batches
 from store.tag_batch import WriteSettings
 from store.tag_writing import undo_parts
 from store.tagging_run import TaggingRun, begin_run, find_run
@@ -42,7 +43,7 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
     target = find_run(absolute(settings.runs), settings.run)
     asked = settings.model_dump(mode="json", include={"dry_run", "even_changed", "writing"})
     run = begin_run(absolute(settings.runs), {"undo": target.name, **asked})
-    parts = target.journal_parts()
+    parts = list_batches(target.journal_url)
     with dask_client(settings.cluster) as dask:
         put_back(dask, run, target, parts, settings)
     return summarise_undo(run, target, parts, settings, seconds=time.monotonic() - begun)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store.errors import BadInput
-from store.files import file_system, local_path, replacing, server_errors_told
+from store.files import file_system, join, local_path, replacing, server_errors_told
 
 NOTES = pa.map_(pa.string(), pa.string())
 
@@ -105,6 +105,37 @@ def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Itera
         raise BadInput(f"{url}: has no column {missing[0]}; wanted the predictions.parquet of a tagging run")
     about = {key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items()}
     return about, (_fitted(batch) for batch in file.iter_batches(rows_at_once))
+
+
+def read_plan(url: str, source: str, rows_at_once: int) -> Iterator[pa.Table]:
+    """Read a file of predictions as a plan, some rows at a time: what is to be written, and what is left alone.
+
+    Raises: BadInput if it cannot be used, or does not say of which source it is and `source` does not.
+
+    The file may have come from elsewhere: it cannot lead out of the source that it is of.
+    """
+    about, tables = read_predictions(url, rows_at_once)
+    root = source or about.get("source", "")
+    if not root:
+        raise BadInput(f"{url}: does not say of which source it is; name the folder with --source")
+    for table in tables:
+        rows = [_as_planned(row, root) for row in rows_of(table)]
+        yield pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA)
+
+
+def _as_planned(row: dict[str, Any], root: str) -> dict[str, Any]:
+    if row["status"] not in ("change", "copied"):
+        return row
+    if not _lies_within(row, root):
+        return row | {"status": "skipped", "reason": "outside-root", "detail": f"it is not in {root}"}
+    return row | {"status": "change", "reason": None, "detail": None}
+
+
+def _lies_within(row: dict[str, Any], root: str) -> bool:
+    path, folder = local_path(row["url"]), local_path(root)
+    if path is None or folder is None:
+        return path is folder is None and row["url"] == join(root, row["track_id"])
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _fitted(batch: pa.RecordBatch) -> pa.Table:

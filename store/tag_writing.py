@@ -11,10 +11,10 @@ from store.file_stream import signature_now
 from store.files import join, local_path
 from store.predictions import HEARINGS_SCHEMA, PREDICTIONS_SCHEMA, rows_of
 from store.tables import read_table, write_table
-from store.tag_batch import WriteSettings, write_batch
-from store.tag_formats import Edit
+from store.journal import read_batch
+from store.tag_batch import WriteSettings, undo_batch, write_batch
 from store.tagging_run import TaggingRun
-from store.tags import copy_edited
+from store.tags import copy_with_genres
 from store.tally import Tally, tally
 
 Row = dict[str, Any]
@@ -60,7 +60,7 @@ def _copy(row: Row, folder: Path) -> Row:
         if signature_now(row["url"]) != row["signature"]:
             return _skipped("changed", "the file changed since it was listened to")
         target.parent.mkdir(parents=True, exist_ok=True)
-        copy_edited(source, target, Edit(tuple(row["genres"]), dict(row["notes"] or {})))
+        copy_with_genres(source, target, row["genres"], notes=row["notes"])
     except BadInput as why:
         return _skipped("unsupported", str(why))
     except FileNotFoundError:
@@ -105,7 +105,7 @@ def undo_parts(
     told = Tally()
     for part in parts:
         done = undo_batch(
-            read_journal(target.journal_url, part),
+            read_batch(target.journal_url, part),
             settings=settings,
             journal_url=run.journal_url,
             name=part,

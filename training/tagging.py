@@ -21,7 +21,8 @@ from store.file_stream import FoundFile, signature_now
 from store.files import join, local_path
 from store.predictions import HEARINGS_SCHEMA, PREDICTIONS_SCHEMA, rows_of
 from store.tables import read_table, write_table
-from store.tag_policy import GenreMap, TagPolicy, leaves_alone, new_genres, notes_for
+from store.genre_map import GenreMap
+from store.tag_policy import TagPolicy, leaves_alone, new_genres, notes_for, why_unchanged
 from store.tagging_run import TaggingRun
 from store.tags import read_tags
 from store.tally import Tally, tally
@@ -221,6 +222,7 @@ def _planned(row: Row, said: Answer | None, listener: Listener) -> Row:
         return plan | {"status": "unsure"}
     genres = new_genres(row["old_genres"], said.told, listener.policy, listener.genre_map)
     if genres is None:
-        return plan | {"status": "kept", "reason": "has-genre", "detail": ", ".join(row["old_genres"])}
+        reason, detail = why_unchanged(row["old_genres"], said.told, listener.policy, listener.genre_map)
+        return plan | {"status": "kept", "reason": reason, "detail": detail}
     notes = notes_for(said.confidence, listener.version, row["old_notes"] or {}, listener.policy)
     return plan | {"status": "change", "genres": genres, "notes": notes}

@@ -63,7 +63,7 @@ class RunFacts:
     predictions: str  # where the Parquet file with a row a file is; the page lies beside it
     table: str  # the same as CSV
     model: str = ""
-    commands: Sequence[tuple[str, str]] = ()  # what can be done next: in words, as a command line
+    commands: Sequence[tuple[str, str]] = ()  # what can be done next: words that follow "to", command line
     notes: Sequence[str] = ()  # what a person should know of how answers were made
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -145,7 +145,7 @@ def markdown_summary(tally: Tally, facts: RunFacts) -> str:
         f"# {headline(tally, facts)}",
         lede(tally, facts),
         took(tally, facts),
-        *(f"{plain(says)}\n\n    {' '.join(command.splitlines())}" for says, command in facts.commands),
+        *(f"To {plain(says)}:\n\n    {' '.join(command.splitlines())}" for says, command in facts.commands),
         *_table("Files by genre", ["genre", "files"], genres),
         *_table("Files that stay as they are", ["status", "reason", "files", "why"], left),
         *_table("Some of the files", ["file", "had", "gets", "confidence"], sorted(files)),

@@ -219,13 +219,13 @@ def test_a_page_of_many_files_is_small_and_names_what_counts():
     drawn = [{"track_id": f"{n}.mp3", "genres": [f"Genre {n % 60:02}"], **change} for n in range(3_000)]
     drawn += [{"track_id": f"x{n}.mp3", **reject} for n in range(900)]
     content = render_page(
-        tally_of(drawn), facts(commands=(("Write it", "spectrogram-one tag --apply X --write"),))
+        tally_of(drawn), facts(commands=(("write it", "spectrogram-one tag --apply X --write"),))
     )
     page = Page(content)
     assert len(content) < 70_000
     for said in (
         "3,000 of 3,900 files would be tagged",
-        "spectrogram-one tag --apply X --write",
+        "To write it: spectrogram-one tag --apply X --write",
         "20 more genres, each in 50 files or fewer",
         "most of the audio is missing",
         "50 of 3,000, drawn from all of them",

@@ -32,7 +32,7 @@ class TagSummary(BaseModel, frozen=True):
     changes: list[dict[str, str]] = Field(description="Some files with what they get")
     left_alone: list[dict[str, str]] = Field(description="Some files that stay as they are, and why")
     notes: list[str] = Field(description="What the model could promise, and which genres it never tells")
-    next_steps: dict[str, str] = Field(description="What can be done next, and the command for it")
+    commands: list[tuple[str, str]] = Field(description="What can be done next: in words, as a command line")
     predictions: str = Field(description="Parquet file with a row for each file")
     csv: str = Field(description="The same for a person to read")
     page: str = Field(description="Page that shows it all")
@@ -46,7 +46,7 @@ class TagSummary(BaseModel, frozen=True):
         told += [f"all files: {self.csv} and {self.predictions}", f"to look at: {self.page}"]
         if self.dry_run:
             told.append("nothing was written")
-        return [*told, *(f"to {what}: {command}" for what, command in self.next_steps.items())]
+        return [*told, *(f"to {what}: {command}" for what, command in self.commands)]
 
     def tables(self) -> Iterator[Table]:
         """Lay it out for a terminal: genres, some changes, some files that are left alone."""
@@ -67,10 +67,8 @@ class TagSummary(BaseModel, frozen=True):
 
 
 @task(cache_policy=NO_CACHE)
-def summarise(
-    run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts, model: str
-) -> TagSummary:
-    """Gather the parts of a run into its files, page and artifact: then it is over."""
+def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts) -> TagSummary:
+    """Gather the parts of a run into its files, its page and its artifact: then it is over."""
     told = Tally()
 
     def tables() -> Iterator[pa.Table]:
@@ -79,26 +77,25 @@ def summarise(
             told += tally(table)
             yield table
 
-    about = {"source": facts.source, "model": model, "run": run.name}
-    predictions, csv = (join(run.url, f"predictions.{kind}") for kind in ("parquet", "csv"))
-    write_predictions(predictions, csv, tables(), about)
+    about = {"source": facts.source, "model": facts.model, "run": run.name}
+    write_predictions(facts.predictions, facts.table, tables(), about)
     page = join(run.url, "summary.html")
     write_whole(page, render_page(told, facts))
     create_markdown_artifact(markdown_summary(told, facts), key="tagging-summary")
     summary = TagSummary(
         run=run.name,
         source=facts.source,
-        model=model,
-        dry_run=facts.dry_run,
+        model=facts.model,
+        dry_run=facts.way in ("dry-run", "undo-dry-run"),
         statuses=dict(told.statuses),
         reasons={status: dict(reasons) for status, reasons in told.reasons.items()},
         genres=dict(most_first(told.genres)),
         changes=[_change(sample) for sample in told.changes],
         left_alone=[_left_alone(sample) for sample in told.left_alone],
         notes=list(facts.notes),
-        next_steps=facts.next_steps,
-        predictions=predictions,
-        csv=csv,
+        commands=list(facts.commands),
+        predictions=facts.predictions,
+        csv=facts.table,
         page=page,
         seconds=facts.seconds,
     )

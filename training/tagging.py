@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from preprocessing.windows import WindowSettings
 
 from preprocessing.errors import BadAudio
 from preprocessing.fetch import all_fetched
 from preprocessing.spectrogram import LimitSettings
 from preprocessing.tag_batches import batch_name
-from preprocessing.windows import WindowSettings
 from store.errors import BadInput
 from store.file_stream import FoundFile, signature_now
 from store.files import join, local_path
+from store.genre_map import GenreMap
 from store.predictions import HEARINGS_SCHEMA, PREDICTIONS_SCHEMA, rows_of
 from store.tables import read_table, write_table
-from store.genre_map import GenreMap
 from store.tag_policy import TagPolicy, leaves_alone, new_genres, notes_for, why_unchanged
 from store.tagging_run import TaggingRun
 from store.tags import read_tags

@@ -119,12 +119,16 @@ def test_a_plan_is_what_is_to_be_changed_and_what_a_copy_got(tmp_path):
     rows = [ROWS[0], {**ROWS[0], "status": "copied", "detail": "/copies/a"}, {**ROWS[0], "status": "unsure"}]
     for how in ({"source": "/music"}, {"about": {"source": "/music"}}):
         found = planned(tmp_path, *rows, **how)
-        assert [(row["status"], row["detail"]) for row in found] == [("change", None)] * 2 + [("unsure", None)]
+        assert [(row["status"], row["detail"]) for row in found] == [("change", None)] * 2 + [
+            ("unsure", None)
+        ]
     with pytest.raises(BadInput, match="does not say of which source it is; name the folder with --source"):
         planned(tmp_path, *rows)
 
 
-@pytest.mark.parametrize("url", ["/music/../x.mp3", "/musical/x.mp3", "s3://music/x.mp3", "{inside}/link.mp3"])
+@pytest.mark.parametrize(
+    "url", ["/music/../x.mp3", "/musical/x.mp3", "s3://music/x.mp3", "{inside}/link.mp3"]
+)
 def test_a_plan_never_leads_out_of_its_source(tmp_path, url):
     inside = tmp_path / "inside"
     inside.mkdir()

@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 
+from store.file_stream import signature_now
 from store.file_swap import WriteSettings
 from store.journal import list_batches
 from store.predictions import HEARINGS_SCHEMA, PREDICTIONS_SCHEMA, rows_of
@@ -10,7 +11,6 @@ from store.tables import read_table, write_table
 from store.tag_writing import undo_parts, write_parts
 from store.tagging_run import begin_run
 from store.tags import read_genres, read_tags
-from store.file_stream import signature_now
 from tests.tagging import lay_out_music
 
 SONGS = {"a.mp3": "200033", "b.mp3": "200034", "c.mp3": "200049"}

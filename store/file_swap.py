@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field
 
 from store.byte_delta import make_delta
 from store.errors import BadInput
+from store.file_stream import signature_of
 from store.files import local_path, sync
 from store.journal import digest_file, write_part
 from store.tag_formats import TagView
@@ -143,11 +144,6 @@ def look_only(jobs: Sequence[Job], *, settings: WriteSettings) -> list[Outcome]:
         except LeftAlone as why:
             outcomes.append(_left_alone(why))
     return outcomes
-
-
-def signature_of(status: os.stat_result) -> str:
-    """Tell a file from what it was: the time of change moves with our own writes, which keep the rest."""
-    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def _left_alone(why: LeftAlone) -> Outcome:

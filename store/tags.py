@@ -32,9 +32,17 @@ def read_genres(path: Path | str) -> list[str]:
 
     Raises: BadInput if the file or its tags cannot be read.
     """
+    return read_tags(path).genres
+
+
+def read_tags(path: Path | str) -> TagView:
+    """Read all that a file's tags say.
+
+    Raises: BadInput if the file or its tags cannot be read.
+    """
     with clear_line(path):
         real = audio_file(path)
-        return read_view(real, tag_format(real)).genres
+        return read_view(real, tag_format(real))
 
 
 def read_credits(path: Path | str) -> Credits:
@@ -42,9 +50,7 @@ def read_credits(path: Path | str) -> Credits:
 
     Raises: BadInput if the file or its tags cannot be read.
     """
-    with clear_line(path):
-        real = audio_file(path)
-        return read_view(real, tag_format(real)).credits
+    return read_tags(path).credits
 
 
 def write_genres(path: Path | str, genres: Sequence[str]) -> None:

@@ -88,7 +88,7 @@ def reasons(rows) -> list[str | None]:
 
 
 def drafts_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob(f"{DRAFT_PREFIX}*")]
+    return list(folder.rglob(f"{DRAFT_PREFIX}*"))
 
 
 # Tagged, and back

@@ -30,6 +30,7 @@ KINDS = {
     ".wav": "wav",
     ".aiff": "aiff",
     ".wv": "wavpack",
+    ".tta": "true-audio",
 }
 HEADER = b"\xff\xfb\x90\x64"  # MPEG 1 layer 3, 128 kbit/s, 44.1 kHz, joint stereo: 417 bytes
 

@@ -16,7 +16,6 @@ CODECS = {  # suffix: (codec, rate, container)
     ".wav": ("pcm_s16le", 22050, "wav"),
     ".aiff": ("pcm_s16be", 22050, "aiff"),
     ".wv": ("wavpack", 22050, "wv"),
-    ".tta": ("tta", 22050, "tta"),
 }
 
 

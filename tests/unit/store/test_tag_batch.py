@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from store.file_swap import DRAFT_PREFIX, signature_of
+from store.file_stream import signature_of
+from store.file_swap import DRAFT_PREFIX
 from store.journal import list_batches, read_batch
 from store.tag_batch import WriteSettings, undo_batch, write_batch
 from store.tags import audio_hash, read_genres, write_genres

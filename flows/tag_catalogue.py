@@ -1,5 +1,6 @@
 """Listen to a catalogue of audio and write the genres in: a dry run, unless told to write."""
 
+import shlex
 import time
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -13,13 +14,14 @@ from pydantic import BaseModel, Field, model_validator
 from flows.cluster import TRAINING_RESOURCE, ClusterSettings, dask_client
 from flows.fan_out import fan_out, in_batches
 from flows.progress import showing_progress
+from flows.tagging_page import RunFacts
 from flows.tagging_summary import TagSummary, summarise
 from preprocessing.audio_files import stream_audio
 from preprocessing.spectrogram import LimitSettings
 from preprocessing.tag_batches import batch_name, cut_batches
 from preprocessing.windows import WindowSettings
 from store.errors import BadInput
-from store.files import absolute, local_path
+from store.files import absolute, join, local_path
 from store.genre_map import GenreMap, read_genre_map
 from store.models import find_version
 from store.predictions import read_plan
@@ -29,9 +31,8 @@ from store.tag_writing import write_parts
 from store.tagging_run import TaggingRun, begin_run, heard_url
 from store.tally import Tally
 from training.answers import AnswerSettings, fit_answers
-from training.listening import Engine
 from training.predict import read_identity
-from training.tagging import Listener, plan_batch, plan_without
+from training.tagging import Engine, Listener, plan_batch, plan_without
 
 FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
 Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision
@@ -103,7 +104,8 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
             parts, heard = listen_to_files(dask, run, listener, total, settings), heard_in(settings, listener)
         if not settings.is_dry_run:
             write_to_files(dask, run, parts, heard, settings)
-    return summarise(run, parts, settings, listener, seconds=time.monotonic() - begun)
+    facts = facts_of(run, settings, listener, seconds=time.monotonic() - begun)
+    return summarise(run, "plan" if settings.is_dry_run else "done", parts, facts)
 
 
 def refuse_impossible(settings: TagSettings) -> None:
@@ -241,3 +243,33 @@ def write_to_files(
         ):
             told += its_tally
             advance(len(batch), told.note())
+
+
+def facts_of(
+    run: TaggingRun, settings: TagSettings, listener: Listener | None, *, seconds: float
+) -> RunFacts:
+    """Say of a run what its page says beside the counts, and what can be done next."""
+    predictions, runs = join(run.url, "predictions.parquet"), shlex.quote(settings.runs)
+    undo = f"spectrogram-one undo {run.name} --runs {runs}"
+    commands = {
+        "dry-run": [
+            ("write what it says", f"spectrogram-one tag --apply {shlex.quote(predictions)} --runs {runs}")
+        ],
+        "write": [("take it all back", undo), ("see what that would do", f"{undo} --dry-run")],
+        "copy": [],
+    }
+    way: Literal["dry-run", "copy", "write"] = (
+        "dry-run" if settings.is_dry_run else "copy" if settings.copy_to else "write"
+    )
+    return RunFacts(
+        name=run.name,
+        way=way,
+        source=absolute(settings.source) if settings.source else settings.apply,
+        seconds=seconds,
+        predictions=predictions,
+        table=join(run.url, "predictions.csv"),
+        model="" if listener is None else listener.version,
+        commands=commands[way],
+        notes=() if listener is None else listener.answers.notes,
+        settings=settings.model_dump(mode="json", exclude={"cluster", "limits"}),
+    )

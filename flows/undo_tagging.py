@@ -1,5 +1,6 @@
 """Put back the tags that a run replaced, byte for byte where nobody changed the file since."""
 
+import shlex
 import time
 
 from distributed import Client
@@ -10,8 +11,9 @@ from pydantic import BaseModel, Field
 from flows.cluster import ClusterSettings, dask_client
 from flows.fan_out import fan_out, in_batches
 from flows.progress import showing_progress
-from flows.tagging_summary import TagSummary, summarise_undo
-from store.files import absolute
+from flows.tagging_page import RunFacts
+from flows.tagging_summary import TagSummary, summarise
+from store.files import absolute, join
 from store.journal import list_batches
 from store.tag_batch import WriteSettings
 from store.tag_writing import undo_parts
@@ -46,7 +48,18 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
     parts = list_batches(target.journal_url)
     with dask_client(settings.cluster) as dask:
         put_back(dask, run, target, parts, settings)
-    return summarise_undo(run, target, parts, settings, seconds=time.monotonic() - begun)
+    again = f"spectrogram-one undo {shlex.quote(run.name)} --runs {shlex.quote(settings.runs)}"
+    facts = RunFacts(
+        name=run.name,
+        way="undo-dry-run" if settings.dry_run else "undo",
+        source=target.name,
+        seconds=time.monotonic() - begun,
+        predictions=join(run.url, "predictions.parquet"),
+        table=join(run.url, "predictions.csv"),
+        commands=() if settings.dry_run else (("take this undo back", again),),
+        settings=settings.model_dump(mode="json", exclude={"cluster"}),
+    )
+    return summarise(run, "done", parts, facts)
 
 
 @task(cache_policy=NO_CACHE)

@@ -1,16 +1,19 @@
 """The audio files below a folder, by their names."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.errors import BadInput
+from store.file_stream import FoundFile, stream_files
 from store.listing import list_files
 
 AUDIO_SUFFIXES = (
     ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".wav", ".aif", ".aiff", ".aifc",
-    ".wma", ".asf",
+    ".wma", ".asf", ".wv", ".ape", ".tta", ".spx",
 )  # fmt: skip
 AUDIO_NAME = rf"(?i)[^/](?:{'|'.join(map(re.escape, AUDIO_SUFFIXES))})$"
 HIDDEN = r"(?:^|/)\."
@@ -22,8 +25,44 @@ def find_audio(source: str) -> pa.Table:
 
     Raises: BadInput if there is no such folder, no audio in it, or it may not be read.
     """
-    try:
+    with _clear_line(source):
         files = list_files(source)
+    is_audio = _is_audio(files["path"])
+    # A million rows are not copied without need.
+    audio = files if pc.all(is_audio).as_py() else files.filter(is_audio)
+    if not len(audio):
+        raise _no_audio(source, len(files))
+    _refuse_unnameable(source, audio["path"])
+    return audio
+
+
+def stream_audio(source: str) -> Iterator[FoundFile]:
+    """Give the audio files below a folder one after the other, with those that cannot be used and why.
+
+    Raises: BadInput if there is no such folder or it may not be read; at the end, if there was no audio in it.
+    """
+    files = 0
+
+    def is_audio(path: str) -> bool:
+        nonlocal files
+        is_folder = path.endswith("/")
+        files += not is_folder
+        return not hidden.search(path) and (is_folder or bool(audio_name.search(path)))
+
+    hidden, audio_name = re.compile(HIDDEN), re.compile(AUDIO_NAME)
+    is_empty = True
+    with _clear_line(source):
+        for file in stream_files(source, wanted=is_audio):
+            is_empty = False
+            yield file
+    if is_empty:
+        raise _no_audio(source, files)
+
+
+@contextmanager
+def _clear_line(source: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise BadInput(f"{source}: no such folder; check the path or URL of the source") from None
     except NotADirectoryError:
@@ -31,16 +70,13 @@ def find_audio(source: str) -> pa.Table:
     except PermissionError as error:
         folder = error.filename or source
         raise BadInput(f"{folder}: no permission to list this folder; grant it, or move it away") from error
-    is_audio = _is_audio(files["path"])
-    # A million rows are not copied without need.
-    audio = files if pc.all(is_audio).as_py() else files.filter(is_audio)
-    if not len(audio):
-        raise BadInput(
-            f"{source}: {len(files)} files, none of them audio; wanted {' '.join(AUDIO_SUFFIXES)}; "
-            "check the path or URL of the source"
-        )
-    _refuse_unnameable(source, audio["path"])
-    return audio
+
+
+def _no_audio(source: str, files: int) -> BadInput:
+    return BadInput(
+        f"{source}: {files} files, none of them audio; wanted {' '.join(AUDIO_SUFFIXES)}; "
+        "check the path or URL of the source"
+    )
 
 
 def _is_audio(paths: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -30,6 +30,7 @@ SIGNATURES = (  # offset, bytes, name
     (0, bytes.fromhex("3026b2758e66cf11"), "asf"),
     (0, b"wvpk", "wavpack"),
     (0, b"MAC ", "monkeys-audio"),
+    (0, b"TTA1", "true-audio"),
     (0, b"caff", "caf"),
     (0, b"\x1a\x45\xdf\xa3", "matroska"),
     (0, b"#!AMR", "amr"),

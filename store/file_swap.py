@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field
 
 from store.byte_delta import make_delta
 from store.errors import BadInput
+from store.file_stream import signature_of
 from store.files import local_path, sync
 from store.journal import digest_file, write_part
 from store.tag_formats import TagView
@@ -145,11 +146,6 @@ def look_only(jobs: Sequence[Job], *, settings: WriteSettings) -> list[Outcome]:
     return outcomes
 
 
-def signature_of(status: os.stat_result) -> str:
-    """Tell a file from what it was: the time of change moves with our own writes, which keep the rest."""
-    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
-
-
 def _left_alone(why: LeftAlone) -> Outcome:
     return Outcome("skipped", why.reason, str(why))
 
@@ -183,7 +179,6 @@ def _draft(number: int, job: Job, attempt: Attempt) -> Draft | Outcome:
         mtime_ns = plan.mtime_ns
         if mtime_ns is None and attempt.settings.mtime == "now":
             mtime_ns = path.stat().st_mtime_ns
-        dress_alike(real, path, before, mtime_ns=mtime_ns)
         entry = {
             "track_id": job.track_id,
             "url": job.url,
@@ -195,6 +190,7 @@ def _draft(number: int, job: Job, attempt: Attempt) -> Draft | Outcome:
             "mtime_ns": before.st_mtime_ns,
             "version": None,
         }
+        dress_alike(real, path, before, mtime_ns=mtime_ns)  # last: reading moves the time of access
     return Draft(number, plan.status, path, real, before, entry)
 
 
@@ -264,8 +260,8 @@ def _room_for_draft(real: Path, attempt: Attempt) -> Iterator[Path]:
     """
     folder = _draft_folder(str(real), attempt)
     if folder not in attempt.folders:
-        attempt.folders.add(folder)
         folder.mkdir(0o700, exist_ok=True)
+        attempt.folders.add(folder)
     path = folder / f"{attempt.mark}{uuid4().hex[:12]}{real.suffix[:MOST_SUFFIX]}"
     try:
         yield path

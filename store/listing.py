@@ -41,7 +41,7 @@ def list_files(url: str) -> pa.Table:
         rows = _follow_links(url)
     else:
         fs, root = file_system(url)
-        rows = _list_bucket(fs, root) if "s3" in fs.protocol else _list_elsewhere(fs, root)
+        rows = _bucket_rows(fs, root) if "s3" in fs.protocol else _list_elsewhere(fs, root)
     files = _table(rows).sort_by("path")
     pa.default_memory_pool().release_unused()  # the unsorted rows, 100 MiB of a million files
     return files
@@ -180,8 +180,13 @@ def _path_of_link(link: str, root: str) -> str:
     return unquote(quoted.replace("/./", "/").removeprefix("./"))
 
 
-def _list_bucket(fs: AbstractFileSystem, root: str) -> Iterator[Row]:
-    """List a folder of an S3 bucket page by page; s3fs's own `find` holds a dict for each object."""
+def list_bucket(fs: AbstractFileSystem, root: str) -> Iterator[tuple[str, int, str]]:
+    """List path, size and ETag below a folder of an S3 bucket, page by page, in order of their paths.
+
+    Raises: FileNotFoundError, NotADirectoryError, PermissionError.
+
+    s3fs's own `find` holds a dict for each object.
+    """
     bucket, key, _ = fs.split_path(root)
     prefix = f"{key.rstrip('/')}/" if key else ""
     token, is_empty = "", True
@@ -191,13 +196,17 @@ def _list_bucket(fs: AbstractFileSystem, root: str) -> Iterator[Row]:
         for it in page.get("Contents", ()):
             is_empty = False
             if not it["Key"].endswith("/"):  # what consoles make to show an empty folder
-                tag = it["ETag"].strip('"')
-                yield it["Key"][len(prefix) :], it["Size"], f"{it['Size']}-{tag}"
+                yield it["Key"][len(prefix) :], it["Size"], it["ETag"].strip('"')
         token = page.get("NextContinuationToken", "")
         if not token:
             break
     if is_empty and key:
         raise (NotADirectoryError if fs.exists(root) else FileNotFoundError)(f"s3://{root}")
+
+
+def _bucket_rows(fs: AbstractFileSystem, root: str) -> Iterator[Row]:
+    for path, size, tag in list_bucket(fs, root):
+        yield path, size, f"{size}-{tag}"
 
 
 def _list_elsewhere(fs: AbstractFileSystem, root: str) -> Iterator[Row]:

@@ -1,7 +1,7 @@
 """What a tagging run says of files: Parquet, one row a file, a part for each batch until all are in."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,6 +48,7 @@ PREDICTIONS_SCHEMA = pa.schema(
         ("model_version", pa.string()),
     ]
 )
+CSV_COLUMNS = ("track_id", "status", "had", "gets", "told", "confidence", "reason", "detail")
 NEEDED_TO_APPLY = ("track_id", "url", "signature", "status", "genres")
 
 
@@ -57,21 +58,22 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def write_predictions(url: str, tables: Iterable[pa.Table], about: dict[str, str]) -> None:
-    """Write tables of PREDICTIONS_SCHEMA into one Parquet file, one after the other, and what it is about."""
-    schema = PREDICTIONS_SCHEMA.with_metadata(about)
-    with _whole_file(url) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(table.replace_schema_metadata(about))
+def write_predictions(url: str, csv_url: str, tables: Iterable[pa.Table], about: Mapping[str, str]) -> None:
+    """Write tables of PREDICTIONS_SCHEMA, one after the other, into one Parquet file and one CSV.
 
-
-def write_csv(url: str, tables: Iterable[pa.Table]) -> None:
-    """Write what a person wants to read of tables of PREDICTIONS_SCHEMA, a line a file."""
-    columns = ("track_id", "status", "had", "gets", "told", "confidence", "reason", "detail")
-    with _whole_file(url) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+    The Parquet file holds all, and what it is `about`; the CSV what a person wants to read, a line a file.
+    """
+    schema = PREDICTIONS_SCHEMA.with_metadata(dict(about))
+    with (
+        _whole_file(url) as draft,
+        _whole_file(csv_url) as csv_draft,
+        pq.ParquetWriter(draft, schema, compression="zstd") as writer,
+        csv_draft.open("w", encoding="utf-8", newline="") as file,
+    ):
         lines = csv.writer(file)
-        lines.writerow(columns)
+        lines.writerow(CSV_COLUMNS)
         for table in tables:
+            writer.write_table(table.cast(schema))
             lines.writerows(map(_line, table.to_pylist()))
 
 

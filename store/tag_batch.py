@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from store.byte_delta import apply_delta
-from store.file_swap import Job, LeftAlone, Plan, WriteSettings, look_only, signature_of, swap_files
+from store.file_stream import signature_of
+from store.file_swap import Job, LeftAlone, Plan, WriteSettings, look_only, swap_files
 from store.journal import digest_file, read_batch
 from store.tag_formats import NOTE_NAMES, Edit, TagView, read_view, tag_format
 from store.tags import checked_edit, write_tagged

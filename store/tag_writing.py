@@ -9,9 +9,9 @@ import pyarrow as pa
 from store.errors import BadInput
 from store.file_stream import signature_now
 from store.files import join, local_path
+from store.journal import read_batch
 from store.predictions import HEARINGS_SCHEMA, PREDICTIONS_SCHEMA, rows_of
 from store.tables import read_table, write_table
-from store.journal import read_batch
 from store.tag_batch import WriteSettings, undo_batch, write_batch
 from store.tagging_run import TaggingRun
 from store.tags import copy_with_genres

@@ -6,7 +6,7 @@ Axes: T files that were heard, G genres.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,20 +19,21 @@ from preprocessing.windows import WindowSettings
 from store.errors import BadInput
 from store.file_stream import FoundFile, signature_now
 from store.files import join, local_path
+from store.genre_map import GenreMap
 from store.predictions import HEARINGS_SCHEMA, PREDICTIONS_SCHEMA, rows_of
 from store.tables import read_table, write_table
-from store.genre_map import GenreMap
 from store.tag_policy import TagPolicy, leaves_alone, new_genres, notes_for, why_unchanged
 from store.tagging_run import TaggingRun
 from store.tags import read_tags
 from store.tally import Tally, tally
 from training.answers import Answer, Answers, answer
-from training.listening import Engine, hear_files
+from training.listening import hear_files
 from training.predict import ModelIdentity
 
 MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
 
 Row = dict[str, Any]
+Engine = Literal["torch", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _listen(files: Sequence[FoundFile], listener: Listener) -> list[Row]:
         rows = [_look_at(file, path, listener) for file, path in zip(files, paths, strict=True)]
         chosen = [place for place, row in enumerate(rows) if "status" not in row]
         heard = hear_files(
-            [paths[place] for place in chosen],
+            [path for place in chosen if (path := paths[place]) is not None],
             version_url=listener.version_url,
             identity=listener.identity,
             windows=listener.windows,

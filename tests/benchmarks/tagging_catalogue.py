@@ -69,7 +69,9 @@ def make_catalogue(folder: Path, files: int, seconds: float) -> None:
     for number, suffix in enumerate(dict.fromkeys(SUFFIXES)):
         bare = folder / "originals" / f"{number}{suffix}"
         encode(bare, *CODECS[suffix], seconds=seconds)
-        for variant, edit in enumerate((Edit((), {}), Edit((), {"GENRE_MODEL": "old"}), Edit(("Polka",), {}))):
+        for variant, edit in enumerate(
+            (Edit((), {}), Edit((), {"GENRE_MODEL": "old"}), Edit(("Polka",), {}))
+        ):
             target = folder / "originals" / f"{number}-{variant}{suffix}"
             copy_edited(bare, target, edit)
             originals.append(target)
@@ -122,8 +124,12 @@ def tag_and_kill(folder: Path, files: int) -> None:
     second = watch(command, folder, until=has_regained)
     second_s = time.monotonic() - begun
     total_s = first_s + second_s
-    print(f"{files:,} files: killed after {first_s:.0f} s, went on for {second_s:.0f} s; {files / total_s:.0f} files/s")
-    print(f"what was known before the kill was gone over in {regained[0]:.0f} s: {regained[0] / total_s:.1%} of the run")
+    print(
+        f"{files:,} files: killed after {first_s:.0f} s, went on for {second_s:.0f} s; {files / total_s:.0f} files/s"
+    )
+    print(
+        f"what was known before the kill was gone over in {regained[0]:.0f} s: {regained[0] / total_s:.1%} of the run"
+    )
     for name, seen in (("before the kill", first), ("after it", second)):
         quarters = [seen[len(seen) * quarter // 4] for quarter in range(4)] + [seen[-1]]
         print(f"memory of the flow's process {name}, MiB: " + ", ".join(f"{it >> 20}" for it in quarters))

@@ -139,7 +139,9 @@ def test_every_setting_is_a_field_of_the_form_with_its_description(page, served,
 
 def test_a_catalogue_is_tagged_and_undone_from_the_form(page, served, pictures, tmp_path):
     publish_small_model(f"{tmp_path}/models")
-    music = lay_out_music(tmp_path / "music", {"one.mp3": "200033", "<b>two</b>.mp3": "200034", "page.mp3": "200050"})
+    music = lay_out_music(
+        tmp_path / "music", {"one.mp3": "200033", "<b>two</b>.mp3": "200034", "page.mp3": "200050"}
+    )
     before = {path: path.read_bytes() for path in music.iterdir()}
     open_form(page, served, "tag-catalogue")
     filled_in = {"Source": music, "Models": tmp_path / "models", "Runs": tmp_path / "runs"}

@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from preprocessing.windows import WindowSettings
 
 from flows.cluster import ClusterSettings
 from flows.tag_catalogue import TagSettings, tag_catalogue
 from flows.undo_tagging import UndoSettings, undo_tagging
-from preprocessing.windows import WindowSettings
 from store.errors import BadInput
 from store.predictions import HEARINGS_SCHEMA, rows_of
 from store.tables import read_table, write_table
@@ -95,7 +95,8 @@ def test_a_dry_run_is_applied_as_a_person_left_it(common, music):
     kept = [row for row in rows if row["track_id"] != "a/2.mp3"]
     table = pq.read_table(dry.predictions)
     pq.write_table(
-        pa.Table.from_pylist(kept, schema=table.schema).replace_schema_metadata(table.schema.metadata), dry.predictions
+        pa.Table.from_pylist(kept, schema=table.schema).replace_schema_metadata(table.schema.metadata),
+        dry.predictions,
     )
     with (music / "b/3.mp3").open("ab") as file:
         file.write(b"somebody else's")
@@ -118,7 +119,8 @@ def test_predictions_never_lead_out_of_their_source(common, music, tmp_path):
     table = pq.read_table(dry.predictions)
     rows = [{**row, "url": str(outside), "track_id": "../outside/x.mp3"} for row in rows_of(table)][:1]
     pq.write_table(
-        pa.Table.from_pylist(rows, schema=table.schema).replace_schema_metadata(table.schema.metadata), dry.predictions
+        pa.Table.from_pylist(rows, schema=table.schema).replace_schema_metadata(table.schema.metadata),
+        dry.predictions,
     )
     before = outside.read_bytes()
     applied = tag_catalogue(TagSettings(apply=dry.predictions, runs=common["runs"], cluster=CLUSTER))
@@ -136,7 +138,9 @@ def test_what_was_written_is_not_heard_again_for_another_policy(common, music, t
         write_table(str(part), pa.Table.from_pylist(rows, schema=HEARINGS_SCHEMA))
     summary = tag_catalogue(TagSettings(**common, policy={"policy": "replace"}))
     told = rows_of(pq.read_table(summary.predictions))
-    assert [row["told"] for row in told if row["told"]] == [["Electronic"]] * 3, "heard anew, it would say other things"
+    assert [row["told"] for row in told if row["told"]] == [["Electronic"]] * 3, (
+        "heard anew, it would say other things"
+    )
 
 
 def test_copies_are_tagged_and_the_files_are_not(common, music, tmp_path):
@@ -193,7 +197,7 @@ def test_a_killed_run_goes_on_without_listening_twice(common, music, models, tmp
     ended = tag_catalogue(TagSettings(**common, write=True))
     assert ended.statuses == {"written": len(hashes), "rejected": 1}
     assert {path: audio_hash(path) for path in hashes} == hashes
-    assert not [path for path in music.rglob(".*")], "drafts of the killed run are left"
+    assert not list(music.rglob(".*")), "drafts of the killed run are left"
     (run,) = [path for path in (tmp_path / "runs").iterdir() if path.name != "heard"]
     assert run.name == ended.run
     undone = undo_tagging(UndoSettings(run=ended.run, runs=common["runs"], cluster=CLUSTER))

@@ -6,7 +6,7 @@ import pytest
 
 from store.errors import BadInput
 from store.files import read_bytes
-from store.predictions import PREDICTIONS_SCHEMA, read_predictions, rows_of, write_csv, write_predictions
+from store.predictions import PREDICTIONS_SCHEMA, read_plan, read_predictions, rows_of, write_predictions
 
 ROWS = [
     {
@@ -43,7 +43,8 @@ def folder(request, tmp_path):
 
 def test_parts_become_one_file_that_comes_back_some_rows_at_a_time(tmp_path):
     url = f"{tmp_path}/run/predictions.parquet"
-    write_predictions(url, [table(ROWS[0]), table(ROWS[1]), table(ROWS[0])], {"source": "/music"})
+    parts = [table(ROWS[0]), table(ROWS[1]), table(ROWS[0])]
+    write_predictions(url, f"{tmp_path}/run/x.csv", parts, {"source": "/music"})
     about, tables = read_predictions(url, 2)
     assert about == {"source": "/music"}
     found = list(tables)
@@ -93,7 +94,7 @@ def test_what_cannot_be_applied_is_refused_in_one_line(tmp_path, content, messag
 
 def test_a_line_a_file_for_a_person_to_read(folder):
     url = f"{folder}/predictions.csv"
-    write_csv(url, [table(ROWS[0]), table(ROWS[1])])
+    write_predictions(f"{folder}/x.parquet", url, [table(ROWS[0]), table(ROWS[1])], {})
     first, second = csv.DictReader(read_bytes(url).decode().splitlines())
     assert first == {
         "track_id": "a, b/ü.mp3",
@@ -106,3 +107,32 @@ def test_a_line_a_file_for_a_person_to_read(folder):
         "detail": "",
     }
     assert (second["status"], second["detail"], second["confidence"]) == ("rejected", "0 bytes", "")
+
+
+def planned(tmp_path, *rows, source="", about=None):
+    url = f"{tmp_path}/predictions.parquet"
+    write_predictions(url, f"{tmp_path}/x.csv", [table(*rows)], about or {})
+    return [row for part in read_plan(url, source, 10) for row in rows_of(part)]
+
+
+def test_a_plan_is_what_is_to_be_changed_and_what_a_copy_got(tmp_path):
+    rows = [ROWS[0], {**ROWS[0], "status": "copied", "detail": "/copies/a"}, {**ROWS[0], "status": "unsure"}]
+    for how in ({"source": "/music"}, {"about": {"source": "/music"}}):
+        found = planned(tmp_path, *rows, **how)
+        assert [(row["status"], row["detail"]) for row in found] == [("change", None)] * 2 + [
+            ("unsure", None)
+        ]
+    with pytest.raises(BadInput, match="does not say of which source it is; name the folder with --source"):
+        planned(tmp_path, *rows)
+
+
+@pytest.mark.parametrize(
+    "url", ["/music/../x.mp3", "/musical/x.mp3", "s3://music/x.mp3", "{inside}/link.mp3"]
+)
+def test_a_plan_never_leads_out_of_its_source(tmp_path, url):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "link.mp3").symlink_to(tmp_path / "outside.mp3")
+    source = str(inside) if "inside" in url else "/music"
+    (row,) = planned(tmp_path, {**ROWS[0], "url": url.format(inside=inside)}, source=source)
+    assert (row["status"], row["reason"]) == ("skipped", "outside-root")

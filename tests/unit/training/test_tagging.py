@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
+from preprocessing.windows import WindowSettings
 
 from preprocessing.mel import MelSettings
 from preprocessing.spectrogram import LimitSettings
 from preprocessing.tag_batches import batch_name
-from preprocessing.windows import WindowSettings
 from store.file_stream import FoundFile, signature_now, stream_files
 from store.models import publish_version
 from store.predictions import HEARINGS_SCHEMA, rows_of
@@ -66,7 +66,12 @@ def listener(version_url):
 def music(tmp_path):
     folder = tmp_path / "music"
     folder.mkdir()
-    for name, song in (("a.mp3", "200033"), ("b.mp3", "200034"), ("page.mp3", "200050"), ("tagged.mp3", "200001")):
+    for name, song in (
+        ("a.mp3", "200033"),
+        ("b.mp3", "200034"),
+        ("page.mp3", "200050"),
+        ("tagged.mp3", "200001"),
+    ):
         shutil.copyfile(DEMO / f"{song}.mp3", folder / name)
     write_genres(folder / "tagged.mp3", ["Polka"])
     (folder / "lost.mp3").symlink_to("/etc/passwd")

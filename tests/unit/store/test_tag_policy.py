@@ -124,7 +124,7 @@ def test_twice_is_once(old, told, policy, genre_map):
 
 @given(old=lists, told=told_lists, policy=policies, genre_map=maps())
 def test_append_keeps_all_there_is_in_its_order(old, told, policy, genre_map):
-    policy = policy.model_copy(update={"genre": "append", "respell": False})
+    policy = policy.model_copy(update={"policy": "append", "respell": False})
     new = new_genres(old, told, policy, genre_map)
     if new is not None:
         old = tuple(name for name in old if name.strip())

@@ -14,6 +14,7 @@ from store.file_swap import DRAFT_PREFIX
 from store.journal import list_batches, read_batch
 from store.tag_batch import WriteSettings, undo_batch, write_batch
 from store.tags import audio_hash, read_genres, write_genres
+from tests.disk_faults import faults
 from tests.formats import CODECS, encode
 
 HOSTILE = Path("../shared/data/hostile")
@@ -148,6 +149,16 @@ def test_each_batch_has_its_journal_before_its_files_are_touched(music, original
     monkeypatch.setattr(os, "replace", swap)
     assert statuses(tag(rows, journal)) == {"written"}
     assert [row["old_genres"] for row in read_batch(journal, "00001")] == [["Noise"]] * len(rows)
+
+
+def test_the_disk_holds_journal_then_drafts_before_the_first_swap_and_folders_after_the_last(music, journal):
+    rows = [row_of(path) for path in files_of(music)]
+    Path(journal).mkdir(parents=True)
+    with faults() as met:
+        tag(rows, journal)
+    order = [name for name in met.made if name in ("fsync", "replace")]
+    of_journal = ["fsync", "replace", "fsync"]
+    assert order == [*of_journal, *["fsync"] * len(rows), *["replace"] * len(rows), "fsync", "fsync"]
 
 
 def test_large_batches_are_swapped_in_groups(music, originals, journal, monkeypatch):
@@ -348,6 +359,21 @@ def test_two_attempts_at_once_leave_whole_files(song, originals, journal, monkey
     assert statuses(undo(journal)) == {"restored"}
     assert song.read_bytes() == (originals / "album 0" / song.name).read_bytes()
     assert not drafts_in(song.parent)
+
+
+def test_what_another_attempt_did_meanwhile_is_done(song, journal, monkeypatch):
+    def write_and_be_overtaken(*args):
+        write_part(*args)
+        (draft,) = attempt_folder(song, "00001").iterdir()
+        (draft.parent / "of the other").write_bytes(draft.read_bytes())
+        (draft.parent / "next of the other").write_bytes(b"half")
+        os.replace(draft.parent / "of the other", song)
+
+    write_part = file_swap.write_part
+    monkeypatch.setattr(file_swap, "write_part", write_and_be_overtaken)
+    assert statuses(tag([row_of(song)], journal)) == {"written"}
+    assert read_genres(song) == GENRES
+    assert [path.name for path in attempt_folder(song, "00001").iterdir()] == ["next of the other"]
 
 
 # Undo

@@ -18,6 +18,7 @@ from store.listing import below, list_bucket
 Problem = Literal[
     "outside-root", "broken-link", "not-a-file", "name-not-utf-8", "name-parts-urls", "no-permission"
 ]
+PARTING = ("::", "?versionId=")  # a URL would end there
 LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -77,7 +78,7 @@ def stream_files(source: str, *, wanted: Callable[[str], bool] = lambda path: Tr
     with server_errors_told(source):
         for path, size_bytes, tag in list_bucket(fs, bucket):
             if wanted(path):
-                problem: Problem | None = "name-parts-urls" if "::" in path else None
+                problem: Problem | None = "name-parts-urls" if any(it in path for it in PARTING) else None
                 yield FoundFile(path, below(source, path), size_bytes, tag, problem)
 
 

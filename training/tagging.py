@@ -6,16 +6,16 @@ Axes: T files that were heard, G genres.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from preprocessing.windows import WindowSettings
 
 from preprocessing.errors import BadAudio
 from preprocessing.fetch import all_fetched
 from preprocessing.spectrogram import LimitSettings
 from preprocessing.tag_batches import batch_name
+from preprocessing.windows import WindowSettings
 from store.errors import BadInput
 from store.file_stream import FoundFile, signature_now
 from store.files import join, local_path
@@ -27,12 +27,13 @@ from store.tagging_run import TaggingRun
 from store.tags import read_tags
 from store.tally import Tally, tally
 from training.answers import Answer, Answers, answer
-from training.listening import Engine, hear_files
+from training.listening import hear_files
 from training.predict import ModelIdentity
 
 MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
 
 Row = dict[str, Any]
+Engine = Literal["torch", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _listen(files: Sequence[FoundFile], listener: Listener) -> list[Row]:
         rows = [_look_at(file, path, listener) for file, path in zip(files, paths, strict=True)]
         chosen = [place for place, row in enumerate(rows) if "status" not in row]
         heard = hear_files(
-            [paths[place] for place in chosen],
+            [path for place in chosen if (path := paths[place]) is not None],
             version_url=listener.version_url,
             identity=listener.identity,
             windows=listener.windows,

@@ -83,7 +83,7 @@ def test_folders_are_taken_for_genres_only_if_most_are_named_so(names, labelled)
 
 
 def test_only_visible_audio_is_a_track(tmp_path):
-    fill(tmp_path, ["a/b/x.MP3", "y.flac", "z.opus", "a/.hidden.mp3", ".trash/q.mp3", "a.jpg", "w.wv"])
+    fill(tmp_path, ["a/b/x.MP3", "y.flac", "z.opus", "a/.hidden.mp3", ".trash/q.mp3", "a.jpg", "w.mid"])
     table = read_catalogue(str(tmp_path), AUTO)
     assert table["track_id"].to_pylist() == ["a/b/x.MP3", "y.flac", "z.opus"]
     assert (

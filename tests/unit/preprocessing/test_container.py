@@ -17,6 +17,7 @@ from preprocessing.container import (
     parse_mpeg,
     stated_duration_s,
 )
+from preprocessing.decode import decode
 from tests.formats import CODECS, DEMO_TRACK, encode
 
 KINDS = {
@@ -43,6 +44,12 @@ def test_every_format_is_known_by_its_first_bytes(suffix, tmp_path):
     codec, rate, container = CODECS[suffix]
     encode(tmp_path / "it", codec, rate, container)
     assert identify((tmp_path / "it").read_bytes()) == KINDS[suffix]
+
+
+def test_true_audio_is_known_too(tmp_path):
+    encode(tmp_path / "it.tta", "tta", 22050, "tta")
+    assert identify((tmp_path / "it.tta").read_bytes()) == "true-audio"
+    assert len(decode(str(tmp_path / "it.tta"), sample_rate_hz=22050)) == pytest.approx(22050, abs=2000)
 
 
 def test_a_frame_header_is_read_as_the_standard_says():

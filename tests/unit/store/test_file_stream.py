@@ -97,8 +97,14 @@ def test_other_kinds_of_url_are_refused():
 
 
 def test_keys_that_would_part_a_url_are_named(s3_url):
-    boto3.client("s3").put_object(Bucket=s3_url.removeprefix("s3://"), Key="a::b.mp3", Body=b"")
-    assert problems(s3_url) == {"a::b.mp3": "name-parts-urls"}
+    for key in ("a::b.mp3", "a?versionId=b.mp3", "a?b.mp3"):
+        boto3.client("s3").put_object(Bucket=s3_url.removeprefix("s3://"), Key=key, Body=b"")
+    assert problems(s3_url) == {
+        "a::b.mp3": "name-parts-urls",
+        "a?b.mp3": None,
+        "a?versionId=b.mp3": "name-parts-urls",
+    }
+    assert signature_now(f"{s3_url}/a?b.mp3")
 
 
 def test_such_names_are_good_on_a_disk(tmp_path):

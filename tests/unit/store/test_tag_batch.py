@@ -13,11 +13,12 @@ from store.file_stream import signature_of
 from store.file_swap import DRAFT_PREFIX
 from store.journal import list_batches, read_batch
 from store.tag_batch import WriteSettings, undo_batch, write_batch
-from store.tags import audio_hash, read_genres, write_genres
+from store.tags import audio_hash, read_genres, read_tags, write_genres
 from tests.disk_faults import faults
 from tests.formats import CODECS, encode
 
 HOSTILE = Path("../shared/data/hostile")
+NOTES = {"GENRE_CONFIDENCE": "0.93", "GENRE_MODEL": "20261127T120000"}
 GENRES = ["Old-Time / Historic", "Folk"]
 
 
@@ -116,6 +117,29 @@ def test_a_batch_is_tagged_and_undone_byte_for_byte(music, originals, journal):
     assert content_of(music) == content_of(originals)
     assert times_of(music) == times_of(originals)
     assert not drafts_in(music)
+
+
+def test_notes_are_written_beside_genres_and_taken_back(music, originals, journal):
+    tag([row_of(path, notes=NOTES) for path in files_of(music)], journal)
+    once = content_of(music)
+    assert all(read_tags(path).notes == NOTES for path in files_of(music))
+    fewer = {"GENRE_CONFIDENCE": "0.50"}
+    assert statuses(tag([row_of(path, ["Jazz"], fewer) for path in files_of(music)], journal, "2")) == {
+        "written"
+    }
+    assert all(read_tags(path).notes == NOTES | fewer for path in files_of(music))
+    assert all(row["old_notes"] == NOTES for row in read_batch(journal, "2"))
+    assert statuses(undo(journal, name="2")) == {"restored"}
+    assert content_of(music) == once
+    assert statuses(undo(journal)) == {"restored"}
+    assert content_of(music) == content_of(originals)
+
+
+def test_notes_alone_leave_the_genres(music, journal):
+    rows = [{**row_of(path, notes=NOTES), "genres": None} for path in files_of(music)]
+    assert statuses(tag(rows, journal)) == {"written"}
+    for path in files_of(music):
+        assert (read_genres(path), read_tags(path).notes) == (["Noise"], NOTES)
 
 
 def test_an_undo_can_be_undone(music, journal):
@@ -417,11 +441,11 @@ def test_a_file_that_changed_since_keeps_what_others_did_to_it(music, journal):
 
 def test_without_a_recipe_tags_are_put_back_one_by_one(music, originals, journal, monkeypatch):
     monkeypatch.setattr(file_swap, "make_delta", lambda new, old: None)
-    tag([row_of(path) for path in files_of(music)], journal)
+    tag([row_of(path, notes=NOTES) for path in files_of(music)], journal)
     assert statuses(undo(journal, dry_run=True)) == {"would-restore-tags"}
     assert statuses(undo(journal)) == {"restored-tags"}
     for path in files_of(music):
-        assert read_genres(path) == ["Noise"]
+        assert (read_genres(path), read_tags(path).notes) == (["Noise"], {})
     assert times_of(music) == times_of(originals)
     assert statuses(undo(journal)) <= {"restored-tags", "restored"}, "its own work"
 

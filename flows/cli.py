@@ -22,7 +22,6 @@ from cyclopts.config import Toml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from rich.console import Console
-from rich.table import Table
 
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.demo import DemoSettings, play_demo
@@ -31,20 +30,25 @@ from flows.model_versions import compare_models, list_models, promote_model, rol
 from flows.prefect_server import prefect_server
 from flows.retrain_nightly import NightlySettings, retrain_nightly
 from flows.run_experiments import CrossValidationSettings, run_experiments
-from flows.tag_catalogue import TagSettings, TagSummary, tag_catalogue
+from flows.tag_catalogue import TagSettings, tag_catalogue
+from flows.tag_listing import diff_tags, runs_table, show_tags
+from flows.tagging_summary import TagSummary
 from flows.train_model import TrainModelSettings, train_model
 from flows.training_hosts import TrainingStopped
+from flows.undo_tagging import UndoSettings, undo_tagging
 from store.errors import BadInput
 
-MODELS = "data/models"
+MODELS, RUNS = "data/models", "data/tagging"
 EXIT_BAD_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-TAKES_SOURCE = ("build", "tag")  # `build FOLDER` is short for `build --source FOLDER`
+SHORT_FOR = {"build": "--source", "tag": "--source", "undo": "--run"}  # `build FOLDER`, `undo RUN`
 
 app = App(
     name="spectrogram-one", suppress_keyboard_interrupt=False, help="Tell a song's genre by listening to it."
 )
 models_app = App(name="models", help="Look at model versions, and choose the one in service.")
 app.command(models_app)
+tags_app = App(name="tags", help="Look at the tags of files, and at the runs that wrote them.")
+app.command(tags_app)
 # Every field of the settings is a flag: --spectrogram.mel.hop 256.
 Flags = Parameter(name="*")
 Root = Annotated[str, Parameter(help="Folder or URL where model versions are kept")]
@@ -66,12 +70,35 @@ def train(*, settings: Annotated[TrainModelSettings, Flags] = TrainModelSettings
 
 
 @app.command
-def tag(*, settings: Annotated[TagSettings, Flags]) -> None:
-    """Listen to a folder of audio and show the genres it would get; write them if told to."""
+def tag(*, settings: Annotated[TagSettings, Flags] = TagSettings()) -> None:
+    """Listen to audio files and show the genres they would get; write them if told to."""
     with prefect_server():
-        summary = tag_catalogue(settings)
-    Console(markup=False).print(changes_table(summary))  # file names may hold brackets
-    print("\n".join(summary.lines()))
+        _tell(tag_catalogue(settings))
+
+
+@app.command
+def undo(*, settings: Annotated[UndoSettings, Flags]) -> None:
+    """Put back the tags that a run replaced. An undo can be undone."""
+    with prefect_server():
+        _tell(undo_tagging(settings))
+
+
+@tags_app.command(name="show")
+def show_tags_of(*paths: Path) -> None:
+    """Show what the tags of files say, those in folders too."""
+    print("\n".join(show_tags(paths)))
+
+
+@tags_app.command(name="diff")
+def diff_tags_of(one: Path, other: Path) -> None:
+    """Show where the tags of two files, or of the files of two folders, differ."""
+    print("\n".join(diff_tags(one, other)) or "no tag differs")
+
+
+@tags_app.command(name="runs")
+def list_tagging_runs(*, runs: str = RUNS) -> None:
+    """List the runs that listened, wrote and undid, oldest first."""
+    Console(markup=False).print(runs_table(runs))
 
 
 @app.command
@@ -135,15 +162,11 @@ def rollback(*, models: Root = MODELS) -> None:
     print(rollback_model(models))
 
 
-def changes_table(summary: TagSummary) -> Table:
-    """Lay out what a tagging run changed, or would change."""
-    table = Table("file", "had", "gets", "confidence", "status")
-    for change in summary.changes:
-        table.add_row(*change.values())
-    left_out = sum(summary.statuses.get(it, 0) for it in ("change", "written", "copied", "failed"))
-    if left_out > len(summary.changes):
-        table.caption = f"and {left_out - len(summary.changes):,} more: see the Parquet file"
-    return table
+def _tell(summary: TagSummary) -> None:
+    console = Console(markup=False)  # file names may hold brackets
+    for table in summary.tables():
+        console.print(table)
+    print("\n".join(summary.lines()))
 
 
 app.meta.suppress_keyboard_interrupt = False
@@ -163,8 +186,8 @@ def launch(
         except ValueError as why:
             raise BadInput(f"{config}: {why}; --config wants a TOML file of settings") from None
         app.config = Toml(config, use_commands_as_keys=False)
-    if len(tokens) > 1 and tokens[0] in TAKES_SOURCE and not tokens[1].startswith("-"):
-        tokens = (tokens[0], "--source", *tokens[1:])
+    if len(tokens) > 1 and tokens[0] in SHORT_FOR and not tokens[1].startswith("-"):
+        tokens = (tokens[0], SHORT_FOR[tokens[0]], *tokens[1:])
     app(tokens, exit_on_error=False, print_error=False)
 
 

@@ -21,6 +21,7 @@ from flows.progress import say
 from flows.retrain_nightly import NightlySettings, retrain_nightly
 from flows.tag_catalogue import tag_catalogue
 from flows.train_model import train_model
+from flows.undo_tagging import undo_tagging
 
 LOOK_EVERY_S = 2.0  # for what was submitted; Prefect's own 10 s leave a person waiting
 NIGHTLY = Cron("0 3 * * *", timezone="UTC", active=False)  # paused: switch it on in the UI
@@ -56,7 +57,7 @@ def deployments() -> list[RunnerDeployment]:
     """Make the deployments, one a flow; one run at a time, since each takes the whole cluster."""
     nightly_settings = NightlySettings(build=BuildSettings(source=MUSIC)).model_dump(mode="json")
     made = []
-    for each in (build_dataset, train_model, tag_catalogue, retrain_nightly):
+    for each in (build_dataset, train_model, tag_catalogue, undo_tagging, retrain_nightly):
         is_nightly = each is retrain_nightly
         made.append(
             RunnerDeployment.from_flow(

@@ -1,61 +1,81 @@
-"""Listen to a folder of audio and write the genres in: a dry run, unless told to write."""
+"""Listen to a catalogue of audio and write the genres in: a dry run, unless told to write."""
 
-import hashlib
+import shlex
 import time
-from collections import Counter
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
+from cyclopts import Parameter
 from distributed import Client
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from preprocessing.windows import WindowSettings
 from pydantic import BaseModel, Field, model_validator
+from training.listening import Engine
 
-from flows.cluster import ClusterSettings, dask_client
+from flows.cluster import TRAINING_RESOURCE, ClusterSettings, dask_client
 from flows.fan_out import fan_out, in_batches
-from flows.progress import show_table, showing_progress
-from preprocessing.build import Track
-from preprocessing.catalogue import CatalogueSettings, read_catalogue
-from preprocessing.spectrogram import ExcerptSettings, LimitSettings
+from flows.progress import showing_progress
+from flows.tagging_page import RunFacts
+from flows.tagging_summary import TagSummary, summarise
+from preprocessing.audio_files import stream_audio
+from preprocessing.spectrogram import LimitSettings
+from preprocessing.tag_batches import batch_name, cut_batches
 from store.errors import BadInput
 from store.files import absolute, join, local_path
+from store.genre_map import GenreMap, read_genre_map
 from store.models import find_version
-from store.predictions import (
-    PREDICTIONS_SCHEMA,
-    keep_heard,
-    read_heard,
-    signature,
-    write_predictions,
-    write_tags,
-)
-from training.predict import ModelIdentity, listen, read_identity
+from store.predictions import read_plan
+from store.tag_batch import WriteSettings
+from store.tag_policy import TagPolicy
+from store.tag_writing import write_parts
+from store.tagging_run import TaggingRun, begin_run, heard_url
+from store.tally import Tally
+from training.answers import AnswerSettings, fit_answers
+from training.predict import read_identity
+from training.tagging import Listener, plan_batch, plan_without
 
-FILES_PER_BATCH = 16
-SHOWN_CHANGES = 50
+FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
+Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision
 
 
 class TagSettings(BaseModel, frozen=True, extra="forbid"):
     """What to listen to, with which model, and what to do with what it says."""
 
-    source: str = Field(description="Folder of audio files; folders in it are looked through, too")
+    source: str = Field(
+        "",
+        description="Folder or s3:// URL of audio files to listen to; folders in it are looked through, too",
+    )
     write: bool = Field(False, description="Write genres into the files themselves")
     copy_to: str = Field("", description="Write genres into copies of the files, in this folder")
+    apply: str = Field(
+        "",
+        description="predictions.parquet of an earlier run: write what it says, without listening again; files "
+        "that changed since are skipped and named",
+    )
     models: str = Field("data/models", description="Folder or URL where model versions are kept")
     model: str = Field("champion", description="champion, latest, or the name of a model version")
-    genres: tuple[str, ...] = Field((), description="Write these genres only; empty for all the model knows")
-    policy: Literal["fill", "replace"] = Field(
-        "fill", description="fill: only files that have no genre; replace: all files"
+    answer: Annotated[AnswerSettings, Flat] = AnswerSettings()
+    policy: Annotated[TagPolicy, Flat] = TagPolicy()
+    map: str = Field(
+        "", description="TOML file that maps the model's genres, and other spellings, to the names you use"
     )
-    min_confidence: float = Field(
-        0.0,
-        ge=0.0,
-        le=1.0,
-        description="Leave a file alone if the likeliest genre is less probable than this",
-    )
-    excerpt: ExcerptSettings = ExcerptSettings()
+    writing: Annotated[WriteSettings, Flat] = WriteSettings()
+    windows: WindowSettings = WindowSettings()
     limits: LimitSettings = LimitSettings()
-    runs: str = Field("data/tagging", description="Folder or URL where predictions are kept")
+    retry_rejects: bool = Field(False, description="Listen again to files that could not be decoded before")
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu",
+        description="cpu: each worker listens on one core; cuda: hosts that have the Dask resource GPU listen, "
+        "decoding on their cores",
+    )
+    engine: Engine = Field(
+        "torch", description="What runs the network: torch, or onnx (extra onnx, CPUs only)"
+    )
+    files_per_batch: int = Field(64, ge=1, le=4_096, description="About how many files one task takes")
+    runs: str = Field(
+        "data/tagging", description="Folder or URL where runs are kept: what was heard, done, was"
+    )
     cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")
@@ -64,200 +84,193 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("both write and copy_to are given; choose one: the files themselves, or copies")
         return self
 
-
-class TagSummary(BaseModel, frozen=True):
-    """What a tagging run did, or would do."""
-
-    source: str
-    model: str
-    dry_run: bool
-    predictions: str = Field(description="Where the Parquet file with a row for each file is")
-    statuses: dict[str, int] = Field(description="How many files ended how")
-    genres: dict[str, int] = Field(description="How many files get which genre")
-    changes: list[dict[str, str]] = Field(
-        description="The first files with what they get, or why they failed"
-    )
-    seconds: float
-
-    def lines(self) -> list[str]:
-        """Tell it in lines for a terminal."""
-        counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self.statuses.items()))
-        last = "nothing was written: add --write or --copy-to DIR to do it" if self.dry_run else ""
-        told = [
-            f"{self.source}: {counts} ({self.model}, {self.seconds:.0f} s)",
-            f"all files: {self.predictions}",
-        ]
-        return [*told, *([last] if last else [])]
+    @property
+    def is_dry_run(self) -> bool:
+        """Say whether no file is to be written."""
+        return not (self.write or self.copy_to or self.apply)
 
 
 @flow(name="tag-catalogue")
 def tag_catalogue(settings: TagSettings) -> TagSummary:
-    """Listen to a folder of audio and write the genres in: a dry run, unless told to write."""
+    """Listen to a catalogue of audio and write the genres in: a dry run, unless told to write."""
     begun = time.monotonic()
+    refuse_impossible(settings)
+    listener = None if settings.apply else choose_listener(settings)
+    run = begin_run(absolute(settings.runs), asked_for(settings, listener))
+    total = count_files(absolute(settings.source)) if listener is not None else 0
+    with dask_client(settings.cluster) as dask:
+        if listener is None:
+            parts, heard = take_plan(run, settings), None
+        else:
+            parts, heard = listen_to_files(dask, run, listener, total, settings), heard_in(settings, listener)
+        if not settings.is_dry_run:
+            write_to_files(dask, run, parts, heard, settings)
+    facts = facts_of(run, settings, listener, seconds=time.monotonic() - begun)
+    return summarise(run, "plan" if settings.is_dry_run else "done", parts, facts)
+
+
+def refuse_impossible(settings: TagSettings) -> None:
+    """Raises: BadInput for a source or a place for copies that cannot be used."""
+    if not (settings.source or settings.apply):
+        raise BadInput(
+            "source, apply: give one of them: a folder to listen to, or the predictions.parquet of an earlier run"
+        )
+    if not settings.copy_to:
+        return
+    copies = local_path(settings.copy_to)
+    if copies is None:
+        raise BadInput(f"{settings.copy_to}: copies are local files; name a folder on this machine")
+    source = local_path(settings.source) if settings.source else None
+    if source is None and settings.source:
+        raise BadInput(
+            f"{settings.source}: copies are made of local files; use --write, or a folder on this machine"
+        )
+    if source is not None and copies.resolve().is_relative_to(source.resolve()):
+        raise BadInput(f"{copies}: copies would lie within their source {source}; name a folder outside it")
+
+
+def choose_listener(settings: TagSettings) -> Listener:
+    """Say who listens and how it answers. Raises: BadInput if the model cannot do what is asked for."""
     version_url = find_version(absolute(settings.models), settings.model)
     identity = read_identity(version_url)
-    refuse_unknown_genres(settings, identity)
-    files = list_files(settings)
-    run_url = name_run(settings, version_url)
-    with dask_client(settings.cluster) as dask:
-        listen_to_files(dask, files, run_url, version_url, identity, settings)
-        predictions = decide(files, run_url, settings)
-        if settings.write or settings.copy_to:
-            predictions = write_to_files(dask, predictions, settings)
-    kept_at = write_predictions(run_url, predictions)
-    return summarise(predictions, kept_at, version_url, settings, seconds=time.monotonic() - begun)
+    return Listener(
+        version_url=version_url,
+        identity=identity,
+        answers=fit_answers(identity, version_url, settings.answer),
+        policy=settings.policy,
+        genre_map=read_genre_map(settings.map, identity.genres) if settings.map else GenreMap(),
+        windows=settings.windows,
+        limits=settings.limits,
+        device=settings.device,
+        engine=settings.engine,
+        files_at_once=FILES_AT_ONCE[settings.device],
+        retry_rejects=settings.retry_rejects,
+    )
 
 
-def refuse_unknown_genres(settings: TagSettings, identity: ModelIdentity) -> None:
-    """Raises: BadInput if the model is asked for a genre it never learned."""
-    for genre in settings.genres:
-        if genre not in identity.genres:
-            raise BadInput(
-                f"genre {genre!r}: this model never learned it; it knows {', '.join(identity.genres)}"
-            )
+def asked_for(settings: TagSettings, listener: Listener | None) -> dict[str, Any]:
+    """Say what decides the outcome of a run: asked for the same again, it is resumed."""
+    asked = settings.model_dump(mode="json", exclude={"cluster", "runs", "limits", "files_per_batch"})
+    asked["model"] = "" if listener is None else listener.version
+    return asked | {name: absolute(asked[name]) for name in ("source", "copy_to", "apply") if asked[name]}
 
 
 @task(cache_policy=NO_CACHE)
-def list_files(settings: TagSettings) -> list[Track]:
-    """Find the audio files below the source. Raises: BadInput if it is not a local folder with some."""
-    source, copies = local_path(settings.source), local_path(settings.copy_to or "unused")
-    for given, path in ((settings.source, source), (settings.copy_to, copies)):
-        if path is None:
-            raise BadInput(f"{given}: tags are written to local files; name a folder on this machine")
-    assert source is not None
-    assert copies is not None
-    if settings.copy_to and copies.resolve().is_relative_to(source.resolve()):
-        raise BadInput(f"{copies}: copies would lie within their source {source}; name a folder outside it")
-    files = read_catalogue(str(source), CatalogueSettings(kind="flat"))
-    ids, urls = files["track_id"].to_pylist(), files["url"].to_pylist()
-    return [Track(track_id, url) for track_id, url in zip(ids, urls, strict=True)]
-
-
-def name_run(settings: TagSettings, version_url: str) -> str:
-    """Name the run's folder after all that decides what is heard: the same again resumes it."""
-    decisive = (absolute(settings.source), version_url, settings.excerpt.model_dump_json(), settings.policy)
-    return join(absolute(settings.runs), hashlib.sha256(repr(decisive).encode()).hexdigest()[:12])
+def count_files(source: str) -> int:
+    """Count the audio files, to tell how long it will take. Raises: BadInput if there are none."""
+    return sum(1 for _ in stream_audio(source))
 
 
 @task(cache_policy=NO_CACHE)
 def listen_to_files(
-    dask: Client,
-    files: list[Track],
-    run_url: str,
-    version_url: str,
-    identity: ModelIdentity,
-    settings: TagSettings,
-) -> None:
-    """Let the model listen to every file that it has not heard as it is now, and keep what it says."""
-    known = _still_true(read_heard(run_url))
-    left = [file for file in files if file.track_id not in known]
-    if not left:
-        return
-    statuses: Counter[str] = Counter()
-    with showing_progress("Listening", len(left), "files") as advance:
-        for batch, heard in fan_out(
+    dask: Client, run: TaggingRun, listener: Listener, total: int, settings: TagSettings
+) -> list[str]:
+    """Let the model listen to every file that it has not heard as it is now; give the parts of the plan in order.
+
+    A run that has begun to write keeps its plan: files it wrote look as if they had changed.
+    """
+    parts = run.planned_parts()
+    if parts is not None and run.has_begun_to_write():
+        return parts
+    files = stream_audio(absolute(settings.source))
+    told, named = Tally(), []
+    with showing_progress("Listening", total, "files") as advance:
+        for batch, its_tally in fan_out(
             dask,
-            listen,
-            in_batches(left, FILES_PER_BATCH),
-            version_url=version_url,
-            identity=identity,
-            excerpt=settings.excerpt,
-            limits=settings.limits,
-            skip_tagged=settings.policy == "fill",
+            plan_batch,
+            cut_batches(files, about=settings.files_per_batch, keep_folders=settings.answer.smooth_albums),
+            answer_poison=partial(plan_without, run=run, listener=listener),
+            run=run,
+            heard_url=heard_in(settings, listener),
+            listener=listener,
+            resources={TRAINING_RESOURCE: 1} if settings.device == "cuda" else None,
         ):
-            keep_heard(run_url, heard)
-            statuses.update(heard["status"].to_pylist())
-            advance(len(batch), f"{statuses['rejected']:,} rejected, {statuses['kept']:,} kept")
+            named.append((batch[0].path, batch_name(batch)))
+            told += its_tally
+            advance(len(batch), told.note())
+    parts = [name for _, name in sorted(named)]
+    run.complete_plan(parts)
+    return parts
+
+
+def heard_in(settings: TagSettings, listener: Listener) -> str:
+    """Name the folder of what was heard, by all that decides what is heard."""
+    return heard_url(
+        absolute(settings.runs),
+        {
+            "source": absolute(settings.source),
+            "version": listener.version_url,
+            "windows": listener.windows.model_dump(),
+            "keep_folders": settings.answer.smooth_albums,
+            "files_per_batch": settings.files_per_batch,
+        },
+    )
 
 
 @task(cache_policy=NO_CACHE)
-def decide(files: list[Track], run_url: str, settings: TagSettings) -> pa.Table:
-    """Take what was heard of each file and say what is to change: PREDICTIONS_SCHEMA, in order of names."""
-    known = _still_true(read_heard(run_url))
-    changed = {"status": "failed", "reason": "changed", "detail": "the file changed while the run went on"}
-    rows = [
-        _decide_one(
-            known.get(file.track_id) or {"track_id": file.track_id, "url": file.url, **changed}, settings
-        )
-        for file in files
-    ]
-    return pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA)
+def take_plan(run: TaggingRun, settings: TagSettings) -> list[str]:
+    """Take over what an earlier run said, and what a person made of it; give the parts of the plan in order.
 
-
-def _decide_one(row: dict[str, Any], settings: TagSettings) -> dict[str, Any]:
-    if row["status"] != "change":
-        return row
-    genres = [genre for genre in row["genres"] if not settings.genres or genre in settings.genres]
-    if not genres:
-        return {**row, "status": "unsure", "reason": "not-asked-for", "detail": ", ".join(row["genres"])}
-    if row["confidence"] < settings.min_confidence:
-        return {**row, "status": "unsure", "reason": "low-confidence", "detail": f"{row['confidence']:.2f}"}
-    if genres == row["old_genres"]:
-        return {**row, "status": "kept", "reason": "has-genre", "detail": ", ".join(genres)}
-    return {**row, "genres": genres}
+    Raises: BadInput if the file of predictions cannot be used.
+    """
+    parts = run.planned_parts()
+    if parts is not None and run.has_begun_to_write():
+        return parts
+    parts = []
+    for number, table in enumerate(read_plan(settings.apply, settings.source, settings.files_per_batch)):
+        parts.append(f"{number:08d}")
+        run.write_part("plan", parts[-1], table)
+    run.complete_plan(parts)
+    return parts
 
 
 @task(cache_policy=NO_CACHE)
-def write_to_files(dask: Client, predictions: pa.Table, settings: TagSettings) -> pa.Table:
+def write_to_files(
+    dask: Client, run: TaggingRun, parts: list[str], heard: str | None, settings: TagSettings
+) -> None:
     """Write the genres into the files or their copies, all or nothing for each."""
-    is_change = pc.equal(predictions["status"], "change")
-    changes = predictions.filter(is_change).to_pylist()
-    copy_to = absolute(settings.copy_to) if settings.copy_to else None
-    parts = [predictions.filter(pc.invert(is_change))]
-    with showing_progress("Tagging", len(changes), "files") as advance:
-        for batch, written in fan_out(
-            dask, write_tags, in_batches(changes, FILES_PER_BATCH), copy_to=copy_to
+    done = set(run.parts_in("done"))
+    left = [part for part in parts if part not in done]
+    told = Tally()
+    with showing_progress("Tagging", len(left), "batches") as advance:
+        for batch, its_tally in fan_out(
+            dask,
+            write_parts,
+            in_batches(left, 1),
+            run=run,
+            settings=settings.writing,
+            copy_to=absolute(settings.copy_to) if settings.copy_to else None,
+            heard_url=heard,
         ):
-            parts.append(written)
-            advance(len(batch), "")
-    return pa.concat_tables(parts).sort_by("track_id")
+            told += its_tally
+            advance(len(batch), told.note())
 
 
-def summarise(
-    predictions: pa.Table, kept_at: str, version_url: str, settings: TagSettings, *, seconds: float
-) -> TagSummary:
-    """Say what was done or would be, in the Prefect UI as well."""
-    changes = predictions.filter(
-        pc.is_in(predictions["status"], value_set=pa.array(["change", "written", "copied", "failed"]))
-    )
-    genres = Counter(genre for row in changes["genres"].to_pylist() for genre in row or [])
-    summary = TagSummary(
-        source=settings.source,
-        model=version_url.rsplit("/", 1)[-1],
-        dry_run=not (settings.write or settings.copy_to),
-        predictions=kept_at,
-        statuses=dict(Counter(predictions["status"].to_pylist())),
-        genres=dict(genres.most_common()),
-        changes=[_change(row) for row in changes.slice(0, SHOWN_CHANGES).to_pylist()],
-        seconds=seconds,
-    )
-    show_table("tagging-changes", summary.changes, summary.lines()[0])
-    return summary
-
-
-def _change(row: dict[str, Any]) -> dict[str, str]:
-    return {
-        "file": row["track_id"],
-        "had": ", ".join(row["old_genres"] or []),
-        "gets": ", ".join(row["genres"] or []),
-        "confidence": "" if row["confidence"] is None else f"{row['confidence']:.2f}",
-        "status": row["status"] if row["status"] != "failed" else f"failed: {row['detail']}",
+def facts_of(
+    run: TaggingRun, settings: TagSettings, listener: Listener | None, *, seconds: float
+) -> RunFacts:
+    """Say of a run what its page says beside the counts, and what can be done next."""
+    predictions, runs = join(run.url, "predictions.parquet"), shlex.quote(settings.runs)
+    undo = f"spectrogram-one undo {run.name} --runs {runs}"
+    commands = {
+        "dry-run": [
+            ("write what it says", f"spectrogram-one tag --apply {shlex.quote(predictions)} --runs {runs}")
+        ],
+        "write": [("take it all back", undo), ("see what that would do", f"{undo} --dry-run")],
+        "copy": [],
     }
-
-
-def _still_true(heard: pa.Table) -> dict[str, dict[str, Any]]:
-    """Keep the row of each file that is still as it was when it was listened to."""
-    return {row["track_id"]: row for row in heard.to_pylist() if _signature(row["url"]) == _seen(row)}
-
-
-def _seen(row: dict[str, Any]) -> tuple[int, int, int]:
-    return row["size_bytes"], row["mtime_ns"], row["ctime_ns"]
-
-
-def _signature(url: str) -> tuple[int, int, int] | None:
-    path = local_path(url)
-    assert path is not None, "only local files are listed"
-    try:
-        return signature(path)
-    except (FileNotFoundError, PermissionError):
-        return None
+    way: Literal["dry-run", "copy", "write"] = (
+        "dry-run" if settings.is_dry_run else "copy" if settings.copy_to else "write"
+    )
+    return RunFacts(
+        name=run.name,
+        way=way,
+        source=absolute(settings.source) if settings.source else settings.apply,
+        seconds=seconds,
+        predictions=predictions,
+        table=join(run.url, "predictions.csv"),
+        model="" if listener is None else listener.version,
+        commands=commands[way],
+        notes=() if listener is None else listener.answers.notes,
+        settings=settings.model_dump(mode="json", exclude={"cluster", "limits"}),
+    )

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -13,6 +13,7 @@ from store.files import local_path, open_for_reading
 from store.zip_archive import DamagedFile
 
 COPIED_AT_ONCE_BYTES = 1 << 20
+FETCHED_AT_ONCE = 4
 
 
 @contextmanager
@@ -54,6 +55,20 @@ def fetched(urls: Iterable[str]) -> Generator[Path | BadAudio, None, None]:
         finally:
             if waiting is not None and waiting.exception() is None:
                 waiting.result()[0].close()
+
+
+@contextmanager
+def all_fetched(urls: Sequence[str | None]) -> Iterator[list[Path | BadAudio | None]]:
+    """Give what `fetched` gives of all files at once, for as long as the block lasts; None for None."""
+    with ExitStack() as all_held:
+        with ThreadPoolExecutor(FETCHED_AT_ONCE) as ahead:
+            opened = list(ahead.map(lambda url: None if url is None else _hold(url), urls))
+        paths: list[Path | BadAudio | None] = []
+        for each in opened:
+            if each is not None:
+                all_held.enter_context(each[0])
+            paths.append(None if each is None else each[1])
+        yield paths
 
 
 def _hold(url: str) -> tuple[ExitStack, Path | BadAudio]:

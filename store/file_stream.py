@@ -89,7 +89,7 @@ def signature_now(url: str) -> str:
     """
     path = local_path(url)
     if path is not None:
-        return _signature(path.stat())
+        return signature_of(path.stat())
     _refuse_other_kinds(url)
     fs, remote = file_system(url)
     bucket, key, _ = fs.split_path(remote)
@@ -98,7 +98,8 @@ def signature_now(url: str) -> str:
     return tag.strip('"')
 
 
-def _signature(status: os.stat_result) -> str:
+def signature_of(status: os.stat_result) -> str:
+    """Tell a local file from what it was: the time of change moves with our own writes, which keep the rest."""
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
@@ -204,7 +205,7 @@ def _look_at(tree: _Tree, path: str) -> FoundFile | None:
         return tree.trouble(path, "not-a-file")
     if _text(full) != full:
         return tree.trouble(path, "name-not-utf-8")
-    return FoundFile(path, full, status.st_size, _signature(status))
+    return FoundFile(path, full, status.st_size, signature_of(status))
 
 
 def _text(name: str) -> str:

@@ -1,96 +1,165 @@
-"""Results of a tagging run: Parquet, one row a track, a part for each batch until all are in.
+"""What a tagging run says of files: Parquet, one row a file, a part for each batch until all are in."""
 
-ROOT/RUN/heard/NAME.parquet         what one batch of files sounded like
-ROOT/RUN/predictions-TIME.parquet   what became of every file, once the run is through
-"""
-
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from store.errors import BadInput
-from store.files import join, list_names, local_path
-from store.tables import read_table, write_table
-from store.tags import copy_with_genres, read_genres, write_genres
+from store.files import file_system, join, local_path, replacing, server_errors_told
+
+NOTES = pa.map_(pa.string(), pa.string())
+
+# What a batch sounded like: true as long as a file's signature is the same, whatever is made of it.
+HEARINGS_SCHEMA = pa.schema(
+    [
+        ("track_id", pa.string()),
+        ("url", pa.string()),
+        ("signature", pa.string()),
+        ("status", pa.string()),  # heard | left (there was no need to listen) | rejected
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("old_genres", pa.list_(pa.string())),
+        ("old_notes", NOTES),
+        ("album", pa.string()),
+        ("probabilities", pa.list_(pa.float32())),  # the network's own, in the order of the model's genres
+    ]
+)
 
 PREDICTIONS_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),  # the path within the source
         ("url", pa.string()),
-        ("size_bytes", pa.int64()),  # what the file was when it was listened to
-        ("mtime_ns", pa.int64()),
-        ("ctime_ns", pa.int64()),  # moves with our own writes, which keep the other two
-        ("status", pa.string()),  # change | written | copied | kept | unsure | rejected | failed
+        ("signature", pa.string()),  # of the file as it was when this was decided, or as we left it
+        ("status", pa.string()),  # change | written | copied | kept | unsure | rejected | skipped | failed
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("old_genres", pa.list_(pa.string())),
-        ("genres", pa.list_(pa.string())),  # what the model says, the likeliest first
+        ("told", pa.list_(pa.string())),  # what the model says, in its own names, the likeliest first
+        ("genres", pa.list_(pa.string())),  # all that the file is to have
+        ("notes", NOTES),  # what else is to be written: GENRE_CONFIDENCE, GENRE_MODEL
         ("confidence", pa.float64()),  # the probability of the likeliest genre
-        ("probabilities", pa.list_(pa.float32())),  # one a genre, in the model's order
+        ("probabilities", pa.list_(pa.float32())),  # calibrated, in the order of the model's genres
         ("model_version", pa.string()),
     ]
 )
+CSV_COLUMNS = ("track_id", "status", "had", "gets", "told", "confidence", "reason", "detail")
+NEEDED_TO_APPLY = ("track_id", "url", "signature", "status", "genres")
 
 
-def keep_heard(run_url: str, rows: pa.Table) -> None:
-    """Keep what one batch sounded like, whole, so that a run that is stopped need not listen again."""
-    write_table(join(run_url, "heard", f"{uuid4().hex}.parquet"), rows)
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Give the rows of a table, notes as dictionaries."""
+    rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
+    return rows
 
 
-def read_heard(run_url: str) -> pa.Table:
-    """Read all that was kept: nothing, if there was no such run."""
-    names = list_names(join(run_url, "heard"))
-    parts = [read_table(join(run_url, "heard", name)) for name in names if name.endswith(".parquet")]
-    return pa.concat_tables(parts) if parts else PREDICTIONS_SCHEMA.empty_table()
+def write_predictions(url: str, csv_url: str, tables: Iterable[pa.Table], about: Mapping[str, str]) -> None:
+    """Write tables of PREDICTIONS_SCHEMA, one after the other, into one Parquet file and one CSV.
 
-
-def write_tags(rows: Sequence[dict[str, Any]], *, copy_to: str | None) -> pa.Table:
-    """Write the genres of PREDICTIONS_SCHEMA rows into the files, or into copies below `copy_to`.
-
-    A file that cannot be tagged is an answer (`failed`, with the reason) and stays as it was.
-
-    Raises: OSError if the disk is full or fails; every file is then whole, with old or new tags.
+    The Parquet file holds all, and what it is `about`; the CSV what a person wants to read, a line a file.
     """
-    done = [{**row, **_write_one(row, copy_to)} for row in rows]
-    return pa.Table.from_pylist(done, schema=PREDICTIONS_SCHEMA)
+    schema = PREDICTIONS_SCHEMA.with_metadata(dict(about))
+    with (
+        _whole_file(url) as draft,
+        _whole_file(csv_url) as csv_draft,
+        pq.ParquetWriter(draft, schema, compression="zstd") as writer,
+        csv_draft.open("w", encoding="utf-8", newline="") as file,
+    ):
+        lines = csv.writer(file)
+        lines.writerow(CSV_COLUMNS)
+        for table in tables:
+            writer.write_table(table.cast(schema))
+            lines.writerows(map(_line, table.to_pylist()))
 
 
-def _write_one(row: dict[str, Any], copy_to: str | None) -> dict[str, Any]:
-    path = local_path(row["url"])
-    assert path is not None, "only local files are listened to for tagging"
+def _line(row: dict[str, Any]) -> list[str]:
+    texts = ("; ".join(row[name] or ()) for name in ("old_genres", "genres", "told"))
+    confidence = "" if row["confidence"] is None else f"{row['confidence']:.3f}"
+    return [row["track_id"], row["status"], *texts, confidence, row["reason"] or "", row["detail"] or ""]
+
+
+def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Iterator[pa.Table]]:
+    """Open a file of predictions: what it is about, and its rows, some at a time, as PREDICTIONS_SCHEMA.
+
+    Raises: BadInput if there is none, or it lacks what is needed to write tags by it.
+
+    Columns that somebody added are left out, those that somebody left out are null: the file
+    may have gone through other programs, where lines were removed or genres corrected.
+    """
+    path = local_path(url)
+    if path is None or not path.is_file():
+        raise BadInput(
+            f"{url}: no such file on this machine; wanted the predictions.parquet of a tagging run"
+        )
     try:
-        if copy_to is None and read_genres(path) == row["genres"]:
-            return {"status": "written"}  # by this very task, before its worker was lost
-        if signature(path) != (row["size_bytes"], row["mtime_ns"], row["ctime_ns"]):
-            detail = "the file changed since it was listened to"
-            return {"status": "failed", "reason": "changed", "detail": detail}
-        if copy_to is None:
-            write_genres(path, row["genres"])
-            return {"status": "written"}
-        target = Path(copy_to, row["track_id"])
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copy_with_genres(path, target, row["genres"])
-        return {"status": "copied", "detail": str(target)}
-    except BadInput as why:
-        return {"status": "failed", "reason": "unsupported", "detail": str(why)}
-    except FileNotFoundError:
-        return {"status": "failed", "reason": "missing", "detail": "the file is gone"}
-    except PermissionError as why:
-        return {"status": "failed", "reason": "no-permission", "detail": str(why)}
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as why:
+        raise BadInput(
+            f"{url}: not readable as Parquet ({why}); wanted the predictions.parquet of a run"
+        ) from None
+    missing = [name for name in NEEDED_TO_APPLY if name not in file.schema_arrow.names]
+    if missing:
+        raise BadInput(f"{url}: has no column {missing[0]}; wanted the predictions.parquet of a tagging run")
+    about = {key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items()}
+    return about, (_fitted(batch) for batch in file.iter_batches(rows_at_once))
 
 
-def signature(path: Path) -> tuple[int, int, int]:
-    """Tell a file from what it was: size, time of content and time of any change. Raises: OSError."""
-    now = path.stat()
-    return now.st_size, now.st_mtime_ns, now.st_ctime_ns
+def read_plan(url: str, source: str, rows_at_once: int) -> Iterator[pa.Table]:
+    """Read a file of predictions as a plan, some rows at a time: what is to be written, and what is left alone.
+
+    Raises: BadInput if it cannot be used, or does not say of which source it is and `source` does not.
+
+    The file may have come from elsewhere: it cannot lead out of the source that it is of.
+    """
+    about, tables = read_predictions(url, rows_at_once)
+    root = source or about.get("source", "")
+    if not root:
+        raise BadInput(f"{url}: does not say of which source it is; name the folder with --source")
+    for table in tables:
+        rows = [_as_planned(row, root) for row in rows_of(table)]
+        yield pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA)
 
 
-def write_predictions(run_url: str, rows: pa.Table) -> str:
-    """Write a run's result in one file, beside those of earlier runs, and give its URL."""
-    url = join(run_url, f"predictions-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.parquet")
-    write_table(url, rows)
-    return url
+def _as_planned(row: dict[str, Any], root: str) -> dict[str, Any]:
+    if row["status"] not in ("change", "copied"):
+        return row
+    if not _lies_within(row, root):
+        return row | {"status": "skipped", "reason": "outside-root", "detail": f"it is not in {root}"}
+    return row | {"status": "change", "reason": None, "detail": None}
+
+
+def _lies_within(row: dict[str, Any], root: str) -> bool:
+    path, folder = local_path(row["url"]), local_path(root)
+    if path is None or folder is None:
+        return path is folder is None and row["url"] == join(root, row["track_id"])
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _fitted(batch: pa.RecordBatch) -> pa.Table:
+    columns = [
+        batch[it.name].cast(it.type) if it.name in batch.schema.names else pa.nulls(len(batch), it.type)
+        for it in PREDICTIONS_SCHEMA
+    ]
+    return pa.table(columns, schema=PREDICTIONS_SCHEMA)
+
+
+@contextmanager
+def _whole_file(url: str) -> Iterator[Path]:
+    """Give a path on this machine to write; what is written appears at `url` whole, or not at all."""
+    path = local_path(url)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            yield draft
+        return
+    with TemporaryDirectory() as folder:
+        draft = Path(folder, "draft")
+        yield draft
+        fs, remote = file_system(url)
+        with server_errors_told(url):
+            fs.put_file(str(draft), remote)

@@ -5,9 +5,9 @@ Files are told apart by their content; their names are often wrong.
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -51,6 +51,17 @@ class Credits:
     title: str | None
 
 
+NOTE_NAMES = ("GENRE_CONFIDENCE", "GENRE_MODEL")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a file's tags are to say: None leaves the genres, and takes a note away."""
+
+    genres: tuple[str, ...] | None
+    notes: Mapping[str, str | None] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class TagView:
     """All that a file's tags say: the genres, and the rest, spelt so that it can be compared."""
@@ -58,6 +69,7 @@ class TagView:
     genres: list[str]
     credits: Credits
     others: list[str]
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def tag_format(path: Path) -> TagFormat:
@@ -100,8 +112,9 @@ def read_view(path: Path, kind: TagFormat) -> TagView:
     )
 
 
-def write_edited(source: Path, draft: Path, genres: Sequence[str], kind: TagFormat) -> None:
+def write_edited(source: Path, draft: Path, edit: Edit, kind: TagFormat) -> None:
     """Write to `draft` what `source` is with other genres."""
+    genres = edit.genres or ()
     match kind:
         case "id3":
             _write_id3_file(source, draft, genres)

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import mutagen
 from store.audio_payload import hash_audio
 from store.errors import BadInput
 from store.files import replacing
-from store.tag_formats import Credits, read_view, tag_format, write_edited
+from store.tag_formats import Credits, Edit, TagView, read_view, tag_format, write_edited
 
 __all__ = ["Credits", "audio_hash", "copy_with_genres", "read_credits", "read_genres", "write_genres"]
 
@@ -32,9 +32,17 @@ def read_genres(path: Path | str) -> list[str]:
 
     Raises: BadInput if the file or its tags cannot be read.
     """
-    with _clear_line(path):
-        real = _audio_file(path)
-        return read_view(real, tag_format(real)).genres
+    return read_tags(path).genres
+
+
+def read_tags(path: Path | str) -> TagView:
+    """Read all that a file's tags say.
+
+    Raises: BadInput if the file or its tags cannot be read.
+    """
+    with clear_line(path):
+        real = audio_file(path)
+        return read_view(real, tag_format(real))
 
 
 def read_credits(path: Path | str) -> Credits:
@@ -42,9 +50,7 @@ def read_credits(path: Path | str) -> Credits:
 
     Raises: BadInput if the file or its tags cannot be read.
     """
-    with _clear_line(path):
-        real = _audio_file(path)
-        return read_view(real, tag_format(real)).credits
+    return read_tags(path).credits
 
 
 def write_genres(path: Path | str, genres: Sequence[str]) -> None:
@@ -55,25 +61,33 @@ def write_genres(path: Path | str, genres: Sequence[str]) -> None:
 
     Owner, mode, times and extended attributes stay; a link is followed to its file.
     """
-    with _clear_line(path):
-        wanted = _checked(genres)
-        real = _audio_file(path)
-        before = _writable(real)
+    with clear_line(path):
+        edit = checked_edit(genres)
+        real = audio_file(path)
+        before = real.stat()
+        if is_read_only(real, before):
+            raise PermissionError(errno.EACCES, "the file is read-only: make it writable to have it tagged")
         with replacing(real) as draft:
-            _write_tagged(real, draft, wanted)
-            _dress_alike(real, draft, before, owner=True)
-            if _identity(real.stat()) != _identity(before):
+            write_tagged(real, draft, edit)
+            dress_alike(real, draft, before)
+            if not is_untouched(before, real.stat()):
                 raise BadInput("another program changed the file meanwhile: try again")
 
 
-def copy_with_genres(source: Path | str, target: Path | str, genres: Sequence[str]) -> None:
+def copy_with_genres(
+    source: Path | str,
+    target: Path | str,
+    genres: Sequence[str],
+    *,
+    notes: Mapping[str, str | None] | None = None,
+) -> None:
     """Write to `target` a copy of `source` with other genres, whole or not at all.
 
     Raises: BadInput if that cannot be done without changing more than the genre, or if both are one file.
     """
-    with _clear_line(source):
-        wanted = _checked(genres)
-        real, goal = _audio_file(source), Path(target)
+    with clear_line(source):
+        edit = checked_edit(genres, notes)
+        real, goal = audio_file(source), Path(target)
         before = real.stat()
         if goal.exists() and goal.samefile(real):
             raise BadInput(f"the copy {goal} would overwrite the original: choose another folder")
@@ -81,8 +95,8 @@ def copy_with_genres(source: Path | str, target: Path | str, genres: Sequence[st
             raise BadInput(f"another file is there already: {goal}; choose another folder")
         goal.parent.mkdir(parents=True, exist_ok=True)
         with replacing(goal) as draft:
-            _write_tagged(real, draft, wanted)
-            _dress_alike(real, draft, before, owner=False)
+            write_tagged(real, draft, edit)
+            dress_alike(real, draft, before, owner=False)
 
 
 def audio_hash(path: Path | str) -> str:
@@ -90,24 +104,32 @@ def audio_hash(path: Path | str) -> str:
 
     Raises: BadInput if the file cannot be read or its outline is broken.
     """
-    with _clear_line(path):
-        return hash_audio(_audio_file(path))
+    with clear_line(path):
+        return hash_audio(audio_file(path))
 
 
-def _write_tagged(real: Path, draft: Path, genres: list[str]) -> None:
-    """Write the draft, then compare it with the original: all but the genres must be as it was."""
+def write_tagged(real: Path, draft: Path, edit: Edit) -> TagView:
+    """Write the draft of a file, and give the tags that the file has.
+
+    Raises: BadInput if more than what was asked for would change.
+    """
     kind = tag_format(real)
-    audio_before, view_before = hash_audio(real), read_view(real, kind)
-    write_edited(real, draft, genres, kind)
-    view = read_view(draft, kind)
+    audio_before, before = hash_audio(real), read_view(real, kind)
+    write_edited(real, draft, edit, kind)
+    after = read_view(draft, kind)
     if tag_format(draft) != kind or hash_audio(draft) != audio_before:
         raise BadInput("tagging it would change its audio: the file is damaged or of an odd kind")
-    if view.genres != genres:
-        raise BadInput(f"tagged with {genres}, it would read {view.genres}: the format cannot hold that")
-    if view.others != view_before.others:
+    genres = before.genres if edit.genres is None else list(edit.genres)
+    if after.genres != genres:
+        raise BadInput(f"tagged with {genres}, it would read {after.genres}: the format cannot hold that")
+    notes = {name: text for name, text in {**before.notes, **edit.notes}.items() if text is not None}
+    if after.notes != notes:
+        raise BadInput(f"noted with {notes}, it would read {after.notes}: the format cannot hold that")
+    if after.others != before.others:
         raise BadInput(
-            f"tagging it would change other tags: {_first_difference(view_before.others, view.others)}"
+            f"tagging it would change other tags: {_first_difference(before.others, after.others)}"
         )
+    return before
 
 
 def _first_difference(before: list[str], after: list[str]) -> str:
@@ -115,47 +137,50 @@ def _first_difference(before: list[str], after: list[str]) -> str:
     return lost[0][:80]
 
 
-def _checked(genres: Sequence[str]) -> list[str]:
+def checked_edit(genres: Sequence[str] | None, notes: Mapping[str, str | None] | None = None) -> Edit:
     """Take genres once each, and refuse texts that no tag can hold."""
     if isinstance(genres, str):
         raise BadInput(f"genres are a list of names; got the text {genres!r}")
-    for name in genres:
+    for name in (*(genres or ()), *(text for text in (notes or {}).values() if text is not None)):
         if not name.isprintable() or name != name.strip() or not name:
             raise BadInput(f"{name!r} is no genre: wanted printable text without spaces around it")
-    return list(dict.fromkeys(genres))
+    return Edit(None if genres is None else tuple(dict.fromkeys(genres)), dict(notes or {}))
 
 
-def _audio_file(path: Path | str) -> Path:
+def audio_file(path: Path | str) -> Path:
     """Follow links to the file itself. Raises: BadInput if it is a folder, pipe or device."""
-    real = Path(path).resolve()
+    real = Path(os.path.realpath(path))
     if not stat.S_ISREG(real.stat().st_mode):
         raise BadInput("not a file")
     return real
 
 
-def _writable(real: Path) -> os.stat_result:
-    """Refuse a read-only file, though its folder would let us replace it, and root may do all."""
-    status = real.stat()
-    if not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(real, os.W_OK):
-        raise PermissionError(errno.EACCES, "the file is read-only: make it writable to have it tagged")
-    return status
+def is_read_only(real: Path, status: os.stat_result) -> bool:
+    """Say whether a file is not to be written, though its folder would let us replace it, and root may do all."""
+    return not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(real, os.W_OK)
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def is_untouched(before: os.stat_result, now: os.stat_result) -> bool:
+    """Say whether a file is what it was; the time of change of one with several names moves with those."""
+    kept = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
+    alike = kept == (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+    return alike and (before.st_nlink > 1 or before.st_ctime_ns == now.st_ctime_ns)
 
 
-def _dress_alike(real: Path, draft: Path, before: os.stat_result, *, owner: bool) -> None:
-    """Give the draft the owner, mode, extended attributes and times of the original."""
+def dress_alike(
+    real: Path, draft: Path, before: os.stat_result, *, owner: bool = True, mtime_ns: int | None = None
+) -> None:
+    """Give the draft the owner, mode, extended attributes and times of the original, or another time."""
     mine = draft.stat()
     if owner and (mine.st_uid, mine.st_gid) != (before.st_uid, before.st_gid):
         os.chown(draft, before.st_uid, before.st_gid)
     shutil.copystat(real, draft)
-    os.utime(draft, ns=(before.st_atime_ns, before.st_mtime_ns))  # reading has moved the time of access
+    # Reading has moved the time of access.
+    os.utime(draft, ns=(before.st_atime_ns, before.st_mtime_ns if mtime_ns is None else mtime_ns))
 
 
 @contextmanager
-def _clear_line(path: Path | str) -> Iterator[None]:
+def clear_line(path: Path | str) -> Iterator[None]:
     """Say what is wrong with a file in one line that names it; let a failing disk raise its OSError."""
     try:
         yield

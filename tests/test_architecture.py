@@ -18,6 +18,7 @@ HOMES = {
     "av": {"preprocessing"},
     "soxr": {"preprocessing"},
     "zarr": {"store"},
+    "zstandard": {"store"},
     "fsspec": {"store"},
     "mutagen": {"store"},
 }

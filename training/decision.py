@@ -138,7 +138,7 @@ def explain_decision(
         )
     wish = "the best F1" if settings.goal == "f1" else f"a precision of {settings.precision:.0%}"
     use = (
-        "kept for a tagger that abstains; nothing uses them yet: the likeliest genre is told, however unlikely"
+        "for a tagger that is told to abstain; else the likeliest genre is told, however unlikely"
         if target == "top"
         else "used to tell"
     )

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
-FLOWS = ("build-dataset", "train-model", "tag-catalogue", "retrain-nightly")
+FLOWS = ("build-dataset", "train-model", "tag-catalogue", "undo-tagging", "retrain-nightly")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,11 @@ from flows.build_dataset import BuildSettings
 from flows.retrain_nightly import NightlySettings
 from flows.tag_catalogue import TagSettings
 from flows.train_model import TrainModelSettings
+from flows.undo_tagging import UndoSettings
 from store.reader import open_snapshot
+from store.tags import read_genres
 from tests.e2e.serving import FLOWS, artifacts, ask, deployments, end_of, serving, submit, wait_for
+from tests.tagging import lay_out_music, publish_small_model
 
 MUSIC = Path("tests/data/demo_music").absolute()
 REJECTS = {"200049": "empty", "200050": "not-audio", "200051": "truncated"}
@@ -28,6 +31,16 @@ def field(page, label):
     """Find what a label of the form names."""
     named = f".schema-form-property:has(> .p-label__header .schema-form-property__label:text-is('{label}'))"
     return page.locator(f"{named} > .p-label__body")
+
+
+def submit_form(page, served):
+    """Submit the form that is filled in; give the run's id once it is completed."""
+    before = {each["id"] for each in ask(served, "flow_runs/filter", {})}
+    page.get_by_role("button", name="Submit").click()
+    (run,) = wait_for(lambda: {each["id"] for each in ask(served, "flow_runs/filter", {})} - before)
+    state = end_of(served, run)
+    assert state["type"] == "COMPLETED", state["message"]
+    return run
 
 
 def described(settings: type[BaseModel]) -> list[str]:
@@ -76,12 +89,7 @@ def test_a_build_submitted_from_the_form_completes_with_its_artifacts(page, serv
     field(page, "Tracks Per Batch (Optional)").get_by_role("spinbutton").fill("8")
     field(page, "Source").scroll_into_view_if_needed()
     page.screenshot(path=pictures / "1-form-filled.png")
-    before = {each["id"] for each in ask(served, "flow_runs/filter", {})}
-    page.get_by_role("button", name="Submit").click()
-    (run,) = wait_for(lambda: {each["id"] for each in ask(served, "flow_runs/filter", {})} - before)
-    state = end_of(served, run)
-    assert state["type"] == "COMPLETED", state["message"]
-
+    run = submit_form(page, served)
     page.goto(f"{served.url}/runs/flow-run/{run}")
     page.get_by_text("Building: 51 of 51 tracks in").wait_for()
     page.screenshot(path=pictures / "2-run-completed.png")
@@ -117,6 +125,7 @@ def test_a_build_submitted_from_the_form_completes_with_its_artifacts(page, serv
         ("build-dataset", BuildSettings),
         ("train-model", TrainModelSettings),
         ("tag-catalogue", TagSettings),
+        ("undo-tagging", UndoSettings),
         ("retrain-nightly", NightlySettings),
     ],
 )
@@ -126,6 +135,40 @@ def test_every_setting_is_a_field_of_the_form_with_its_description(page, served,
         page.get_by_text(text, exact=True).first.wait_for()
     page.set_viewport_size({"width": 1280, "height": 4000})
     page.screenshot(path=pictures / f"form-{flow}.png")
+
+
+def test_a_catalogue_is_tagged_and_undone_from_the_form(page, served, pictures, tmp_path):
+    publish_small_model(f"{tmp_path}/models")
+    music = lay_out_music(
+        tmp_path / "music", {"one.mp3": "200033", "<b>two</b>.mp3": "200034", "page.mp3": "200050"}
+    )
+    before = {path: path.read_bytes() for path in music.iterdir()}
+    open_form(page, served, "tag-catalogue")
+    filled_in = {"Source": music, "Models": tmp_path / "models", "Runs": tmp_path / "runs"}
+    for label, text in filled_in.items():
+        field(page, f"{label} (Optional)").get_by_role("textbox").fill(str(text))
+    field(page, "Write (Optional)").get_by_role("switch").click()
+    page.screenshot(path=pictures / "6-tagging-form.png")
+    run = submit_form(page, served)
+    page.goto(f"{served.url}/runs/flow-run/{run}")
+    page.get_by_text("Artifacts", exact=True).click()
+    page.get_by_text("tagging-summary").first.wait_for()
+    found = artifacts(served, run)
+    page.goto(f"{served.url}/artifacts/artifact/{found['tagging-summary']['id']}")
+    for shown in ("2 written", "1 rejected", "<b>two</b>.mp3"):
+        page.get_by_text(shown).first.wait_for()
+    page.screenshot(path=pictures / "7-tagging-summary.png", full_page=True)
+    for name in ("one.mp3", "<b>two</b>.mp3"):
+        assert read_genres(music / name)[0] in ("Electronic", "Rock")
+
+    open_form(page, served, "undo-tagging")
+    field(page, "Run").get_by_role("textbox").fill("latest")
+    field(page, "Runs (Optional)").get_by_role("textbox").fill(f"{tmp_path}/runs")
+    undo = submit_form(page, served)
+    page.goto(f"{served.url}/artifacts/artifact/{artifacts(served, undo)['tagging-summary']['id']}")
+    page.get_by_text("2 restored").first.wait_for()
+    page.screenshot(path=pictures / "8-undo-summary.png", full_page=True)
+    assert {path: path.read_bytes() for path in music.iterdir()} == before
 
 
 def test_a_closed_set_is_a_dropdown_and_a_switch_a_toggle(page, served):

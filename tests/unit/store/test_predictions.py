@@ -1,117 +1,138 @@
-import os
-import shutil
+import csv
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from store.predictions import (
-    PREDICTIONS_SCHEMA,
-    keep_heard,
-    read_heard,
-    signature,
-    write_predictions,
-    write_tags,
-)
-from store.tags import read_genres, write_genres
-from tests.formats import DEMO_TRACK
+from store.errors import BadInput
+from store.files import read_bytes
+from store.predictions import PREDICTIONS_SCHEMA, read_plan, read_predictions, rows_of, write_predictions
 
-
-@pytest.fixture
-def song(tmp_path):
-    path = tmp_path / "music" / "song.mp3"
-    path.parent.mkdir()
-    shutil.copyfile(DEMO_TRACK, path)
-    return path
-
-
-def row_of(path, genres=("Rock",)):
-    size_bytes, mtime_ns, ctime_ns = signature(path)
-    return {
-        "track_id": path.name,
-        "url": str(path),
-        "size_bytes": size_bytes,
-        "mtime_ns": mtime_ns,
-        "ctime_ns": ctime_ns,
+ROWS = [
+    {
+        "track_id": "a, b/ü.mp3",
+        "url": "/music/a, b/ü.mp3",
+        "signature": "1-2-3",
         "status": "change",
-        "genres": list(genres),
+        "old_genres": ["Old-Time / Historic"],
+        "told": ["Rock"],
+        "genres": ["Rock", "Old-Time / Historic"],
+        "notes": {"GENRE_CONFIDENCE": "0.87"},
+        "confidence": 0.8712,
+        "probabilities": [0.5, 0.25],
+        "model_version": "v",
+    },
+    {
+        "track_id": "c.mp3",
+        "url": "/music/c.mp3",
+        "status": "rejected",
+        "reason": "empty",
+        "detail": "0 bytes",
+    },
+]
+
+
+def table(*rows):
+    return pa.Table.from_pylist(list(rows), schema=PREDICTIONS_SCHEMA)
+
+
+@pytest.fixture(params=["disk", "s3"])
+def folder(request, tmp_path):
+    return str(tmp_path) if request.param == "disk" else request.getfixturevalue("s3_url")
+
+
+def test_parts_become_one_file_that_comes_back_some_rows_at_a_time(tmp_path):
+    url = f"{tmp_path}/run/predictions.parquet"
+    parts = [table(ROWS[0]), table(ROWS[1]), table(ROWS[0])]
+    write_predictions(url, f"{tmp_path}/run/x.csv", parts, {"source": "/music"})
+    about, tables = read_predictions(url, 2)
+    assert about == {"source": "/music"}
+    found = list(tables)
+    assert [len(it) for it in found] == [2, 1]
+    assert rows_of(pa.concat_tables(found)) == rows_of(table(ROWS[0], ROWS[1], ROWS[0]))
+
+
+def test_the_file_may_have_gone_through_other_hands(tmp_path):
+    url = f"{tmp_path}/predictions.parquet"
+    columns = (
+        "genres",
+        "status",
+        "url",
+        "signature",
+        "track_id",
+    )  # fewer, in another order, and one of theirs
+    mine = table(*ROWS).select(columns).append_column("remark", pa.array(["a", "b"]))
+    pq.write_table(
+        mine.set_column(0, "genres", pa.array([["Jazz"], None], pa.large_list(pa.large_string()))), url
+    )
+    about, (found,) = read_predictions(url, 10)
+    assert "source" not in about
+    assert found.schema.equals(PREDICTIONS_SCHEMA)
+    assert found["genres"].to_pylist() == [["Jazz"], None]
+    assert found["track_id"].to_pylist() == [row["track_id"] for row in ROWS]
+    assert found["confidence"].null_count == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file on this machine; wanted the predictions.parquet of a tagging run"),
+        (b"track,genre\n1,Rock\n", "not readable as Parquet"),
+        (table(ROWS[0]).drop_columns("signature"), "has no column signature; wanted the predictions.parquet"),
+    ],
+)
+def test_what_cannot_be_applied_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "x.parquet"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        pq.write_table(content, path)
+    with pytest.raises(BadInput, match=message) as raised:
+        read_predictions(str(path), 10)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_line_a_file_for_a_person_to_read(folder):
+    url = f"{folder}/predictions.csv"
+    write_predictions(f"{folder}/x.parquet", url, [table(ROWS[0]), table(ROWS[1])], {})
+    first, second = csv.DictReader(read_bytes(url).decode().splitlines())
+    assert first == {
+        "track_id": "a, b/ü.mp3",
+        "status": "change",
+        "had": "Old-Time / Historic",
+        "gets": "Rock; Old-Time / Historic",
+        "told": "Rock",
+        "confidence": "0.871",
+        "reason": "",
+        "detail": "",
     }
+    assert (second["status"], second["detail"], second["confidence"]) == ("rejected", "0 bytes", "")
 
 
-def only(table):
-    (row,) = table.to_pylist()
-    return row
+def planned(tmp_path, *rows, source="", about=None):
+    url = f"{tmp_path}/predictions.parquet"
+    write_predictions(url, f"{tmp_path}/x.csv", [table(*rows)], about or {})
+    return [row for part in read_plan(url, source, 10) for row in rows_of(part)]
 
 
-def test_genres_are_written_into_the_file(song):
-    done = only(write_tags([row_of(song)], copy_to=None))
-    assert done["status"] == "written"
-    assert read_genres(song) == ["Rock"]
+def test_a_plan_is_what_is_to_be_changed_and_what_a_copy_got(tmp_path):
+    rows = [ROWS[0], {**ROWS[0], "status": "copied", "detail": "/copies/a"}, {**ROWS[0], "status": "unsure"}]
+    for how in ({"source": "/music"}, {"about": {"source": "/music"}}):
+        found = planned(tmp_path, *rows, **how)
+        assert [(row["status"], row["detail"]) for row in found] == [("change", None)] * 2 + [
+            ("unsure", None)
+        ]
+    with pytest.raises(BadInput, match="does not say of which source it is; name the folder with --source"):
+        planned(tmp_path, *rows)
 
 
-def test_genres_are_written_into_a_copy_and_the_file_stays(song, tmp_path):
-    before = song.read_bytes()
-    done = only(write_tags([row_of(song, ["Folk", "Rock"])], copy_to=str(tmp_path / "copies")))
-    assert done["status"] == "copied"
-    assert read_genres(tmp_path / "copies" / "song.mp3") == ["Folk", "Rock"]
-    assert song.read_bytes() == before
-
-
-def test_a_file_that_changed_since_is_left_alone(song):
-    row = row_of(song)
-    song.write_bytes(song.read_bytes() + b"more")
-    before = song.read_bytes()
-    done = only(write_tags([row], copy_to=None))
-    assert (done["status"], done["reason"]) == ("failed", "changed")
-    assert song.read_bytes() == before
-
-
-def test_a_file_that_is_gone_or_no_audio_fails_alone(song, tmp_path):
-    gone, page = tmp_path / "gone.mp3", tmp_path / "page.mp3"
-    gone.write_bytes(b"x")
-    page.write_bytes(b"<html>" * 99)
-    rows = [row_of(gone), row_of(page), row_of(song)]
-    gone.unlink()
-    done = write_tags(rows, copy_to=None).to_pylist()
-    assert [(row["status"], row["reason"]) for row in done] == [
-        ("failed", "missing"),
-        ("failed", "unsupported"),
-        ("written", None),
-    ]
-
-
-def test_what_was_heard_is_kept_batch_by_batch(tmp_path):
-    run = str(tmp_path / "run")
-    assert read_heard(run).num_rows == 0
-    for name in ("a", "b"):
-        keep_heard(run, pa.Table.from_pylist([{"track_id": name}], schema=PREDICTIONS_SCHEMA))
-    assert sorted(read_heard(run)["track_id"].to_pylist()) == ["a", "b"]
-    url = write_predictions(run, read_heard(run))
-    assert pq.read_table(url).equals(read_heard(run))
-    assert write_predictions(run, read_heard(run)) != url, "an earlier run's result stays"
-
-
-def test_a_task_that_is_run_again_finds_its_own_work_done(song):
-    row = row_of(song)
-    assert only(write_tags([row], copy_to=None))["status"] == "written"
-    assert only(write_tags([row], copy_to=None))["status"] == "written"
-
-
-def test_a_genre_that_somebody_wrote_meanwhile_is_not_overwritten(song):
-    row = row_of(song, ["Jazz"])
-    write_genres(song, ["Folk"])
-    os.utime(song, ns=(row["mtime_ns"], row["mtime_ns"]))
-    done = only(write_tags([row], copy_to=None))
-    assert (done["status"], done["reason"]) == ("failed", "changed")
-    assert read_genres(song) == ["Folk"]
-
-
-def test_a_copy_never_replaces_another_song(song, tmp_path):
-    (tmp_path / "copies").mkdir()
-    other = tmp_path / "copies" / "song.mp3"
-    shutil.copyfile("tests/data/demo_music/fma_small/200/200002.mp3", other)
-    before = other.read_bytes()
-    done = only(write_tags([row_of(song)], copy_to=str(tmp_path / "copies")))
-    assert (done["status"], done["reason"]) == ("failed", "unsupported")
-    assert "another file is there already" in done["detail"]
-    assert other.read_bytes() == before
+@pytest.mark.parametrize(
+    "url", ["/music/../x.mp3", "/musical/x.mp3", "s3://music/x.mp3", "{inside}/link.mp3"]
+)
+def test_a_plan_never_leads_out_of_its_source(tmp_path, url):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "link.mp3").symlink_to(tmp_path / "outside.mp3")
+    source = str(inside) if "inside" in url else "/music"
+    (row,) = planned(tmp_path, {**ROWS[0], "url": url.format(inside=inside)}, source=source)
+    assert (row["status"], row["reason"]) == ("skipped", "outside-root")

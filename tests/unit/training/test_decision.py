@@ -296,11 +296,11 @@ def test_a_decision_that_cannot_be_is_refused(wrong):
         Decision.model_validate(wrong)
 
 
-def test_thresholds_of_top_models_are_said_to_be_unused():
+def test_it_is_said_what_the_thresholds_of_top_models_are_for():
     truth = np.eye(3)[np.arange(60) % 3]
     decision = fit_decision(truth, 0.1 + 0.7 * truth, GENRES, "top", F1, {})
     told = {
         target: " ".join(explain_decision(decision, F1, truth, GENRES, target)) for target in ("top", "multi")
     }
-    assert "nothing uses them yet: the likeliest genre is told" in told["top"]
+    assert "for a tagger that is told to abstain; else the likeliest genre is told" in told["top"]
     assert "(used to tell)" in told["multi"]

@@ -1,0 +1,85 @@
+"""Put back the tags that a run replaced, byte for byte where nobody changed the file since."""
+
+import shlex
+import time
+
+from distributed import Client
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, Field
+
+from flows.cluster import ClusterSettings, dask_client
+from flows.fan_out import fan_out, in_batches
+from flows.progress import showing_progress
+from flows.tagging_page import RunFacts
+from flows.tagging_summary import TagSummary, summarise
+from store.files import absolute, join
+from store.journal import list_batches
+from store.tag_batch import WriteSettings
+from store.tag_writing import undo_parts
+from store.tagging_run import TaggingRun, begin_run, find_run
+from store.tally import Tally
+
+
+class UndoSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which run to undo, and how far to go."""
+
+    run: str = Field(
+        description="Name of the run, the beginning of it, or latest: the last run that wrote into files. An "
+        "undo is such a run too, and can be undone"
+    )
+    runs: str = Field("data/tagging", description="Folder or URL where runs are kept")
+    dry_run: bool = Field(False, description="Only say what would be put back")
+    even_changed: bool = Field(
+        False,
+        description="Put the old genres back into files that others changed since, too; what else changed stays",
+    )
+    writing: WriteSettings = WriteSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+
+@flow(name="undo-tagging")
+def undo_tagging(settings: UndoSettings) -> TagSummary:
+    """Put back the tags that a run replaced, byte for byte where nobody changed the file since."""
+    begun = time.monotonic()
+    target = find_run(absolute(settings.runs), settings.run)
+    asked = settings.model_dump(mode="json", include={"dry_run", "even_changed", "writing"})
+    run = begin_run(absolute(settings.runs), {"undo": target.name, **asked})
+    parts = list_batches(target.journal_url)
+    with dask_client(settings.cluster) as dask:
+        put_back(dask, run, target, parts, settings)
+    again = f"spectrogram-one undo {shlex.quote(run.name)} --runs {shlex.quote(settings.runs)}"
+    facts = RunFacts(
+        name=run.name,
+        way="undo-dry-run" if settings.dry_run else "undo",
+        source=target.name,
+        seconds=time.monotonic() - begun,
+        predictions=join(run.url, "predictions.parquet"),
+        table=join(run.url, "predictions.csv"),
+        commands=() if settings.dry_run else (("take this undo back", again),),
+        settings=settings.model_dump(mode="json", exclude={"cluster"}),
+    )
+    return summarise(run, "done", parts, facts)
+
+
+@task(cache_policy=NO_CACHE)
+def put_back(
+    dask: Client, run: TaggingRun, target: TaggingRun, parts: list[str], settings: UndoSettings
+) -> None:
+    """Put back what the journal says files were, a part of the journal at a time."""
+    done = set(run.parts_in("done"))
+    left = [part for part in parts if part not in done]
+    told = Tally()
+    with showing_progress("Undoing", len(left), "batches") as advance:
+        for batch, its_tally in fan_out(
+            dask,
+            undo_parts,
+            in_batches(left, 1),
+            run=run,
+            target=target,
+            settings=settings.writing,
+            even_changed=settings.even_changed,
+            dry_run=settings.dry_run,
+        ):
+            told += its_tally
+            advance(len(batch), told.note())

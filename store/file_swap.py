@@ -1,0 +1,316 @@
+"""Many files changed as one batch: drafts beside them, a journal on disk, then one rename each.
+
+At every instant a file has its old bytes or its new ones, whole. A batch that died is swept and
+completed by running it again under its name. The order of things is the safety:
+
+    the drafts of an earlier attempt go away
+    each file is copied into a hidden folder beside it, edited there, compared and dressed
+    the journal part, then the drafts, are on disk
+    a last look at each file, and its draft takes its place
+    each folder is on disk
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, Field
+
+from store.byte_delta import make_delta
+from store.errors import BadInput
+from store.file_stream import signature_of
+from store.files import local_path, sync
+from store.journal import digest_file, write_part
+from store.tag_formats import TagView
+from store.tags import audio_file, clear_line, dress_alike, is_read_only, is_untouched
+
+DRAFT_PREFIX = ".spectrogram-one-"  # of the hidden folders; a listing of music leaves them out
+DRAFTS_AT_ONCE = 64  # they are held open while they are synced
+BYTES_AT_ONCE = 1 << 30  # the room that drafts may take on the disk of the music
+MOST_SUFFIX = 16
+
+
+class WriteSettings(BaseModel, frozen=True, extra="forbid"):
+    """How files are written."""
+
+    mtime: Literal["keep", "now"] = Field(
+        "keep", description="Time of modification after tagging: keep it as it was, or now"
+    )
+    hard_links: Literal["refuse", "break"] = Field(
+        "refuse",
+        description="Files with several names (hard links): refuse them, or break the link, "
+        "so that only the name that was listed gets the new tags",
+    )
+
+
+class LeftAlone(Exception):
+    """A file is not to be touched, for a reason that has a name; the others of its batch go on."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done to one file: `make` writes the draft and gives the tags that the file has."""
+
+    status: str  # once it is done
+    make: Callable[[Path, Path], TagView] | None  # None: nothing is to be done
+    mtime_ns: int | None = None  # None: as the settings have it
+    digest: bytes | None = None  # of the file, if it was read already
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file of a batch, and who looks at it first. `look` raises LeftAlone."""
+
+    track_id: str
+    url: str
+    look: Callable[[Path, os.stat_result], Plan]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file."""
+
+    status: str
+    reason: str | None = None
+    detail: str | None = None
+    signature: str | None = None  # of the file as it now is; None if it was left alone
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file's next content, compared and dressed, and what the journal will say."""
+
+    number: int
+    status: str
+    path: Path
+    real: Path
+    before: os.stat_result
+    entry: Mapping[str, Any]
+
+
+@dataclass
+class Attempt:
+    """One attempt at a batch: how it is to be done, what it made and met, what became of each file."""
+
+    settings: WriteSettings
+    token: str  # the same for all attempts at this batch
+    mark: str  # of this attempt's drafts
+    folders: set[Path] = field(default_factory=set)
+    met: set[Path] = field(default_factory=set)
+    touched: set[Path] = field(default_factory=set)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+
+def swap_files(jobs: Sequence[Job], *, settings: WriteSettings, journal_url: str, name: str) -> list[Outcome]:
+    """Change the files of a batch, journalled under `name`, and tell what became of each.
+
+    Raises: OSError if a disk is full or fails; every file is then whole, old or new, no draft is
+    left, and the same call completes the batch.
+    """
+    attempt = Attempt(settings, hashlib.blake2b(name.encode(), digest_size=6).hexdigest(), uuid4().hex[:12])
+    _sweep({_draft_folder(job.url, attempt) for job in jobs}, mark="")
+    try:
+        for drafts in _in_groups(_drafts(jobs, attempt)):
+            write_part(journal_url, name, [draft.entry for draft in drafts])
+            _sync_all([draft.path for draft in drafts])
+            for draft in drafts:
+                attempt.outcomes[draft.number] = _swap(draft, attempt)
+        for folder in sorted(attempt.touched):
+            sync(folder)
+    finally:
+        _sweep(attempt.folders, mark=attempt.mark)
+    return [attempt.outcomes[number] for number in range(len(jobs))]
+
+
+def look_only(jobs: Sequence[Job], *, settings: WriteSettings) -> list[Outcome]:
+    """Tell what swapping would do, and touch nothing."""
+    met: set[Path] = set()
+    outcomes = []
+    for job in jobs:
+        try:
+            with _reasons_told(job.url):
+                _, _, plan = _look(job, settings, met)
+            outcomes.append(Outcome(plan.status))
+        except LeftAlone as why:
+            outcomes.append(_left_alone(why))
+    return outcomes
+
+
+def _left_alone(why: LeftAlone) -> Outcome:
+    return Outcome("skipped", why.reason, str(why))
+
+
+def _drafts(jobs: Sequence[Job], attempt: Attempt) -> Iterator[Draft]:
+    """Make the drafts one after another, and note what needs none."""
+    for number, job in enumerate(jobs):
+        try:
+            with _reasons_told(job.url):
+                made = _draft(number, job, attempt)
+        except LeftAlone as why:
+            made = _left_alone(why)
+        if isinstance(made, Draft):
+            yield made
+        else:
+            attempt.outcomes[number] = made
+
+
+def _draft(number: int, job: Job, attempt: Attempt) -> Draft | Outcome:
+    real, before, plan = _look(job, attempt.settings, attempt.met)
+    if plan.make is None:
+        attempt.touched.add(real.parent)  # an attempt that died may not have come to sync it
+        return Outcome(plan.status, signature=signature_of(before))
+    with _room_for_draft(real, attempt) as path:
+        old_digest = plan.digest or digest_file(real)
+        view = plan.make(real, path)
+        new_digest = digest_file(path)
+        if new_digest == old_digest:
+            path.unlink()
+            return Outcome(plan.status, signature=signature_of(before))
+        mtime_ns = plan.mtime_ns
+        if mtime_ns is None and attempt.settings.mtime == "now":
+            mtime_ns = path.stat().st_mtime_ns
+        dress_alike(real, path, before, mtime_ns=mtime_ns)
+        entry = {
+            "track_id": job.track_id,
+            "url": job.url,
+            "old_digest": old_digest,
+            "new_digest": new_digest,
+            "delta": make_delta(path, real),
+            "old_genres": view.genres,
+            "old_notes": view.notes,
+            "mtime_ns": before.st_mtime_ns,
+            "version": None,
+        }
+    return Draft(number, plan.status, path, real, before, entry)
+
+
+def _look(job: Job, settings: WriteSettings, met: set[Path]) -> tuple[Path, os.stat_result, Plan]:
+    """Look at a file before anything is done. Raises: LeftAlone."""
+    real = audio_file(_local(job.url))
+    before = real.stat()
+    if real in met:
+        raise LeftAlone("same-file", f"a link to {real}, which is in this batch already")
+    met.add(real)
+    plan = job.look(real, before)
+    if plan.make is not None:
+        if is_read_only(real, before):
+            raise LeftAlone("read-only", "the file is read-only: make it writable to have it tagged")
+        if before.st_nlink > 1 and settings.hard_links == "refuse":
+            names = f"the file has {before.st_nlink} names (hard links)"
+            raise LeftAlone("hard-linked", f"{names}: have the links broken to tag this one")
+    return real, before, plan
+
+
+def _in_groups(drafts: Iterable[Draft]) -> Iterator[list[Draft]]:
+    """Gather drafts until there are many, or they take much room."""
+    group: list[Draft] = []
+    size = 0
+    for draft in drafts:
+        group.append(draft)
+        size += draft.path.stat().st_size
+        if len(group) >= DRAFTS_AT_ONCE or size >= BYTES_AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _swap(draft: Draft, attempt: Attempt) -> Outcome:
+    """Have a draft take the place of its file, if that is still what it was."""
+    try:
+        with _reasons_told(str(draft.real)):
+            if not is_untouched(draft.before, draft.real.stat()):
+                raise LeftAlone("changed", "another program changed the file meanwhile")
+            attempt.touched.add(draft.real.parent)
+            os.replace(draft.path, draft.real)
+            return Outcome(draft.status, signature=signature_of(draft.real.stat()))
+    except LeftAlone as why:
+        return _left_alone(why)
+
+
+def _sync_all(paths: Sequence[Path]) -> None:
+    """Have the disk hold all these files.
+
+    Telling the kernel first that none will be read again makes it start to write them all, which is
+    twice as fast as one after the other; what makes it safe is the fsync of each.
+    """
+    with ExitStack() as opened:
+        files = [opened.enter_context(path.open("rb", buffering=0)) for path in paths]
+        for file in files if hasattr(os, "posix_fadvise") else []:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        for file in files:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _room_for_draft(real: Path, attempt: Attempt) -> Iterator[Path]:
+    """Give a path beside a file for its draft; if the block raises, nothing is left there.
+
+    No other attempt uses that path: one whose worker was believed dead may still be at work.
+    """
+    folder = _draft_folder(str(real), attempt)
+    if folder not in attempt.folders:
+        attempt.folders.add(folder)
+        folder.mkdir(0o700, exist_ok=True)
+    path = folder / f"{attempt.mark}{uuid4().hex[:12]}{real.suffix[:MOST_SUFFIX]}"
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _draft_folder(url: str, attempt: Attempt) -> Path:
+    return Path(os.path.realpath(_local(url))).parent / f"{DRAFT_PREFIX}{attempt.token}"
+
+
+def _local(url: str) -> Path:
+    path = local_path(url)
+    assert path is not None, "files on this machine's disks only"
+    return path
+
+
+def _sweep(folders: Iterable[Path], *, mark: str) -> None:
+    """Take away the drafts whose names start with `mark`, and folders that are empty then."""
+    for folder in folders:
+        # PermissionError: then no draft can be made there either, and its files are skipped.
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            names = os.listdir(folder)
+            for name in names:
+                if name.startswith(mark):
+                    (folder / name).unlink(missing_ok=True)
+            if all(name.startswith(mark) for name in names):
+                with suppress(OSError):  # another attempt has just put a draft there
+                    folder.rmdir()
+
+
+@contextmanager
+def _reasons_told(url: str) -> Iterator[None]:
+    """Name the reason why a file cannot be changed; let a failing disk raise its OSError."""
+    try:
+        with clear_line(url):
+            yield
+    except BadInput as why:
+        raise LeftAlone("unsupported", str(why).removeprefix(f"{url}: ")) from why
+    except PermissionError as why:
+        where = Path(why.filename or url)
+        where = next((it.parent for it in (where, *where.parents) if it.name.startswith(DRAFT_PREFIX)), where)
+        raise LeftAlone("no-permission", f"{where}: {why.strerror}") from why
+    except (FileNotFoundError, NotADirectoryError) as why:
+        if _local(url).exists():
+            raise  # its draft is gone: another attempt at this batch swept it
+        raise LeftAlone("missing", "the file is gone") from why
+    except OSError as why:
+        if why.errno == errno.ELOOP:
+            raise LeftAlone("missing", "its link leads in a circle") from why
+        raise

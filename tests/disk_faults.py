@@ -1,0 +1,90 @@
+"""A disk that fails at the n-th call: every call by which Python changes files, and the opening of each."""
+
+import builtins
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+CALLS = (
+    "open fsync replace rename link unlink mkdir rmdir utime chown chmod truncate ftruncate "
+    "listxattr getxattr setxattr sendfile write pwrite copy_file_range"
+).split()
+WRITING = set("wax+")
+
+
+class Faults:
+    """Counts calls, and has the one numbered `at` fail with `errno`."""
+
+    def __init__(self, at: int | None = None, errno: int = 0) -> None:
+        self.at, self.errno = at, errno
+        self.made: list[str] = []
+
+    def meet(self, name: str) -> None:
+        self.made.append(name)
+        if len(self.made) == self.at:
+            raise OSError(self.errno, os.strerror(self.errno))
+
+    @property
+    def failed(self) -> str | None:
+        """The call that failed; None if it has not come to that."""
+        return self.made[self.at - 1] if self.at is not None and self.at <= len(self.made) else None
+
+
+class FailingFile:
+    """A file open for writing whose writes, and whose last one in close, can fail."""
+
+    def __init__(self, file: Any, faults: Faults) -> None:
+        self._file, self._faults = file, faults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "FailingFile":
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self.close()
+
+    def write(self, data: Any) -> int:
+        self._faults.meet("file.write")
+        return self._file.write(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._faults.meet("file.truncate")
+        return self._file.truncate(size)
+
+    def close(self) -> None:
+        is_open = not self._file.closed
+        self._file.close()
+        if is_open:
+            self._faults.meet("file.close")
+
+
+@contextmanager
+def faults(at: int | None = None, errno: int = 0) -> Iterator[Faults]:
+    """Count all calls of the block that change files or open them; have one fail.
+
+    fsync is counted and not done: who reads the files is on this machine, and the disk is slow.
+    """
+    met = Faults(at, errno)
+
+    def patched(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def meet_and_call(*args: Any, **kwargs: Any) -> Any:
+            met.meet(name)
+            return call(*args, **kwargs)
+
+        return meet_and_call
+
+    def failing_open(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        met.meet("open")
+        opened = plain_open(file, mode, *args, **kwargs)
+        return FailingFile(opened, met) if WRITING & set(mode) else opened
+
+    plain_open = builtins.open
+    calls = {name: getattr(os, name) for name in CALLS} | {"fsync": lambda handle: None}
+    with mock.patch.multiple(os, **{name: patched(name, call) for name, call in calls.items()}):
+        with mock.patch.object(builtins, "open", failing_open), mock.patch.object(io, "open", failing_open):
+            yield met

@@ -1,0 +1,205 @@
+"""Tagging a folder with a real Prefect server and real Dask processes: dry run, write, apply, undo, go on."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from preprocessing.windows import WindowSettings
+
+from flows.cluster import ClusterSettings
+from flows.tag_catalogue import TagSettings, tag_catalogue
+from flows.undo_tagging import UndoSettings, undo_tagging
+from store.errors import BadInput
+from store.predictions import HEARINGS_SCHEMA, rows_of
+from store.tables import read_table, write_table
+from store.tags import audio_hash, read_genres, write_genres
+from tests.tagging import GENRES, lay_out_music, publish_small_model
+
+CLUSTER = ClusterSettings(workers=2)
+SONGS = {"a/1.mp3": "200033", "a/2.mp3": "200034", "b/3.mp3": "200035", "broken.mp3": "200049"}
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = str(tmp_path_factory.mktemp("models"))
+    publish_small_model(root)
+    return root
+
+
+@pytest.fixture
+def music(tmp_path):
+    return lay_out_music(tmp_path / "music", SONGS)
+
+
+@pytest.fixture
+def common(music, models, tmp_path):
+    return {
+        "source": str(music),
+        "models": models,
+        "runs": f"{tmp_path}/runs",
+        "windows": WindowSettings(count=1, length_s=3.0),
+        "files_per_batch": 2,
+        "cluster": CLUSTER,
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_dry_run_write_and_undo(common, music, tmp_path):
+    before, hashes = contents(music), {name: audio_hash(music / name) for name in list(SONGS)[:3]}
+    dry = tag_catalogue(TagSettings(**common))
+    assert dry.dry_run
+    assert dry.statuses == {"change": 3, "rejected": 1}
+    assert contents(music) == before
+    lines = {row["track_id"]: row for row in csv.DictReader(Path(dry.csv).read_text().splitlines())}
+    assert (lines["broken.mp3"]["status"], lines["broken.mp3"]["reason"]) == ("rejected", "empty")
+    assert "spectrogram-one tag --apply" in " ".join(dry.lines())
+    assert "a/1.mp3" in Path(dry.page).read_text()
+
+    written = tag_catalogue(TagSettings(**common, write=True))
+    assert written.statuses == {"written": 3, "rejected": 1}
+    for name, hashed in hashes.items():
+        assert read_genres(music / name) == [lines[name]["gets"]]
+        assert audio_hash(music / name) == hashed
+    again = tag_catalogue(TagSettings(**common, write=True))
+    assert again.statuses == {"kept": 3, "rejected": 1}
+
+    tried = undo_tagging(UndoSettings(run=written.run, runs=common["runs"], dry_run=True, cluster=CLUSTER))
+    assert tried.statuses == {"would-restore": 3}
+    assert contents(music) != before
+    undone = undo_tagging(UndoSettings(run=written.run, runs=common["runs"], cluster=CLUSTER))
+    assert undone.statuses == {"restored": 3}
+    assert contents(music) == before
+    redone = undo_tagging(UndoSettings(run="latest", runs=common["runs"], cluster=CLUSTER))
+    assert redone.statuses == {"restored": 3}
+    assert read_genres(music / "a/1.mp3") == [lines["a/1.mp3"]["gets"]]
+
+
+def test_a_dry_run_is_applied_as_a_person_left_it(common, music):
+    dry = tag_catalogue(TagSettings(**common))
+    rows = rows_of(pq.read_table(dry.predictions))
+    for row in rows:
+        if row["track_id"] == "a/1.mp3":
+            row["genres"] = ["Polka", "Old-Time / Historic"]
+    kept = [row for row in rows if row["track_id"] != "a/2.mp3"]
+    table = pq.read_table(dry.predictions)
+    pq.write_table(
+        pa.Table.from_pylist(kept, schema=table.schema).replace_schema_metadata(table.schema.metadata),
+        dry.predictions,
+    )
+    with (music / "b/3.mp3").open("ab") as file:
+        file.write(b"somebody else's")
+    before = contents(music)
+    apply = {"apply": dry.predictions, "runs": common["runs"], "cluster": CLUSTER}
+    applied = tag_catalogue(TagSettings(**apply))
+    assert applied.statuses == {"written": 1, "skipped": 1, "rejected": 1}
+    assert [(it["file"], it["status"]) for it in applied.left_alone if "changed" in it["status"]] == [
+        ("b/3.mp3", "skipped: changed")
+    ]
+    assert read_genres(music / "a/1.mp3") == ["Polka", "Old-Time / Historic"]
+    assert {name for name, data in contents(music).items() if data != before[name]} == {"a/1.mp3"}
+    undo_tagging(UndoSettings(run=applied.run, runs=common["runs"], cluster=CLUSTER))
+    assert contents(music) == before
+
+
+def test_predictions_never_lead_out_of_their_source(common, music, tmp_path):
+    dry = tag_catalogue(TagSettings(**common))
+    outside = lay_out_music(tmp_path / "outside", {"x.mp3": "200033"}) / "x.mp3"
+    table = pq.read_table(dry.predictions)
+    rows = [{**row, "url": str(outside), "track_id": "../outside/x.mp3"} for row in rows_of(table)][:1]
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=table.schema).replace_schema_metadata(table.schema.metadata),
+        dry.predictions,
+    )
+    before = outside.read_bytes()
+    applied = tag_catalogue(TagSettings(apply=dry.predictions, runs=common["runs"], cluster=CLUSTER))
+    assert applied.statuses == {"skipped": 1}
+    assert outside.read_bytes() == before
+
+
+def test_what_was_written_is_not_heard_again_for_another_policy(common, music, tmp_path):
+    tag_catalogue(TagSettings(**common, write=True))
+    for part in (tmp_path / "runs" / "heard").rglob("*.parquet"):
+        rows = [
+            row | {"probabilities": [1.0, 0.0] if row["status"] == "heard" else None}
+            for row in rows_of(read_table(str(part)))
+        ]
+        write_table(str(part), pa.Table.from_pylist(rows, schema=HEARINGS_SCHEMA))
+    summary = tag_catalogue(TagSettings(**common, policy={"policy": "replace"}))
+    told = rows_of(pq.read_table(summary.predictions))
+    assert [row["told"] for row in told if row["told"]] == [["Electronic"]] * 3, (
+        "heard anew, it would say other things"
+    )
+
+
+def test_copies_are_tagged_and_the_files_are_not(common, music, tmp_path):
+    write_genres(music / "a/2.mp3", ["Polka"])
+    before = contents(music)
+    copied = tag_catalogue(TagSettings(**common, copy_to=f"{tmp_path}/copies"))
+    assert copied.statuses == {"copied": 2, "kept": 1, "rejected": 1}
+    assert contents(music) == before
+    copies = tmp_path / "copies"
+    assert sorted(contents(copies)) == ["a/1.mp3", "b/3.mp3"]
+    assert read_genres(copies / "a/1.mp3")[0] in GENRES
+    assert audio_hash(copies / "a/1.mp3") == audio_hash(music / "a/1.mp3")
+    with pytest.raises(BadInput, match="this run wrote into no file, so there is nothing to undo"):
+        undo_tagging(UndoSettings(run=copied.run, runs=common["runs"], cluster=CLUSTER))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"genres": ("Polka",)}, "genre 'Polka': this model never learned it; it knows Electronic, Rock"),
+        ({"model": "nobody"}, "no model version"),
+        ({"source": "nowhere"}, "nowhere: no such folder"),
+        ({"source": ""}, "source, apply: give one of them"),
+        ({"copy_to": "{music}/copies"}, "copies would lie within their source"),
+        ({"copy_to": "s3://bucket/copies"}, "copies are local files"),
+        ({"map": "nowhere.toml"}, "nowhere.toml: no such file"),
+        ({"source": "", "apply": "nowhere.parquet"}, "nowhere.parquet: no such file on this machine"),
+    ],
+)
+def test_what_cannot_be_tagged_is_refused_in_one_line(change, message, common, music):
+    answer = {"answer": {"genres": change["genres"]}} if "genres" in change else change
+    filled = {name: it.format(music=music) if isinstance(it, str) else it for name, it in answer.items()}
+    with pytest.raises(BadInput, match=message):
+        tag_catalogue(TagSettings(**{**common, **filled}))
+
+
+def test_a_killed_run_goes_on_without_listening_twice(common, music, models, tmp_path):
+    """Kill the whole of it with SIGKILL once something is heard, and once something is written."""
+    lay_out_music(music, {f"more/{number}.mp3": f"2000{number:02}" for number in range(1, 30)})
+    hashes = {path: audio_hash(path) for path in music.rglob("*.mp3") if path.stat().st_size}
+    command = [
+        Path(sys.executable).with_name("spectrogram-one"), "tag", music, "--write", f"--models={models}",
+        f"--runs={tmp_path}/runs", "--windows.count=1", "--windows.length-s=3", "--files-per-batch=2",
+        "--cluster.workers=2",
+    ]  # fmt: skip
+    for kind in ("plan", "done"):
+        with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+            while not list((tmp_path / "runs").glob(f"*/{kind}/*.parquet")):
+                assert process.poll() is None, "it ended before it could be killed"
+                time.sleep(0.01)
+            os.killpg(process.pid, signal.SIGKILL)
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "heard").rglob("*.parquet")}
+    assert parts
+    ended = tag_catalogue(TagSettings(**common, write=True))
+    assert ended.statuses == {"written": len(hashes), "rejected": 1}
+    assert {path: audio_hash(path) for path in hashes} == hashes
+    assert not [path for path in music.rglob(".*")], "drafts of the killed run are left"
+    (run,) = [path for path in (tmp_path / "runs").iterdir() if path.name != "heard"]
+    assert run.name == ended.run
+    undone = undo_tagging(UndoSettings(run=ended.run, runs=common["runs"], cluster=CLUSTER))
+    assert set(undone.statuses) <= {"restored", "as-it-was"}
+    assert undone.statuses["restored"] == len(hashes)

@@ -1,0 +1,40 @@
+"""A small model and a folder of music to tag, for tests."""
+
+import shutil
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from preprocessing.mel import MelSettings
+from store.models import promote, publish_version
+from training.model import WEIGHTS, ModelSettings, build_model
+from training.predict import ModelIdentity
+from training.run import TrainSettings
+
+DEMO = Path("tests/data/demo_music/fma_small/200").absolute()
+GENRES = ("Electronic", "Rock")
+
+
+def publish_small_model(root: str) -> str:
+    """Put a small network with fresh weights into service; give the URL of its version."""
+    torch.manual_seed(1)
+    training = TrainSettings(model=ModelSettings(name="shallow", width=4), validation_crops=2)
+    identity = ModelIdentity(
+        genres=GENRES,
+        mel=MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=16),
+        training=training,
+    )
+    network = build_model(training.model, len(GENRES), identity.mel.bands)
+    files = {WEIGHTS: safetensors.torch.save(network.state_dict())}
+    version = publish_version(root, files, identity.model_dump(mode="json"))
+    promote(root, version)
+    return f"{root}/{version}"
+
+
+def lay_out_music(folder: Path, names: dict[str, str]) -> Path:
+    """Copy excerpts of the demo music to `folder` under other names."""
+    for name, song in names.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(DEMO / f"{song}.mp3", folder / name)
+    return folder

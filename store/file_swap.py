@@ -180,7 +180,6 @@ def _draft(number: int, job: Job, attempt: Attempt) -> Draft | Outcome:
         mtime_ns = plan.mtime_ns
         if mtime_ns is None and attempt.settings.mtime == "now":
             mtime_ns = path.stat().st_mtime_ns
-        dress_alike(real, path, before, mtime_ns=mtime_ns)
         entry = {
             "track_id": job.track_id,
             "url": job.url,
@@ -192,6 +191,7 @@ def _draft(number: int, job: Job, attempt: Attempt) -> Draft | Outcome:
             "mtime_ns": before.st_mtime_ns,
             "version": None,
         }
+        dress_alike(real, path, before, mtime_ns=mtime_ns)  # last: reading moves the time of access
     return Draft(number, plan.status, path, real, before, entry)
 
 
@@ -261,8 +261,8 @@ def _room_for_draft(real: Path, attempt: Attempt) -> Iterator[Path]:
     """
     folder = _draft_folder(str(real), attempt)
     if folder not in attempt.folders:
-        attempt.folders.add(folder)
         folder.mkdir(0o700, exist_ok=True)
+        attempt.folders.add(folder)
     path = folder / f"{attempt.mark}{uuid4().hex[:12]}{real.suffix[:MOST_SUFFIX]}"
     try:
         yield path

@@ -192,9 +192,18 @@ def write_whole(url: str, data: bytes) -> None:
         fs, remote = file_system(url)
         fs.pipe_file(remote, data)  # an object appears whole or not at all
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as draft:
         draft.write_bytes(data)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, under names that the disk holds: else a power cut may lose all in it."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync(path.parent)
 
 
 def put_if_absent(url: str, data: bytes) -> None:
@@ -210,7 +219,7 @@ def put_if_absent(url: str, data: bytes) -> None:
         fs, remote = file_system(url)
         fs.pipe_file(remote, data, mode="create")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     draft = _draft_of(path)
     try:
         with draft.open("xb") as file:

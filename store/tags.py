@@ -175,8 +175,24 @@ def dress_alike(
     if owner and (mine.st_uid, mine.st_gid) != (before.st_uid, before.st_gid):
         os.chown(draft, before.st_uid, before.st_gid)
     shutil.copystat(real, draft)
+    for name in (
+        _attributes(real) - _attributes(draft) if owner else ()
+    ):  # copystat passes over what it may not set
+        raise BadInput(f"its attribute {name} cannot be kept: the file would lose it")
     # Reading has moved the time of access.
     os.utime(draft, ns=(before.st_atime_ns, before.st_mtime_ns if mtime_ns is None else mtime_ns))
+
+
+def _attributes(path: Path) -> set[str]:
+    """Name the extended attributes that are a file's owner's own, and its access list."""
+    if not hasattr(os, "listxattr"):
+        return set()
+    try:
+        return {name for name in os.listxattr(path) if name.startswith(("user.", "system.posix_acl_"))}
+    except OSError as why:
+        if why.errno == errno.ENOTSUP:
+            return set()
+        raise
 
 
 @contextmanager

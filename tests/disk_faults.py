@@ -1,30 +1,43 @@
-"""A disk that fails at the n-th call: every call by which Python changes files, and the opening of each."""
+"""A disk that fails, or a process that dies, at the n-th call by which Python changes or opens files."""
 
 import builtins
 import io
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-CALLS = (
-    "open fsync replace rename link unlink mkdir rmdir utime chown chmod truncate ftruncate "
-    "listxattr getxattr setxattr sendfile write pwrite copy_file_range"
-).split()
+OPENING = [
+    "open",
+    "mkdir",
+    "sendfile",
+    "copy_file_range",
+    "write",
+    "pwrite",
+    "truncate",
+    "ftruncate",
+    "fsync",
+]
+NAMING = ["replace", "rename", "link", "unlink", "rmdir"]
+DRESSING = ["utime", "chown", "chmod", "listxattr", "getxattr", "setxattr"]
 WRITING = set("wax+")
 
 
 class Faults:
-    """Counts calls, and has the one numbered `at` fail with `errno`."""
+    """Counts calls, and has the one numbered `at` fail with `errno`, or, without one, kill the process."""
 
-    def __init__(self, at: int | None = None, errno: int = 0) -> None:
+    def __init__(self, at: int | None = None, errno: int | None = None) -> None:
         self.at, self.errno = at, errno
         self.made: list[str] = []
 
     def meet(self, name: str) -> None:
         self.made.append(name)
         if len(self.made) == self.at:
+            if self.errno is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+                return
             raise OSError(self.errno, os.strerror(self.errno))
 
     @property
@@ -64,8 +77,8 @@ class FailingFile:
 
 
 @contextmanager
-def faults(at: int | None = None, errno: int = 0) -> Iterator[Faults]:
-    """Count all calls of the block that change files or open them; have one fail.
+def faults(at: int | None = None, errno: int | None = None) -> Iterator[Faults]:
+    """Count all calls of the block that change files or open them; have one fail, or kill the process.
 
     fsync is counted and not done: who reads the files is on this machine, and the disk is slow.
     """
@@ -84,7 +97,10 @@ def faults(at: int | None = None, errno: int = 0) -> Iterator[Faults]:
         return FailingFile(opened, met) if WRITING & set(mode) else opened
 
     plain_open = builtins.open
-    calls = {name: getattr(os, name) for name in CALLS} | {"fsync": lambda handle: None}
-    with mock.patch.multiple(os, **{name: patched(name, call) for name, call in calls.items()}):
-        with mock.patch.object(builtins, "open", failing_open), mock.patch.object(io, "open", failing_open):
-            yield met
+    calls = {name: getattr(os, name) for name in OPENING + NAMING + DRESSING} | {"fsync": lambda handle: None}
+    with (
+        mock.patch.multiple(os, **{name: patched(name, call) for name, call in calls.items()}),
+        mock.patch.object(builtins, "open", failing_open),
+        mock.patch.object(io, "open", failing_open),
+    ):
+        yield met

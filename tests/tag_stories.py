@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from store.file_swap import DRAFT_PREFIX, signature_of
+from store.file_stream import signature_of
+from store.file_swap import DRAFT_PREFIX
 from store.journal import read_batch
 from store.tag_batch import WriteSettings, undo_batch, write_batch
 from store.tags import audio_hash, write_genres
+from tests.disk_faults import faults
 from tests.formats import CODECS, encode
 
 SETTINGS = WriteSettings()
@@ -43,6 +45,12 @@ def undo(run: str) -> set[str]:
         journal, settings=SETTINGS, journal_url=f"{run}/undo", name="0", even_changed=False, dry_run=False
     )
     return {row["status"] for row in done}
+
+
+def die_at(number: int, act: str, **arguments: Any) -> None:
+    """Tag or undo, and be killed at a call that changes a file or opens one."""
+    with faults(number):
+        {"tag": tag, "undo": undo}[act](**arguments)
 
 
 class Story:
@@ -92,6 +100,6 @@ class Story:
 
     def assert_clean(self) -> None:
         """No draft is left."""
-        found = {path for path in self.folder.joinpath("music").rglob("*") if not path.parent.name == "music"}
+        found = {path for path in self.folder.joinpath("music").rglob("*") if path.parent.name != "music"}
         assert found == set(self.files)
         assert not list(self.folder.rglob(f"{DRAFT_PREFIX}*"))

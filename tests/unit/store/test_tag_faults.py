@@ -3,10 +3,10 @@
 import errno
 import random
 import shutil
+import signal
 import statistics
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.tag_stories import Story, row_of, tag, undo
 
 KILLS = 200
 KILLS_IN_A_ROW = 2  # the attempt that goes on is killed too
+ACTS = {"tag": tag, "undo": undo}
 CLEANING = ("unlink", "rmdir")  # a draft may be left where these fail
 
 
@@ -39,10 +40,11 @@ def test_any_call_may_fail(story, act, code):
     while True:
         at += 1
         story.start(old)
-        rows = [row_of(path) for path in story.files]
+        rows = {"rows": [row_of(path) for path in story.files]} if act == "tag" else {}
+        arguments = {"run": story.run, **rows}
         with faults(at, code) as met:
             try:
-                done = tag(rows, story.run) if act == "tag" else undo(story.run)
+                done = ACTS[act](**arguments)
                 assert done == {status}
             except OSError as why:
                 assert why.errno == code  # noqa: PT017
@@ -52,7 +54,7 @@ def test_any_call_may_fail(story, act, code):
         if met.failed is None:
             break
         with faults():
-            assert (tag(rows, story.run) if act == "tag" else undo(story.run)) == {status}
+            assert ACTS[act](**arguments) == {status}
         assert story.content() == new
         story.assert_clean()
     assert at > 100
@@ -67,40 +69,36 @@ def server():
 
 
 def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(server):
+    """Killed at random moments; and at random calls, every other one a swap, since all swaps are over in a moment."""
     story = Story(list(CODECS), albums=2)
     draw = random.Random(5)
     killed = torn = 0
-    seconds = {"tag": [], "undo": []}
+    seconds, calls = {"tag": [], "undo": []}, {}
     while killed < KILLS:
         story.start(story.old)
         asked = {"tag": {"rows": [row_of(path) for path in story.files]}, "undo": {}}
         for act, new in (("tag", story.new), ("undo", story.old)):
+            arguments = {"run": story.run, **asked[act]}
+            if act not in calls:  # the first time, nobody is killed
+                with faults() as counted:
+                    ACTS[act](**arguments)
+                calls[act] = counted.made
+                continue
             for attempt in range(KILLS_IN_A_ROW if seconds[act] else 0):
-                span_s = statistics.median(seconds[act])
-                if attempt == 0:
-                    until = partial(wait_for_swap, draw.choice(story.files), span_s)
+                if attempt % 2:
+                    until = partial(time.sleep, draw.random() * statistics.median(seconds[act]))
+                    status = server.call(act, until=until, **arguments)
                 else:
-                    until = partial(wait_a_while, draw, span_s)
-                killed += server.call(act, until=until, run=story.run, **asked[act]) == -9
+                    swaps = [number for number, name in enumerate(calls[act]) if name == "replace"]
+                    call = draw.choice([draw.choice(swaps), draw.randrange(len(calls[act]))])
+                    status = server.call("die_at", number=call + 1, act=act, **arguments)
+                killed += status == -signal.SIGKILL
                 story.assert_whole()
                 torn += story.content() not in (story.old, story.new)
             begun = time.monotonic()
-            assert server.call(act, run=story.run, **asked[act]) == 0
+            assert server.call(act, **arguments) == 0
             seconds[act].append(time.monotonic() - begun)
             assert story.content() == new
             story.assert_clean()
     shutil.rmtree(story.folder)
-    assert torn > KILLS // 20, "some of the kills fell between two files"
-
-
-def wait_a_while(draw: random.Random, span_s: float) -> None:
-    """Wait for a random share of the time that a batch takes."""
-    time.sleep(draw.random() * span_s)
-
-
-def wait_for_swap(path: Path, span_s: float) -> None:
-    """Wait until a file is swapped: all swaps take some milliseconds, and few random moments fall between them."""
-    begun = time.monotonic()
-    before = path.stat().st_ino
-    while path.stat().st_ino == before and time.monotonic() < begun + span_s:
-        pass
+    assert torn > KILLS // 8, "many of the kills fell between two files"

@@ -1,18 +1,15 @@
 """S3 objects are read with what they bear, and put only where nobody else has put."""
 
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
-import fsspec
 import pytest
 
 from store import objects
 from store.errors import BadInput, ObjectChanged
 from store.file_stream import signature_now, stream_files
 from store.objects import has_version, put_if_unchanged, read_object
-from tests.cut_answers import cutting
 
 BORNE = {
     "CacheControl": "max-age=60",
@@ -96,25 +93,10 @@ def test_what_another_writer_removed_stays_away(song, draft, tmp_path):
     assert list(stream_files(f"s3://{song.split('/')[2]}")) == []
 
 
-@pytest.fixture
-def cut(s3_endpoint, monkeypatch):
-    """Make `cut(lost, times)`: the first puts, or the answers to them, are lost on their way."""
-    s3 = fsspec.get_filesystem_class("s3")
-    with ExitStack() as proxies:
-
-        def cut(lost: str, times: int) -> None:
-            proxy = proxies.enter_context(cutting(s3_endpoint, lost=lost, method="PUT", times=times))
-            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
-            s3.clear_instance_cache()
-
-        yield cut
-    s3.clear_instance_cache()
-
-
 @pytest.mark.parametrize("lost", ["request", "answer"])
-def test_a_put_that_is_tried_again_is_whole_and_no_other_writer(song, draft, tmp_path, cut, lost):
+def test_a_put_that_is_tried_again_is_whole_and_no_other_writer(song, draft, tmp_path, cut_s3, lost):
     """If the answer was lost, the client is refused by its own first request."""
-    cut(lost, 1)
+    cut_s3(lost, 1)
     was = read_object(song, tmp_path / "copy")
     now = put_if_unchanged(song, draft, was)
     assert now == read_object(song, tmp_path / "copy")
@@ -122,10 +104,10 @@ def test_a_put_that_is_tried_again_is_whole_and_no_other_writer(song, draft, tmp
 
 
 @pytest.mark.parametrize(("lost", "left"), [("request", b"old" * 1000), ("answer", b"new" * 2000)])
-def test_a_store_that_does_not_answer_is_an_error(song, draft, tmp_path, cut, monkeypatch, lost, left):
+def test_a_store_that_does_not_answer_is_an_error(song, draft, tmp_path, cut_s3, monkeypatch, lost, left):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     was = read_object(song, tmp_path / "copy")
-    cut(lost, 99)
+    cut_s3(lost, 99)
     with pytest.raises(OSError, match=r"a song\.mp3: "):
         put_if_unchanged(song, draft, was)
     assert content(song) == left

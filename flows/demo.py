@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.build_report import BuildSummary
 from flows.progress import say
-from flows.tag_catalogue import TagSettings, TagSummary, tag_catalogue
+from flows.tag_catalogue import TagSettings, tag_catalogue
+from flows.tagging_summary import TagSummary
 from flows.train_model import TrainModelSettings, TrainSummary, train_model
 from store.files import replacing
 from store.reader import open_snapshot

@@ -4,7 +4,7 @@ Two decoders: libsndfile (fast: MP3, FLAC, Ogg, Opus, WAV, AIFF) and, for all it
 know or breaks off early, FFmpeg's, packet by packet, which recovers most from damage.
 Samples pass in blocks to a consumer, so a five-hour track needs no more memory than a
 five-minute one. A decoder that mixes to mono before its synthesis filter bank would be a
-third function like `_libsndfile_blocks`: mono blocks and their rate.
+third function like `libsndfile_blocks`: mono blocks and their rate.
 
 Axes: S samples, C channels.
 """
@@ -55,7 +55,7 @@ class Decoded(Generic[T]):
     @property
     def is_cut_short(self) -> bool:
         """Say whether much less came out than the file promised."""
-        return self.stated_s is not None and _lacks(self.decoded_s, self.stated_s)
+        return self.stated_s is not None and lacks(self.decoded_s, self.stated_s)
 
 
 def decode(
@@ -98,8 +98,8 @@ def decode_into(
     if kind == "mpeg":
         stated_s = stated_duration_s(head)
         stated_s = count_mpeg_s(path) if stated_s is None else stated_s
-    window = _Window(start_s, duration_s)
-    attempt = partial(_attempt, consume, sample_rate_hz, longest_s)
+    window = Window(start_s, duration_s)
+    attempt = partial(attempt_with, consume, sample_rate_hz, longest_s)
     try:
         first = _with_libsndfile(attempt, path, window, stated_s)
     except soundfile.LibsndfileError:
@@ -113,7 +113,7 @@ def decode_into(
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     start_s: float
     duration_s: float | None
 
@@ -126,7 +126,7 @@ class _Window:
 
 
 @dataclass
-class _Attempt(Generic[T]):
+class Attempt(Generic[T]):
     """What one decoder made of a file."""
 
     stated_s: float | None
@@ -140,7 +140,7 @@ class _Attempt(Generic[T]):
         """Say whether this wants a second opinion: libsndfile may break off without a word."""
         if self.flaw is not None:
             return self.flaw.reason != "too-long"
-        return self.stated_s is not None and _lacks(self.decoded_s, self.stated_s)
+        return self.stated_s is not None and lacks(self.decoded_s, self.stated_s)
 
 
 def look_at(path: Path) -> tuple[bytes, int]:
@@ -159,11 +159,11 @@ def look_at(path: Path) -> tuple[bytes, int]:
         raise BadAudio("no-permission", "this user may not read the file") from None
 
 
-def _lacks(decoded_s: float, wanted_s: float) -> bool:
+def lacks(decoded_s: float, wanted_s: float) -> bool:
     return wanted_s - decoded_s > max(SHORT_BY_S, 0.01 * wanted_s)
 
 
-def _checked(attempt: _Attempt[T] | None, what: str, window: _Window) -> Decoded[T]:
+def _checked(attempt: Attempt[T] | None, what: str, window: Window) -> Decoded[T]:
     """Raises: BadAudio if nothing came out, much less than was stated, or nothing that is heard."""
     flaw = attempt.flaw if attempt is not None else None
     if flaw is not None and flaw.reason != "too-short":
@@ -181,15 +181,15 @@ def _checked(attempt: _Attempt[T] | None, what: str, window: _Window) -> Decoded
     return Decoded(attempt.results[0], attempt.decoded_s, attempt.stated_s)
 
 
-def _attempt(
+def attempt_with(
     consume: Callable[[Waves], T],
     sample_rate_hz: int,
     longest_s: float,
     blocks: Iterator[Block],
     stated_s: float | None,
-) -> _Attempt[T]:
+) -> Attempt[T]:
     """Let `consume` have what one decoder gives. Its BadAudio is a flaw of this attempt, not yet the end."""
-    attempt = _Attempt[T](stated_s)
+    attempt = Attempt[T](stated_s)
     try:
         attempt.results.append(consume(_tallied(blocks, attempt, sample_rate_hz, longest_s)))
     except BadAudio as why:
@@ -197,7 +197,7 @@ def _attempt(
     return attempt
 
 
-def _tallied(blocks: Iterator[Block], attempt: _Attempt[T], sample_rate_hz: int, longest_s: float) -> Waves:
+def _tallied(blocks: Iterator[Block], attempt: Attempt[T], sample_rate_hz: int, longest_s: float) -> Waves:
     """Resample blocks, cut what is too loud, and note seconds and peak in `attempt`."""
     for wave_S in _resampled(_timed(blocks, attempt, longest_s), sample_rate_hz):
         peak = float(max(wave_S.max(), -wave_S.min()))  # NaN if any sample is
@@ -209,7 +209,7 @@ def _tallied(blocks: Iterator[Block], attempt: _Attempt[T], sample_rate_hz: int,
         yield wave_S
 
 
-def _timed(blocks: Iterator[Block], attempt: _Attempt[T], longest_s: float) -> Iterator[Block]:
+def _timed(blocks: Iterator[Block], attempt: Attempt[T], longest_s: float) -> Iterator[Block]:
     for mono_S, rate_hz in blocks:
         attempt.decoded_s += mono_S.size / rate_hz
         if attempt.decoded_s > longest_s:
@@ -218,11 +218,11 @@ def _timed(blocks: Iterator[Block], attempt: _Attempt[T], longest_s: float) -> I
 
 
 def _with_libsndfile(
-    attempt: Callable[[Iterator[Block], float | None], _Attempt[T]],
+    attempt: Callable[[Iterator[Block], float | None], Attempt[T]],
     path: Path,
-    window: _Window,
+    window: Window,
     stated_s: float | None,
-) -> _Attempt[T]:
+) -> Attempt[T]:
     """Raises: LibsndfileError for a format it does not know or damage it cannot pass."""
     with soundfile.SoundFile(path) as file:
         rate_hz = file.samplerate
@@ -230,10 +230,10 @@ def _with_libsndfile(
             stated_s = file.frames / rate_hz
         file.seek(min(round(window.start_s * rate_hz), file.frames))
         left = file.frames if window.duration_s is None else round(window.duration_s * rate_hz)
-        return attempt(_libsndfile_blocks(file, left), window.cut(stated_s))
+        return attempt(libsndfile_blocks(file, left), window.cut(stated_s))
 
 
-def _libsndfile_blocks(file: soundfile.SoundFile, left: int) -> Iterator[Block]:
+def libsndfile_blocks(file: soundfile.SoundFile, left: int) -> Iterator[Block]:
     block_SC = np.empty((max(1, BLOCK_VALUES // file.channels), file.channels), np.float32)
     while left > 0:
         read_SC = file.read(out=block_SC[:left])
@@ -244,18 +244,18 @@ def _libsndfile_blocks(file: soundfile.SoundFile, left: int) -> Iterator[Block]:
 
 
 def _with_ffmpeg(
-    attempt: Callable[[Iterator[Block], float | None], _Attempt[T]],
+    attempt: Callable[[Iterator[Block], float | None], Attempt[T]],
     path: Path,
-    window: _Window,
+    window: Window,
     stated_s: float | None,
-) -> _Attempt[T] | None:
+) -> Attempt[T] | None:
     try:
         with av.open(str(path), mode="r", metadata_errors="replace") as container:
             if not container.streams.audio:
-                return _Attempt(None, flaw=BadAudio("unsupported", "the file holds no audio stream"))
+                return Attempt(None, flaw=BadAudio("unsupported", "the file holds no audio stream"))
             if stated_s is None and container.format.name not in ESTIMATING_FORMATS and container.duration:
                 stated_s = container.duration / av.time_base
-            return attempt(_ffmpeg_blocks(container, window), window.cut(stated_s))
+            return attempt(ffmpeg_blocks(container, window), window.cut(stated_s))
     except av.error.FFmpegError as why:
         if why.errno in _MACHINE_ERRNOS:
             raise
@@ -265,7 +265,7 @@ def _with_ffmpeg(
 _MACHINE_ERRNOS = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ESTALE})  # not the file's fault
 
 
-def _ffmpeg_blocks(container: "av.container.InputContainer", window: _Window) -> Iterator[Block]:
+def ffmpeg_blocks(container: "av.container.InputContainer", window: Window) -> Iterator[Block]:
     """Decode packet by packet, passing over the broken ones, and cut to the window by time stamp."""
     stream = container.streams.audio[0]
     origin_s = float((stream.start_time or 0) * (stream.time_base or 0))

@@ -30,7 +30,9 @@ from numpy.typing import NDArray
 from preprocessing.child_processes import die_with_parent
 from preprocessing.errors import FATAL_REASONS, BadAudio, Reason
 from preprocessing.mel import MelSettings, log_mel
+from preprocessing.seeking import HeardWindow, SpooledWindow, heard_window, spool_windows
 from preprocessing.spectrogram import ExcerptSettings, LimitSettings, SpooledMel, check_sha1, spool_mel
+from preprocessing.windows import WindowSettings
 
 START_S = 120.0  # for the decoding process to import what it needs, on a busy machine
 
@@ -62,20 +64,40 @@ class Sandbox:
             "longest_s": self.limits.longest_h * 3600,
             "sha1": sha1,
         }
-        try:
-            answer = self._ask(request, path)
-        except BadAudio as why:
-            if why.reason not in FATAL_REASONS:
-                raise
-            answer = self._ask(request, path)
-        spooled = SpooledMel(**answer)
+        spooled = SpooledMel(**self._ask_again(request, path))
         return spooled, spooled.pieces(self._spool)
+
+    def windows(
+        self, path: Path, mel: MelSettings, windows: WindowSettings, *, as_waves: bool = False
+    ) -> list[HeardWindow]:
+        """Decode windows of an audio file, to spectrograms or waveforms, which must be read before the next call.
+
+        Raises: as `mel` does.
+        """
+        request = {
+            "path": str(path),
+            "mel": mel.model_dump(),
+            "windows": windows.model_dump(),
+            "as_waves": as_waves,
+            "longest_s": self.limits.longest_h * 3600,
+        }
+        told = self._ask_again(request, path)["windows"]
+        spool = self._spool.fileno()
+        return [heard_window(spool, SpooledWindow(**row), mel, as_waves=as_waves) for row in told]
 
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
             self._process.end()
             self._process = None
+
+    def _ask_again(self, request: dict[str, Any], path: Path) -> dict[str, Any]:
+        try:
+            return self._ask(request, path)
+        except BadAudio as why:
+            if why.reason not in FATAL_REASONS:
+                raise
+            return self._ask(request, path)
 
     def _ask(self, request: dict[str, Any], path: Path) -> dict[str, Any]:
         os.ftruncate(self._spool.fileno(), 0)
@@ -216,15 +238,7 @@ def _limit_memory(more_bytes: int) -> None:
 def _answer(request: dict[str, Any], mels: BinaryIO) -> dict[str, Any]:
     path = Path(request["path"])
     try:
-        if request["sha1"] is not None:
-            check_sha1(path, request["sha1"])
-        spooled = spool_mel(
-            path,
-            mels,
-            mel=MelSettings(**request["mel"]),
-            excerpt=ExcerptSettings(**request["excerpt"]),
-            longest_s=request["longest_s"],
-        )
+        return _spool(path, request, mels)
     except BadAudio as why:
         return {"reason": why.reason, "detail": why.detail}
     except MemoryError:
@@ -234,7 +248,19 @@ def _answer(request: dict[str, Any], mels: BinaryIO) -> dict[str, Any]:
             return _out_of_memory()
         where = path if why.filename else f"{tempfile.gettempdir()} (decoding {path} there)"
         return {"errno": why.errno or errno.EIO, "message": f"{where}: {why.strerror or why}"}
-    return asdict(spooled)
+
+
+def _spool(path: Path, request: dict[str, Any], spool: BinaryIO) -> dict[str, Any]:
+    mel, longest_s = MelSettings(**request["mel"]), request["longest_s"]
+    if "windows" in request:
+        windows = WindowSettings(**request["windows"])
+        as_waves = request["as_waves"]
+        told = spool_windows(path, spool, mel=mel, windows=windows, as_waves=as_waves, longest_s=longest_s)
+        return {"windows": [asdict(window) for window in told]}
+    if request["sha1"] is not None:
+        check_sha1(path, request["sha1"])
+    excerpt = ExcerptSettings(**request["excerpt"])
+    return asdict(spool_mel(path, spool, mel=mel, excerpt=excerpt, longest_s=longest_s))
 
 
 def _out_of_memory() -> dict[str, Any]:

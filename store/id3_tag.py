@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import BinaryIO
 
-from mutagen.id3 import ID3, TCON, ID3NoHeaderError
+from mutagen.id3 import ID3, TCON, TXXX, ID3NoHeaderError
 
 from store.errors import BadInput
+from store.tag_view import NOTE_NAMES, Credits, Edit, credit
 
 ID3V1_BYTES = 128
 PADDING_BYTES = 1024  # room for the next editor to write in place
@@ -38,8 +39,33 @@ def id3_genres(tag: ID3) -> list[str]:
     return [name for name in dict.fromkeys(names) if name]
 
 
-def id3_with_genres(block: bytes, tag: ID3 | None, genres: Sequence[str]) -> bytes:
-    """Render the ID3v2 tag `block`, which mutagen read as `tag`, with other genres; nothing if none is left.
+def id3_notes(tag: ID3) -> dict[str, str]:
+    """Give our notes that a tag holds, by name."""
+    frames = [frame for frame in tag.getall("TXXX") if frame.desc in NOTE_NAMES]
+    return {frame.desc: str(frame.text[0]) for frame in frames if frame.text}
+
+
+def id3_credits(tag: ID3) -> Credits:
+    """Give artist, album and title."""
+    artist, album, title = (
+        credit(str(text).strip() for frame in tag.getall(key) for text in frame.text)
+        for key in ("TPE1", "TALB", "TIT2")
+    )
+    return Credits(artist, album, title)
+
+
+def id3_others(tag: ID3) -> list[str]:
+    """Spell all frames but genres and notes, leaving out the encoding, which ID3v2.3 may have to change."""
+    frames = [
+        f"{key} { {name: value for name, value in vars(frame).items() if name != 'encoding'}!r}"
+        for key, frame in tag.items()
+        if not (frame.FrameID == "TCON" or (frame.FrameID == "TXXX" and frame.desc in NOTE_NAMES))
+    ]
+    return frames + [repr(bytes(frame)) for frame in tag.unknown_frames]
+
+
+def edit_id3(block: bytes, tag: ID3 | None, edit: Edit) -> bytes:
+    """Render the ID3v2 tag `block`, which mutagen read as `tag`, edited; nothing if nothing is left.
 
     A plain tag keeps all its other frames byte for byte, those too that mutagen would
     drop as damaged. Mutagen writes those that are not plain (2.2 as 2.3), and a new one out
@@ -48,15 +74,17 @@ def id3_with_genres(block: bytes, tag: ID3 | None, genres: Sequence[str]) -> byt
     if block and tag is None:
         raise BadInput("what should be its ID3 tag is none")
     version = 3 if tag is not None and tag.version in ((2, 2, 0), (2, 3, 0)) else 4
-    frame = _genre_frame(genres, version)
     frames = [] if tag is None else _plain_frames(block)
     if frames is None:
         assert tag is not None
-        tag.delall("TCON")
-        frames = [_body(tag, version)]
-    others = [other for other in frames if other[:4] != b"TCON"]
-    place = next((number for number, other in enumerate(frames) if other[:4] == b"TCON"), len(others))
-    body = b"".join([*others[:place], frame, *others[place:]])
+        frames = _split(_body(tag, version), bits=7 if version == 4 else 8) or []
+    others = [frame for frame in frames if not _is_edited(frame, edit)]
+    place = next((number for number, frame in enumerate(frames) if frame[:4] == b"TCON"), len(frames))
+    before = [frame for frame in frames[:place] if not _is_edited(frame, edit)]
+    notes = [
+        _text_frame(TXXX, [text], version, desc=name) for name, text in edit.notes.items() if text is not None
+    ]
+    body = b"".join([*before, _genre_frame(edit.genres or (), version), *others[len(before) :], *notes])
     if not body:
         return b""
     room = len(block) - 10 - len(body)
@@ -65,13 +93,38 @@ def id3_with_genres(block: bytes, tag: ID3 | None, genres: Sequence[str]) -> byt
     return b"ID3" + bytes([version, 0, 0]) + size + body
 
 
+def _is_edited(frame: bytes, edit: Edit) -> bool:
+    """Say whether the edit puts something else in the place of a frame."""
+    match frame[:4]:
+        case b"TCON":
+            return edit.genres is not None
+        case b"TXXX":
+            return _description(frame) in edit.notes
+    return False
+
+
+def _description(frame: bytes) -> str:
+    """Read what a TXXX frame is about; nothing if it says so in an encoding of damage."""
+    encoding, content = frame[10:11], frame[11:]
+    match encoding:
+        case b"\0" | b"\3":
+            return content.split(b"\0")[0].decode("latin-1")
+        case b"\1" | b"\2":
+            units = [content[at : at + 2] for at in range(0, len(content) - 1, 2)]
+            text = b"".join(units[: units.index(b"\0\0")] if b"\0\0" in units else units)
+            return text.decode("utf-16" if encoding == b"\1" else "utf-16-be", "replace")
+    return ""
+
+
 def _genre_frame(genres: Sequence[str], version: int) -> bytes:
     """Render a TCON frame; values are parted by NUL in 2.3 too, since "/" occurs in genres."""
-    if not genres:
-        return b""
+    return _text_frame(TCON, [_as_text(name) for name in genres], version) if genres else b""
+
+
+def _text_frame(kind: "type[TCON | TXXX]", texts: Sequence[str], version: int, **more: str) -> bytes:
     tag = ID3()
-    encoding = 0 if all(name.isascii() for name in genres) else 1 if version == 3 else 3
-    tag.add(TCON(encoding=encoding, text=[_as_text(name) for name in genres]))
+    encoding = 0 if all(text.isascii() for text in texts) else 1 if version == 3 else 3
+    tag.add(kind(encoding=encoding, text=list(texts), **more))
     return _body(tag, version)
 
 

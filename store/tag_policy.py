@@ -15,7 +15,7 @@ NO_MAP = GenreMap()
 class TagPolicy(BaseModel, frozen=True, extra="forbid"):
     """Which fields of a file may be written, and what its owner wants to keep."""
 
-    genre: Literal["fill", "replace", "append"] = Field(
+    policy: Literal["fill", "replace", "append"] = Field(
         "fill",
         description="fill: only files that have no genre; append: add what is missing; replace: all files",
     )
@@ -50,7 +50,7 @@ def leaves_alone(
     found = [name for name in old_genres if genre_map.key(name) in guarded]
     if found:
         return "protected", ", ".join(found)
-    if policy.genre == "fill" and any(name.strip() for name in old_genres):
+    if policy.policy == "fill" and any(name.strip() for name in old_genres):
         return "has-genre", ", ".join(old_genres)
     return None
 
@@ -70,7 +70,7 @@ def new_genres(
     if not wanted:
         return None
     there = tuple(name for name in old_genres if name.strip())
-    match policy.genre:
+    match policy.policy:
         case "fill" | "replace":
             same = _keys(_without_repeats(there, genre_map), genre_map) == _keys(wanted, genre_map)
             changed = wanted if policy.respell or not same else there

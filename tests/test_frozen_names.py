@@ -25,8 +25,13 @@ VERBS = (
     "retrain-nightly",
     "serve",
     "tag",
+    "tags diff",
+    "tags runs",
+    "tags show",
     "train",
+    "undo",
 )
+GROUPS = ("models", "tags")
 FLAGS = Path("tests/golden/command_line.json")
 
 
@@ -89,8 +94,8 @@ def flags(verb):
 def test_command_line():
     """To freeze anew: python -m tests.test_frozen_names"""
     assert {verb: flags(verb) for verb in VERBS} == json.loads(FLAGS.read_text())
-    verbs = {name for name in app if not name.startswith("-")} - {"models"}
-    verbs |= {f"models {name}" for name in app["models"] if not name.startswith("-")}
+    verbs = {name for name in app if not name.startswith("-")} - set(GROUPS)
+    verbs |= {f"{group} {name}" for group in GROUPS for name in app[group] if not name.startswith("-")}
     assert verbs == set(VERBS)
 
 

@@ -1,4 +1,4 @@
-"""What a trained network says of tracks: stored ones, and files it listens to.
+"""What a trained network is, and what it says of tracks whose spectrograms are stored.
 
 Axes: T tracks, F frames, M mel bands, G genres.
 """
@@ -16,19 +16,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
-from preprocessing.build import Track
-from preprocessing.errors import BadAudio
 from preprocessing.mel import MelSettings
-from preprocessing.sandbox import Sandbox, sandbox_of_this_thread
-from preprocessing.spectrogram import ExcerptSettings, LimitSettings
 from store.errors import BadInput
-from store.files import join, local_path, read_bytes
+from store.files import join, read_bytes
 from store.models import read_card
-from store.predictions import PREDICTIONS_SCHEMA, signature
 from store.reader import open_snapshot
-from store.tags import read_genres
 from training.crops import MelSlice, Tracks
-from training.decision import Decision, ancestors
+from training.decision import Decision
 from training.model import WEIGHTS, build_model
 from training.run import TrainSettings
 from training.validation import hear
@@ -116,82 +110,6 @@ def hear_stored(
 
 # A snapshot never changes: what a worker has read of its index serves all batches.
 _opened = lru_cache(maxsize=2)(open_snapshot)
-
-
-def listen(
-    tracks: Sequence[Track],
-    *,
-    version_url: str,
-    identity: ModelIdentity,
-    excerpt: ExcerptSettings,
-    limits: LimitSettings,
-    skip_tagged: bool,
-) -> pa.Table:
-    """Listen to audio files; give PREDICTIONS_SCHEMA, one row a track. A bad file is an answer.
-
-    With `skip_tagged`, files that have a genre are not listened to. Nothing is written.
-    """
-    model, sandbox = load_model(version_url, identity), sandbox_of_this_thread(limits)
-    rows = [_listen_to(track, model, identity, sandbox, excerpt, skip_tagged=skip_tagged) for track in tracks]
-    version = version_url.rstrip("/").rsplit("/", 1)[-1]
-    return pa.Table.from_pylist(
-        [{**row, "model_version": version} for row in rows], schema=PREDICTIONS_SCHEMA
-    )
-
-
-def _listen_to(
-    track: Track,
-    model: nn.Module,
-    identity: ModelIdentity,
-    sandbox: Sandbox,
-    excerpt: ExcerptSettings,
-    *,
-    skip_tagged: bool,
-) -> dict[str, Any]:
-    path = local_path(track.url)
-    assert path is not None, "the flow lists local files only"
-    row: dict[str, Any] = {"track_id": track.track_id, "url": track.url}
-    try:
-        row |= dict(zip(("size_bytes", "mtime_ns", "ctime_ns"), signature(path), strict=True))
-        row["old_genres"] = read_genres(path)
-        if row["old_genres"] and skip_tagged:
-            return {**row, "status": "kept", "reason": "has-genre", "detail": ", ".join(row["old_genres"])}
-        _, pieces = sandbox.mel(path, identity.mel, excerpt)
-        mel_FM = np.concatenate(list(pieces))
-    except FileNotFoundError:
-        return {**row, "status": "rejected", "reason": "missing", "detail": "no such file"}
-    except PermissionError:
-        return {**row, "status": "rejected", "reason": "no-permission", "detail": "this user may not read it"}
-    except BadAudio as why:
-        return {**row, "status": "rejected", "reason": why.reason, "detail": why.detail}
-    except BadInput as why:
-        return {**row, "status": "rejected", "reason": "unsupported", "detail": str(why)}
-    mel_slice = _slice_of(mel_FM)
-    raw_TG = _chances(model, mel_slice, (track.track_id,), np.array([len(mel_FM)]), identity)
-    (chance_G,) = identity.decision.calibrate(raw_TG, identity.genres, identity.training.target)
-    genres = decide(chance_G, identity)
-    return {
-        **row,
-        "status": "change" if genres else "unsure",
-        "genres": genres,
-        "confidence": float(chance_G.max()),
-        "probabilities": chance_G.tolist(),
-    }
-
-
-def decide(chance_G: NDArray[np.float64], identity: ModelIdentity) -> list[str]:
-    """Name the genres that calibrated probabilities stand for, the likeliest first.
-
-    A genre is never likelier than what it is a kind of: of equally likely ones the wider comes first.
-    """
-    genres, decision = identity.genres, identity.decision
-    (told_G,) = decision.tell(chance_G[None], genres, identity.training.target)
-    depth_G = np.array([len(above) for above in ancestors(genres, decision.parents)])
-    return [genres[place] for place in np.lexsort((depth_G, -chance_G)) if told_G[place]]
-
-
-def _slice_of(mel_FM: NDArray[np.float32]) -> MelSlice:
-    return lambda _, start, frames: mel_FM[start : start + frames]
 
 
 def _chances(

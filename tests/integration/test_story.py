@@ -12,14 +12,12 @@ import pytest
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.cluster import ClusterSettings
 from flows.experiment_log import EXPERIMENT
-from flows.tag_catalogue import TagSettings, tag_catalogue
 from flows.train_model import TrainModelSettings, choose_run, train_model
 from preprocessing.build import SpectrogramSettings
 from preprocessing.mel import MelSettings
 from store.errors import BadInput
 from store.models import list_versions, read_card
 from store.reader import open_snapshot
-from store.tags import audio_hash, read_genres
 from training.decision import DecisionSettings
 from training.model import ModelSettings
 from training.run import TrainSettings
@@ -187,58 +185,6 @@ def test_the_same_training_again_is_not_done_again(folder):
     assert len(client.get_metric_history(run.info.run_id, "validation_loss")) == 2
     assert run.data.metrics["test_accuracy"] == summary.accuracy
     assert "report/report.html" in {it.path for it in client.list_artifacts(run.info.run_id, "report")}
-
-
-def test_a_dry_run_changes_nothing_and_a_copy_run_tags_copies(folder, tmp_path):
-    source = tmp_path / "music"
-    source.mkdir()
-    for number in (33, 34, 49):
-        shutil.copyfile(f"{MUSIC}/fma_small/200/2000{number}.mp3", source / f"{number}.mp3")
-    before = {path.name: path.read_bytes() for path in source.iterdir()}
-    common = {
-        "source": str(source),
-        "models": f"{folder}/models",
-        "runs": f"{tmp_path}/runs",
-        "cluster": CLUSTER,
-    }
-    dry = tag_catalogue(TagSettings(**common))
-    assert dry.dry_run
-    assert dry.statuses == {"change": 2, "rejected": 1}
-    assert len(dry.changes) == 2
-
-    copied = tag_catalogue(TagSettings(**common, copy_to=f"{tmp_path}/copies"))
-    assert copied.statuses == {"copied": 2, "rejected": 1}
-    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
-    for path in Path(tmp_path, "copies").iterdir():
-        assert read_genres(path)[0] in ("Electronic", "Instrumental", "Rock")
-        assert audio_hash(path) == audio_hash(source / path.name)
-
-    written = tag_catalogue(TagSettings(**common, write=True))
-    assert written.statuses == {"written": 2, "rejected": 1}
-    assert [change["gets"] for change in written.changes] == [change["gets"] for change in copied.changes]
-    again = tag_catalogue(TagSettings(**common, write=True))
-    assert again.statuses == {"kept": 2, "rejected": 1}
-    rows = pq.read_table(again.predictions).to_pylist()
-    assert [row["track_id"] for row in rows] == ["33.mp3", "34.mp3", "49.mp3"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"genres": ("Polka",)},
-            "genre 'Polka': this model never learned it; it knows Electronic, Instrumental",
-        ),
-        ({"model": "nobody"}, "no model version"),
-        ({"source": "nowhere"}, "nowhere: no such folder"),
-        ({"source": "s3://bucket/music"}, "tags are written to local files"),
-        ({"copy_to": "tests/data/demo_music/copies"}, "copies would lie within their source"),
-    ],
-)
-def test_what_cannot_be_tagged_is_refused_in_one_line(change, message, folder):
-    settings = TagSettings(**{"source": MUSIC, "models": f"{folder}/models", "cluster": CLUSTER, **change})
-    with pytest.raises(BadInput, match=message):
-        tag_catalogue(settings)
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_a_killed_run_goes_on_without_listening_twice(common, music, models, tmp
     ended = tag_catalogue(TagSettings(**common, write=True))
     assert ended.statuses == {"written": len(hashes), "rejected": 1}
     assert {path: audio_hash(path) for path in hashes} == hashes
-    assert not [path for path in music.rglob(".*")], "drafts of the killed run are left"
+    assert not list(music.rglob(".*")), "drafts of the killed run are left"
     (run,) = [path for path in (tmp_path / "runs").iterdir() if path.name != "heard"]
     assert run.name == ended.run
     undone = undo_tagging(UndoSettings(run=ended.run, runs=common["runs"], cluster=CLUSTER))

@@ -10,7 +10,7 @@ from store.files import write_whole
 from store.genre_map import GenreMap, format_genre_map, parse_genre_map, read_genre_map, spelling_key
 from store.tag_policy import TagPolicy, leaves_alone, new_genres, notes_for, why_unchanged
 
-FILL, REPLACE, APPEND = (TagPolicy(genre=way) for way in ("fill", "replace", "append"))
+FILL, REPLACE, APPEND = (TagPolicy(policy=way) for way in ("fill", "replace", "append"))
 SPELT = [
     "Hip-Hop",
     "hip hop",
@@ -30,7 +30,7 @@ lists = st.lists(names, max_size=5).map(tuple)
 told_lists = st.lists(good_names, max_size=4).map(tuple)
 policies = st.builds(
     TagPolicy,
-    genre=st.sampled_from(["fill", "replace", "append"]),
+    policy=st.sampled_from(["fill", "replace", "append"]),
     never_touch=st.lists(good_names, max_size=1).map(tuple),
     respell=st.booleans(),
 )
@@ -104,12 +104,12 @@ def test_what_a_file_is_to_have(policy, old, told, new):
     ],
 )
 def test_spelling_alone_is_changed_on_request(way, old, new):
-    assert new_genres(old, ("Hip-Hop",), TagPolicy(genre=way, respell=True)) == new
+    assert new_genres(old, ("Hip-Hop",), TagPolicy(policy=way, respell=True)) == new
 
 
 @given(old=lists, told=told_lists, policy=policies, genre_map=maps())
 @example(
-    old=("hip hop",), told=("Hip-Hop",), policy=TagPolicy(genre="append", respell=True), genre_map=GenreMap()
+    old=("hip hop",), told=("Hip-Hop",), policy=TagPolicy(policy="append", respell=True), genre_map=GenreMap()
 )
 def test_twice_is_once(old, told, policy, genre_map):
     once = new_genres(old, told, policy, genre_map)
@@ -153,7 +153,7 @@ def test_a_protected_file_never_changes(old, told, policy, genre_map, place):
 
 def test_protection_knows_the_owner_s_spellings():
     genre_map = GenreMap(spellings={"Hörspiel": "Audiobook"})
-    policy = TagPolicy(genre="replace", never_touch=("audio-book",))
+    policy = TagPolicy(policy="replace", never_touch=("audio-book",))
     assert leaves_alone(("HÖRSPIEL",), policy, genre_map) == ("protected", "HÖRSPIEL")
     assert leaves_alone(("HÖRSPIEL",), policy) is None
 
@@ -190,7 +190,7 @@ def test_the_owner_s_names_are_written():
         "Drum n Bass",
         "Ska",
     )
-    respell = TagPolicy(genre="append", respell=True)
+    respell = TagPolicy(policy="append", respell=True)
     assert new_genres(("Hard Rock", "Drum n Bass"), ("Ska",), respell, genre_map) == (
         "Rock",
         "Drum & Bass",

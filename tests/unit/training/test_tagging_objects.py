@@ -64,7 +64,7 @@ def test_a_bucket_is_tagged_and_undone(music, tmp_path, s3_url, listener):
     assert dict(told.statuses) == {"written": 3, "skipped": 1, "rejected": 1}
     done = {row["track_id"]: row for table in run.tables("done", parts) for row in rows_of(table)}
     assert done["a::b.mp3"]["reason"] == "name-parts-urls"
-    assert done["page.mp3"]["reason"] == "unsupported"
+    assert done["page.mp3"]["status"] == "rejected"
     for name, data in before.items():
         if done.get(name, {"status": ""})["status"] != "written":
             assert content(music)[name] == data

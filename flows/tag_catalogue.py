@@ -9,9 +9,7 @@ from cyclopts import Parameter
 from distributed import Client
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from preprocessing.windows import WindowSettings
 from pydantic import BaseModel, Field, model_validator
-from training.listening import Engine
 
 from flows.cluster import TRAINING_RESOURCE, ClusterSettings, dask_client
 from flows.fan_out import fan_out, in_batches
@@ -21,6 +19,7 @@ from flows.tagging_summary import TagSummary, summarise
 from preprocessing.audio_files import stream_audio
 from preprocessing.spectrogram import LimitSettings
 from preprocessing.tag_batches import batch_name, cut_batches
+from preprocessing.windows import WindowSettings
 from store.errors import BadInput
 from store.files import absolute, join, local_path
 from store.genre_map import GenreMap, read_genre_map
@@ -33,7 +32,7 @@ from store.tagging_run import TaggingRun, begin_run, heard_url
 from store.tally import Tally
 from training.answers import AnswerSettings, fit_answers
 from training.predict import read_identity
-from training.tagging import Listener, plan_batch, plan_without
+from training.tagging import Engine, Listener, plan_batch, plan_without
 
 FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
 Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision

@@ -29,7 +29,9 @@ def read_fields(path: Path | str) -> Fields:
         named |= {name: [text]} if text else {}
     return {
         name: texts
-        for name, texts in (named | {name: [text] for name, text in view.notes.items()} | _others(path)).items()
+        for name, texts in (
+            named | {name: [text] for name, text in view.notes.items()} | _others(path)
+        ).items()
         if texts
     }
 

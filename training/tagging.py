@@ -6,16 +6,18 @@ Axes: T files that were heard, G genres.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from preprocessing.windows import WindowSettings
 
-from preprocessing.errors import BadAudio
+from preprocessing.container import identify
+from preprocessing.decode import look_at
+from preprocessing.errors import BadAudio, Reason
 from preprocessing.fetch import all_fetched
 from preprocessing.spectrogram import LimitSettings
 from preprocessing.tag_batches import batch_name
+from preprocessing.windows import WindowSettings
 from store.errors import BadInput
 from store.file_stream import FoundFile, signature_now
 from store.files import join, local_path
@@ -27,12 +29,13 @@ from store.tagging_run import TaggingRun
 from store.tags import read_tags
 from store.tally import Tally, tally
 from training.answers import Answer, Answers, answer
-from training.listening import Engine, hear_files
+from training.listening import hear_files
 from training.predict import ModelIdentity
 
 MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
 
 Row = dict[str, Any]
+Engine = Literal["torch", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def _listen(files: Sequence[FoundFile], listener: Listener) -> list[Row]:
         rows = [_look_at(file, path, listener) for file, path in zip(files, paths, strict=True)]
         chosen = [place for place, row in enumerate(rows) if "status" not in row]
         heard = hear_files(
-            [paths[place] for place in chosen],
+            [path for place in chosen if (path := paths[place]) is not None],
             version_url=listener.version_url,
             identity=listener.identity,
             windows=listener.windows,
@@ -157,9 +160,17 @@ def _look_at(file: FoundFile, path: Path | BadAudio | None, listener: Listener) 
     except PermissionError:
         return _rejected(row, "no-permission", "this user may not read it")
     except BadInput as why:
-        return _rejected(row, "unsupported", str(why))
+        return _rejected(row, _worse(path) or "unsupported", str(why).removeprefix(f"{path}: "))
     row |= {"old_genres": tags.genres, "old_notes": tags.notes, "album": tags.credits.album}
     return row | {"status": "left"} if _left_alone(row, listener) is not None else row
+
+
+def _worse(path: Path) -> Reason | None:
+    """Name what is wrong with a file whose tags cannot be read, if that is worse than its tags."""
+    head, size_bytes = look_at(path)
+    if size_bytes == 0:
+        return "empty"
+    return "not-audio" if identify(head) is None else None
 
 
 def _row(file: FoundFile) -> Row:

@@ -1,5 +1,6 @@
 """What a tagging run did, on one page that needs nothing else, and in short for the Prefect UI."""
 
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,9 +63,13 @@ class RunFacts:
     predictions: str  # where the Parquet file with a row a file is; the page lies beside it
     table: str  # the same as CSV
     model: str = ""
-    commands: Sequence[tuple[str, str]] = ()  # what can be done next: in words, as a command line
+    commands: Sequence[tuple[str, str]] = ()  # what can be done next: words that follow "to", command line
     notes: Sequence[str] = ()  # what a person should know of how answers were made
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Control characters, and those that turn the direction of text round, which hides what a name ends in.
+UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Part(NamedTuple):
@@ -102,6 +107,7 @@ def render_page(tally: Tally, facts: RunFacts) -> bytes:
         loader=jinja2.FileSystemLoader(folders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: seen(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -125,7 +131,7 @@ def render_page(tally: Tally, facts: RunFacts) -> bytes:
         settings={key: listed(value) for key, value in flat(facts.settings)},
         file_name=lambda url: url.rsplit("/", 1)[-1],
     )
-    return page.encode(errors="backslashreplace")
+    return page.encode()
 
 
 def markdown_summary(tally: Tally, facts: RunFacts) -> str:
@@ -139,7 +145,7 @@ def markdown_summary(tally: Tally, facts: RunFacts) -> str:
         f"# {headline(tally, facts)}",
         lede(tally, facts),
         took(tally, facts),
-        *(f"{plain(says)}\n\n    {' '.join(command.splitlines())}" for says, command in facts.commands),
+        *(f"To {plain(says)}:\n\n    {' '.join(command.splitlines())}" for says, command in facts.commands),
         *_table("Files by genre", ["genre", "files"], genres),
         *_table("Files that stay as they are", ["status", "reason", "files", "why"], left),
         *_table("Some of the files", ["file", "had", "gets", "confidence"], sorted(files)),
@@ -281,12 +287,17 @@ def sure(sample: Sample) -> str:
     return "" if sample.confidence is None else f"{sample.confidence:.2f}"
 
 
+def seen(text: str) -> str:
+    """Show that there is something where text holds what nobody sees."""
+    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def plain(text: str) -> str:
     """Make text mean itself in Markdown, and in the HTML that is made of it, on one line."""
     # A character reference never stands for structure (CommonMark 2.5); a backslash does within HTML.
     return "".join(
         f"&#{ord(sign)};" if sign in string.punctuation and sign not in ",/" else sign
-        for sign in " ".join(text.split())
+        for sign in seen(" ".join(text.split()))
     )
 
 

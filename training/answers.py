@@ -26,7 +26,7 @@ from training.predict import ModelIdentity
 from training.results import matrix
 
 HEARD = "report/predictions.parquet"
-OWN_SHARE = 0.5  # of a track's own voice where its album speaks, too
+OWN_SHARE = 0.5  # of a track's own voice where its album speaks, too: see DECISIONS.md
 Kind = Literal["top", "multi", "path"]
 Chances = NDArray[np.float64]
 Flags = NDArray[np.bool_]

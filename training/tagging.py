@@ -11,7 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from preprocessing.errors import BadAudio
+from preprocessing.container import identify
+from preprocessing.decode import look_at
+from preprocessing.errors import BadAudio, Reason
 from preprocessing.fetch import all_fetched
 from preprocessing.spectrogram import LimitSettings
 from preprocessing.tag_batches import batch_name
@@ -158,9 +160,17 @@ def _look_at(file: FoundFile, path: Path | BadAudio | None, listener: Listener) 
     except PermissionError:
         return _rejected(row, "no-permission", "this user may not read it")
     except BadInput as why:
-        return _rejected(row, "unsupported", str(why))
+        return _rejected(row, _worse(path) or "unsupported", str(why).removeprefix(f"{path}: "))
     row |= {"old_genres": tags.genres, "old_notes": tags.notes, "album": tags.credits.album}
     return row | {"status": "left"} if _left_alone(row, listener) is not None else row
+
+
+def _worse(path: Path) -> Reason | None:
+    """Name what is wrong with a file whose tags cannot be read, if that is worse than its tags."""
+    head, size_bytes = look_at(path)
+    if size_bytes == 0:
+        return "empty"
+    return "not-audio" if identify(head) is None else None
 
 
 def _row(file: FoundFile) -> Row:

@@ -95,7 +95,7 @@ def test_every_file_gets_an_answer(music, tmp_path, listener):
         "a.mp3": ("change", None),
         "b.mp3": ("change", None),
         "lost.mp3": ("skipped", "outside-root"),
-        "page.mp3": ("rejected", "unsupported"),
+        "page.mp3": ("rejected", "not-audio"),
         "tagged.mp3": ("kept", "has-genre"),
     }
     row = rows["a.mp3"]

@@ -2,7 +2,8 @@
 
 ValueError
 └── BadInput           somebody's input or settings cannot be used: show the message, exit non-zero
-    └── CommitConflict     another writer published first: read again, then publish on top
+    ├── CommitConflict     another writer published first: read again, then publish on top
+    └── ObjectChanged      another writer changed an object: leave it, and say so
 """
 
 
@@ -16,3 +17,7 @@ class BadInput(ValueError):
 
 class CommitConflict(BadInput):
     """Somebody else published between our reading and our writing."""
+
+
+class ObjectChanged(BadInput):
+    """Somebody else changed an object between our reading and our writing."""

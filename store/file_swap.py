@@ -73,7 +73,7 @@ class Job:
 
     track_id: str
     url: str
-    look: Callable[[Path, os.stat_result], Plan]
+    look: Callable[[Path, str], Plan]  # takes the path of the file, or of a copy, and its signature
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,12 @@ def look_only(jobs: Sequence[Job], *, settings: WriteSettings) -> list[Outcome]:
                 _, _, plan = _look(job, settings, met)
             outcomes.append(Outcome(plan.status))
         except LeftAlone as why:
-            outcomes.append(_left_alone(why))
+            outcomes.append(left_alone(why))
     return outcomes
 
 
-def _left_alone(why: LeftAlone) -> Outcome:
+def left_alone(why: LeftAlone) -> Outcome:
+    """Tell of a file that was not touched."""
     return Outcome("skipped", why.reason, str(why))
 
 
@@ -157,7 +158,7 @@ def _drafts(jobs: Sequence[Job], attempt: Attempt) -> Iterator[Draft]:
             with _reasons_told(job.url):
                 made = _draft(number, job, attempt)
         except LeftAlone as why:
-            made = _left_alone(why)
+            made = left_alone(why)
         if isinstance(made, Draft):
             yield made
         else:
@@ -201,7 +202,7 @@ def _look(job: Job, settings: WriteSettings, met: set[Path]) -> tuple[Path, os.s
     if real in met:
         raise LeftAlone("same-file", f"a link to {real}, which is in this batch already")
     met.add(real)
-    plan = job.look(real, before)
+    plan = job.look(real, signature_of(before))
     if plan.make is not None:
         if is_read_only(real, before):
             raise LeftAlone("read-only", "the file is read-only: make it writable to have it tagged")
@@ -229,13 +230,16 @@ def _swap(draft: Draft, attempt: Attempt) -> Outcome:
     """Have a draft take the place of its file, if that is still what it was."""
     try:
         with _reasons_told(str(draft.real)):
-            if not is_untouched(draft.before, draft.real.stat()):
+            now = draft.real.stat()
+            if not is_untouched(draft.before, now):
+                if digest_file(draft.real) == draft.entry["new_digest"]:  # by another attempt at this batch
+                    return Outcome(draft.status, signature=signature_of(now))
                 raise LeftAlone("changed", "another program changed the file meanwhile")
             attempt.touched.add(draft.real.parent)
             os.replace(draft.path, draft.real)
             return Outcome(draft.status, signature=signature_of(draft.real.stat()))
     except LeftAlone as why:
-        return _left_alone(why)
+        return left_alone(why)
 
 
 def _sync_all(paths: Sequence[Path]) -> None:

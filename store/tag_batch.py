@@ -1,15 +1,15 @@
 """Tags written into a batch of files, and taken back: safe to stop at any instant, and to run again."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from store.byte_delta import apply_delta
-from store.file_stream import signature_of
-from store.file_swap import Job, LeftAlone, Plan, WriteSettings, look_only, swap_files
+from store.file_swap import Job, LeftAlone, Outcome, Plan, WriteSettings, look_only, swap_files
 from store.journal import digest_file, read_batch
+from store.object_swap import is_object, look_at_objects, swap_objects
+from store.objects import has_version, read_object
 from store.tag_formats import NOTE_NAMES, Edit, TagView, read_view, tag_format
 from store.tags import checked_edit, write_tagged
 
@@ -33,7 +33,7 @@ def write_batch(
     """
     own_work = _own_work(journal_url, name)
     jobs = [Job(row["track_id"], row["url"], partial(_look_to_tag, row, own_work)) for row in rows]
-    outcomes = swap_files(jobs, settings=settings, journal_url=journal_url, name=name)
+    outcomes = _swap(jobs, settings=settings, journal_url=journal_url, name=name)
     return [
         {
             **row,
@@ -73,9 +73,9 @@ def undo_batch(
         for url, rows in rows_of.items()
     ]
     if dry_run:
-        outcomes = look_only(jobs, settings=settings)
+        outcomes = _each_kind(jobs, partial(look_only, settings=settings), look_at_objects)
     else:
-        outcomes = swap_files(jobs, settings=settings, journal_url=journal_url, name=name)
+        outcomes = _swap(jobs, settings=settings, journal_url=journal_url, name=name)
     return [
         {
             "track_id": job.track_id,
@@ -90,13 +90,32 @@ def undo_batch(
     ]
 
 
+def _swap(jobs: Sequence[Job], *, settings: WriteSettings, journal_url: str, name: str) -> list[Outcome]:
+    return _each_kind(
+        jobs,
+        partial(swap_files, settings=settings, journal_url=journal_url, name=name),
+        partial(swap_objects, journal_url=journal_url, name=name),
+    )
+
+
+def _each_kind(
+    jobs: Sequence[Job],
+    of_files: Callable[[Sequence[Job]], list[Outcome]],
+    of_objects: Callable[[Sequence[Job]], list[Outcome]],
+) -> list[Outcome]:
+    """Do with files on disks and objects in buckets what is done with each, and answer in their order."""
+    files = iter(of_files([job for job in jobs if not is_object(job.url)]))
+    objects = iter(of_objects([job for job in jobs if is_object(job.url)]))
+    return [next(objects if is_object(job.url) else files) for job in jobs]
+
+
 def _own_work(journal_url: str, name: str) -> OwnWork:
     """Look up, only once and only if asked, what earlier attempts at a batch were about to write."""
     return cache(lambda: {(row["url"], row["new_digest"]) for row in read_batch(journal_url, name)})
 
 
-def _look_to_tag(row: Row, own_work: OwnWork, real: Path, before: os.stat_result) -> Plan:
-    if signature_of(before) != row["signature"]:
+def _look_to_tag(row: Row, own_work: OwnWork, real: Path, signature: str) -> Plan:
+    if signature != row["signature"]:
         if (row["url"], digest_file(real)) in own_work():
             return Plan("written", None)
         raise LeftAlone("changed", "the file changed since it was listened to")
@@ -105,11 +124,13 @@ def _look_to_tag(row: Row, own_work: OwnWork, real: Path, before: os.stat_result
 
 
 def _look_to_undo(
-    rows: Sequence[Row], own_work: OwnWork, even_changed: bool, real: Path, before: os.stat_result
+    rows: Sequence[Row], own_work: OwnWork, even_changed: bool, real: Path, signature: str
 ) -> Plan:
     digest = digest_file(real)
     done = next((row for row in rows if row["new_digest"] == digest), None)
     if done is not None:
+        if done["delta"] is None and done["version"] and has_version(done["url"], done["version"]):
+            return Plan("restored", partial(_fetch, done), digest=digest)
         if done["delta"] is None:
             return Plan("restored-tags", partial(_retag, done), done["mtime_ns"], digest)
         return Plan("restored", partial(_rebuild, done), done["mtime_ns"], digest)
@@ -128,6 +149,14 @@ def _rebuild(row: Row, real: Path, draft: Path) -> TagView:
     apply_delta(real, row["delta"], draft)
     if digest_file(draft) != row["old_digest"]:
         raise LeftAlone("damaged-journal", "what the journal holds does not give the file's former bytes")
+    return read_view(real, tag_format(real))
+
+
+def _fetch(row: Row, real: Path, draft: Path) -> TagView:
+    """Take the old bytes from the bucket, which kept them, and give the tags of the present ones."""
+    read_object(row["url"], draft, version_id=row["version"])
+    if digest_file(draft) != row["old_digest"]:
+        raise LeftAlone("damaged-journal", "the version that the journal names is not what the object was")
     return read_view(real, tag_format(real))
 
 

@@ -5,12 +5,16 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import boto3
+import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
+
+from tests.cut_answers import cutting
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +50,21 @@ def s3_url(s3_endpoint, monkeypatch):
     bucket = f"b{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     return f"s3://{bucket}"
+
+
+@pytest.fixture
+def cut_s3(s3_endpoint, monkeypatch) -> Iterator[Callable[[str, int], None]]:
+    """Give `cut_s3(lost, times)`: so many puts, or the answers to them, are lost on their way from then on."""
+    s3 = fsspec.get_filesystem_class("s3")
+    with ExitStack() as proxies:
+
+        def cut(lost: str, times: int) -> None:
+            proxy = cutting(s3_endpoint, lost=lost, method="PUT", times=times)
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxies.enter_context(proxy))
+            s3.clear_instance_cache()
+
+        yield cut
+    s3.clear_instance_cache()
 
 
 class _FolderServer(http.server.SimpleHTTPRequestHandler):

@@ -71,6 +71,7 @@ def test_one_file_more_or_less_among_many_leaves_nearly_all_batches():
 def test_batches_are_about_as_large_as_asked_for():
     batches = cut(f"{number:06}.mp3" for number in range(20_000))
     assert 40 < 20_000 / len(batches) < 90
+    assert max(map(len, batches)) == 128
 
 
 def test_folders_stay_whole():

@@ -1,0 +1,91 @@
+"""A bucket from listing to undo: streamed, cut into batches, copied here and listened to, written, put back."""
+
+from pathlib import Path
+
+import boto3
+import pytest
+
+from preprocessing.audio_files import stream_audio
+from preprocessing.spectrogram import LimitSettings
+from preprocessing.tag_batches import batch_name, cut_batches
+from preprocessing.windows import WindowSettings
+from store.journal import read_batch
+from store.predictions import rows_of
+from store.tag_batch import WriteSettings
+from store.tag_policy import GenreMap, TagPolicy
+from store.tag_writing import undo_parts, write_parts
+from store.tagging_run import begin_run
+from store.tags import audio_hash, read_genres
+from tests.tagging import DEMO, publish_small_model
+from training.answers import AnswerSettings, fit_answers
+from training.predict import read_identity
+from training.tagging import Listener, plan_batch
+
+
+@pytest.fixture
+def listener(tmp_path):
+    version_url = publish_small_model(str(tmp_path / "models"))
+    identity = read_identity(version_url)
+    return Listener(
+        version_url=version_url,
+        identity=identity,
+        answers=fit_answers(identity, version_url, AnswerSettings()),
+        policy=TagPolicy(),
+        genre_map=GenreMap(),
+        windows=WindowSettings(count=1, length_s=4.0),
+        limits=LimitSettings(),
+    )
+
+
+@pytest.fixture
+def music(s3_url):
+    """Put three songs, a web page and a key that no URL can hold into a bucket."""
+    songs = {f"{song}.mp3": (DEMO / f"{song}.mp3").read_bytes() for song in ("200001", "200033", "200034")}
+    for name, data in {**songs, "a::b.mp3": b"x", "page.mp3": b"<html>" * 99, "notes.txt": b"x"}.items():
+        boto3.client("s3").put_object(Bucket=s3_url.removeprefix("s3://"), Key=f"music/{name}", Body=data)
+    return f"{s3_url}/music"
+
+
+def content(music: str) -> dict[str, bytes]:
+    bucket = boto3.resource("s3").Bucket(music.split("/")[2])
+    return {it.key.removeprefix("music/"): it.get()["Body"].read() for it in bucket.objects.all()}
+
+
+def test_a_bucket_is_tagged_and_undone(music, tmp_path, s3_url, listener):
+    before = content(music)
+    run = begin_run(f"{s3_url}/runs", {"write": True})
+    batches = list(cut_batches(stream_audio(music), about=2))
+    parts = [batch_name(batch) for batch in batches]
+    for batch in batches:
+        plan_batch(batch, run=run, heard_url=f"{s3_url}/heard", listener=listener)
+    run.complete_plan(parts)
+    settings = WriteSettings()
+    told = write_parts(parts, run=run, settings=settings, copy_to=None, heard_url=f"{s3_url}/heard")
+    assert dict(told.statuses) == {"written": 3, "skipped": 1, "rejected": 1}
+    done = {row["track_id"]: row for table in run.tables("done", parts) for row in rows_of(table)}
+    assert done["a::b.mp3"]["reason"] == "name-parts-urls"
+    assert done["page.mp3"]["status"] == "rejected"
+    for name, data in before.items():
+        if done.get(name, {"status": ""})["status"] != "written":
+            assert content(music)[name] == data
+            continue
+        (tmp_path / "now.mp3").write_bytes(content(music)[name])
+        assert read_genres(tmp_path / "now.mp3") == done[name]["genres"]
+        assert audio_hash(tmp_path / "now.mp3") == audio_hash(Path(DEMO / name))
+    journalled = [part for part in parts if read_batch(run.journal_url, part)]
+    back = begin_run(f"{s3_url}/runs", {"undo": run.name})
+    told = undo_parts(journalled, run=back, target=run, settings=settings, even_changed=False, dry_run=False)
+    assert dict(told.statuses) == {"restored": 3}
+    assert {name: data for name, data in content(music).items() if name in before} == before
+
+
+def test_objects_that_were_written_are_not_listened_to_again(music, s3_url, listener):
+    for attempt in ("first", "second"):
+        run = begin_run(f"{s3_url}/runs", {"attempt": attempt})
+        (batch,) = cut_batches(stream_audio(music), about=5_000)
+        part = batch_name(batch)
+        plan_batch(batch, run=run, heard_url=f"{s3_url}/heard", listener=listener)
+        rows = rows_of(run.read_part("plan", part))
+        assert sum(row["status"] == ("change" if attempt == "first" else "kept") for row in rows) == 3
+        run.complete_plan([part])
+        write_parts([part], run=run, settings=WriteSettings(), copy_to=None, heard_url=f"{s3_url}/heard")

@@ -19,13 +19,7 @@ def read_chunk_file(path: Path) -> TagView:
     """Read the tags of a file."""
     with path.open("rb") as file:
         chunks = list_chunks(file)
-        tag = _chunk_id3(file, chunks) or ID3()
-        entries = [
-            entry
-            for chunk in chunks
-            if _is_info(file, chunk)
-            for entry in info_entries(read_chunk(file, chunk))
-        ]
+        tag, entries = _tags_in(file, chunks)
         others = [
             f"{chunk.id!r} {chunk.size} {hashlib.sha256(read_chunk(file, chunk)).hexdigest()}"
             for chunk in chunks
@@ -44,6 +38,18 @@ def read_chunk_file(path: Path) -> TagView:
         others + sorted(id3_others(tag)) + [repr(entry) for entry in entries if entry[0] != b"IGNR"],
         id3_notes(tag),
     )
+
+
+def read_chunk_tags(path: Path) -> tuple[ID3, list[tuple[bytes, bytes]]]:
+    """Read the ID3 tag of a file, empty if there is none, and the entries of its INFO chunks."""
+    with path.open("rb") as file:
+        return _tags_in(file, list_chunks(file))
+
+
+def _tags_in(file: BinaryIO, chunks: Sequence[Chunk]) -> tuple[ID3, list[tuple[bytes, bytes]]]:
+    infos = [read_chunk(file, chunk) for chunk in chunks if _is_info(file, chunk)]
+    tag = _chunk_id3(file, chunks)
+    return ID3() if tag is None else tag, [entry for info in infos for entry in info_entries(info)]
 
 
 def _info_text(text: bytes) -> str:

@@ -110,7 +110,7 @@ def _description(frame: bytes, block: bytes) -> str:
     """Read what a TXXX frame is about; nothing if it says so in an encoding of damage."""
     if frame[8:10] != b"\0\0":  # compressed, say: mutagen unpacks it out of a tag of its own
         alone = load_id3(BytesIO(_head(block[3], len(frame)) + frame))
-        return "".join(found.desc for found in alone.getall("TXXX")) if alone else ""
+        return "".join(found.desc for found in alone.getall("TXXX")) if alone is not None else ""
     encoding, content = frame[10:11], frame[11:]
     match encoding:
         case b"\0" | b"\3":

@@ -147,6 +147,22 @@ def test_damaged_and_unknown_frames_stay_byte_for_byte(mp3):
     assert mp3.read_bytes()[10:].startswith(junk + frames.rstrip(b"\0")[:40])
 
 
+@pytest.mark.parametrize("kind", ["bare.mp3", "music.wav"])
+def test_a_tag_of_nothing_but_unknown_frames_is_edited(kind, originals, tmp_path):
+    track = Path(shutil.copy(originals / kind, tmp_path))
+    unknown = b"XYZZ\0\0\0\x03\0\0\0\xffx"
+    block = b"ID3\4\0\0\0\0\0" + bytes([len(unknown)]) + unknown
+    if kind == "music.wav":
+        kept = [chunk for chunk in chunks_of(track) if chunk[0] in (b"fmt ", b"data")]
+        track.write_bytes(riff(*kept, (b"id3 ", block)))
+    else:
+        track.write_bytes(block + track.read_bytes())
+    write_genres(track, ["Rock"])
+    assert unknown in track.read_bytes()
+    write_genres(track, [])
+    assert repr(unknown) in tags.read_tags(track).others
+
+
 @pytest.mark.parametrize("code", ["17", "(17)", "(17)Rock"])
 def test_old_genre_codes_are_spelt_out(mp3, code):
     tag = ID3(mp3)

@@ -47,14 +47,18 @@ def tag_format(path: Path) -> TagFormat:
     with path.open("rb") as file:
         container = container_of(file)
         file.seek(end_of_leading_tags(file))
-        start = file.read(2)
+        start = file.read(4)
     if container != "bare":
         return container
-    if len(start) == 2 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:  # ADTS; mutagen takes it for MP3
+    # ID3 before these has mutagen take them for MP3, TrueAudio unless the file is called .tta.
+    if len(start) == 4 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:  # ADTS
         AAC(path)
         return "id3"
-    match mutagen.File(path, options=[MP3, TrueAudio, *APE_KINDS]):
-        case MP3() | TrueAudio():
+    if start == b"TTA1":
+        TrueAudio(path)
+        return "id3"
+    match mutagen.File(path, options=[MP3, *APE_KINDS]):
+        case MP3():
             return "id3"
         case None:
             raise BadInput("no tag format is known for this file: is it audio?")

@@ -22,6 +22,7 @@ from mutagen.mp4 import MP4
 from store import tags
 from store.errors import BadInput
 from store.tags import Credits, audio_hash, copy_with_genres, read_credits, read_genres, write_genres
+from tests.formats import encode
 from tests.tagged_files import PICTURE, id3v1
 
 HOSTILE = Path("../shared/data/hostile")
@@ -331,6 +332,15 @@ def test_the_name_may_lie(originals, tmp_path):
     track = Path(shutil.copy(originals / "music.m4a", tmp_path / "song.mp3"))
     write_genres(track, ["Rock"])
     assert MP4(track)["\xa9gen"] == ["Rock"]
+
+
+def test_true_audio_is_known_by_any_name(tmp_path):
+    encode(tmp_path / "music.tta", "tta", 22050, "tta")
+    track = (tmp_path / "music.tta").rename(tmp_path / "music")
+    write_genres(track, GENRES)
+    assert read_genres(track) == GENRES
+    write_genres(track, [])
+    assert read_genres(track) == []
 
 
 # Refusals

@@ -8,8 +8,18 @@ from typing import BinaryIO, Literal
 
 from mutagen.id3 import ID3
 
+from store.errors import BadInput
 from store.id3_tag import edit_id3, id3_credits, id3_genres, id3_notes, id3_others, load_id3
-from store.riff import Chunk, copy_chunks, info_content, info_entries, list_chunks, new_chunk, read_chunk
+from store.riff import (
+    Chunk,
+    copy_chunks,
+    info_content,
+    info_entries,
+    list_chunks,
+    new_chunk,
+    read_chunk,
+    tags_behind,
+)
 from store.tag_view import Credits, Edit, TagView
 
 ChunkFormat = Literal["riff", "aiff"]
@@ -82,6 +92,8 @@ def _chunk_id3(file: BinaryIO, chunks: Sequence[Chunk]) -> ID3 | None:
 def write_chunk_file(source: Path, draft: Path, edit: Edit, kind: ChunkFormat) -> None:
     """Exchange the ID3 chunk, and in a WAV the INFO chunk too: Windows reads no other."""
     with source.open("rb") as file:
+        if tags_behind(file):
+            raise BadInput("it has tags behind the end that its header claims, and readers disagree on those")
         chunks = _with_id3(file, list_chunks(file), edit, kind)
         if kind == "riff" and edit.genres is not None:
             chunks = _with_info(file, chunks, edit.genres)

@@ -30,6 +30,7 @@ from store.errors import BadInput
 from store.id3_files import ape_texts, put_back_id3v1, read_id3_file, write_id3_file
 from store.id3_tag import find_id3v1
 from store.tag_view import NOTE_NAMES, Credits, Edit, TagView, credit
+from store.vorbis_comments import check_comments
 
 __all__ = ["NOTE_NAMES", "Credits", "Edit", "TagView", "read_view", "tag_format", "write_edited"]
 
@@ -95,6 +96,8 @@ def write_edited(source: Path, draft: Path, edit: Edit, kind: TagFormat) -> None
             return
     shutil.copyfile(source, draft)
     audio = open_tags(draft, kind)
+    if kind == "flac" or kind == "ogg":
+        check_comments(source, kind, audio.tags or [])
     if edit.genres is not None:
         _set_field(audio, _keys(kind)[0], list(edit.genres))
     for name, text in edit.notes.items():

@@ -295,6 +295,57 @@ def test_a_wav_that_cannot_be_tagged_is_refused(wav, damage, message):
     assert wav.read_bytes() == before
 
 
+def test_tags_behind_the_end_of_a_wav_are_refused(wav):
+    """Some readers find those; with a new tag before them they would not."""
+    lost = struct.pack("<4sI", b"id3 ", 10) + b"ID3\3\0\0\0\0\0\0"
+    wav.write_bytes(wav.read_bytes() + lost)
+    with pytest.raises(BadInput, match="tags behind the end"):
+        write_genres(wav, ["Folk"])
+    wav.write_bytes(wav.read_bytes()[: -len(lost)] + b"behind it all")
+    write_genres(wav, ["Folk"])
+    assert wav.read_bytes().endswith(b"behind it all")
+
+
+# Vorbis comments that mutagen would change
+
+
+def put_comment(path: Path, comment: bytes) -> None:
+    """Write a comment of so many bytes over one that mutagen made."""
+    audio = mutagen.File(path)
+    audio["placeholder"] = "x" * (len(comment) - len(b"placeholder="))
+    audio.save()
+    data = path.read_bytes()
+    place = data.index(b"placeholder=")
+    path.write_bytes(data[:place] + comment + data[place + len(comment) :])
+
+
+@pytest.mark.parametrize("kind", ["music.flac", "music.ogg", "music.opus"])
+@pytest.mark.parametrize(
+    "comment",
+    [
+        b"composer=Dvo\xf8\xe1k's daughter",
+        b"a comment that has no name",
+        "schöpfer=mit Umlaut im Namen".encode(),
+    ],
+    ids=["no UTF-8", "no name", "odd name"],
+)
+def test_comments_that_would_change_are_refused(kind, comment, originals, tmp_path):
+    track = Path(shutil.copy(originals / kind, tmp_path))
+    put_comment(track, comment)
+    before = track.read_bytes()
+    with pytest.raises(BadInput, match="would change a comment"):
+        write_genres(track, ["Folk"])
+    assert track.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["music.flac", "music.ogg", "music.opus"])
+def test_comments_that_others_garbled_stay_so(kind, originals, tmp_path):
+    track = Path(shutil.copy(originals / kind, tmp_path))
+    put_comment(track, "composer=Dvo\ufffd\ufffdk's daughter".encode())  # this is UTF-8
+    write_genres(track, ["Folk"])
+    assert "composer=Dvo\ufffd\ufffdk's daughter".encode() in track.read_bytes()
+
+
 # The file stays who it is
 
 

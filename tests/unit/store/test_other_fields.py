@@ -103,6 +103,16 @@ def frames_of(block: bytes) -> list[bytes]:
     return [it for it in frames if it[:4] != b"TCON" and not (it[:4] == b"TXXX" and b"GENRE_" in it)]
 
 
+def disorder(track: Path) -> None:
+    """Turn the frames of a tag around, and add a damaged one: mutagen would sort them and drop that."""
+    data = track.read_bytes()
+    block = id3_block(data, 0)
+    body = b"POPM\0\0\0\x03\0\0abc" + b"".join(reversed(frames_of(block)))
+    size = len(body) + 7  # some padding
+    head = block[:6] + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+    track.write_bytes(head + body + bytes(7) + data[len(block) :])
+
+
 def id3_block(data: bytes, at: int) -> bytes:
     size = sum(byte << 7 * (3 - place) for place, byte in enumerate(data[at + 6 : at + 10]))
     return data[at : at + 10 + size]
@@ -127,6 +137,7 @@ def test_all_other_id3_frames_stay(kind, version, originals, tmp_path):
                 tag.add(frame)
             tag.unknown_frames, tag._unknown_v2_version = [UNKNOWN_FRAME], version
             tag.save(track, v1=0, v2_version=version)
+            disorder(track)
     data = track.read_bytes()
     before = frames_of(id3_block(data, data.index(b"ID3" + bytes([version]))))
     assert len(before) >= 17

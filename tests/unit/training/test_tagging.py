@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
-from preprocessing.windows import WindowSettings
 
 from preprocessing.mel import MelSettings
 from preprocessing.spectrogram import LimitSettings
 from preprocessing.tag_batches import batch_name
+from preprocessing.windows import WindowSettings
 from store.file_stream import FoundFile, signature_now, stream_files
 from store.models import publish_version
 from store.predictions import HEARINGS_SCHEMA, rows_of

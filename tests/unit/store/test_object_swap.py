@@ -296,20 +296,25 @@ def test_without_a_recipe_the_old_version_is_put_back(versioned, originals, jour
     assert {**now, "music.mp3": b""} == {**originals, "music.mp3": b""}
 
 
-def test_no_copy_is_left_here(place, journal, tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "here"))
-    tag(place.rows(), journal)
-    undo(journal)
-    assert list((tmp_path / "here").iterdir()) == []
+def test_only_the_drafts_of_one_group_lie_here_at_a_time(place, originals, journal, tmp_path, monkeypatch):
+    def look_and_write(url, name, entries):
+        assert len([path for path in here.rglob("*") if path.is_file()]) == len(entries)
+        groups.append(len(entries))
+        return write_part(url, name, entries)
 
-
-def test_large_batches_are_put_in_groups(place, originals, journal, monkeypatch):
+    here, groups, write_part = tmp_path / "here", [], object_swap.write_part
+    here.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(here))
+    monkeypatch.setattr(object_swap, "write_part", look_and_write)
     monkeypatch.setattr(object_swap, "BYTES_AT_ONCE", 20_000)
+    monkeypatch.setattr(object_swap, "REQUESTS_AT_ONCE", 1)
     assert statuses(tag(place.rows(), journal)) == {"written"}
-    assert len(list(Path(journal).iterdir())) > 2
+    assert len(groups) > 2
+    assert sum(groups) == len(originals)
+    assert list(here.iterdir()) == []
     assert statuses(undo(journal)) == {"restored"}
     assert place.content() == originals
+    assert list(here.iterdir()) == []
 
 
 def test_expired_credentials_are_not_taken_for_objects_that_may_not_be_read(place, journal):

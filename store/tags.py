@@ -17,7 +17,7 @@ import mutagen
 from store.audio_payload import hash_audio
 from store.errors import BadInput
 from store.files import replacing
-from store.tag_formats import Credits, Edit, TagView, read_view, tag_format, write_edited
+from store.tag_formats import NOTE_NAMES, Credits, Edit, TagView, read_view, tag_format, write_edited
 
 __all__ = ["Credits", "audio_hash", "copy_with_genres", "read_credits", "read_genres", "write_genres"]
 
@@ -139,12 +139,19 @@ def _first_difference(before: list[str], after: list[str]) -> str:
 
 def checked_edit(genres: Sequence[str] | None, notes: Mapping[str, str | None] | None = None) -> Edit:
     """Take genres once each, and refuse texts that no tag can hold."""
+    for name, text in (notes or {}).items():
+        if name not in NOTE_NAMES or (text is not None and not _is_plain(text)):
+            raise BadInput(f"{name}={text!r} is no note: wanted printable text for one of {NOTE_NAMES}")
     if isinstance(genres, str):
         raise BadInput(f"genres are a list of names; got the text {genres!r}")
-    for name in (*(genres or ()), *(text for text in (notes or {}).values() if text is not None)):
-        if not name.isprintable() or name != name.strip() or not name:
+    for name in genres or ():
+        if not _is_plain(name):
             raise BadInput(f"{name!r} is no genre: wanted printable text without spaces around it")
     return Edit(None if genres is None else tuple(dict.fromkeys(genres)), dict(notes or {}))
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and text == text.strip() != ""
 
 
 def audio_file(path: Path | str) -> Path:
@@ -175,10 +182,9 @@ def dress_alike(
     if owner and (mine.st_uid, mine.st_gid) != (before.st_uid, before.st_gid):
         os.chown(draft, before.st_uid, before.st_gid)
     shutil.copystat(real, draft)
-    for name in (
-        _attributes(real) - _attributes(draft) if owner else ()
-    ):  # copystat passes over what it may not set
-        raise BadInput(f"its attribute {name} cannot be kept: the file would lose it")
+    lost = _attributes(real) - _attributes(draft) if owner else set()
+    if lost:  # copystat passes over what it may not set
+        raise BadInput(f"it would lose its attribute {min(lost)}: this user may not set it")
     # Reading has moved the time of access.
     os.utime(draft, ns=(before.st_atime_ns, before.st_mtime_ns if mtime_ns is None else mtime_ns))
 

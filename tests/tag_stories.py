@@ -17,19 +17,14 @@ from tests.formats import CODECS, encode
 
 SETTINGS = WriteSettings()
 GENRES = ["Old-Time / Historic", "Folk"]
+NOTES = {"GENRE_CONFIDENCE": "0.93"}
 MEMORY = "/dev/shm"  # a kill or a failing call is the same there, and the suites are quicker
 
 
-def row_of(path: Path, genres: Sequence[str] = GENRES, notes: dict[str, str] | None = None) -> dict[str, Any]:
+def row_of(path: Path) -> dict[str, Any]:
     """Give the row that asks for a file to be tagged."""
-    return {
-        "track_id": path.name,
-        "url": str(path),
-        "signature": signature_of(path.stat()),
-        "status": "change",
-        "genres": list(genres),
-        "notes": notes or {},
-    }
+    signature = signature_of(path.stat())
+    return {"track_id": path.name, "url": str(path), "signature": signature, "genres": GENRES, "notes": NOTES}
 
 
 def tag(rows: Sequence[dict[str, Any]], run: str) -> set[str]:

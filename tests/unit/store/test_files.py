@@ -22,6 +22,7 @@ from store.files import (
     split_zip_url,
     write_whole,
 )
+from tests.disk_faults import faults
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -197,3 +198,12 @@ def test_what_a_web_server_answers_is_an_error_of_reading(read, http_url):
 def test_a_url_of_no_known_kind_is_told_in_one_line(ask):
     with pytest.raises(BadInput, match=r"^s3x://a/b: Protocol not known: s3x; wanted a local path, or a URL"):
         ask("s3x://a/b")
+
+
+def test_the_disk_holds_new_folders_too(tmp_path):
+    with faults() as met:
+        write_whole(str(tmp_path / "run" / "journal" / "part"), b"data")
+    assert [name for name in met.made if name in ("mkdir", "fsync", "replace")] == [
+        *["mkdir", "fsync"] * 2,  # each folder's name
+        *["fsync", "replace", "fsync"],
+    ]

@@ -13,10 +13,12 @@ from store.file_stream import signature_of
 from store.file_swap import DRAFT_PREFIX
 from store.journal import list_batches, read_batch
 from store.tag_batch import WriteSettings, undo_batch, write_batch
-from store.tags import audio_hash, read_genres, write_genres
+from store.tags import audio_hash, read_genres, read_tags, write_genres
+from tests.disk_faults import faults
 from tests.formats import CODECS, encode
 
 HOSTILE = Path("../shared/data/hostile")
+NOTES = {"GENRE_CONFIDENCE": "0.93", "GENRE_MODEL": "20261127T120000"}
 GENRES = ["Old-Time / Historic", "Folk"]
 
 
@@ -117,6 +119,29 @@ def test_a_batch_is_tagged_and_undone_byte_for_byte(music, originals, journal):
     assert not drafts_in(music)
 
 
+def test_notes_are_written_beside_genres_and_taken_back(music, originals, journal):
+    tag([row_of(path, notes=NOTES) for path in files_of(music)], journal)
+    once = content_of(music)
+    assert all(read_tags(path).notes == NOTES for path in files_of(music))
+    fewer = {"GENRE_CONFIDENCE": "0.50"}
+    assert statuses(tag([row_of(path, ["Jazz"], fewer) for path in files_of(music)], journal, "2")) == {
+        "written"
+    }
+    assert all(read_tags(path).notes == NOTES | fewer for path in files_of(music))
+    assert all(row["old_notes"] == NOTES for row in read_batch(journal, "2"))
+    assert statuses(undo(journal, name="2")) == {"restored"}
+    assert content_of(music) == once
+    assert statuses(undo(journal)) == {"restored"}
+    assert content_of(music) == content_of(originals)
+
+
+def test_notes_alone_leave_the_genres(music, journal):
+    rows = [{**row_of(path, notes=NOTES), "genres": None} for path in files_of(music)]
+    assert statuses(tag(rows, journal)) == {"written"}
+    for path in files_of(music):
+        assert (read_genres(path), read_tags(path).notes) == (["Noise"], NOTES)
+
+
 def test_an_undo_can_be_undone(music, journal):
     tag([row_of(path) for path in files_of(music)], journal)
     tagged = content_of(music)
@@ -148,6 +173,16 @@ def test_each_batch_has_its_journal_before_its_files_are_touched(music, original
     monkeypatch.setattr(os, "replace", swap)
     assert statuses(tag(rows, journal)) == {"written"}
     assert [row["old_genres"] for row in read_batch(journal, "00001")] == [["Noise"]] * len(rows)
+
+
+def test_the_disk_holds_journal_then_drafts_before_the_first_swap_and_folders_after_the_last(music, journal):
+    rows = [row_of(path) for path in files_of(music)]
+    Path(journal).mkdir(parents=True)
+    with faults() as met:
+        tag(rows, journal)
+    order = [name for name in met.made if name in ("fsync", "replace")]
+    of_journal = ["fsync", "replace", "fsync"]
+    assert order == [*of_journal, *["fsync"] * len(rows), *["replace"] * len(rows), "fsync", "fsync"]
 
 
 def test_large_batches_are_swapped_in_groups(music, originals, journal, monkeypatch):
@@ -350,6 +385,21 @@ def test_two_attempts_at_once_leave_whole_files(song, originals, journal, monkey
     assert not drafts_in(song.parent)
 
 
+def test_what_another_attempt_did_meanwhile_is_done(song, journal, monkeypatch):
+    def write_and_be_overtaken(*args):
+        write_part(*args)
+        (draft,) = attempt_folder(song, "00001").iterdir()
+        (draft.parent / "of the other").write_bytes(draft.read_bytes())
+        (draft.parent / "next of the other").write_bytes(b"half")
+        os.replace(draft.parent / "of the other", song)
+
+    write_part = file_swap.write_part
+    monkeypatch.setattr(file_swap, "write_part", write_and_be_overtaken)
+    assert statuses(tag([row_of(song)], journal)) == {"written"}
+    assert read_genres(song) == GENRES
+    assert [path.name for path in attempt_folder(song, "00001").iterdir()] == ["next of the other"]
+
+
 # Undo
 
 
@@ -391,11 +441,11 @@ def test_a_file_that_changed_since_keeps_what_others_did_to_it(music, journal):
 
 def test_without_a_recipe_tags_are_put_back_one_by_one(music, originals, journal, monkeypatch):
     monkeypatch.setattr(file_swap, "make_delta", lambda new, old: None)
-    tag([row_of(path) for path in files_of(music)], journal)
+    tag([row_of(path, notes=NOTES) for path in files_of(music)], journal)
     assert statuses(undo(journal, dry_run=True)) == {"would-restore-tags"}
     assert statuses(undo(journal)) == {"restored-tags"}
     for path in files_of(music):
-        assert read_genres(path) == ["Noise"]
+        assert (read_genres(path), read_tags(path).notes) == (["Noise"], {})
     assert times_of(music) == times_of(originals)
     assert statuses(undo(journal)) <= {"restored-tags", "restored"}, "its own work"
 

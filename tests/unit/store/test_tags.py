@@ -554,6 +554,15 @@ def test_a_copy_is_tagged_and_the_original_is_not(track, originals, tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_a_copy_takes_notes_and_refuses_what_is_none(track, originals, tmp_path):
+    copy_with_genres(track, tmp_path / "copies" / track.name, GENRES, notes={"GENRE_MODEL": "m 1"})
+    assert tags.read_tags(tmp_path / "copies" / track.name).notes == {"GENRE_MODEL": "m 1"}
+    for notes in ({"MOOD": "blue"}, {"GENRE_MODEL": "a\nb"}, {"GENRE_MODEL": ""}):
+        with pytest.raises(BadInput, match="is no note"):
+            copy_with_genres(track, tmp_path / "others" / track.name, GENRES, notes=notes)
+    assert not (tmp_path / "others").exists()
+
+
 def test_a_copy_never_overwrites_its_original(mp3, tmp_path):
     before = mp3.read_bytes()
     (tmp_path / "alias.mp3").hardlink_to(mp3)

@@ -127,4 +127,5 @@ class Loudness:
         """Give the loudest sample of a window, to a hop."""
         first, samples = span.sample_span(self._mel)
         hops = slice(first // self._mel.hop, math.ceil((first + samples) / self._mel.hop))
-        return float(max(np.concatenate(self._peaks)[hops].max(initial=0), self._rest_S.max(initial=0)))
+        last = self._rest_S.max(initial=0, keepdims=True)
+        return float(np.concatenate([*self._peaks, last])[hops].max(initial=0))

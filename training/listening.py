@@ -57,6 +57,7 @@ def hear_files(
     `mel_on_device` says otherwise. Memory does not grow with the number of files.
     """
     as_waves = device != "cpu" if mel_on_device is None else mel_on_device
+    _check_device(device)
     with _one_thread():
         network = _network(version_url, identity, device, engine, as_waves=as_waves, onnx_url=onnx_url)
         decode = partial(_decode, identity=identity, windows=windows, limits=limits, as_waves=as_waves)
@@ -71,6 +72,14 @@ def hear_files(
                 means.add(row, decoded)
         means.finish()
     return [bad[row] if row in bad else means.of(row) for row in range(len(paths))]
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as why:  # the latter of a torch that was built without CUDA
+        reason = str(why).splitlines()[0]
+        raise BadInput(f"device {device}: torch cannot use it here ({reason}); take device cpu") from None
 
 
 def _network(
@@ -89,7 +98,7 @@ def _network(
             return torch_on_mels(version_url, identity, device)
         case "onnx", False if device == "cpu":
             return onnx_on_mels(version_url, identity, onnx_url)
-    raise BadInput(f"engine onnx listens on device cpu only, not {device}; take engine torch")
+    raise BadInput(f"engine onnx listens to spectrograms on device cpu, not on {device}; take engine torch")
 
 
 def _decode(

@@ -73,16 +73,20 @@ def _session(data: bytes, where: str) -> "onnxruntime.InferenceSession":
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except (
-        runtime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-        runtime.capi.onnxruntime_pybind11_state.InvalidGraph,
-        runtime.capi.onnxruntime_pybind11_state.Fail,
-    ) as why:
+    except _refusals() as why:
         raise BadInput(
             f"{where}: not a model that onnxruntime can run ({str(why).splitlines()[0]})"
         ) from None
 
 
+def _refusals() -> tuple[type[Exception], ...]:
+    """Name what onnxruntime raises of a file; its exceptions have no parent of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state  # here, since it may not be installed
+
+    return state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented
+
+
+@lru_cache(maxsize=2)
 def _exported(version_url: str, identity: ModelIdentity) -> bytes:
     _import("onnxscript")
     model = load_model(version_url, identity)

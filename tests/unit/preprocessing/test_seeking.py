@@ -5,6 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import soundfile
 
 from preprocessing import seeking
 from preprocessing.decode import decode
@@ -84,6 +85,19 @@ def test_of_m4a_all_is_equal_but_the_noise_that_the_decoder_draws_itself(tmp_pat
     assert max(np.mean(error) for error in errors_db(path, spooled(path, tmp_path))) < 0.5
 
 
+def pcm(path, wave_S, rate_hz=22_050, container="wav", codec="pcm_s16le", **options):
+    bare = {"write_xing": "0"} if container == "mp3" else {}
+    with av.open(str(path), "w", format=container, options=bare) as sink:
+        stream = sink.add_stream(codec, rate=rate_hz, layout="mono", options=options)
+        frame = av.AudioFrame.from_ndarray(wave_S[None].astype(np.float32), "fltp", "mono")
+        frame.rate = rate_hz
+        resampler = av.AudioResampler(stream.format, "mono", rate_hz, stream.codec_context.frame_size or None)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            sink.mux(stream.encode(part))
+        sink.mux(stream.encode(None))
+    return path
+
+
 def without_xing(path, target):
     with (
         av.open(str(path)) as source,
@@ -101,6 +115,19 @@ def test_an_mp3_that_does_not_state_its_length_is_seeked_too(tmp_path, no_whole)
     path = without_xing(in_format(tmp_path, ".mp3", 44_100), tmp_path / "bare.mp3")
     assert b"Xing" not in path.read_bytes()
     assert b"Info" not in path.read_bytes()
+    found = spooled(path, tmp_path)
+    assert len(found) == 3
+    assert max(error.max() for error in errors_db(path, found)) < 0.005
+
+
+def test_an_mp3_of_varying_bit_rate_that_libsndfile_takes_for_shorter_is_heard_where_it_should(tmp_path):
+    """It judges the length by the first frames, and would seek no further."""
+    path = tmp_path / "varying.mp3"
+    noise_S = np.random.default_rng(0).normal(0, 0.2, 6 * 44_100)
+    tone_S = 0.3 * np.sin(0.05 * np.arange(20 * 44_100))
+    varying = {"flags": "+qscale", "global_quality": "236"}
+    pcm(path, np.concatenate([noise_S, tone_S]), 44_100, "mp3", "libmp3lame", **varying)
+    assert soundfile.info(path).duration < 20
     found = spooled(path, tmp_path)
     assert len(found) == 3
     assert max(error.max() for error in errors_db(path, found)) < 0.005
@@ -167,16 +194,6 @@ def test_damage_that_libsndfile_stops_at_leaves_the_windows_that_play(tmp_path):
     data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
     path.write_bytes(data)
     assert spooled(path, tmp_path)
-
-
-def pcm(path, wave_S, rate_hz=22_050):
-    with av.open(str(path), "w", format="wav") as sink:
-        stream = sink.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
-        frame = av.AudioFrame.from_ndarray((wave_S * 32_767).astype(np.int16)[None], "s16", "mono")
-        frame.rate = rate_hz
-        sink.mux(stream.encode(frame))
-        sink.mux(stream.encode(None))
-    return path
 
 
 def with_silence(path, quiet_s, seconds=12):

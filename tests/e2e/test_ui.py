@@ -155,7 +155,7 @@ def test_a_catalogue_is_tagged_and_undone_from_the_form(page, served, pictures, 
     page.get_by_text("tagging-summary").first.wait_for()
     found = artifacts(served, run)
     page.goto(f"{served.url}/artifacts/artifact/{found['tagging-summary']['id']}")
-    for shown in ("2 written", "1 rejected", "<i>two.mp3"):
+    for shown in ("2 of 3 files were tagged", "no audio that is known", "<i>two.mp3"):
         page.get_by_text(shown).first.wait_for()
     page.screenshot(path=pictures / "7-tagging-summary.png", full_page=True)
     for name in ("one.mp3", "<i>two.mp3"):
@@ -166,7 +166,7 @@ def test_a_catalogue_is_tagged_and_undone_from_the_form(page, served, pictures, 
     field(page, "Runs (Optional)").get_by_role("textbox").fill(f"{tmp_path}/runs")
     undo = submit_form(page, served)
     page.goto(f"{served.url}/artifacts/artifact/{artifacts(served, undo)['tagging-summary']['id']}")
-    page.get_by_text("2 restored").first.wait_for()
+    page.get_by_text("2 of 2 files have their old tags back").first.wait_for()
     page.screenshot(path=pictures / "8-undo-summary.png", full_page=True)
     assert {path: path.read_bytes() for path in music.iterdir()} == before
 

@@ -26,7 +26,14 @@ from rich.console import Console
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.demo import DemoSettings, play_demo
 from flows.deployments import ServeSettings, serve_flows
-from flows.model_versions import compare_models, list_models, promote_model, rollback_model, show_model
+from flows.model_versions import (
+    compare_models,
+    export_model,
+    list_models,
+    promote_model,
+    rollback_model,
+    show_model,
+)
 from flows.prefect_server import prefect_server
 from flows.retrain_nightly import NightlySettings, retrain_nightly
 from flows.run_experiments import CrossValidationSettings, run_experiments
@@ -154,6 +161,12 @@ def compare(one: Which, other: Which, *, models: Root = MODELS) -> None:
 def promote(version: Which, *, models: Root = MODELS, reason: str = "by hand") -> None:
     """Put a version into service."""
     print(promote_model(models, version, reason))
+
+
+@models_app.command
+def export(target: str, *, version: Which = "champion", models: Root = MODELS) -> None:
+    """Write a version's network as an ONNX file, for machines that listen without torch."""
+    print(export_model(models, version, target))
 
 
 @models_app.command

@@ -31,8 +31,9 @@ from store.tag_writing import write_parts
 from store.tagging_run import TaggingRun, begin_run, heard_url
 from store.tally import Tally
 from training.answers import AnswerSettings, fit_answers
+from training.engines import Engine
 from training.predict import read_identity
-from training.tagging import Engine, Listener, plan_batch, plan_without
+from training.tagging import Listener, plan_batch, plan_without
 
 FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
 Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision
@@ -70,6 +71,9 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
     )
     engine: Engine = Field(
         "torch", description="What runs the network: torch, or onnx (extra onnx, CPUs only)"
+    )
+    onnx: str = Field(
+        "", description="ONNX file that `models export` made of the model; empty: each worker makes its own"
     )
     files_per_batch: int = Field(64, ge=1, le=4_096, description="About how many files one task takes")
     runs: str = Field(
@@ -142,6 +146,7 @@ def choose_listener(settings: TagSettings) -> Listener:
         limits=settings.limits,
         device=settings.device,
         engine=settings.engine,
+        onnx_url=absolute(settings.onnx) if settings.onnx else None,
         files_at_once=FILES_AT_ONCE[settings.device],
         retry_rejects=settings.retry_rejects,
     )

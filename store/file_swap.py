@@ -118,7 +118,8 @@ def swap_files(jobs: Sequence[Job], *, settings: WriteSettings, journal_url: str
     left, and the same call completes the batch.
     """
     attempt = Attempt(settings, hashlib.blake2b(name.encode(), digest_size=6).hexdigest(), uuid4().hex[:12])
-    _sweep({_draft_folder(job.url, attempt) for job in jobs}, mark="")
+    folders = {_draft_folder(Path(os.path.realpath(_local(job.url))), attempt) for job in jobs}
+    _sweep(folders, mark="")
     try:
         for drafts in _in_groups(_drafts(jobs, attempt)):
             write_part(journal_url, name, [draft.entry for draft in drafts])
@@ -262,7 +263,7 @@ def _room_for_draft(real: Path, attempt: Attempt) -> Iterator[Path]:
 
     No other attempt uses that path: one whose worker was believed dead may still be at work.
     """
-    folder = _draft_folder(str(real), attempt)
+    folder = _draft_folder(real, attempt)
     if folder not in attempt.folders:
         folder.mkdir(0o700, exist_ok=True)
         attempt.folders.add(folder)
@@ -274,8 +275,8 @@ def _room_for_draft(real: Path, attempt: Attempt) -> Iterator[Path]:
         raise
 
 
-def _draft_folder(url: str, attempt: Attempt) -> Path:
-    return Path(os.path.realpath(_local(url))).parent / f"{DRAFT_PREFIX}{attempt.token}"
+def _draft_folder(real: Path, attempt: Attempt) -> Path:
+    return real.parent / f"{DRAFT_PREFIX}{attempt.token}"
 
 
 def _local(url: str) -> Path:

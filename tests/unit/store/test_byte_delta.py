@@ -8,6 +8,7 @@ import mutagen
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutagen.ogg import OggPage
 
 from store.byte_delta import apply_delta, make_delta
 from store.errors import BadInput
@@ -44,6 +45,24 @@ def test_any_bytes_come_back(new, old):
     assert there_and_back(new, old, most_bytes=1 << 20) is not None
 
 
+def ogg_page(serial: int, number: int, packet: bytes) -> bytes:
+    page = OggPage()
+    page.serial, page.sequence, page.packets = serial, number, [packet]
+    return page.write()
+
+
+PAGES = st.lists(
+    st.builds(ogg_page, st.integers(0, 1), st.integers(0, 5), st.binary(max_size=300)), min_size=1, max_size=6
+).map(b"".join)
+
+
+@settings(deadline=None)
+@given(new=PAGES, old=PAGES, tail=st.binary(max_size=40), cut=st.integers(0, 60))
+def test_any_pages_come_back(new, old, tail, cut):
+    assert there_and_back(new + tail, (old + tail)[: -cut or None]) is not None
+    assert there_and_back((new + tail)[: -cut or None], old) is not None
+
+
 @settings(deadline=None)
 @given(
     content=CONTENTS,
@@ -77,11 +96,9 @@ def test_a_block_that_moved_costs_nothing():
 
 
 @pytest.mark.parametrize("suffix", [".ogg", ".opus"])
-@pytest.mark.parametrize("cut", [0, 5_000])
-def test_pages_of_an_ogg_file_that_are_numbered_anew_cost_nothing(suffix, cut, tmp_path):
+def test_pages_of_an_ogg_file_that_are_numbered_anew_cost_nothing(suffix, tmp_path):
     few, many = tmp_path / f"few{suffix}", tmp_path / f"many{suffix}"
     encode(few, *CODECS[suffix], seconds=20)
-    few.write_bytes(few.read_bytes()[: -cut or None])
     shutil.copyfile(few, many)
     audio = mutagen.File(many)
     audio["comment"] = random.Random(1).randbytes(20_000).hex()

@@ -139,16 +139,18 @@ def _same_at_back(old: Renumbered, new: Renumbered, span: Span) -> int:
         left = old.read(span.old_stop - done - size, span.old_stop - done)
         right = new.read(span.new_stop - done - size, span.new_stop - done)
         if left != right:
-            return done + _same_bytes(left[::-1], right[::-1])
+            return done + _same_bytes(left, right, from_end=True)
     return most
 
 
-def _same_bytes(left: bytes, right: bytes) -> int:
+def _same_bytes(left: bytes, right: bytes, *, from_end: bool = False) -> int:
     """Count the bytes up to the first difference, which there is, by halving: a loop would be slow."""
-    same, differs = 0, len(left)
+    size = len(left)
+    same, differs = 0, size
     while differs - same > 1:
         middle = (same + differs) // 2
-        if left[same:middle] == right[same:middle]:
+        part = slice(size - middle, size - same) if from_end else slice(same, middle)
+        if left[part] == right[part]:
             same = middle
         else:
             differs = middle

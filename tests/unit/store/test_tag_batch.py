@@ -16,6 +16,7 @@ from store.tag_batch import WriteSettings, undo_batch, write_batch
 from store.tags import audio_hash, read_genres, read_tags, write_genres
 from tests.disk_faults import faults
 from tests.formats import CODECS, encode
+from tests.mutations import mutations, real_files
 
 HOSTILE = Path("../shared/data/hostile")
 NOTES = {"GENRE_CONFIDENCE": "0.93", "GENRE_MODEL": "20261127T120000"}
@@ -488,3 +489,25 @@ def test_other_peoples_broken_files_are_tagged_and_undone_or_left_alone(tmp_path
     assert statuses(undo(journal)) == {"restored"}
     assert content_of(folder) == before
     assert times_of(folder) == times
+
+
+def test_damaged_files_are_tagged_and_undone_or_left_alone(tmp_path, journal):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "damaged").mkdir()
+    whole = real_files(tmp_path / "whole", seconds=0.5)
+    for path in whole:
+        write_genres(path, ["Noise"])
+    for number, (kind, path, data) in enumerate(mutations(whole, 150, seed=3)):
+        (tmp_path / "damaged" / f"{number} {kind}{path.suffix}").write_bytes(data)
+    before = content_of(tmp_path / "damaged")
+    done = tag([row_of(path) for path in files_of(tmp_path / "damaged")], journal)
+    assert reasons(done).count("unsupported") == len(done) - reasons(done).count(None)
+    assert 50 < reasons(done).count(None) < 140
+    for row in done:
+        path = Path(row["url"])
+        if row["status"] == "written":
+            assert read_genres(path) == GENRES
+        else:
+            assert path.read_bytes() == before[path.name]
+    assert statuses(undo(journal)) == {"restored"}
+    assert content_of(tmp_path / "damaged") == before

@@ -29,6 +29,7 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.preprocessing
 	$(BIN)/python -m tests.benchmarks.scaling
 	$(BIN)/python -m tests.benchmarks.training
+	$(BIN)/python -m tests.benchmarks.tagging
 	$(BIN)/python -m tests.benchmarks.hostile
 	$(BIN)/python -m tests.benchmarks.catalogue
 

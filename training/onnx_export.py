@@ -37,13 +37,7 @@ def export_onnx(
     Shapes: `crops`, real ones if there are any, (B, F, M); they and random ones must come out as torch has them.
     Raises: BadInput if a logit differs by more than WORST_DIFFERENCE, or the extra `onnx` is not installed.
     """
-    data = _exported(version_url, identity)
-    worst = _worst_difference(version_url, identity, data, crops)
-    if not worst <= WORST_DIFFERENCE:  # NaN is no proof
-        raise BadInput(
-            f"{version_url}: its ONNX export differs from it by {worst:.1e}, wanted {WORST_DIFFERENCE:g} or less; "
-            "not written: listen with torch"
-        )
+    data, worst = _proved(version_url, identity, crops)
     write_whole(target_url, data)
     return worst
 
@@ -54,10 +48,12 @@ def open_session(
 ) -> "onnxruntime.InferenceSession":
     """Make an ONNX file ready to run on one thread; without a file, one that is exported now.
 
-    Raises: BadInput if there is no such file, or it was not exported of this model's weights.
+    Raises: BadInput if there is no such file, it was not exported of this model's weights, or what is exported
+        now says something else than the model.
     """
     if onnx_url is None:
-        return _session(_exported(version_url, identity), version_url)
+        data, _ = _proved(version_url, identity, None)
+        return _session(data, version_url)
     try:
         session = _session(read_bytes(onnx_url), onnx_url)
     except FileNotFoundError:
@@ -84,6 +80,20 @@ def _refusals() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # here, since it may not be installed
 
     return state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented
+
+
+def _proved(
+    version_url: str, identity: ModelIdentity, crops: NDArray[np.float32] | None
+) -> tuple[bytes, float]:
+    """Export, and give how far a logit differs at most. Raises: BadInput if that is too far."""
+    data = _exported(version_url, identity)
+    worst = _worst_difference(version_url, identity, data, crops)
+    if not worst <= WORST_DIFFERENCE:  # NaN is no proof
+        raise BadInput(
+            f"{version_url}: its ONNX export differs from it by {worst:.1e}, "
+            f"wanted {WORST_DIFFERENCE:g} or less; listen with torch"
+        )
+    return data, worst
 
 
 @lru_cache(maxsize=2)

@@ -35,6 +35,7 @@ DRAFT_PREFIX = ".spectrogram-one-"  # of the hidden folders; a listing of music 
 DRAFTS_AT_ONCE = 64  # they are held open while they are synced
 BYTES_AT_ONCE = 1 << 30  # the room that drafts may take on the disk of the music
 MOST_SUFFIX = 16
+OF_ONE_FILE = (errno.EBUSY, errno.EXDEV, errno.ENAMETOOLONG)  # mounted by itself; its path at its longest
 THREADS = 8  # that wait for a disk
 
 
@@ -335,4 +336,6 @@ def _reasons_told(url: str) -> Iterator[None]:
     except OSError as why:
         if why.errno == errno.ELOOP:
             raise LeftAlone("missing", "its link leads in a circle") from why
+        if why.errno in OF_ONE_FILE:
+            raise LeftAlone("unsupported", f"the file cannot be replaced: {why.strerror}") from why
         raise

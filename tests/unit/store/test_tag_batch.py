@@ -287,6 +287,34 @@ def test_a_folder_that_may_not_be_written_is_named(originals, journal, open_fold
     assert all(row["detail"] == f"{album}: no permission (Permission denied)" for row in done)
 
 
+def test_a_path_that_leaves_no_room_for_a_draft_is_left_alone(song, journal, tmp_path):
+    folder = tmp_path
+    while len(str(folder)) < 4_060:
+        folder /= "x" * min(250, 4_060 - len(str(folder)))
+    folder.mkdir(parents=True)
+    shutil.copyfile(song, folder / "a.mp3")
+    (done, other) = tag([row_of(folder / "a.mp3"), row_of(song)], journal)
+    assert (done["reason"], done["detail"]) == (
+        "unsupported",
+        "the file cannot be replaced: File name too long",
+    )
+    assert other["status"] == "written"
+
+
+def test_a_file_that_is_mounted_by_itself_is_left_alone(music, song, journal, monkeypatch):
+    def replace_others(draft, file):
+        if Path(file) == song:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        replace(draft, file)
+
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", replace_others)
+    done = tag([row_of(path) for path in files_of(music)], journal)
+    assert [row["url"] for row in done if row["status"] == "skipped"] == [str(song)]
+    assert read_genres(song) == ["Noise"]
+    assert not drafts_in(music)
+
+
 @pytest.fixture
 def open_folder():
     """A folder into which another user may write: pytest's own are closed to all but their owner."""

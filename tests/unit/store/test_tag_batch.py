@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 import pytest
 from mutagen.flac import FLAC
 
-from store import file_swap
+from store import file_swap, tags
+from store.errors import BadInput
 from store.file_stream import signature_of
 from store.file_swap import DRAFT_PREFIX
 from store.journal import list_batches, read_batch
@@ -392,6 +393,24 @@ def test_drafts_of_an_earlier_attempt_are_swept_and_no_others(song, journal):
 def attempt_folder(song: Path, name: str) -> Path:
     token = hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
     return song.parent / f"{DRAFT_PREFIX}{token}"
+
+
+def test_folders_that_an_attempt_did_not_come_to_sync_are_synced_by_the_next(music, journal):
+    rows = [row_of(path) for path in files_of(music)]
+    tag(rows, journal)
+    with faults() as met:
+        tag(rows, journal)
+    assert [name for name in met.made if name in ("fsync", "replace")] == ["fsync"] * 2, "of two albums"
+
+
+def test_drafts_of_refused_files_do_not_pile_up(music, journal, monkeypatch):
+    def refuse(real, draft, edit, kind):
+        assert not [path for path in files_of(music) if DRAFT_PREFIX in str(path)]
+        draft.write_bytes(b"half")
+        raise BadInput("no")
+
+    monkeypatch.setattr(tags, "write_edited", refuse)
+    assert set(reasons(tag([row_of(path) for path in files_of(music)], journal))) == {"unsupported"}
 
 
 def test_two_attempts_at_once_leave_whole_files(song, originals, journal, monkeypatch):

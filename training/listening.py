@@ -116,10 +116,12 @@ def _decode(
         heard = sandbox_of_this_thread(limits).windows(path, identity.mel, windows, as_waves=as_waves)
     except BadAudio as why:
         return why
-    return _crops(heard, identity.crop_frames, identity.training.validation_crops if windows.whole else None)
+    return cut_crops(
+        heard, identity.crop_frames, identity.training.validation_crops if windows.whole else None
+    )
 
 
-def _crops(heard: Sequence[HeardWindow], crop_frames: int, count: int | None) -> Iterator[Crop]:
+def cut_crops(heard: Sequence[HeardWindow], crop_frames: int, count: int | None) -> Iterator[Crop]:
     """Read crops evenly spaced within each window: `count` of them, or as many as cover it."""
     for window in heard:
         track = Tracks(("",), np.array([window.frames]), np.zeros((1, 1), np.float32))

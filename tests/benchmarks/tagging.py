@@ -41,7 +41,7 @@ from preprocessing.windows import WindowSettings
 from store.models import publish_version
 from store.tags import read_genres
 from training.engines import Network, onnx_on_mels, torch_on_mels
-from training.listening import CROPS_AT_ONCE_ON_CPU, _crops, hear_files
+from training.listening import CROPS_AT_ONCE_ON_CPU, cut_crops, hear_files
 from training.model import WEIGHTS, build_model
 from training.predict import ModelIdentity
 from training.run import TrainSettings
@@ -193,7 +193,7 @@ def main() -> None:
         crops = [
             crop
             for path in tracks
-            for crop in _crops(sandbox.windows(path, who.mel, WINDOWS), who.crop_frames, None)
+            for crop in cut_crops(sandbox.windows(path, who.mel, WINDOWS), who.crop_frames, None)
         ]
         networks = [torch_on_mels(version_url, who, "cpu"), onnx_on_mels(version_url, who, None)]
 

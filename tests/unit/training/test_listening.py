@@ -18,7 +18,7 @@ from store.errors import BadInput
 from store.models import publish_version
 from tests.formats import DEMO_TRACK, encode
 from training.crops import Tracks
-from training.listening import CROPS_AT_ONCE_ON_CPU, _crops, _Means, hear_files
+from training.listening import CROPS_AT_ONCE_ON_CPU, _Means, cut_crops, hear_files
 from training.model import WEIGHTS, ModelSettings, build_model
 from training.predict import ModelIdentity, load_model
 from training.ranks import CPU
@@ -144,7 +144,7 @@ def test_crops_leave_no_frame_of_a_window_unheard(frames, crop_frames):
         read.append(count)
         return np.zeros((count, 1), np.float32)
 
-    list(_crops([HeardWindow(0, frames, note)], crop_frames, None))
+    list(cut_crops([HeardWindow(0, frames, note)], crop_frames, None))
     assert seen.all()
     assert set(read) == {min(crop_frames, frames)}
     assert len(read) == -(-frames // crop_frames)

@@ -222,7 +222,7 @@ def test_a_killed_run_goes_on_without_listening_twice(common, music, models, tmp
     ended = tag_catalogue(TagSettings(**common, write=True))
     assert ended.statuses == {"written": len(hashes), "rejected": 1}
     told = {row["track_id"]: row["probabilities"] for row in rows_of(pq.read_table(ended.predictions))}
-    assert {name: told[name] for name in heard} == dict.fromkeys(heard, [0.25, 0.75]), "heard twice"
+    assert {name: told[name] for name in heard} == {name: [0.25, 0.75] for name in heard}, "heard twice"
     assert {path: audio_hash(path) for path in hashes} == hashes
     assert not list(music.rglob(".*")), "drafts of the killed run are left"
     (run,) = [path for path in (tmp_path / "runs").iterdir() if path.name != "heard"]

@@ -12,8 +12,9 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field, model_validator
 
 from flows.cluster import TRAINING_RESOURCE, ClusterSettings, dask_client
-from flows.fan_out import fan_out, in_batches
+from flows.fan_out import fan_out
 from flows.progress import showing_progress
+from flows.run_parts import do_parts
 from flows.tagging_page import RunFacts
 from flows.tagging_summary import TagSummary, summarise
 from preprocessing.audio_files import stream_audio
@@ -99,8 +100,8 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
     begun = time.monotonic()
     refuse_impossible(settings)
     listener = None if settings.apply else choose_listener(settings)
-    run = begin_run(absolute(settings.runs), asked_for(settings, listener))
     total = count_files(absolute(settings.source)) if listener is not None else 0
+    run = begin_run(absolute(settings.runs), asked_for(settings, listener))
     with dask_client(settings.cluster) as dask:
         if listener is None:
             parts, heard = take_plan(run, settings), None
@@ -233,21 +234,16 @@ def write_to_files(
     dask: Client, run: TaggingRun, parts: list[str], heard: str | None, settings: TagSettings
 ) -> None:
     """Write the genres into the files or their copies, all or nothing for each."""
-    done = set(run.parts_in("done"))
-    left = [part for part in parts if part not in done]
-    told = Tally()
-    with showing_progress("Tagging", len(left), "batches") as advance:
-        for batch, its_tally in fan_out(
-            dask,
-            write_parts,
-            in_batches(left, 1),
-            run=run,
-            settings=settings.writing,
-            copy_to=absolute(settings.copy_to) if settings.copy_to else None,
-            heard_url=heard,
-        ):
-            told += its_tally
-            advance(len(batch), told.note())
+    do_parts(
+        dask,
+        "Tagging",
+        write_parts,
+        parts,
+        run=run,
+        settings=settings.writing,
+        copy_to=absolute(settings.copy_to) if settings.copy_to else None,
+        heard_url=heard,
+    )
 
 
 def facts_of(

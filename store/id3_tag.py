@@ -78,9 +78,9 @@ def edit_id3(block: bytes, tag: ID3 | None, edit: Edit) -> bytes:
     if frames is None:
         assert tag is not None
         frames = _split(_body(tag, version), bits=7 if version == 4 else 8) or []
-    others = [frame for frame in frames if not _is_edited(frame, edit)]
+    others = [frame for frame in frames if not _is_edited(frame, edit, block)]
     place = next((number for number, frame in enumerate(frames) if frame[:4] == b"TCON"), len(frames))
-    before = [frame for frame in frames[:place] if not _is_edited(frame, edit)]
+    before = [frame for frame in frames[:place] if not _is_edited(frame, edit, block)]
     notes = [
         _text_frame(TXXX, [text], version, desc=name) for name, text in edit.notes.items() if text is not None
     ]
@@ -89,22 +89,28 @@ def edit_id3(block: bytes, tag: ID3 | None, edit: Edit) -> bytes:
         return b""
     room = len(block) - 10 - len(body)
     body += b"\0" * (room if room >= 0 else PADDING_BYTES)
-    size = bytes(len(body) >> shift & 0x7F for shift in (21, 14, 7, 0))
-    return b"ID3" + bytes([version, 0, 0]) + size + body
+    return _head(version, len(body)) + body
 
 
-def _is_edited(frame: bytes, edit: Edit) -> bool:
-    """Say whether the edit puts something else in the place of a frame."""
+def _head(version: int, size: int) -> bytes:
+    return b"ID3" + bytes([version, 0, 0]) + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
+def _is_edited(frame: bytes, edit: Edit, block: bytes) -> bool:
+    """Say whether the edit puts something else in the place of a frame of the tag `block`."""
     match frame[:4]:
         case b"TCON":
             return edit.genres is not None
         case b"TXXX":
-            return _description(frame) in edit.notes
+            return _description(frame, block) in edit.notes
     return False
 
 
-def _description(frame: bytes) -> str:
+def _description(frame: bytes, block: bytes) -> str:
     """Read what a TXXX frame is about; nothing if it says so in an encoding of damage."""
+    if frame[8:10] != b"\0\0":  # compressed, say: mutagen unpacks it out of a tag of its own
+        alone = load_id3(BytesIO(_head(block[3], len(frame)) + frame))
+        return "".join(found.desc for found in alone.getall("TXXX")) if alone else ""
     encoding, content = frame[10:11], frame[11:]
     match encoding:
         case b"\0" | b"\3":

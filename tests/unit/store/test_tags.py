@@ -14,105 +14,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutagen.apev2 import APEv2, APEv2File
-from mutagen.asf import ASF, ASFByteArrayAttribute
-from mutagen.flac import FLAC, Picture
-from mutagen.id3 import APIC, COMM, ID3, TCON, TIT2, TPE1
-from mutagen.mp4 import MP4, MP4Cover
-from mutagen.ogg import OggFileType
+from mutagen.apev2 import APEv2
+from mutagen.flac import FLAC
+from mutagen.id3 import COMM, ID3, TCON
+from mutagen.mp4 import MP4
 
 from store import tags
 from store.errors import BadInput
 from store.tags import Credits, audio_hash, copy_with_genres, read_credits, read_genres, write_genres
-from tests.formats import CODECS, encode
+from tests.tagged_files import PICTURE, id3v1
 
 HOSTILE = Path("../shared/data/hostile")
-PICTURE = b"\x89PNG not really" * 9
 GENRES = ["Old-Time / Historic", "Électronique", "17", "日本の音楽"]
-MP3_KINDS = ["bare.mp3", "v22.mp3", "v23.mp3", "v24.mp3", "v1.mp3", "ape.mp3"]
-KINDS = [*MP3_KINDS, *(f"music{suffix}" for suffix in CODECS if suffix != ".mp3")]
-
-
-def give_credits(path: Path) -> None:
-    """Put artist, title and picture into a file, by mutagen itself."""
-    audio = mutagen.File(path)
-    match audio:
-        case FLAC():
-            audio.update(artist="Ann", title="Before")
-            picture = Picture()
-            picture.data = PICTURE
-            audio.add_picture(picture)
-            audio.save()
-        case MP4():
-            cover = MP4Cover(PICTURE, MP4Cover.FORMAT_PNG)
-            audio.update({"\xa9ART": "Ann", "\xa9nam": "Before", "covr": [cover]})
-            audio.save()
-        case ASF():
-            picture = ASFByteArrayAttribute(PICTURE)
-            audio.update({"Author": "Ann", "Title": "Before", "WM/Picture": picture})
-            audio.save()
-        case OggFileType() | APEv2File():
-            audio.update(artist="Ann", title="Before", picture=base64.b64encode(PICTURE).decode())
-            audio.save()
-        case _:
-            put_id3(path, version=4)
-
-
-def put_id3(path: Path, *, version: int, v1: int = 0) -> None:
-    frames = [TIT2(encoding=0, text="Before"), TPE1(encoding=0, text="Ann")]
-    frames.append(APIC(encoding=0, mime="image/png", type=3, desc="", data=PICTURE))
-    match path.suffix:
-        case ".wav" | ".aiff":
-            audio = mutagen.File(path)
-            audio.add_tags()
-            for frame in frames:
-                audio.tags.add(frame)
-            audio.save()
-        case _:
-            tag = ID3()
-            for frame in frames:
-                tag.add(frame)
-            tag.save(path, v1=v1, v2_version=version)
-
-
-def id3v1(title: bytes, comment: bytes, genre: int) -> bytes:
-    return struct.pack("3s30s30s30s4s30sB", b"TAG", title, b"Ann", b"", b"1999", comment, genre)
-
-
-def id3v22(title: bytes) -> bytes:
-    text = b"\0" + title
-    frame = b"TT2" + len(text).to_bytes(3, "big") + text
-    picture = b"\0PNG\x03\0" + PICTURE
-    frame += b"PIC" + len(picture).to_bytes(3, "big") + picture
-    return b"ID3\x02\0\0\0\0" + bytes([len(frame) >> 7, len(frame) & 0x7F]) + frame
-
-
-@pytest.fixture(scope="session")
-def originals(tmp_path_factory) -> Path:
-    """One short file of each kind, most with artist, title and picture."""
-    folder = tmp_path_factory.mktemp("originals")
-    for suffix, (codec, rate, container) in CODECS.items():
-        encode(folder / f"music{suffix}", codec, rate, container)
-    mp3 = (folder / "music.mp3").read_bytes()
-    for kind in MP3_KINDS:
-        (folder / kind).write_bytes(mp3)
-    (folder / "v22.mp3").write_bytes(id3v22(b"Before") + mp3)
-    put_id3(folder / "v23.mp3", version=3)
-    put_id3(folder / "v24.mp3", version=4, v1=2)
-    (folder / "v1.mp3").write_bytes(mp3 + id3v1(b"Before", b"a comment", 255))
-    ape = APEv2()
-    ape.update(Title="Before", Artist="Ann", Genre="Noise")
-    ape.save(folder / "ape.mp3")
-    for suffix in CODECS:
-        if suffix not in (".mp3", ".aac"):
-            give_credits(folder / f"music{suffix}")
-    put_id3(folder / "music.aac", version=4)
-    return folder
-
-
-@pytest.fixture(params=KINDS)
-def track(request, originals, tmp_path) -> Path:
-    return Path(shutil.copy(originals / request.param, tmp_path / request.param))
 
 
 @pytest.fixture

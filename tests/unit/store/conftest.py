@@ -1,0 +1,20 @@
+"""What tests of tags share: short files of each kind, and copies of them to write to."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.tagged_files import KINDS, lay_out_kinds
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("originals")
+    lay_out_kinds(folder)
+    return folder
+
+
+@pytest.fixture(params=KINDS)
+def track(request, originals, tmp_path) -> Path:
+    return Path(shutil.copy(originals / request.param, tmp_path / request.param))

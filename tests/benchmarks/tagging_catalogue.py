@@ -145,7 +145,8 @@ def tag_and_kill(folder: Path, files: int) -> None:
 
 def parts(folder: Path, kind: str, *, newer_than: float = 0.0) -> int:
     """Count the parts of all runs."""
-    return sum(path.stat().st_mtime >= newer_than for path in folder.glob(f"runs/*/{kind}/*.parquet"))
+    whole = (path for path in folder.glob(f"runs/*/{kind}/*.parquet") if not path.name.startswith("."))
+    return sum(path.stat().st_mtime >= newer_than for path in whole)
 
 
 def watch(command: list[str], folder: Path, until: Callable[[], bool]) -> list[int]:

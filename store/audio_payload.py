@@ -160,7 +160,7 @@ def _ogg_pieces(file: BinaryIO) -> Iterator[bytes]:
     packets: dict[int, int] = {}
     tagged: set[int] = set()
     ends: dict[int, int] = {}
-    for serial, packet, granule in _ogg_packets(file):
+    for serial, packet, granule in ogg_packets(file):
         number = packets.get(serial, 0)
         packets[serial] = number + 1
         ends[serial] = granule
@@ -174,7 +174,7 @@ def _ogg_pieces(file: BinaryIO) -> Iterator[bytes]:
         yield struct.pack("<Iq", serial, ends[serial]) + digests[serial].digest()
 
 
-def _ogg_packets(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
+def ogg_packets(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
     """List (stream, packet, time stamp of its page) of an Ogg file. Source: RFC 3533, section 6."""
     pieces: dict[int, bytes] = {}
     file.seek(0)

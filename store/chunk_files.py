@@ -8,8 +8,18 @@ from typing import BinaryIO, Literal
 
 from mutagen.id3 import ID3
 
+from store.errors import BadInput
 from store.id3_tag import edit_id3, id3_credits, id3_genres, id3_notes, id3_others, load_id3
-from store.riff import Chunk, copy_chunks, info_content, info_entries, list_chunks, new_chunk, read_chunk
+from store.riff import (
+    Chunk,
+    copy_chunks,
+    info_content,
+    info_entries,
+    list_chunks,
+    new_chunk,
+    read_chunk,
+    tags_behind,
+)
 from store.tag_view import Credits, Edit, TagView
 
 ChunkFormat = Literal["riff", "aiff"]
@@ -19,13 +29,7 @@ def read_chunk_file(path: Path) -> TagView:
     """Read the tags of a file."""
     with path.open("rb") as file:
         chunks = list_chunks(file)
-        tag = _chunk_id3(file, chunks) or ID3()
-        entries = [
-            entry
-            for chunk in chunks
-            if _is_info(file, chunk)
-            for entry in info_entries(read_chunk(file, chunk))
-        ]
+        tag, entries = _tags_in(file, chunks)
         others = [
             f"{chunk.id!r} {chunk.size} {hashlib.sha256(read_chunk(file, chunk)).hexdigest()}"
             for chunk in chunks
@@ -44,6 +48,18 @@ def read_chunk_file(path: Path) -> TagView:
         others + sorted(id3_others(tag)) + [repr(entry) for entry in entries if entry[0] != b"IGNR"],
         id3_notes(tag),
     )
+
+
+def read_chunk_tags(path: Path) -> tuple[ID3, list[tuple[bytes, bytes]]]:
+    """Read the ID3 tag of a file, empty if there is none, and the entries of its INFO chunks."""
+    with path.open("rb") as file:
+        return _tags_in(file, list_chunks(file))
+
+
+def _tags_in(file: BinaryIO, chunks: Sequence[Chunk]) -> tuple[ID3, list[tuple[bytes, bytes]]]:
+    infos = [read_chunk(file, chunk) for chunk in chunks if _is_info(file, chunk)]
+    tag = _chunk_id3(file, chunks)
+    return ID3() if tag is None else tag, [entry for info in infos for entry in info_entries(info)]
 
 
 def _info_text(text: bytes) -> str:
@@ -76,6 +92,8 @@ def _chunk_id3(file: BinaryIO, chunks: Sequence[Chunk]) -> ID3 | None:
 def write_chunk_file(source: Path, draft: Path, edit: Edit, kind: ChunkFormat) -> None:
     """Exchange the ID3 chunk, and in a WAV the INFO chunk too: Windows reads no other."""
     with source.open("rb") as file:
+        if tags_behind(file):
+            raise BadInput("it has tags behind the end that its header claims, and readers disagree on those")
         chunks = _with_id3(file, list_chunks(file), edit, kind)
         if kind == "riff" and edit.genres is not None:
             chunks = _with_info(file, chunks, edit.genres)

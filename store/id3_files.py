@@ -24,14 +24,20 @@ from store.tag_view import Edit, TagView
 
 def read_id3_file(path: Path) -> TagView:
     """Read the tags of a file."""
+    tag, ape = read_id3_tags(path)
     with path.open("rb") as file:
-        tag = load_id3(file, with_v1=True) or ID3()
         v1 = find_id3v1(file)
-    ape = _load_ape(path)
     genres = id3_genres(tag) or ape_texts(ape, "genre")
     apes = [f"APE {key} {value!r}" for key, value in ape.items() if key.lower() != "genre"]
     others = [*id3_others(tag), *apes, f"ID3v1 {v1[:-1]!r}"]
     return TagView(genres, id3_credits(tag), sorted(others), id3_notes(tag))
+
+
+def read_id3_tags(path: Path) -> tuple[ID3, Any]:
+    """Read the ID3 tags of a file as one, and its APEv2 tag; empty where there is none."""
+    with path.open("rb") as file:
+        tag = load_id3(file, with_v1=True)
+    return ID3() if tag is None else tag, _load_ape(path)  # one of unknown frames only is falsy
 
 
 def _load_ape(path: Path) -> Any:

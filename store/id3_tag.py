@@ -11,12 +11,12 @@ from typing import BinaryIO
 from mutagen.id3 import ID3, TCON, TXXX, ID3NoHeaderError
 
 from store.errors import BadInput
+from store.id3_frames import count_frames, plain_frames, split_frames, tag_head
 from store.tag_view import NOTE_NAMES, Credits, Edit, credit
 
 ID3V1_BYTES = 128
 PADDING_BYTES = 1024  # room for the next editor to write in place
 NO_GENRE_CODE = 255
-FRAME_NAME = re.compile(rb"[A-Z][A-Z0-9]{3}")
 LOOKS_LIKE_A_CODE = re.compile(r"\((\d+|RX|CR)\)|\(\(")
 
 
@@ -74,10 +74,14 @@ def edit_id3(block: bytes, tag: ID3 | None, edit: Edit) -> bytes:
     if block and tag is None:
         raise BadInput("what should be its ID3 tag is none")
     version = 3 if tag is not None and tag.version in ((2, 2, 0), (2, 3, 0)) else 4
-    frames = [] if tag is None else _plain_frames(block)
+    frames = [] if tag is None else plain_frames(block)
     if frames is None:
         assert tag is not None
-        frames = _split(_body(tag, version), bits=7 if version == 4 else 8) or []
+        if block and count_frames(block) != len(tag) + len(tag.unknown_frames):
+            raise BadInput(
+                "its ID3 tag has damaged or double frames, which would get lost: write it anew first"
+            )
+        frames = split_frames(_body(tag, version), bits=7 if version == 4 else 8) or []
     others = [frame for frame in frames if not _is_edited(frame, edit, block)]
     place = next((number for number, frame in enumerate(frames) if frame[:4] == b"TCON"), len(frames))
     before = [frame for frame in frames[:place] if not _is_edited(frame, edit, block)]
@@ -89,11 +93,7 @@ def edit_id3(block: bytes, tag: ID3 | None, edit: Edit) -> bytes:
         return b""
     room = len(block) - 10 - len(body)
     body += b"\0" * (room if room >= 0 else PADDING_BYTES)
-    return _head(version, len(body)) + body
-
-
-def _head(version: int, size: int) -> bytes:
-    return b"ID3" + bytes([version, 0, 0]) + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return tag_head(version, len(body)) + body
 
 
 def _is_edited(frame: bytes, edit: Edit, block: bytes) -> bool:
@@ -109,8 +109,8 @@ def _is_edited(frame: bytes, edit: Edit, block: bytes) -> bool:
 def _description(frame: bytes, block: bytes) -> str:
     """Read what a TXXX frame is about; nothing if it says so in an encoding of damage."""
     if frame[8:10] != b"\0\0":  # compressed, say: mutagen unpacks it out of a tag of its own
-        alone = load_id3(BytesIO(_head(block[3], len(frame)) + frame))
-        return "".join(found.desc for found in alone.getall("TXXX")) if alone else ""
+        alone = load_id3(BytesIO(tag_head(block[3], len(frame)) + frame))
+        return "".join(found.desc for found in alone.getall("TXXX")) if alone is not None else ""
     encoding, content = frame[10:11], frame[11:]
     match encoding:
         case b"\0" | b"\3":
@@ -139,31 +139,6 @@ def _body(tag: ID3, version: int) -> bytes:
     rendered = BytesIO()
     tag.save(rendered, v1=0, v2_version=version, v23_sep=None, padding=lambda info: 0)
     return rendered.getvalue()[10:]
-
-
-def _plain_frames(block: bytes) -> list[bytes] | None:
-    """Split a tag into its frames, or give None if flags, version or damage make that unsafe."""
-    if len(block) < 10 or block[3] not in (3, 4) or block[5]:
-        return None
-    # Old iTunes wrote the sizes in ID3v2.4 as plain numbers.
-    splits = [_split(block[10:], bits) for bits in ((7, 8) if block[3] == 4 else (8,))]
-    return next((frames for frames in splits if frames is not None), None)
-
-
-def _split(body: bytes, bits: int) -> list[bytes] | None:
-    """Split into frames whose sizes bear so many bits in a byte, or give None if that comes out uneven."""
-    frames = []
-    start = 0
-    while start < len(body) and body[start]:
-        sizes = body[start + 4 : start + 8]
-        if len(body) < start + 10 or not FRAME_NAME.match(body, start) or max(sizes) >> bits:
-            return None
-        end = start + 10 + sum(byte << bits * (3 - place) for place, byte in enumerate(sizes))
-        if end > len(body):
-            return None
-        frames.append(body[start:end])
-        start = end
-    return None if body[start:].strip(b"\0") else frames
 
 
 def _as_text(genre: str) -> str:

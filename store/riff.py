@@ -96,6 +96,14 @@ def _copy(file: BinaryIO, new: BinaryIO, chunk: Chunk) -> None:
         left -= len(block)
 
 
+def tags_behind(file: BinaryIO) -> bool:
+    """Say whether chunks of tags lie behind the outermost chunk, left there by writers that did not lengthen it."""
+    _, end = _outline(file)
+    file.seek(end)
+    behind = file.read(4)
+    return behind.upper() in (b"ID3 ", b"LIST")
+
+
 def _outline(file: BinaryIO) -> tuple[str, int]:
     """Give the byte order, and where the outermost chunk ends."""
     file.seek(0)

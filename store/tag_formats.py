@@ -30,6 +30,7 @@ from store.errors import BadInput
 from store.id3_files import ape_texts, put_back_id3v1, read_id3_file, write_id3_file
 from store.id3_tag import find_id3v1
 from store.tag_view import NOTE_NAMES, Credits, Edit, TagView, credit
+from store.vorbis_comments import check_comments
 
 __all__ = ["NOTE_NAMES", "Credits", "Edit", "TagView", "read_view", "tag_format", "write_edited"]
 
@@ -47,14 +48,18 @@ def tag_format(path: Path) -> TagFormat:
     with path.open("rb") as file:
         container = container_of(file)
         file.seek(end_of_leading_tags(file))
-        start = file.read(2)
+        start = file.read(4)
     if container != "bare":
         return container
-    if len(start) == 2 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:  # ADTS; mutagen takes it for MP3
+    # ID3 before these has mutagen take them for MP3, TrueAudio unless the file is called .tta.
+    if len(start) == 4 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:  # ADTS
         AAC(path)
         return "id3"
-    match mutagen.File(path, options=[MP3, TrueAudio, *APE_KINDS]):
-        case MP3() | TrueAudio():
+    if start == b"TTA1":
+        TrueAudio(path)
+        return "id3"
+    match mutagen.File(path, options=[MP3, *APE_KINDS]):
+        case MP3():
             return "id3"
         case None:
             raise BadInput("no tag format is known for this file: is it audio?")
@@ -68,7 +73,7 @@ def read_view(path: Path, kind: TagFormat) -> TagView:
             return read_id3_file(path)
         case "riff" | "aiff":
             return read_chunk_file(path)
-    audio = _open(path, kind)
+    audio = open_tags(path, kind)
     tags: Any = audio.tags if audio.tags is not None else {}
     genre_key, *credit_keys = _keys(kind)
     notes = {name: _texts(tags, _note_key(kind, name)) for name in NOTE_NAMES}
@@ -90,7 +95,9 @@ def write_edited(source: Path, draft: Path, edit: Edit, kind: TagFormat) -> None
             write_chunk_file(source, draft, edit, kind)
             return
     shutil.copyfile(source, draft)
-    audio = _open(draft, kind)
+    audio = open_tags(draft, kind)
+    if kind == "flac" or kind == "ogg":
+        check_comments(source, kind, audio.tags or [])
     if edit.genres is not None:
         _set_field(audio, _keys(kind)[0], list(edit.genres))
     for name, text in edit.notes.items():
@@ -108,7 +115,8 @@ def _set_field(audio: Any, key: str, values: list[Any]) -> None:
         del audio[key]
 
 
-def _open(path: Path, kind: TagFormat) -> Any:
+def open_tags(path: Path, kind: TagFormat) -> Any:
+    """Have mutagen read a file that is neither a bare stream with ID3 nor in chunks."""
     match kind:
         case "flac":
             return FLAC(path)
@@ -135,6 +143,12 @@ def _keys(kind: TagFormat) -> tuple[str, str, str, str]:
             return "genre", "artist", "album", "title"
 
 
+def edited_keys(kind: TagFormat, *, with_credits: bool = True) -> set[str]:
+    """Name the fields of genres, notes and credits, in small letters."""
+    keys = _keys(kind)[: None if with_credits else 1]
+    return {key.lower() for key in (*keys, *(_note_key(kind, name) for name in NOTE_NAMES))}
+
+
 def _note_key(kind: TagFormat, name: str) -> str:
     return f"----:com.apple.iTunes:{name}" if kind == "mp4" else name
 
@@ -150,7 +164,7 @@ def _texts(tags: Any, key: str) -> list[str]:
 
 def _others(audio: Any, kind: TagFormat, path: Path) -> list[str]:
     tags: Any = audio.tags
-    edited = {it.lower() for it in (_keys(kind)[0], *(_note_key(kind, name) for name in NOTE_NAMES))}
+    edited = edited_keys(kind, with_credits=False)
     match kind:
         case "flac":
             pictures = [

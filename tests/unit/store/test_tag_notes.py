@@ -12,6 +12,7 @@ from mutagen.flac import FLAC
 from mutagen.id3 import ID3
 from mutagen.mp4 import MP4
 
+from store.errors import BadInput
 from store.tag_view import NOTE_NAMES, TagView
 from store.tags import audio_hash, checked_edit, read_tags, write_genres, write_tagged
 from tests.tagged_files import id3v1
@@ -199,6 +200,33 @@ def test_notes_in_odd_tags_are_kept(odd):
     before = read_tags(odd)
     after = edit(odd, GENRES)
     assert (after.genres, after.notes, after.others) == (GENRES, before.notes, before.others)
+
+
+@pytest.mark.parametrize("kind", [name for name in ODD_TAGS if name[0] in "2ue"])
+@pytest.mark.parametrize("fault", ["double", "damaged"])
+def test_odd_tags_whose_frames_would_get_lost_are_refused(kind, fault, originals, tmp_path):
+    """Mutagen drops frames that it cannot read, and makes one of two that are alike."""
+    block = ODD_TAGS[kind]
+    version, flags = block[3], block[5]
+    name, content = (b"COMM", b"\0engd\0x") if fault == "double" else (b"RVRB", b"\1")
+    if version == 2:
+        content = b"\0engd\0x" if fault == "double" else b"\1"
+        more = (
+            name.replace(b"COMM", b"COM").replace(b"RVRB", b"REV") + len(content).to_bytes(3, "big") + content
+        )
+    else:
+        more = frame(name, content, version=version)
+    track = tmp_path / "song.mp3"
+    body = block[10:] + more * (2 if fault == "double" else 1)
+    track.write_bytes(tag(body, version=version, flags=flags) + (originals / "bare.mp3").read_bytes())
+    before = track.read_bytes()
+    if kind == "2.3":
+        edit(track, GENRES)  # plain: nothing goes through mutagen
+        assert track.read_bytes().count(more) == body.count(more)
+        return
+    with pytest.raises(BadInput, match="damaged or double frames"):
+        edit(track, GENRES)
+    assert track.read_bytes() == before
 
 
 def test_fields_of_others_that_are_called_alike_stay(originals, tmp_path):

@@ -22,6 +22,7 @@ from mutagen.mp4 import MP4
 from store import tags
 from store.errors import BadInput
 from store.tags import Credits, audio_hash, copy_with_genres, read_credits, read_genres, write_genres
+from tests.formats import encode
 from tests.tagged_files import PICTURE, id3v1
 
 HOSTILE = Path("../shared/data/hostile")
@@ -145,6 +146,22 @@ def test_damaged_and_unknown_frames_stay_byte_for_byte(mp3):
     mp3.write_bytes(data[:8] + bytes([size >> 7, size & 0x7F]) + junk + frames + data[tag_bytes:])
     write_genres(mp3, GENRES)
     assert mp3.read_bytes()[10:].startswith(junk + frames.rstrip(b"\0")[:40])
+
+
+@pytest.mark.parametrize("kind", ["bare.mp3", "music.wav"])
+def test_a_tag_of_nothing_but_unknown_frames_is_edited(kind, originals, tmp_path):
+    track = Path(shutil.copy(originals / kind, tmp_path))
+    unknown = b"XYZZ\0\0\0\x03\0\0\0\xffx"
+    block = b"ID3\4\0\0\0\0\0" + bytes([len(unknown)]) + unknown
+    if kind == "music.wav":
+        kept = [chunk for chunk in chunks_of(track) if chunk[0] in (b"fmt ", b"data")]
+        track.write_bytes(riff(*kept, (b"id3 ", block)))
+    else:
+        track.write_bytes(block + track.read_bytes())
+    write_genres(track, ["Rock"])
+    assert unknown in track.read_bytes()
+    write_genres(track, [])
+    assert repr(unknown) in tags.read_tags(track).others
 
 
 @pytest.mark.parametrize("code", ["17", "(17)", "(17)Rock"])
@@ -278,6 +295,57 @@ def test_a_wav_that_cannot_be_tagged_is_refused(wav, damage, message):
     assert wav.read_bytes() == before
 
 
+def test_tags_behind_the_end_of_a_wav_are_refused(wav):
+    """Some readers find those; with a new tag before them they would not."""
+    lost = struct.pack("<4sI", b"id3 ", 10) + b"ID3\3\0\0\0\0\0\0"
+    wav.write_bytes(wav.read_bytes() + lost)
+    with pytest.raises(BadInput, match="tags behind the end"):
+        write_genres(wav, ["Folk"])
+    wav.write_bytes(wav.read_bytes()[: -len(lost)] + b"behind it all")
+    write_genres(wav, ["Folk"])
+    assert wav.read_bytes().endswith(b"behind it all")
+
+
+# Vorbis comments that mutagen would change
+
+
+def put_comment(path: Path, comment: bytes) -> None:
+    """Write a comment of so many bytes over one that mutagen made."""
+    audio = mutagen.File(path)
+    audio["placeholder"] = "x" * (len(comment) - len(b"placeholder="))
+    audio.save()
+    data = path.read_bytes()
+    place = data.index(b"placeholder=")
+    path.write_bytes(data[:place] + comment + data[place + len(comment) :])
+
+
+@pytest.mark.parametrize("kind", ["music.flac", "music.ogg", "music.opus"])
+@pytest.mark.parametrize(
+    "comment",
+    [
+        b"composer=Dvo\xf8\xe1k's daughter",
+        b"a comment that has no name",
+        "schöpfer=mit Umlaut im Namen".encode(),
+    ],
+    ids=["no UTF-8", "no name", "odd name"],
+)
+def test_comments_that_would_change_are_refused(kind, comment, originals, tmp_path):
+    track = Path(shutil.copy(originals / kind, tmp_path))
+    put_comment(track, comment)
+    before = track.read_bytes()
+    with pytest.raises(BadInput, match="would change a comment"):
+        write_genres(track, ["Folk"])
+    assert track.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["music.flac", "music.ogg", "music.opus"])
+def test_comments_that_others_garbled_stay_so(kind, originals, tmp_path):
+    track = Path(shutil.copy(originals / kind, tmp_path))
+    put_comment(track, "composer=Dvo\ufffd\ufffdk's daughter".encode())  # this is UTF-8
+    write_genres(track, ["Folk"])
+    assert "composer=Dvo\ufffd\ufffdk's daughter".encode() in track.read_bytes()
+
+
 # The file stays who it is
 
 
@@ -315,6 +383,15 @@ def test_the_name_may_lie(originals, tmp_path):
     track = Path(shutil.copy(originals / "music.m4a", tmp_path / "song.mp3"))
     write_genres(track, ["Rock"])
     assert MP4(track)["\xa9gen"] == ["Rock"]
+
+
+def test_true_audio_is_known_by_any_name(tmp_path):
+    encode(tmp_path / "music.tta", "tta", 22050, "tta")
+    track = (tmp_path / "music.tta").rename(tmp_path / "music")
+    write_genres(track, GENRES)
+    assert read_genres(track) == GENRES
+    write_genres(track, [])
+    assert read_genres(track) == []
 
 
 # Refusals

@@ -29,6 +29,9 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.preprocessing
 	$(BIN)/python -m tests.benchmarks.scaling
 	$(BIN)/python -m tests.benchmarks.training
+	$(BIN)/python -m tests.benchmarks.tagging
+	$(BIN)/python -m tests.benchmarks.tag_writing
+	$(BIN)/python -m tests.benchmarks.tagging_catalogue --files 3000
 	$(BIN)/python -m tests.benchmarks.hostile
 	$(BIN)/python -m tests.benchmarks.catalogue
 

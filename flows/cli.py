@@ -18,7 +18,7 @@ if sys.argv[1:2] != ["serve"]:
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Toml
+from cyclopts.config import Dict
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from rich.console import Console
@@ -26,7 +26,14 @@ from rich.console import Console
 from flows.build_dataset import BuildSettings, build_dataset
 from flows.demo import DemoSettings, play_demo
 from flows.deployments import ServeSettings, serve_flows
-from flows.model_versions import compare_models, list_models, promote_model, rollback_model, show_model
+from flows.model_versions import (
+    compare_models,
+    export_model,
+    list_models,
+    promote_model,
+    rollback_model,
+    show_model,
+)
 from flows.prefect_server import prefect_server
 from flows.retrain_nightly import NightlySettings, retrain_nightly
 from flows.run_experiments import CrossValidationSettings, run_experiments
@@ -157,6 +164,12 @@ def promote(version: Which, *, models: Root = MODELS, reason: str = "by hand") -
 
 
 @models_app.command
+def export(target: str, *, version: Which = "champion", models: Root = MODELS) -> None:
+    """Write a version's network as an ONNX file, for machines that listen without torch."""
+    print(export_model(models, version, target))
+
+
+@models_app.command
 def rollback(*, models: Root = MODELS) -> None:
     """Put the champion before this one back into service; once more goes one further back."""
     print(rollback_model(models))
@@ -182,10 +195,13 @@ def launch(
         if not config.is_file():
             raise BadInput(f"{config}: no such file; --config wants a TOML file of settings")
         try:
-            tomllib.loads(config.read_text(encoding="utf-8"))
+            settings = tomllib.loads(config.read_text(encoding="utf-8"))
         except ValueError as why:
             raise BadInput(f"{config}: {why}; --config wants a TOML file of settings") from None
-        app.config = Toml(config, use_commands_as_keys=False)
+        # A flat file would be read without the keys that are commands of ours, too: `models`, of all things.
+        for command in reversed(app.parse_commands(tokens)[0]):
+            settings = {command: settings}
+        app.config = Dict(settings, source=str(config))
     if len(tokens) > 1 and tokens[0] in SHORT_FOR and not tokens[1].startswith("-"):
         tokens = (tokens[0], SHORT_FOR[tokens[0]], *tokens[1:])
     app(tokens, exit_on_error=False, print_error=False)

@@ -75,6 +75,7 @@ def _story(built: BuildSummary, trained: TrainSummary, tagged: TagSummary, folde
         "",
         "What to try next:",
         f"  open {trained.report}",
+        f"  open {tagged.page}",
         f"  spectrogram-one tag YOUR_MUSIC --models {folder}/models     a dry run: nothing is written",
         "  spectrogram-one build YOUR_FMA_FOLDER     then `spectrogram-one train`",
         "  spectrogram-one serve     the same flows in the Prefect UI",

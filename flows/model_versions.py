@@ -7,10 +7,11 @@ import pyarrow as pa
 from rich.table import Table
 
 from store.errors import BadInput
-from store.files import exists, join, read_bytes
+from store.files import absolute, exists, join, read_bytes
 from store.models import champion, find_version, history, promote, read_card, read_cards, rollback
 from store.tables import read_table
 from training.comparison import Comparison, Gain, GenreGain
+from training.onnx_export import export_onnx
 from training.predict import HEARD_SCHEMA, read_identity
 from training.rivals import Rival, compare_rivals
 
@@ -136,6 +137,16 @@ def rollback_model(root: str) -> str:
     """Put the champion before back into service; say so in a line."""
     before = champion(root)
     return f"{rollback(root)} is in service again, in place of {before}"
+
+
+def export_model(root: str, which: str, target: str) -> str:
+    """Write a version's network as an ONNX file, compared with it first.
+
+    Raises: BadInput if there is no such version, they differ, or the extra `onnx` is not installed.
+    """
+    url = find_version(root, which)
+    worst = export_onnx(url, read_identity(url), absolute(target))
+    return f"{target}: ONNX of {_last(url)}; it says the same but for {worst:.0e} (dB in, logits out)"
 
 
 def read_rival(url: str) -> Rival:

@@ -12,8 +12,9 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field, model_validator
 
 from flows.cluster import TRAINING_RESOURCE, ClusterSettings, dask_client
-from flows.fan_out import fan_out, in_batches
+from flows.fan_out import fan_out
 from flows.progress import showing_progress
+from flows.run_parts import do_parts
 from flows.tagging_page import RunFacts
 from flows.tagging_summary import TagSummary, summarise
 from preprocessing.audio_files import stream_audio
@@ -31,8 +32,9 @@ from store.tag_writing import write_parts
 from store.tagging_run import TaggingRun, begin_run, heard_url
 from store.tally import Tally
 from training.answers import AnswerSettings, fit_answers
+from training.engines import Engine
 from training.predict import read_identity
-from training.tagging import Engine, Listener, plan_batch, plan_without
+from training.tagging import Listener, plan_batch, plan_without
 
 FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
 Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision
@@ -71,6 +73,9 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
     engine: Engine = Field(
         "torch", description="What runs the network: torch, or onnx (extra onnx, CPUs only)"
     )
+    onnx: str = Field(
+        "", description="ONNX file that `models export` made of the model; empty: each worker makes its own"
+    )
     files_per_batch: int = Field(64, ge=1, le=4_096, description="About how many files one task takes")
     runs: str = Field(
         "data/tagging", description="Folder or URL where runs are kept: what was heard, done, was"
@@ -95,8 +100,8 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
     begun = time.monotonic()
     refuse_impossible(settings)
     listener = None if settings.apply else choose_listener(settings)
-    run = begin_run(absolute(settings.runs), asked_for(settings, listener))
     total = count_files(absolute(settings.source)) if listener is not None else 0
+    run = begin_run(absolute(settings.runs), asked_for(settings, listener))
     with dask_client(settings.cluster) as dask:
         if listener is None:
             parts, heard = take_plan(run, settings), None
@@ -142,6 +147,7 @@ def choose_listener(settings: TagSettings) -> Listener:
         limits=settings.limits,
         device=settings.device,
         engine=settings.engine,
+        onnx_url=absolute(settings.onnx) if settings.onnx else None,
         files_at_once=FILES_AT_ONCE[settings.device],
         retry_rejects=settings.retry_rejects,
     )
@@ -228,21 +234,16 @@ def write_to_files(
     dask: Client, run: TaggingRun, parts: list[str], heard: str | None, settings: TagSettings
 ) -> None:
     """Write the genres into the files or their copies, all or nothing for each."""
-    done = set(run.parts_in("done"))
-    left = [part for part in parts if part not in done]
-    told = Tally()
-    with showing_progress("Tagging", len(left), "batches") as advance:
-        for batch, its_tally in fan_out(
-            dask,
-            write_parts,
-            in_batches(left, 1),
-            run=run,
-            settings=settings.writing,
-            copy_to=absolute(settings.copy_to) if settings.copy_to else None,
-            heard_url=heard,
-        ):
-            told += its_tally
-            advance(len(batch), told.note())
+    do_parts(
+        dask,
+        "Tagging",
+        write_parts,
+        parts,
+        run=run,
+        settings=settings.writing,
+        copy_to=absolute(settings.copy_to) if settings.copy_to else None,
+        heard_url=heard,
+    )
 
 
 def facts_of(

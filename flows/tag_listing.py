@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
-from store.tag_fields import read_fields
 
 from preprocessing.audio_files import stream_audio
 from store.errors import BadInput
 from store.files import absolute
+from store.tag_fields import read_fields
 from store.tagging_run import list_runs
 
 Fields = dict[str, list[str]]

@@ -9,8 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 
 from flows.cluster import ClusterSettings, dask_client
-from flows.fan_out import fan_out, in_batches
-from flows.progress import showing_progress
+from flows.run_parts import do_parts
 from flows.tagging_page import RunFacts
 from flows.tagging_summary import TagSummary, summarise
 from store.files import absolute, join
@@ -18,7 +17,6 @@ from store.journal import list_batches
 from store.tag_batch import WriteSettings
 from store.tag_writing import undo_parts
 from store.tagging_run import TaggingRun, begin_run, find_run
-from store.tally import Tally
 
 
 class UndoSettings(BaseModel, frozen=True, extra="forbid"):
@@ -67,19 +65,14 @@ def put_back(
     dask: Client, run: TaggingRun, target: TaggingRun, parts: list[str], settings: UndoSettings
 ) -> None:
     """Put back what the journal says files were, a part of the journal at a time."""
-    done = set(run.parts_in("done"))
-    left = [part for part in parts if part not in done]
-    told = Tally()
-    with showing_progress("Undoing", len(left), "batches") as advance:
-        for batch, its_tally in fan_out(
-            dask,
-            undo_parts,
-            in_batches(left, 1),
-            run=run,
-            target=target,
-            settings=settings.writing,
-            even_changed=settings.even_changed,
-            dry_run=settings.dry_run,
-        ):
-            told += its_tally
-            advance(len(batch), told.note())
+    do_parts(
+        dask,
+        "Undoing",
+        undo_parts,
+        parts,
+        run=run,
+        target=target,
+        settings=settings.writing,
+        even_changed=settings.even_changed,
+        dry_run=settings.dry_run,
+    )

@@ -62,13 +62,11 @@ def all_fetched(urls: Sequence[str | None]) -> Iterator[list[Path | BadAudio | N
     """Give what `fetched` gives of all files at once, for as long as the block lasts; None for None."""
     with ExitStack() as all_held:
         with ThreadPoolExecutor(FETCHED_AT_ONCE) as ahead:
-            opened = list(ahead.map(lambda url: None if url is None else _hold(url), urls))
-        paths: list[Path | BadAudio | None] = []
-        for each in opened:
-            if each is not None:
-                all_held.enter_context(each[0])
-            paths.append(None if each is None else each[1])
-        yield paths
+            coming = [None if url is None else ahead.submit(_hold, url) for url in urls]
+        for each in coming:
+            if each is not None and each.exception() is None:
+                all_held.enter_context(each.result()[0])
+        yield [None if each is None else each.result()[1] for each in coming]
 
 
 def _hold(url: str) -> tuple[ExitStack, Path | BadAudio]:

@@ -165,7 +165,7 @@ def _seek_with_libsndfile(
         return None
 
     def blocks(stretch: Stretch) -> Iterator[Block]:
-        file.seek(min(round(stretch.start_s * rate_hz), file.frames))
+        file.seek(round(stretch.start_s * rate_hz))  # an error beyond what it takes for the end
         return libsndfile_blocks(file, round(stretch.duration_s * rate_hz))
 
     return _each_window(append, blocks, place(stated_s), stated_s, rate_hz, mel)

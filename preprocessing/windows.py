@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from preprocessing.mel import MelSettings
 
@@ -29,6 +29,14 @@ class WindowSettings(BaseModel, frozen=True, extra="forbid"):
     whole: bool = Field(
         False, description="Listen to crops over the whole track instead, which decodes all of it"
     )
+
+    @model_validator(mode="after")
+    def _are_a_part(self) -> "WindowSettings":
+        if self.count * self.length_s > 600:
+            raise ValueError(
+                f"{self.count} windows of {self.length_s:g} s are more than ten minutes; take fewer, or the whole track"
+            )
+        return self
 
     def cover(self, frames: int, mel: MelSettings) -> bool:
         """Say whether a track of so many frames is listened to from end to end."""
@@ -119,4 +127,5 @@ class Loudness:
         """Give the loudest sample of a window, to a hop."""
         first, samples = span.sample_span(self._mel)
         hops = slice(first // self._mel.hop, math.ceil((first + samples) / self._mel.hop))
-        return float(max(np.concatenate(self._peaks)[hops].max(initial=0), self._rest_S.max(initial=0)))
+        last = self._rest_S.max(initial=0, keepdims=True)
+        return float(np.concatenate([*self._peaks, last])[hops].max(initial=0))

@@ -4,14 +4,14 @@ An edit of tags changes few bytes and moves large blocks. So a recipe copies wha
 files, and holds the rest, compressed against the bytes that took its place: a picture or a table
 that moved there costs next to nothing.
 
-A recipe is steps one after another: a number whose lowest bit tells their kind, then
+A recipe says by how much the pages of an Ogg file are to be renumbered, 0 for all other files: one page more
+before the audio changes all that follow. Then come steps: a number whose lowest bit tells their kind, and
     copy    length (0: all the rest); place in the new file, counted from the end of the last step
     patch   length; place and length of what took its place; compressed length (0: plain); the bytes
 """
 
 import os
 from collections.abc import Iterator
-from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ import zstandard
 from zstandard import FORMAT_ZSTD1_MAGICLESS as MAGICLESS
 
 from store.errors import BadInput
+from store.ogg_pages import Renumbered, list_pages, renumber
 
 MOST_BYTES = 64 << 10  # a recipe beyond that is not worth keeping
 BLOCK_BYTES = 256 << 10
@@ -71,8 +72,12 @@ def make_delta(new: Path, old: Path, *, most_bytes: int = MOST_BYTES) -> bytes |
     delta = bytearray()
     with new.open("rb", buffering=0) as of_new, old.open("rb", buffering=0) as of_old:
         new_size, old_size = (os.fstat(file.fileno()).st_size for file in (of_new, of_old))
+        pages = list_pages(of_new)
+        shift = len(pages) - len(list_pages(of_old)) if pages else 0
+        source = renumber(of_new, pages, shift) if shift else Renumbered(of_new)
+        delta += _number(_unsigned(shift))
         place = 0
-        for step in _joined(_steps(of_old, of_new, Span(0, old_size, 0, new_size))):
+        for step in _joined(_steps(Renumbered(of_old), source, Span(0, old_size, 0, new_size))):
             delta += _encode(step, place, new_size)
             place = step.start + (step.size if isinstance(step, Copy) else step.replaced)
             if len(delta) > most_bytes:
@@ -85,19 +90,21 @@ def apply_delta(new: Path, delta: bytes, old: Path) -> None:
 
     Raises: BadInput if the recipe is not of this file.
     """
-    with new.open("rb", buffering=0) as source, old.open("wb") as target:
-        size = os.fstat(source.fileno()).st_size
-        for step in _decode(delta, size):
+    with new.open("rb", buffering=0) as of_new, old.open("wb") as target:
+        spelt, at = _take_number(delta, 0)
+        shift = _signed(spelt)
+        source = renumber(of_new, list_pages(of_new), shift) if shift else Renumbered(of_new)
+        for step in _decode(delta, at, os.fstat(of_new.fileno()).st_size):
             match step:
                 case Copy(start, length):
-                    for at in range(start, start + length, BLOCK_BYTES):
-                        target.write(_read(source, at, min(at + BLOCK_BYTES, start + length)))
+                    for block in range(start, start + length, BLOCK_BYTES):
+                        target.write(source.read(block, min(block + BLOCK_BYTES, start + length)))
                 case Patch(start, replaced, length, packed, plain):
-                    there = _read(source, start, start + replaced)
+                    there = source.read(start, start + replaced)
                     target.write(packed if plain else _unpack(packed, length, there))
 
 
-def _steps(old: FileIO, new: FileIO, span: Span) -> Iterator[Copy | Patch]:
+def _steps(old: Renumbered, new: Renumbered, span: Span) -> Iterator[Copy | Patch]:
     """Copy what the two have in common at both ends, and look closer at what lies between."""
     front = _same_at_front(old, new, span)
     yield Copy(span.new_start, front)
@@ -112,52 +119,54 @@ def _steps(old: FileIO, new: FileIO, span: Span) -> Iterator[Copy | Patch]:
     yield Copy(middle.new_stop, back)
 
 
-def _same_at_front(old: FileIO, new: FileIO, span: Span) -> int:
+def _same_at_front(old: Renumbered, new: Renumbered, span: Span) -> int:
     """Count the bytes that are the same from the start of both."""
     most = min(span.old_size, span.new_size)
     for done in range(0, most, BLOCK_BYTES):
         size = min(BLOCK_BYTES, most - done)
-        left = _read(old, span.old_start + done, span.old_start + done + size)
-        right = _read(new, span.new_start + done, span.new_start + done + size)
+        left = old.read(span.old_start + done, span.old_start + done + size)
+        right = new.read(span.new_start + done, span.new_start + done + size)
         if left != right:
             return done + _same_bytes(left, right)
     return most
 
 
-def _same_at_back(old: FileIO, new: FileIO, span: Span) -> int:
+def _same_at_back(old: Renumbered, new: Renumbered, span: Span) -> int:
     """Count the bytes that are the same from the end of both."""
     most = min(span.old_size, span.new_size)
     for done in range(0, most, BLOCK_BYTES):
         size = min(BLOCK_BYTES, most - done)
-        left = _read(old, span.old_stop - done - size, span.old_stop - done)
-        right = _read(new, span.new_stop - done - size, span.new_stop - done)
+        left = old.read(span.old_stop - done - size, span.old_stop - done)
+        right = new.read(span.new_stop - done - size, span.new_stop - done)
         if left != right:
-            return done + _same_bytes(left[::-1], right[::-1])
+            return done + _same_bytes(left, right, from_end=True)
     return most
 
 
-def _same_bytes(left: bytes, right: bytes) -> int:
+def _same_bytes(left: bytes, right: bytes, *, from_end: bool = False) -> int:
     """Count the bytes up to the first difference, which there is, by halving: a loop would be slow."""
-    same, differs = 0, len(left)
+    size = len(left)
+    same, differs = 0, size
     while differs - same > 1:
         middle = (same + differs) // 2
-        if left[same:middle] == right[same:middle]:
+        part = slice(size - middle, size - same) if from_end else slice(same, middle)
+        if left[part] == right[part]:
             same = middle
         else:
             differs = middle
     return same
 
 
-def _parted(old: FileIO, new: FileIO, span: Span) -> tuple[Span, Span]:
+def _parted(old: Renumbered, new: Renumbered, span: Span) -> tuple[Span, Span]:
     """Part a span at a place that is found in both files, or half way."""
     for quarter in (2, 1, 3):
         at = span.old_start + span.old_size * quarter // 4
-        needle = _read(old, at, min(at + NEEDLE_BYTES, span.old_stop))
+        needle = old.read(at, min(at + NEEDLE_BYTES, span.old_stop))
         if needle.count(needle[:1]) == len(needle):
             continue  # silence is everywhere
         for guess in (span.new_start + at - span.old_start, span.new_stop + at - span.old_stop):
             low = max(guess - REACH_BYTES, span.new_start)
-            found = _read(new, low, min(guess + REACH_BYTES, span.new_stop)).find(needle)
+            found = new.read(low, min(guess + REACH_BYTES, span.new_stop)).find(needle)
             if found >= 0:
                 return _cut(span, at, low + found)
     return _cut(span, span.old_start + span.old_size // 2, span.new_start + span.new_size // 2)
@@ -167,9 +176,9 @@ def _cut(span: Span, old_at: int, new_at: int) -> tuple[Span, Span]:
     return span._replace(old_stop=old_at, new_stop=new_at), span._replace(old_start=old_at, new_start=new_at)
 
 
-def _patch(old: FileIO, new: FileIO, span: Span) -> Patch:
-    there = _read(new, span.new_start, min(span.new_stop, span.new_start + PATCH_BYTES))
-    wanted = _read(old, span.old_start, span.old_stop)
+def _patch(old: Renumbered, new: Renumbered, span: Span) -> Patch:
+    there = new.read(span.new_start, min(span.new_stop, span.new_start + PATCH_BYTES))
+    wanted = old.read(span.old_start, span.old_stop)
     packed = _pack(wanted, there) if wanted else b""
     plain = len(packed) >= len(wanted)
     return Patch(span.new_start, len(there), len(wanted), wanted if plain else packed, plain)
@@ -228,8 +237,7 @@ def _joined(steps: Iterator[Copy | Patch]) -> Iterator[Copy | Patch]:
 
 
 def _encode(step: Copy | Patch, place: int, new_size: int) -> bytes:
-    away = step.start - place
-    away = away * 2 if away >= 0 else -away * 2 - 1
+    away = _unsigned(step.start - place)
     match step:
         case Copy(start, size):
             return _number(0 if start + size == new_size else size << 1) + _number(away)
@@ -238,12 +246,12 @@ def _encode(step: Copy | Patch, place: int, new_size: int) -> bytes:
             return b"".join(map(_number, head)) + packed
 
 
-def _decode(delta: bytes, new_size: int) -> Iterator[Copy | Patch]:
-    at = place = 0
+def _decode(delta: bytes, at: int, new_size: int) -> Iterator[Copy | Patch]:
+    place = 0
     while at < len(delta):
         head, at = _take_number(delta, at)
         away, at = _take_number(delta, at)
-        start = place + (-(away + 1) // 2 if away & 1 else away // 2)
+        start = place + _signed(away)
         size = head >> 1
         if head & 1:
             replaced, at = _take_number(delta, at)
@@ -258,6 +266,15 @@ def _decode(delta: bytes, new_size: int) -> Iterator[Copy | Patch]:
         if not 0 <= start <= place <= new_size or at > len(delta):
             raise BadInput("the recipe of its former bytes does not fit this file")
         yield step
+
+
+def _unsigned(value: int) -> int:
+    """Fold numbers below 0 between those above, so that small ones stay small."""
+    return value * 2 if value >= 0 else -value * 2 - 1
+
+
+def _signed(value: int) -> int:
+    return -(value + 1) // 2 if value & 1 else value // 2
 
 
 def _number(value: int) -> bytes:
@@ -279,11 +296,3 @@ def _take_number(delta: bytes, at: int) -> tuple[int, int]:
         if delta[at - 1] <= 0x7F:
             return value, at
     raise BadInput("the recipe of its former bytes is cut off")
-
-
-def _read(file: FileIO, start: int, stop: int) -> bytes:
-    """Read a stretch of a file. Raises: OSError if it got shorter meanwhile."""
-    content = os.pread(file.fileno(), max(stop - start, 0), start)
-    if len(content) < stop - start:
-        raise OSError(f"{file.name}: ends at byte {start + len(content)}, but was longer just now")
-    return content

@@ -3,18 +3,26 @@
 import http.client
 import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 
 @contextmanager
-def cutting(endpoint: str, *, lost: str, method: str, times: int) -> Iterator[str]:
-    """Give the URL of a proxy that breaks the connection at the first `times` requests so made.
+def cutting(
+    endpoint: str,
+    *,
+    lost: str,
+    method: str,
+    times: int,
+    after: int = 0,
+    then: Callable[[], None] = lambda: None,
+) -> Iterator[str]:
+    """Give the URL of a proxy that breaks the connection at `times` requests so made, after so many others.
 
-    What is lost is the "request" itself, or its "answer".
+    What is lost is the "request" itself, or its "answer"; `then` is called before the connection breaks.
     """
-    left = times
+    place = 0
 
     class Proxy(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -23,15 +31,16 @@ def cutting(endpoint: str, *, lost: str, method: str, times: int) -> Iterator[st
             pass
 
         def pass_on(self) -> None:
-            nonlocal left
+            nonlocal place
             if self.headers.get("Expect"):
                 self.send_response_only(100)
                 self.end_headers()
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            is_cut = self.command == method and left > 0
-            left -= is_cut
+            is_cut = self.command == method and after <= place < after + times
+            place += self.command == method
             self.close_connection = is_cut
             if is_cut and lost == "request":
+                then()
                 return
             server = http.client.HTTPConnection(urlsplit(endpoint).netloc)
             server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -43,6 +52,7 @@ def cutting(endpoint: str, *, lost: str, method: str, times: int) -> Iterator[st
             content = answer.read()
             server.close()
             if is_cut:
+                then()
                 return
             self.send_response(answer.status)
             for name, value in answer.getheaders():

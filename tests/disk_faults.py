@@ -4,6 +4,7 @@ import builtins
 import io
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,10 +32,13 @@ class Faults:
     def __init__(self, at: int | None = None, errno: int | None = None) -> None:
         self.at, self.errno = at, errno
         self.made: list[str] = []
+        self.lock = threading.Lock()
 
     def meet(self, name: str) -> None:
-        self.made.append(name)
-        if len(self.made) == self.at:
+        with self.lock:
+            self.made.append(name)
+            is_due = len(self.made) == self.at
+        if is_due:
             if self.errno is None:
                 os.kill(os.getpid(), signal.SIGKILL)
                 return

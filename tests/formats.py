@@ -20,7 +20,13 @@ CODECS = {  # suffix: (codec, rate, container)
 
 
 def encode(
-    target: Path, codec: str, rate: int, container: str, seconds: float = 1.0, bit_rate: int = 96_000
+    target: Path,
+    codec: str,
+    rate: int,
+    container: str,
+    seconds: float = 1.0,
+    bit_rate: int = 96_000,
+    **options: str,
 ) -> None:
     """Turn the first seconds of the demo music into another format, without tags."""
     bare = {"id3v2_version": "0", "write_id3v1": "0"} if container == "mp3" else {}
@@ -28,7 +34,7 @@ def encode(
         av.open(str(DEMO_TRACK)) as source,
         av.open(str(target), "w", format=container, options=bare) as sink,
     ):
-        stream = sink.add_stream(codec, rate=rate, options={"strict": "-2"})
+        stream = sink.add_stream(codec, rate=rate, options={"strict": "-2", **options})
         stream.layout = "stereo"
         stream.bit_rate = bit_rate
         resampler = av.AudioResampler(stream.format, "stereo", rate, stream.codec_context.frame_size or None)

@@ -7,10 +7,16 @@ import safetensors.torch
 import torch
 
 from preprocessing.mel import MelSettings
+from preprocessing.spectrogram import LimitSettings
+from preprocessing.windows import WindowSettings
+from store.genre_map import GenreMap
 from store.models import promote, publish_version
+from store.tag_policy import TagPolicy
+from training.answers import AnswerSettings, fit_answers
 from training.model import WEIGHTS, ModelSettings, build_model
-from training.predict import ModelIdentity
+from training.predict import ModelIdentity, read_identity
 from training.run import TrainSettings
+from training.tagging import Listener
 
 DEMO = Path("tests/data/demo_music/fma_small/200").absolute()
 GENRES = ("Electronic", "Rock")
@@ -30,6 +36,21 @@ def publish_small_model(root: str) -> str:
     version = publish_version(root, files, identity.model_dump(mode="json"))
     promote(root, version)
     return f"{root}/{version}"
+
+
+def make_listener(version_url: str) -> Listener:
+    """Listen with a model to four seconds of each track, and fill what is empty."""
+    identity = read_identity(version_url)
+    return Listener(
+        version_url=version_url,
+        identity=identity,
+        answers=fit_answers(identity, version_url, AnswerSettings()),
+        policy=TagPolicy(),
+        genre_map=GenreMap(),
+        windows=WindowSettings(count=1, length_s=4.0),
+        limits=LimitSettings(),
+        files_at_once=2,
+    )
 
 
 def lay_out_music(folder: Path, names: dict[str, str]) -> Path:

@@ -18,6 +18,7 @@ VERBS = (
     "cross-validate",
     "demo",
     "models compare",
+    "models export",
     "models list",
     "models promote",
     "models rollback",

@@ -45,3 +45,4 @@ def _refuse(wanted: Callable[..., object]) -> Callable[..., NoReturn]:
 _transforms = _import_transforms()
 FrequencyMasking = _transforms.FrequencyMasking
 TimeMasking = _transforms.TimeMasking
+MelSpectrogram = _transforms.MelSpectrogram

@@ -118,7 +118,12 @@ def read_crops(mel_slice: MelSlice, tracks: Tracks, crops: Crops, crop_frames: i
         mel_slice(tracks.ids[track], int(start), int(min(crop_frames, tracks.frames_T[track])))
         for track, start in zip(crops.track_N, crops.start_N, strict=True)
     ]
-    return np.stack([mel_FM[np.arange(crop_frames) % len(mel_FM)].astype(np.float16) for mel_FM in mels])
+    return np.stack([fill_crop(mel_FM, crop_frames) for mel_FM in mels])
+
+
+def fill_crop(mel_FM: NDArray[np.float32], crop_frames: int) -> NDArray[np.float16]:
+    """Play what may be shorter than a crop again from its start, until it is one."""
+    return mel_FM[np.arange(crop_frames) % len(mel_FM)].astype(np.float16)
 
 
 def held_in_memory(

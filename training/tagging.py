@@ -6,7 +6,7 @@ Axes: T files that were heard, G genres.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,13 +29,13 @@ from store.tagging_run import TaggingRun
 from store.tags import read_tags
 from store.tally import Tally, tally
 from training.answers import Answer, Answers, answer
+from training.engines import Engine
 from training.listening import hear_files
 from training.predict import ModelIdentity
 
 MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
 
 Row = dict[str, Any]
-Engine = Literal["torch", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Listener:
     limits: LimitSettings
     device: str = "cpu"
     engine: Engine = "torch"
+    onnx_url: str | None = None
     files_at_once: int = 16  # fetched, decoded and heard together: memory does not grow with the batch
     retry_rejects: bool = False
 
@@ -135,6 +136,7 @@ def _listen(files: Sequence[FoundFile], listener: Listener) -> list[Row]:
             limits=listener.limits,
             device=listener.device,
             engine=listener.engine,
+            onnx_url=listener.onnx_url,
         )
     for place, said in zip(chosen, heard, strict=True):
         if isinstance(said, BadAudio):

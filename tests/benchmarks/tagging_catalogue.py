@@ -26,8 +26,7 @@ import safetensors.torch
 
 from preprocessing.mel import MelSettings
 from store.models import promote, publish_version
-from store.tag_formats import Edit
-from store.tags import audio_hash, copy_edited
+from store.tags import audio_hash, copy_with_genres
 from tests.formats import CODECS, encode
 from training.model import WEIGHTS, ModelSettings, build_model
 from training.predict import ModelIdentity
@@ -36,6 +35,11 @@ from training.run import TrainSettings
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
 SUFFIXES = (".mp3", ".mp3", ".mp3", ".flac", ".ogg", ".m4a", ".opus")  # half are MP3, as in the world
 GENRES = ("Electronic", "Folk", "Hip-Hop", "Instrumental", "International", "Pop", "Rock", "Experimental")
+VARIANTS: tuple[tuple[list[str], dict[str, str]], ...] = (
+    ([], {}),
+    ([], {"GENRE_MODEL": "of old"}),
+    (["Polka"], {}),
+)
 FILES_PER_ALBUM = 12
 LOOK_EVERY_S = 0.5
 
@@ -69,11 +73,9 @@ def make_catalogue(folder: Path, files: int, seconds: float) -> None:
     for number, suffix in enumerate(dict.fromkeys(SUFFIXES)):
         bare = folder / "originals" / f"{number}{suffix}"
         encode(bare, *CODECS[suffix], seconds=seconds)
-        for variant, edit in enumerate(
-            (Edit((), {}), Edit((), {"GENRE_MODEL": "old"}), Edit(("Polka",), {}))
-        ):
+        for variant, (genres, notes) in enumerate(VARIANTS):
             target = folder / "originals" / f"{number}-{variant}{suffix}"
-            copy_edited(bare, target, edit)
+            copy_with_genres(bare, target, genres, notes=notes)
             originals.append(target)
     by_suffix = {suffix: [it for it in originals if it.suffix == suffix] for suffix in SUFFIXES}
     kinds = cycle(SUFFIXES)
@@ -143,7 +145,8 @@ def tag_and_kill(folder: Path, files: int) -> None:
 
 def parts(folder: Path, kind: str, *, newer_than: float = 0.0) -> int:
     """Count the parts of all runs."""
-    return sum(path.stat().st_mtime >= newer_than for path in folder.glob(f"runs/*/{kind}/*.parquet"))
+    whole = (path for path in folder.glob(f"runs/*/{kind}/*.parquet") if not path.name.startswith("."))
+    return sum(path.stat().st_mtime >= newer_than for path in whole)
 
 
 def watch(command: list[str], folder: Path, until: Callable[[], bool]) -> list[int]:

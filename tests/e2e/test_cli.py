@@ -51,6 +51,7 @@ MISTAKES = {
     "undo": "--run",
     "tags show nowhere": "nowhere: no such folder",
     "tags diff good nowhere": "nowhere: no such folder",
+    "tag --config tag.toml": "in-the-file: holds no champion model",
     "models show --models nowhere": "nowhere: holds no champion model; train one",
     "models show nobody --models models": "models/nobody: no model version",
     "models rollback --models models": "models/champion.json: no champion to go back to",
@@ -95,6 +96,7 @@ def lay_out(folder):
     (folder / "other-csv/tracks.csv").write_text("track,genre\n1,Rock\n")
     (folder / "damaged").mkdir()
     (folder / "damaged/champion.json").write_text("{")
+    (folder / "tag.toml").write_text('source = "good"\nmodels = "in-the-file"\nprecision = 0.9\n')
     (folder / "not.toml").write_text("source = \n")
     (folder / "unknown.toml").write_text('source = "good"\n[spectrogram.mel]\nhoop = 256\n')
     knows = ModelIdentity(genres=("Jazz", "Rock"), mel=MelSettings(), training=TrainSettings())

@@ -140,7 +140,7 @@ def test_every_setting_is_a_field_of_the_form_with_its_description(page, served,
 def test_a_catalogue_is_tagged_and_undone_from_the_form(page, served, pictures, tmp_path):
     publish_small_model(f"{tmp_path}/models")
     music = lay_out_music(
-        tmp_path / "music", {"one.mp3": "200033", "<b>two</b>.mp3": "200034", "page.mp3": "200050"}
+        tmp_path / "music", {"one.mp3": "200033", "<i>two.mp3": "200034", "page.mp3": "200050"}
     )
     before = {path: path.read_bytes() for path in music.iterdir()}
     open_form(page, served, "tag-catalogue")
@@ -155,10 +155,10 @@ def test_a_catalogue_is_tagged_and_undone_from_the_form(page, served, pictures, 
     page.get_by_text("tagging-summary").first.wait_for()
     found = artifacts(served, run)
     page.goto(f"{served.url}/artifacts/artifact/{found['tagging-summary']['id']}")
-    for shown in ("2 written", "1 rejected", "<b>two</b>.mp3"):
+    for shown in ("2 of 3 files were tagged", "not-audio", "<i>two.mp3"):
         page.get_by_text(shown).first.wait_for()
     page.screenshot(path=pictures / "7-tagging-summary.png", full_page=True)
-    for name in ("one.mp3", "<b>two</b>.mp3"):
+    for name in ("one.mp3", "<i>two.mp3"):
         assert read_genres(music / name)[0] in ("Electronic", "Rock")
 
     open_form(page, served, "undo-tagging")
@@ -166,7 +166,7 @@ def test_a_catalogue_is_tagged_and_undone_from_the_form(page, served, pictures, 
     field(page, "Runs (Optional)").get_by_role("textbox").fill(f"{tmp_path}/runs")
     undo = submit_form(page, served)
     page.goto(f"{served.url}/artifacts/artifact/{artifacts(served, undo)['tagging-summary']['id']}")
-    page.get_by_text("2 restored").first.wait_for()
+    page.get_by_text("2 of 2 files have their old tags back").first.wait_for()
     page.screenshot(path=pictures / "8-undo-summary.png", full_page=True)
     assert {path: path.read_bytes() for path in music.iterdir()} == before
 

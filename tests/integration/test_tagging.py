@@ -11,18 +11,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from preprocessing.windows import WindowSettings
+from prefect.settings import get_current_settings
 
 from flows.cluster import ClusterSettings
 from flows.tag_catalogue import TagSettings, tag_catalogue
 from flows.undo_tagging import UndoSettings, undo_tagging
+from preprocessing.windows import WindowSettings
 from store.errors import BadInput
 from store.predictions import HEARINGS_SCHEMA, rows_of
 from store.tables import read_table, write_table
 from store.tags import audio_hash, read_genres, write_genres
+from tests.dask_processes import Host, scheduler, workers
 from tests.tagging import GENRES, lay_out_music, publish_small_model
 
-CLUSTER = ClusterSettings(workers=2)
 SONGS = {"a/1.mp3": "200033", "a/2.mp3": "200034", "b/3.mp3": "200035", "broken.mp3": "200049"}
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -35,25 +36,46 @@ def models(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Start a scheduler and a worker once for all tests: each start takes seconds."""
+    host = Host("127.0.0.1")
+    with scheduler() as address, workers(address, [host, host], tmp_path_factory.mktemp("dask")):
+        yield ClusterSettings(kind="scheduler", scheduler=address)
+
+
 @pytest.fixture
 def music(tmp_path):
     return lay_out_music(tmp_path / "music", SONGS)
 
 
 @pytest.fixture
-def common(music, models, tmp_path):
+def common(music, models, cluster, tmp_path):
     return {
         "source": str(music),
         "models": models,
         "runs": f"{tmp_path}/runs",
         "windows": WindowSettings(count=1, length_s=3.0),
         "files_per_batch": 2,
-        "cluster": CLUSTER,
+        "cluster": cluster,
     }
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pretend_to_have_heard(runs: Path, probabilities: list[float]) -> list[str]:
+    """Change what was heard, to see later whether it was asked for again; give the names of the files."""
+    heard = []
+    for part in (runs / "heard").rglob("*.parquet"):
+        rows = rows_of(read_table(str(part)))
+        for row in rows:
+            if row["status"] == "heard":
+                row["probabilities"] = probabilities
+                heard.append(row["track_id"])
+        write_table(str(part), pa.Table.from_pylist(rows, schema=HEARINGS_SCHEMA))
+    return heard
 
 
 def test_dry_run_write_and_undo(common, music, tmp_path):
@@ -75,13 +97,15 @@ def test_dry_run_write_and_undo(common, music, tmp_path):
     again = tag_catalogue(TagSettings(**common, write=True))
     assert again.statuses == {"kept": 3, "rejected": 1}
 
-    tried = undo_tagging(UndoSettings(run=written.run, runs=common["runs"], dry_run=True, cluster=CLUSTER))
+    tried = undo_tagging(
+        UndoSettings(run=written.run, runs=common["runs"], dry_run=True, cluster=common["cluster"])
+    )
     assert tried.statuses == {"would-restore": 3}
     assert contents(music) != before
-    undone = undo_tagging(UndoSettings(run=written.run, runs=common["runs"], cluster=CLUSTER))
+    undone = undo_tagging(UndoSettings(run=written.run, runs=common["runs"], cluster=common["cluster"]))
     assert undone.statuses == {"restored": 3}
     assert contents(music) == before
-    redone = undo_tagging(UndoSettings(run="latest", runs=common["runs"], cluster=CLUSTER))
+    redone = undo_tagging(UndoSettings(run="latest", runs=common["runs"], cluster=common["cluster"]))
     assert redone.statuses == {"restored": 3}
     assert read_genres(music / "a/1.mp3") == [lines["a/1.mp3"]["gets"]]
 
@@ -101,7 +125,7 @@ def test_a_dry_run_is_applied_as_a_person_left_it(common, music):
     with (music / "b/3.mp3").open("ab") as file:
         file.write(b"somebody else's")
     before = contents(music)
-    apply = {"apply": dry.predictions, "runs": common["runs"], "cluster": CLUSTER}
+    apply = {"apply": dry.predictions, "runs": common["runs"], "cluster": common["cluster"]}
     applied = tag_catalogue(TagSettings(**apply))
     assert applied.statuses == {"written": 1, "skipped": 1, "rejected": 1}
     assert [(it["file"], it["status"]) for it in applied.left_alone if "changed" in it["status"]] == [
@@ -109,7 +133,7 @@ def test_a_dry_run_is_applied_as_a_person_left_it(common, music):
     ]
     assert read_genres(music / "a/1.mp3") == ["Polka", "Old-Time / Historic"]
     assert {name for name, data in contents(music).items() if data != before[name]} == {"a/1.mp3"}
-    undo_tagging(UndoSettings(run=applied.run, runs=common["runs"], cluster=CLUSTER))
+    undo_tagging(UndoSettings(run=applied.run, runs=common["runs"], cluster=common["cluster"]))
     assert contents(music) == before
 
 
@@ -123,19 +147,16 @@ def test_predictions_never_lead_out_of_their_source(common, music, tmp_path):
         dry.predictions,
     )
     before = outside.read_bytes()
-    applied = tag_catalogue(TagSettings(apply=dry.predictions, runs=common["runs"], cluster=CLUSTER))
+    applied = tag_catalogue(
+        TagSettings(apply=dry.predictions, runs=common["runs"], cluster=common["cluster"])
+    )
     assert applied.statuses == {"skipped": 1}
     assert outside.read_bytes() == before
 
 
 def test_what_was_written_is_not_heard_again_for_another_policy(common, music, tmp_path):
     tag_catalogue(TagSettings(**common, write=True))
-    for part in (tmp_path / "runs" / "heard").rglob("*.parquet"):
-        rows = [
-            row | {"probabilities": [1.0, 0.0] if row["status"] == "heard" else None}
-            for row in rows_of(read_table(str(part)))
-        ]
-        write_table(str(part), pa.Table.from_pylist(rows, schema=HEARINGS_SCHEMA))
+    pretend_to_have_heard(tmp_path / "runs", [1.0, 0.0])
     summary = tag_catalogue(TagSettings(**common, policy={"policy": "replace"}))
     told = rows_of(pq.read_table(summary.predictions))
     assert [row["told"] for row in told if row["told"]] == [["Electronic"]] * 3, (
@@ -154,7 +175,7 @@ def test_copies_are_tagged_and_the_files_are_not(common, music, tmp_path):
     assert read_genres(copies / "a/1.mp3")[0] in GENRES
     assert audio_hash(copies / "a/1.mp3") == audio_hash(music / "a/1.mp3")
     with pytest.raises(BadInput, match="this run wrote into no file, so there is nothing to undo"):
-        undo_tagging(UndoSettings(run=copied.run, runs=common["runs"], cluster=CLUSTER))
+        undo_tagging(UndoSettings(run=copied.run, runs=common["runs"], cluster=common["cluster"]))
 
 
 @pytest.mark.parametrize(
@@ -186,20 +207,26 @@ def test_a_killed_run_goes_on_without_listening_twice(common, music, models, tmp
         f"--runs={tmp_path}/runs", "--windows.count=1", "--windows.length-s=3", "--files-per-batch=2",
         "--cluster.workers=2",
     ]  # fmt: skip
+    server = {**os.environ, "PREFECT_API_URL": get_current_settings().api.url}
     for kind in ("plan", "done"):
-        with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            command, start_new_session=True, stderr=subprocess.DEVNULL, env=server
+        ) as process:
             while not list((tmp_path / "runs").glob(f"*/{kind}/*.parquet")):
                 assert process.poll() is None, "it ended before it could be killed"
                 time.sleep(0.01)
             os.killpg(process.pid, signal.SIGKILL)
-    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "heard").rglob("*.parquet")}
-    assert parts
+        if kind == "plan":
+            heard = pretend_to_have_heard(tmp_path / "runs", [0.25, 0.75])
+    assert heard
     ended = tag_catalogue(TagSettings(**common, write=True))
     assert ended.statuses == {"written": len(hashes), "rejected": 1}
+    told = {row["track_id"]: row["probabilities"] for row in rows_of(pq.read_table(ended.predictions))}
+    assert {name: told[name] for name in heard} == {name: [0.25, 0.75] for name in heard}, "heard twice"
     assert {path: audio_hash(path) for path in hashes} == hashes
     assert not list(music.rglob(".*")), "drafts of the killed run are left"
     (run,) = [path for path in (tmp_path / "runs").iterdir() if path.name != "heard"]
     assert run.name == ended.run
-    undone = undo_tagging(UndoSettings(run=ended.run, runs=common["runs"], cluster=CLUSTER))
+    undone = undo_tagging(UndoSettings(run=ended.run, runs=common["runs"], cluster=common["cluster"]))
     assert set(undone.statuses) <= {"restored", "as-it-was"}
     assert undone.statuses["restored"] == len(hashes)

@@ -5,7 +5,7 @@ import fsspec
 import pytest
 
 from preprocessing.errors import BadAudio
-from preprocessing.fetch import fetched, on_this_machine
+from preprocessing.fetch import all_fetched, fetched, on_this_machine
 from tests.formats import DEMO_TRACK
 
 
@@ -67,3 +67,21 @@ def test_a_source_that_fails_is_an_exception_not_a_bad_file():
     files = fetched(["nowhere://one.mp3"])
     with pytest.raises(ValueError, match="Protocol not known"):
         next(files)
+
+
+def test_all_files_lie_here_at_once_with_what_is_wrong_in_its_place(far):
+    with all_fetched([f"{far}/one.mp3", None, f"{far}/nowhere.mp3", str(DEMO_TRACK)]) as paths:
+        one, none, nowhere, here = paths
+        assert one.read_bytes() == b"one"
+        assert (none, here) == (None, DEMO_TRACK.absolute())
+        assert str(nowhere) == "missing: no such file"
+    assert not one.exists()
+
+
+def test_a_source_that_fails_leaves_no_copy_of_the_others(far, http_url, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "copies"))
+    (tmp_path / "copies").mkdir()
+    urls = [f"{far}/one.mp3", f"{http_url}/status/500", f"{far}/two.mp3"]
+    with pytest.raises(OSError, match="500"), all_fetched(urls):
+        raise AssertionError("it gave paths")
+    assert list((tmp_path / "copies").iterdir()) == []

@@ -18,6 +18,8 @@ BORNE = {
     "ContentType": "audio/mpeg",
     "Expires": datetime(2031, 2, 3, tzinfo=UTC),
     "Metadata": {"artist": "Ann", "note": "=?UTF-8?B?w6k=?="},
+    "ServerSideEncryption": "aws:kms",
+    "SSEKMSKeyId": "alias/music",
     "StorageClass": "STANDARD_IA",
 }
 
@@ -75,6 +77,20 @@ def test_what_is_put_bears_what_the_object_bore(song, draft, tmp_path):
         {"Key": "year", "Value": "é"},
     ]
     assert now == read_object(song, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "key", ["a//b.mp3", "/b.mp3", "a/../b.mp3", "a b+%41&c?d#e.mp3", "é/b .mp3", "b.mp3 "]
+)
+def test_odd_keys_are_listed_read_and_put(s3_url, bucket, draft, tmp_path, key):
+    boto3.client("s3").put_object(Bucket=bucket, Key=f"music/{key}", Body=b"old")
+    (file,) = stream_files(f"{s3_url}/music")
+    assert (file.path, file.problem, signature_now(file.url)) == (key, None, file.signature)
+    put_if_unchanged(file.url, draft, read_object(file.url, tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == b"old"
+    there = boto3.client("s3").get_object(Bucket=bucket, Key=f"music/{key}")
+    assert there["Body"].read() == b"new" * 2000
+    assert len(list(stream_files(s3_url))) == 1
 
 
 def test_what_another_writer_put_stays(song, draft, tmp_path):

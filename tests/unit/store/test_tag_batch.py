@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 import pytest
 from mutagen.flac import FLAC
 
-from store import file_swap
+from store import file_swap, tags
+from store.errors import BadInput
 from store.file_stream import signature_of
 from store.file_swap import DRAFT_PREFIX
 from store.journal import list_batches, read_batch
@@ -16,6 +17,7 @@ from store.tag_batch import WriteSettings, undo_batch, write_batch
 from store.tags import audio_hash, read_genres, read_tags, write_genres
 from tests.disk_faults import faults
 from tests.formats import CODECS, encode
+from tests.mutations import mutations, real_files
 
 HOSTILE = Path("../shared/data/hostile")
 NOTES = {"GENRE_CONFIDENCE": "0.93", "GENRE_MODEL": "20261127T120000"}
@@ -286,6 +288,34 @@ def test_a_folder_that_may_not_be_written_is_named(originals, journal, open_fold
     assert all(row["detail"] == f"{album}: no permission (Permission denied)" for row in done)
 
 
+def test_a_path_that_leaves_no_room_for_a_draft_is_left_alone(song, journal, tmp_path):
+    folder = tmp_path
+    while len(str(folder)) < 4_060:
+        folder /= "x" * min(250, 4_060 - len(str(folder)))
+    folder.mkdir(parents=True)
+    shutil.copyfile(song, folder / "a.mp3")
+    (done, other) = tag([row_of(folder / "a.mp3"), row_of(song)], journal)
+    assert (done["reason"], done["detail"]) == (
+        "unsupported",
+        "the file cannot be replaced: File name too long",
+    )
+    assert other["status"] == "written"
+
+
+def test_a_file_that_is_mounted_by_itself_is_left_alone(music, song, journal, monkeypatch):
+    def replace_others(draft, file):
+        if Path(file) == song:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        replace(draft, file)
+
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", replace_others)
+    done = tag([row_of(path) for path in files_of(music)], journal)
+    assert [row["url"] for row in done if row["status"] == "skipped"] == [str(song)]
+    assert read_genres(song) == ["Noise"]
+    assert not drafts_in(music)
+
+
 @pytest.fixture
 def open_folder():
     """A folder into which another user may write: pytest's own are closed to all but their owner."""
@@ -363,6 +393,24 @@ def test_drafts_of_an_earlier_attempt_are_swept_and_no_others(song, journal):
 def attempt_folder(song: Path, name: str) -> Path:
     token = hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
     return song.parent / f"{DRAFT_PREFIX}{token}"
+
+
+def test_folders_that_an_attempt_did_not_come_to_sync_are_synced_by_the_next(music, journal):
+    rows = [row_of(path) for path in files_of(music)]
+    tag(rows, journal)
+    with faults() as met:
+        tag(rows, journal)
+    assert [name for name in met.made if name in ("fsync", "replace")] == ["fsync"] * 2, "of two albums"
+
+
+def test_drafts_of_refused_files_do_not_pile_up(music, journal, monkeypatch):
+    def refuse(real, draft, edit, kind):
+        assert not [path for path in files_of(music) if DRAFT_PREFIX in str(path)]
+        draft.write_bytes(b"half")
+        raise BadInput("no")
+
+    monkeypatch.setattr(tags, "write_edited", refuse)
+    assert set(reasons(tag([row_of(path) for path in files_of(music)], journal))) == {"unsupported"}
 
 
 def test_two_attempts_at_once_leave_whole_files(song, originals, journal, monkeypatch):
@@ -488,3 +536,25 @@ def test_other_peoples_broken_files_are_tagged_and_undone_or_left_alone(tmp_path
     assert statuses(undo(journal)) == {"restored"}
     assert content_of(folder) == before
     assert times_of(folder) == times
+
+
+def test_damaged_files_are_tagged_and_undone_or_left_alone(tmp_path, journal):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "damaged").mkdir()
+    whole = real_files(tmp_path / "whole", seconds=0.5)
+    for path in whole:
+        write_genres(path, ["Noise"])
+    for number, (kind, path, data) in enumerate(mutations(whole, 150, seed=3)):
+        (tmp_path / "damaged" / f"{number} {kind}{path.suffix}").write_bytes(data)
+    before = content_of(tmp_path / "damaged")
+    done = tag([row_of(path) for path in files_of(tmp_path / "damaged")], journal)
+    assert reasons(done).count("unsupported") == len(done) - reasons(done).count(None)
+    assert 50 < reasons(done).count(None) < 140
+    for row in done:
+        path = Path(row["url"])
+        if row["status"] == "written":
+            assert read_genres(path) == GENRES
+        else:
+            assert path.read_bytes() == before[path.name]
+    assert statuses(undo(journal)) == {"restored"}
+    assert content_of(tmp_path / "damaged") == before

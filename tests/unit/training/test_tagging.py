@@ -3,76 +3,35 @@
 import os
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import safetensors.torch
-import torch
-from preprocessing.windows import WindowSettings
 
-from preprocessing.mel import MelSettings
-from preprocessing.spectrogram import LimitSettings
 from preprocessing.tag_batches import batch_name
 from store.file_stream import FoundFile, signature_now, stream_files
-from store.models import publish_version
 from store.predictions import HEARINGS_SCHEMA, rows_of
 from store.tables import read_table, write_table
-from store.tag_policy import GenreMap, TagPolicy
+from store.tag_policy import TagPolicy
 from store.tagging_run import begin_run
 from store.tags import write_genres
-from training.answers import AnswerSettings, fit_answers
-from training.model import WEIGHTS, ModelSettings, build_model
-from training.predict import ModelIdentity, read_identity
-from training.run import TrainSettings
-from training.tagging import Listener, plan_batch, plan_without
-
-DEMO = Path("tests/data/demo_music/fma_small/200")
-GENRES = ("Electronic", "Rock")
+from tests.tagging import DEMO, GENRES, lay_out_music, make_listener, publish_small_model
+from training.tagging import plan_batch, plan_without
 
 
 @pytest.fixture(scope="module")
 def version_url(tmp_path_factory):
-    """Publish a small network with fresh weights."""
-    torch.manual_seed(1)
-    root = str(tmp_path_factory.mktemp("models"))
-    training = TrainSettings(model=ModelSettings(name="shallow", width=4), validation_crops=2)
-    identity = ModelIdentity(
-        genres=GENRES,
-        mel=MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=16),
-        training=training,
-    )
-    network = build_model(training.model, len(GENRES), identity.mel.bands)
-    files = {WEIGHTS: safetensors.torch.save(network.state_dict())}
-    return f"{root}/{publish_version(root, files, identity.model_dump(mode='json'))}"
+    return publish_small_model(str(tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture
 def listener(version_url):
-    identity = read_identity(version_url)
-    return Listener(
-        version_url=version_url,
-        identity=identity,
-        answers=fit_answers(identity, version_url, AnswerSettings()),
-        policy=TagPolicy(),
-        genre_map=GenreMap(),
-        windows=WindowSettings(count=1, length_s=4.0),
-        limits=LimitSettings(),
-        files_at_once=2,
-    )
+    return make_listener(version_url)
 
 
 @pytest.fixture
 def music(tmp_path):
-    folder = tmp_path / "music"
-    folder.mkdir()
-    for name, song in (
-        ("a.mp3", "200033"),
-        ("b.mp3", "200034"),
-        ("page.mp3", "200050"),
-        ("tagged.mp3", "200001"),
-    ):
-        shutil.copyfile(DEMO / f"{song}.mp3", folder / name)
+    names = {"a.mp3": "200033", "b.mp3": "200034", "page.mp3": "200050", "tagged.mp3": "200001"}
+    folder = lay_out_music(tmp_path / "music", names)
     write_genres(folder / "tagged.mp3", ["Polka"])
     (folder / "lost.mp3").symlink_to("/etc/passwd")
     return folder

@@ -6,35 +6,20 @@ import boto3
 import pytest
 
 from preprocessing.audio_files import stream_audio
-from preprocessing.spectrogram import LimitSettings
 from preprocessing.tag_batches import batch_name, cut_batches
-from preprocessing.windows import WindowSettings
 from store.journal import read_batch
 from store.predictions import rows_of
 from store.tag_batch import WriteSettings
-from store.tag_policy import GenreMap, TagPolicy
 from store.tag_writing import undo_parts, write_parts
 from store.tagging_run import begin_run
 from store.tags import audio_hash, read_genres
-from tests.tagging import DEMO, publish_small_model
-from training.answers import AnswerSettings, fit_answers
-from training.predict import read_identity
-from training.tagging import Listener, plan_batch
+from tests.tagging import DEMO, make_listener, publish_small_model
+from training.tagging import plan_batch
 
 
 @pytest.fixture
 def listener(tmp_path):
-    version_url = publish_small_model(str(tmp_path / "models"))
-    identity = read_identity(version_url)
-    return Listener(
-        version_url=version_url,
-        identity=identity,
-        answers=fit_answers(identity, version_url, AnswerSettings()),
-        policy=TagPolicy(),
-        genre_map=GenreMap(),
-        windows=WindowSettings(count=1, length_s=4.0),
-        limits=LimitSettings(),
-    )
+    return make_listener(publish_small_model(str(tmp_path / "models")))
 
 
 @pytest.fixture

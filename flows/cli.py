@@ -165,7 +165,7 @@ def promote(version: Which, *, models: Root = MODELS, reason: str = "by hand") -
 
 @models_app.command
 def export(target: str, *, version: Which = "champion", models: Root = MODELS) -> None:
-    """Write a version's network as an ONNX file, for machines that listen without torch."""
+    """Write a version's network as an ONNX file, for `tag --engine onnx --onnx FILE` and other programs."""
     print(export_model(models, version, target))
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from distributed import Client, Future, KilledWorker, as_completed
+from distributed.scheduler import NoValidWorkerError
 
 from flows.cluster import worker_count
 from store.errors import BadInput
@@ -111,6 +112,11 @@ def _run_all(
                 work.take_back(batch)
                 fill()
                 continue
+            except NoValidWorkerError as why:
+                raise BadInput(
+                    f"no worker of the cluster has what this takes ({why}); start workers with the resource, such "
+                    "as `dask worker --resources GPU=1`"
+                ) from None
             finally:
                 future.release()
             fill()

@@ -24,6 +24,7 @@ from preprocessing.windows import WindowSettings
 from store.errors import BadInput
 from store.files import absolute, join, local_path
 from store.genre_map import GenreMap, read_genre_map
+from store.journal import digest_file
 from store.models import find_version
 from store.predictions import read_plan
 from store.tag_batch import WriteSettings
@@ -102,7 +103,7 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
     listener = None if settings.apply else choose_listener(settings)
     total = count_files(absolute(settings.source)) if listener is not None else 0
     run = begin_run(absolute(settings.runs), asked_for(settings, listener))
-    with dask_client(settings.cluster) as dask:
+    with dask_client(cluster_for(settings)) as dask:
         if listener is None:
             parts, heard = take_plan(run, settings), None
         else:
@@ -113,24 +114,33 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
     return summarise(run, "plan" if settings.is_dry_run else "done", parts, facts)
 
 
+def source_of(settings: TagSettings) -> str:
+    """Say where the files lie. Raises: BadInput if predictions are to be applied that do not say it."""
+    source = absolute(settings.source) if settings.source else ""
+    return read_plan(settings.apply, source, 1)[0] if settings.apply else source
+
+
 def refuse_impossible(settings: TagSettings) -> None:
     """Raises: BadInput for a source or a place for copies that cannot be used."""
     if not (settings.source or settings.apply):
         raise BadInput(
             "source, apply: give one of them: a folder to listen to, or the predictions.parquet of an earlier run"
         )
+    source_url = source_of(settings)
     if not settings.copy_to:
         return
     copies = local_path(settings.copy_to)
     if copies is None:
         raise BadInput(f"{settings.copy_to}: copies are local files; name a folder on this machine")
-    source = local_path(settings.source) if settings.source else None
-    if source is None and settings.source:
+    source = local_path(source_url)
+    if source is None:
         raise BadInput(
-            f"{settings.source}: copies are made of local files; use --write, or a folder on this machine"
+            f"{source_url}: copies are made of local files; use --write, or a folder on this machine"
         )
-    if source is not None and copies.resolve().is_relative_to(source.resolve()):
+    if copies.resolve().is_relative_to(source.resolve()):
         raise BadInput(f"{copies}: copies would lie within their source {source}; name a folder outside it")
+    if source.resolve().is_relative_to(copies.resolve()):
+        raise BadInput(f"{copies}: the source {source} lies within it; name a folder for copies alone")
 
 
 def choose_listener(settings: TagSettings) -> Listener:
@@ -157,7 +167,21 @@ def asked_for(settings: TagSettings, listener: Listener | None) -> dict[str, Any
     """Say what decides the outcome of a run: asked for the same again, it is resumed."""
     asked = settings.model_dump(mode="json", exclude={"cluster", "runs", "limits", "files_per_batch"})
     asked["model"] = "" if listener is None else listener.version
-    return asked | {name: absolute(asked[name]) for name in ("source", "copy_to", "apply") if asked[name]}
+    asked |= {name: absolute(asked[name]) for name in ("source", "copy_to", "apply", "map") if asked[name]}
+    # A file that was corrected meanwhile asks for something else.
+    return asked | {f"{name}_digest": _digest(asked[name]) for name in ("apply", "map") if asked[name]}
+
+
+def _digest(url: str) -> str | None:
+    path = local_path(url)
+    return digest_file(path).hex() if path is not None and path.is_file() else None
+
+
+def cluster_for(settings: TagSettings) -> ClusterSettings:
+    """Start one local worker where it is to listen on the GPU: it decodes on all cores by itself."""
+    if settings.device == "cuda" and settings.cluster.kind == "local" and not settings.cluster.workers:
+        return settings.cluster.model_copy(update={"workers": 1})
+    return settings.cluster
 
 
 @task(cache_policy=NO_CACHE)
@@ -222,7 +246,8 @@ def take_plan(run: TaggingRun, settings: TagSettings) -> list[str]:
     if parts is not None and run.has_begun_to_write():
         return parts
     parts = []
-    for number, table in enumerate(read_plan(settings.apply, settings.source, settings.files_per_batch)):
+    _, tables = read_plan(settings.apply, source_of(settings), settings.files_per_batch)
+    for number, table in enumerate(tables):
         parts.append(f"{number:08d}")
         run.write_part("plan", parts[-1], table)
     run.complete_plan(parts)
@@ -265,7 +290,7 @@ def facts_of(
     return RunFacts(
         name=run.name,
         way=way,
-        source=absolute(settings.source) if settings.source else settings.apply,
+        source=source_of(settings),
         seconds=seconds,
         predictions=predictions,
         table=join(run.url, "predictions.csv"),

@@ -31,6 +31,7 @@ MEANINGS = {
     "decoder-killed": "decoding it killed the decoder",
     "decoder-out-of-memory": "decoding took more memory than the limit",
     "empty": "the file holds no byte",
+    "incomplete": "the file of predictions lacks what it takes to write it",
     "hard-linked": "it has several names; writing it would change or part them",
     "has-genre": "it has a genre already",
     "imprecise-genre": "the likeliest genre cannot be told with the precision asked for",

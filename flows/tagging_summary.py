@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 from rich.table import Table
 
-from flows.tagging_page import RunFacts, markdown_summary, render_page
+from flows.tagging_page import RunFacts, markdown_summary, render_page, seen
 from store.files import join, write_whole
 from store.predictions import write_predictions
 from store.tagging_run import Folder, TaggingRun
@@ -105,8 +105,8 @@ def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunF
 
 def _change(sample: Sample) -> dict[str, str]:
     return {
-        "file": sample.track_id,
-        "had": "; ".join(sample.had),
+        "file": seen(sample.track_id),
+        "had": seen("; ".join(sample.had)),
         "gets": "; ".join(sample.gets),
         "confidence": _share(sample.confidence),
         "status": sample.status,
@@ -115,7 +115,7 @@ def _change(sample: Sample) -> dict[str, str]:
 
 def _left_alone(sample: Sample) -> dict[str, str]:
     status = f"{sample.status}: {sample.reason}" if sample.reason else sample.status
-    return {"file": sample.track_id, "status": status, "detail": sample.detail}
+    return {"file": seen(sample.track_id), "status": status, "detail": seen(sample.detail)}
 
 
 def _share(confidence: float | None) -> str:

@@ -2,7 +2,9 @@
 
 import shlex
 import time
+from typing import Annotated
 
+from cyclopts import Parameter
 from distributed import Client
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -32,7 +34,7 @@ class UndoSettings(BaseModel, frozen=True, extra="forbid"):
         False,
         description="Put the old genres back into files that others changed since, too; what else changed stays",
     )
-    writing: WriteSettings = WriteSettings()
+    writing: Annotated[WriteSettings, Parameter(name="*")] = WriteSettings()
     cluster: ClusterSettings = ClusterSettings()
 
 
@@ -43,6 +45,10 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
     target = find_run(absolute(settings.runs), settings.run)
     asked = settings.model_dump(mode="json", include={"dry_run", "even_changed", "writing"})
     run = begin_run(absolute(settings.runs), {"undo": target.name, **asked})
+    if not settings.dry_run and target.summary() is None:
+        target.finish(
+            {"statuses": {"undone": 1}, "undone": run.name}
+        )  # or it would be gone on with as if it were not
     parts = list_batches(target.journal_url)
     with dask_client(settings.cluster) as dask:
         put_back(dask, run, target, parts, settings)

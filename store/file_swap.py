@@ -120,7 +120,8 @@ def swap_files(jobs: Sequence[Job], *, settings: WriteSettings, journal_url: str
     Raises: OSError if a disk is full or fails; every file is then whole, old or new, no draft is
     left, and the same call completes the batch.
     """
-    attempt = Attempt(settings, hashlib.blake2b(name.encode(), digest_size=6).hexdigest(), uuid4().hex[:12])
+    batch = f"{journal_url}/{name}".encode()  # of this run: another may be at work on the same files
+    attempt = Attempt(settings, hashlib.blake2b(batch, digest_size=6).hexdigest(), uuid4().hex[:12])
     folders = {_draft_folder(Path(os.path.realpath(_local(job.url))), attempt) for job in jobs}
     _sweep(folders, mark="")
     try:

@@ -50,15 +50,18 @@ def write_part(journal_url: str, name: str, rows: Sequence[Mapping[str, Any]]) -
 
 def list_batches(journal_url: str) -> list[str]:
     """Name the batches that have a journal, sorted."""
-    return sorted({name.rsplit("-", 1)[0] for name in list_names(journal_url) if name.endswith(SUFFIX)})
+    return sorted({part.rsplit("-", 1)[0] for part in _parts(journal_url)})
 
 
 def read_batch(journal_url: str, name: str) -> list[dict[str, Any]]:
     """Read what all attempts at a batch journalled; nothing, if there was none."""
-    parts = [
-        part for part in list_names(journal_url) if part.endswith(SUFFIX) and part.rsplit("-", 1)[0] == name
-    ]
+    parts = (part for part in _parts(journal_url) if part.rsplit("-", 1)[0] == name)
     return [row for part in parts for row in read_part(join(journal_url, part))]
+
+
+def _parts(journal_url: str) -> list[str]:
+    """List the parts; what a process that was killed left half-written is hidden."""
+    return [name for name in list_names(journal_url) if name.endswith(SUFFIX) and not name.startswith(".")]
 
 
 def read_part(url: str) -> list[dict[str, Any]]:

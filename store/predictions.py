@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from store.errors import BadInput
-from store.files import file_system, join, local_path, replacing, server_errors_told
+from store.files import file_system, join, local_path, read_bytes, replacing, server_errors_told
 
 NOTES = pa.map_(pa.string(), pa.string())
 
@@ -36,7 +37,9 @@ PREDICTIONS_SCHEMA = pa.schema(
         ("track_id", pa.string()),  # the path within the source
         ("url", pa.string()),
         ("signature", pa.string()),  # of the file as it was when this was decided, or as we left it
-        ("status", pa.string()),  # change | written | copied | kept | unsure | rejected | skipped | failed
+        # change | written | copied | kept | unsure | rejected | skipped; of an undo restored | restored-tags |
+        # as-it-was | skipped, and in a dry run would-restore | would-restore-tags
+        ("status", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("old_genres", pa.list_(pa.string())),
@@ -49,6 +52,7 @@ PREDICTIONS_SCHEMA = pa.schema(
     ]
 )
 CSV_COLUMNS = ("track_id", "status", "had", "gets", "told", "confidence", "reason", "detail")
+INCOMPLETE = {"status": "skipped", "reason": "incomplete"}
 NEEDED_TO_APPLY = ("track_id", "url", "signature", "status", "genres")
 
 
@@ -92,12 +96,10 @@ def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Itera
     may have gone through other programs, where lines were removed or genres corrected.
     """
     path = local_path(url)
-    if path is None or not path.is_file():
-        raise BadInput(
-            f"{url}: no such file on this machine; wanted the predictions.parquet of a tagging run"
-        )
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(pa.BufferReader(read_bytes(url)) if path is None else path)
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadInput(f"{url}: no such file; wanted the predictions.parquet of a tagging run") from None
     except pa.ArrowInvalid as why:
         raise BadInput(
             f"{url}: not readable as Parquet ({why}); wanted the predictions.parquet of a run"
@@ -106,11 +108,11 @@ def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Itera
     if missing:
         raise BadInput(f"{url}: has no column {missing[0]}; wanted the predictions.parquet of a tagging run")
     about = {key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items()}
-    return about, (_fitted(batch) for batch in file.iter_batches(rows_at_once))
+    return about, (_fitted(batch, url) for batch in file.iter_batches(rows_at_once))
 
 
-def read_plan(url: str, source: str, rows_at_once: int) -> Iterator[pa.Table]:
-    """Read a file of predictions as a plan, some rows at a time: what is to be written, and what is left alone.
+def read_plan(url: str, source: str, rows_at_once: int) -> tuple[str, Iterator[pa.Table]]:
+    """Read a file of predictions as a plan: its source, and, some rows at a time, what is to become of each file.
 
     Raises: BadInput if it cannot be used, or does not say of which source it is and `source` does not.
 
@@ -120,14 +122,22 @@ def read_plan(url: str, source: str, rows_at_once: int) -> Iterator[pa.Table]:
     root = source or about.get("source", "")
     if not root:
         raise BadInput(f"{url}: does not say of which source it is; name the folder with --source")
-    for table in tables:
-        rows = [_as_planned(row, root) for row in rows_of(table)]
-        yield pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA)
+    planned = ([_as_planned(row, root) for row in rows_of(table)] for table in tables)
+    return root, (pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA) for rows in planned)
 
 
 def _as_planned(row: dict[str, Any], root: str) -> dict[str, Any]:
+    row["track_id"] = row["track_id"] or row["url"] or "(no name)"
+    if not all(row[name] for name in ("url", "status", "signature")):
+        if row["status"] not in ("change", "copied", None):
+            return row
+        return row | INCOMPLETE | {"detail": "url, status or signature is missing"}
+    if row["status"] == "written":
+        return row | {"status": "kept", "reason": "has-genre", "detail": "written by the run before"}
     if row["status"] not in ("change", "copied"):
         return row
+    if not row["genres"]:
+        return row | INCOMPLETE | {"detail": "no genre to write"}
     if not _lies_within(row, root):
         return row | {"status": "skipped", "reason": "outside-root", "detail": f"it is not in {root}"}
     return row | {"status": "change", "reason": None, "detail": None}
@@ -140,12 +150,34 @@ def _lies_within(row: dict[str, Any], root: str) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _fitted(batch: pa.RecordBatch) -> pa.Table:
+def _fitted(batch: pa.RecordBatch, url: str) -> pa.Table:
     columns = [
-        batch[it.name].cast(it.type) if it.name in batch.schema.names else pa.nulls(len(batch), it.type)
+        _column(batch, it, url) if it.name in batch.schema.names else pa.nulls(len(batch), it.type)
         for it in PREDICTIONS_SCHEMA
     ]
     return pa.table(columns, schema=PREDICTIONS_SCHEMA)
+
+
+def _column(batch: pa.RecordBatch, wanted: pa.Field, url: str) -> pa.Array:
+    """Give a column in its type. Other programs know no maps, and write them as lists; and NaN for nothing."""
+    column = batch[wanted.name]
+    try:
+        if wanted.name == "notes":
+            return pa.array([_as_notes(value) for value in column.to_pylist()], NOTES)
+        if wanted.name == "confidence" and pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+        return column.cast(wanted.type)
+    except (pa.ArrowException, TypeError, ValueError):
+        raise BadInput(
+            f"{url}: the column {wanted.name} holds {column.type}; wanted {wanted.type}, as the run wrote it"
+        ) from None
+
+
+def _as_notes(value: Any) -> dict[str, str] | None:
+    if not value:
+        return None
+    pairs = [tuple(pair.values()) if isinstance(pair, dict) else pair for pair in value]
+    return {str(name): str(text) for name, text in pairs}
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from typing import Literal
 from pydantic import BaseModel, Field, field_validator
 
 from store.genre_map import GenreMap, refuse_odd_name
+from store.tag_view import NOTE_NAMES
 
-CONFIDENCE, MODEL = "GENRE_CONFIDENCE", "GENRE_MODEL"
+CONFIDENCE, MODEL = NOTE_NAMES
 FieldPolicy = Literal["never", "fill", "replace"]
 NO_MAP = GenreMap()
 

@@ -53,7 +53,8 @@ def write_parts(
 
 def _copy(row: Row, folder: Path) -> Row:
     source, target = local_path(row["url"]), folder / row["track_id"]
-    assert source is not None, "the flow makes copies of local files only"
+    if source is None:
+        return _skipped("unsupported", "copies are made of files on this machine only")
     if not target.resolve().is_relative_to(folder.resolve()):
         return _skipped("outside-root", f"the copy would leave {folder}")
     try:

@@ -54,7 +54,8 @@ class TaggingRun:
     def parts_in(self, folder: Folder) -> list[str]:
         """List the parts that are there."""
         names = list_names(join(self.url, folder))
-        return [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
+        whole = (name for name in names if not name.startswith("."))  # what a killed process left is hidden
+        return [name.removesuffix(".parquet") for name in whole if name.endswith(".parquet")]
 
     def tables(self, folder: Folder, parts: Iterable[str]) -> Iterator[pa.Table]:
         """Read parts one after the other."""
@@ -93,7 +94,8 @@ def begin_run(runs: str, asked_for: Mapping[str, Any]) -> TaggingRun:
     """Begin a run, or take up the last one that was asked for the same and is not over."""
     content = json.dumps(asked_for, indent=1, sort_keys=True).encode()
     key = hashlib.sha256(content).hexdigest()[:KEY_LETTERS]
-    alike = [TaggingRun(join(runs, name)) for name in list_names(runs) if name.endswith(f"-{key}")]
+    names = (name for name in list_names(runs) if name.endswith(f"-{key}"))
+    alike = [TaggingRun(join(runs, name)) for name in names if exists(join(runs, name, RUN))]
     if alike and alike[-1].summary() is None:
         return alike[-1]
     run = TaggingRun(join(runs, f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{key}"))
@@ -110,6 +112,8 @@ def list_runs(runs: str) -> list[TaggingRun]:
 def find_run(runs: str, which: str) -> TaggingRun:
     """Find a run that wrote into files: "latest", its name, or the beginning of it.
 
+    Where the latest is an undo that is not over, what it undoes is found: it goes on then.
+
     Raises: BadInput if there is none, several begin so, or it wrote nothing.
     """
     known = list_runs(runs)
@@ -125,6 +129,9 @@ def find_run(runs: str, which: str) -> TaggingRun:
         )
     if found[0] not in writing:
         raise BadInput(f"{found[0].url}: this run wrote into no file, so there is nothing to undo")
+    undone = found[0].asked_for().get("undo")
+    if which == "latest" and undone is not None and found[0].summary() is None:
+        return find_run(runs, undone)
     return found[0]
 
 

@@ -91,12 +91,19 @@ def copy_with_genres(
         before = real.stat()
         if goal.exists() and goal.samefile(real):
             raise BadInput(f"the copy {goal} would overwrite the original: choose another folder")
-        if goal.exists() and hash_audio(goal) != hash_audio(real):
+        if goal.exists() and not _differ_in_genres_only(real, goal):
             raise BadInput(f"another file is there already: {goal}; choose another folder")
         goal.parent.mkdir(parents=True, exist_ok=True)
         with replacing(goal) as draft:
             write_tagged(real, draft, edit)
             dress_alike(real, draft, before, owner=False)
+
+
+def _differ_in_genres_only(one: Path, other: Path) -> bool:
+    """Say whether a file may be replaced by a copy of the other: nothing but genres and notes would be lost."""
+    if hash_audio(one) != hash_audio(other):
+        return False
+    return read_view(one, tag_format(one)).others == read_view(other, tag_format(other)).others
 
 
 def audio_hash(path: Path | str) -> str:

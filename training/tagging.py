@@ -157,7 +157,7 @@ def _look_at(file: FoundFile, path: Path | BadAudio | None, listener: Listener) 
         if local_path(file.url) is not None:
             row["signature"] = signature_now(file.url)  # what is read now may be newer than the listing
         tags = read_tags(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return _rejected(row, "missing", "no such file")
     except PermissionError:
         return _rejected(row, "no-permission", "this user may not read it")
@@ -169,7 +169,10 @@ def _look_at(file: FoundFile, path: Path | BadAudio | None, listener: Listener) 
 
 def _worse(path: Path) -> Reason | None:
     """Name what is wrong with a file whose tags cannot be read, if that is worse than its tags."""
-    head, size_bytes = look_at(path)
+    try:
+        head, size_bytes = look_at(path)
+    except BadAudio as why:
+        return why.reason
     if size_bytes == 0:
         return "empty"
     return "not-audio" if identify(head) is None else None

@@ -14,7 +14,7 @@ import pytest
 from prefect.settings import get_current_settings
 
 from flows.cluster import ClusterSettings
-from flows.tag_catalogue import TagSettings, tag_catalogue
+from flows.tag_catalogue import TagSettings, asked_for, choose_listener, tag_catalogue
 from flows.undo_tagging import UndoSettings, undo_tagging
 from preprocessing.windows import WindowSettings
 from store.errors import BadInput
@@ -178,6 +178,30 @@ def test_copies_are_tagged_and_the_files_are_not(common, music, tmp_path):
         undo_tagging(UndoSettings(run=copied.run, runs=common["runs"], cluster=common["cluster"]))
 
 
+def test_a_run_that_was_undone_before_it_was_over_begins_anew(common, music):
+    before = contents(music)
+    killed = tag_catalogue(TagSettings(**common, write=True))
+    (run,) = (path for path in Path(common["runs"]).iterdir() if path.name == killed.run)
+    (run / "summary.json").unlink()  # as if it had been killed at its end
+    undone = undo_tagging(UndoSettings(run="latest", runs=common["runs"], cluster=common["cluster"]))
+    assert undone.statuses == {"restored": 3}
+    assert contents(music) == before
+    again = tag_catalogue(TagSettings(**common, write=True))
+    assert again.run != killed.run
+    assert again.statuses == {"written": 3, "rejected": 1}
+    assert read_genres(music / "a/1.mp3")
+
+
+def test_a_map_that_was_corrected_asks_for_another_run(common, tmp_path):
+    names = tmp_path / "genres.toml"
+    asked = []
+    for name in ("Rap", "Hip Hop"):
+        names.write_text(f'[genres]\n"Rock" = "{name}"\n')
+        settings = TagSettings(**common, map=str(names))
+        asked.append(asked_for(settings, choose_listener(settings)))
+    assert asked[0] != asked[1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -186,9 +210,10 @@ def test_copies_are_tagged_and_the_files_are_not(common, music, tmp_path):
         ({"source": "nowhere"}, "nowhere: no such folder"),
         ({"source": ""}, "source, apply: give one of them"),
         ({"copy_to": "{music}/copies"}, "copies would lie within their source"),
+        ({"copy_to": "{music}/.."}, "lies within it; name a folder for copies alone"),
         ({"copy_to": "s3://bucket/copies"}, "copies are local files"),
         ({"map": "nowhere.toml"}, "nowhere.toml: no such file"),
-        ({"source": "", "apply": "nowhere.parquet"}, "nowhere.parquet: no such file on this machine"),
+        ({"source": "", "apply": "nowhere.parquet"}, "nowhere.parquet: no such file; wanted"),
     ],
 )
 def test_what_cannot_be_tagged_is_refused_in_one_line(change, message, common, music):

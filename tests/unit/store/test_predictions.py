@@ -112,7 +112,9 @@ def test_a_line_a_file_for_a_person_to_read(folder):
 def planned(tmp_path, *rows, source="", about=None):
     url = f"{tmp_path}/predictions.parquet"
     write_predictions(url, f"{tmp_path}/x.csv", [table(*rows)], about or {})
-    return [row for part in read_plan(url, source, 10) for row in rows_of(part)]
+    root, tables = read_plan(url, source, 10)
+    assert root == (source or about["source"])
+    return [row for part in tables for row in rows_of(part)]
 
 
 def test_a_plan_is_what_is_to_be_changed_and_what_a_copy_got(tmp_path):
@@ -136,3 +138,57 @@ def test_a_plan_never_leads_out_of_its_source(tmp_path, url):
     source = str(inside) if "inside" in url else "/music"
     (row,) = planned(tmp_path, {**ROWS[0], "url": url.format(inside=inside)}, source=source)
     assert (row["status"], row["reason"]) == ("skipped", "outside-root")
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        pa.array([[["GENRE_CONFIDENCE", "0.87"]], []]),
+        pa.array([[{"key": "GENRE_CONFIDENCE", "value": "0.87"}], None]),
+        pa.array([[("GENRE_CONFIDENCE", "0.87")], []], pa.map_(pa.string(), pa.string())),
+    ],
+    ids=["lists", "structs", "map"],
+)
+def test_notes_come_back_from_programs_that_know_no_maps(tmp_path, notes):
+    url = f"{tmp_path}/predictions.parquet"
+    mine = table(*ROWS)
+    mine = mine.set_column(mine.schema.get_field_index("notes"), "notes", notes)
+    mine = mine.set_column(
+        mine.schema.get_field_index("confidence"), "confidence", pa.array([0.5, float("nan")])
+    )
+    pq.write_table(mine, url)
+    _, (found,) = read_predictions(url, 10)
+    assert [row["notes"] for row in rows_of(found)] == [{"GENRE_CONFIDENCE": "0.87"}, None]
+    assert found["confidence"].to_pylist() == [0.5, None]
+
+
+def test_a_column_of_another_kind_is_refused_by_name(tmp_path):
+    url = f"{tmp_path}/predictions.parquet"
+    mine = table(ROWS[0])
+    place = mine.schema.get_field_index("genres")
+    pq.write_table(mine.set_column(place, "genres", pa.array(["Rock"])), url)
+    _, tables = read_predictions(url, 10)
+    with pytest.raises(BadInput, match="the column genres holds string; wanted list<"):
+        list(tables)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"genres": []}, "incomplete"),
+        ({"genres": None}, "incomplete"),
+        ({"signature": None}, "incomplete"),
+        ({"url": None}, "incomplete"),
+        ({"status": None}, "incomplete"),
+        ({"track_id": None}, None),
+    ],
+)
+def test_a_row_that_lacks_something_changes_no_file(tmp_path, change, reason):
+    (row,) = planned(tmp_path, {**ROWS[0], **change}, source="/music")
+    assert row["track_id"]
+    assert (row["status"], row["reason"]) == (("skipped", reason) if reason else ("change", None))
+
+
+def test_what_was_written_before_is_not_counted_as_written_again(tmp_path):
+    (row,) = planned(tmp_path, {**ROWS[0], "status": "written"}, source="/music")
+    assert row["status"] == "kept"

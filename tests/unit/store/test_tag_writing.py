@@ -2,7 +2,9 @@
 
 import pyarrow as pa
 import pytest
+from mutagen.id3 import COMM, ID3
 
+from store import file_swap
 from store.file_stream import signature_now
 from store.file_swap import WriteSettings
 from store.journal import list_batches
@@ -116,3 +118,32 @@ def test_a_copy_never_leaves_its_folder_and_never_replaces_another_song(run, mus
     assert not (tmp_path / "escaped.mp3").exists()
     assert "another file is there already" in done(run)["b.mp3"]["detail"]
     assert (tmp_path / "copies" / "b.mp3").read_bytes() == other
+
+
+def test_a_copy_that_somebody_worked_on_is_not_replaced(run, music, tmp_path):
+    plan(run, music)
+    write(run, copy_to=f"{tmp_path}/copies")
+    copy = tmp_path / "copies" / "a.mp3"
+    tag = ID3(copy)
+    tag.add(COMM(encoding=3, lang="eng", desc="", text="ten years of my notes"))
+    tag.save(copy)
+    before = copy.read_bytes()
+    plan(run, music, ("Folk",))
+    write(run, copy_to=f"{tmp_path}/copies")
+    assert "another file is there already" in done(run)["a.mp3"]["detail"]
+    assert copy.read_bytes() == before
+    assert read_genres(tmp_path / "copies" / "b.mp3") == ["Folk"], "a copy of ours is made anew"
+
+
+def test_two_runs_at_once_have_their_own_drafts(run, music, tmp_path, monkeypatch):
+    other = begin_run(f"{tmp_path}/runs", {"other": True})
+    for each in (run, other):
+        plan(each, music)
+    met = []
+    real_sweep = file_swap._sweep
+    monkeypatch.setattr(
+        file_swap, "_sweep", lambda folders, **more: (met.append(set(folders)), real_sweep(folders, **more))
+    )
+    write(run)
+    write(other)
+    assert not met[0] & met[-1], "the one would sweep what the other is at"

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
 from store.errors import BadInput
+from store.journal import list_batches
 from store.predictions import PREDICTIONS_SCHEMA
 from store.tables import write_table
 from store.tagging_run import begin_run, find_run, heard_url, list_runs
@@ -63,6 +66,35 @@ def test_a_run_is_found_by_the_beginning_of_its_name_if_it_wrote(runs):
         find_run(runs, "2")
     with pytest.raises(BadInput, match="no run 1999 that wrote"):
         find_run(runs, "1999")
+
+
+def test_a_run_that_does_not_say_what_was_asked_for_is_not_taken_up(runs):
+    first = begin_run(runs, ASKED)
+    first.finish({})
+    second = begin_run(runs, ASKED)
+    key = second.name.rpartition("-")[2]
+    write_table(f"{runs}/29991231T000000000000-{key}/plan/a.parquet", table("x"))  # killed before run.json
+    assert begin_run(runs, ASKED) == second
+
+
+def test_the_latest_undo_that_is_not_over_goes_on_and_one_that_is_over_is_undone(runs):
+    run = begin_run(runs, ASKED)
+    undo = begin_run(runs, {"undo": run.name})
+    for each in (run, undo):
+        write_table(f"{each.journal_url}/a-1.parquet", table("x"))
+    assert find_run(runs, "latest") == run
+    undo.finish({})
+    assert find_run(runs, "latest") == undo
+
+
+def test_what_a_killed_process_left_is_no_part(tmp_path):
+    run = begin_run(f"{tmp_path}/runs", ASKED)
+    run.write_part("done", "a", table("x"))
+    write_table(f"{run.journal_url}/a-1.parquet", table("x"))
+    for folder in ("done", "journal"):
+        Path(run.url, folder, ".0123.part.parquet").write_bytes(b"half")
+    assert run.parts_in("done") == ["a"]
+    assert list_batches(run.journal_url) == ["a"]
 
 
 def test_what_was_heard_is_kept_by_how_it_was_heard(runs):

@@ -76,7 +76,7 @@ def test_the_file_may_have_gone_through_other_hands(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file on this machine; wanted the predictions.parquet of a tagging run"),
+        (None, "no such file; wanted the predictions.parquet of a tagging run"),
         (b"track,genre\n1,Rock\n", "not readable as Parquet"),
         (table(ROWS[0]).drop_columns("signature"), "has no column signature; wanted the predictions.parquet"),
     ],

@@ -381,8 +381,8 @@ def test_a_file_that_says_it_already_is_not_rewritten(song, journal):
 
 def test_drafts_of_an_earlier_attempt_are_swept_and_no_others(song, journal):
     rows = [row_of(song)]
-    token = attempt_folder(song, "00001")
-    other = attempt_folder(song, "00002")
+    token = attempt_folder(song, journal, "00001")
+    other = attempt_folder(song, journal, "00002")
     for folder in (token, other):
         folder.mkdir()
         (folder / "draft.mp3").write_bytes(b"half")
@@ -390,8 +390,8 @@ def test_drafts_of_an_earlier_attempt_are_swept_and_no_others(song, journal):
     assert drafts_in(song.parent) == [other]
 
 
-def attempt_folder(song: Path, name: str) -> Path:
-    token = hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
+def attempt_folder(song: Path, journal: str, name: str) -> Path:
+    token = hashlib.blake2b(f"{journal}/{name}".encode(), digest_size=6).hexdigest()
     return song.parent / f"{DRAFT_PREFIX}{token}"
 
 
@@ -436,7 +436,7 @@ def test_two_attempts_at_once_leave_whole_files(song, originals, journal, monkey
 def test_what_another_attempt_did_meanwhile_is_done(song, journal, monkeypatch):
     def write_and_be_overtaken(*args):
         write_part(*args)
-        (draft,) = attempt_folder(song, "00001").iterdir()
+        (draft,) = attempt_folder(song, journal, "00001").iterdir()
         (draft.parent / "of the other").write_bytes(draft.read_bytes())
         (draft.parent / "next of the other").write_bytes(b"half")
         os.replace(draft.parent / "of the other", song)
@@ -445,7 +445,7 @@ def test_what_another_attempt_did_meanwhile_is_done(song, journal, monkeypatch):
     monkeypatch.setattr(file_swap, "write_part", write_and_be_overtaken)
     assert statuses(tag([row_of(song)], journal)) == {"written"}
     assert read_genres(song) == GENRES
-    assert [path.name for path in attempt_folder(song, "00001").iterdir()] == ["next of the other"]
+    assert [path.name for path in attempt_folder(song, journal, "00001").iterdir()] == ["next of the other"]
 
 
 # Undo

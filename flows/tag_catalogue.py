@@ -277,11 +277,12 @@ def facts_of(
     """Say of a run what its page says beside the counts, and what can be done next."""
     predictions, runs = join(run.url, "predictions.parquet"), shlex.quote(settings.runs)
     undo = f"spectrogram-one undo {run.name} --runs {runs}"
+    undoing = [("take it all back", undo), ("see what that would do", f"{undo} --dry-run")]
     commands = {
         "dry-run": [
             ("write what it says", f"spectrogram-one tag --apply {shlex.quote(predictions)} --runs {runs}")
         ],
-        "write": [("take it all back", undo), ("see what that would do", f"{undo} --dry-run")],
+        "write": undoing if run.has_journal() else [],
         "copy": [],
     }
     way: Literal["dry-run", "copy", "write"] = (

@@ -22,7 +22,7 @@ def show_tags(paths: Sequence[Path]) -> Iterator[str]:
     """
     files = [(str(path), path) for given in paths for path in _files_of(given).values()]
     for name, path in files:
-        yield name
+        yield name.encode("utf-8", "backslashreplace").decode()
         fields = read_fields(path) if len(files) == 1 else _read(path)
         yield from (f"  {field}: {'; '.join(texts)}" for field, texts in fields.items())
 

@@ -72,7 +72,11 @@ class TaggingRun:
 
     def has_begun_to_write(self) -> bool:
         """Say whether files, or copies of them, may have been written."""
-        return bool(list_names(self.journal_url) or list_names(join(self.url, "done")))
+        return self.has_journal() or bool(self.parts_in("done"))
+
+    def has_journal(self) -> bool:
+        """Say whether files themselves may have been written."""
+        return bool(list_names(self.journal_url))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Say that the run is over, and how it ended."""
@@ -117,7 +121,7 @@ def find_run(runs: str, which: str) -> TaggingRun:
     Raises: BadInput if there is none, several begin so, or it wrote nothing.
     """
     known = list_runs(runs)
-    writing = [run for run in known if list_names(run.journal_url)]
+    writing = [run for run in known if run.has_journal()]
     found = writing[-1:] if which == "latest" else [run for run in known if run.name.startswith(which)]
     if len(found) > 1:
         names = ", ".join(run.name for run in found)

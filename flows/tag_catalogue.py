@@ -75,7 +75,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         "torch", description="What runs the network: torch, or onnx (extra onnx, CPUs only)"
     )
     onnx: str = Field(
-        "", description="ONNX file that `models export` made of the model; empty: each worker makes its own"
+        "", description="ONNX file of the model, as models export makes it; empty: each worker makes its own"
     )
     files_per_batch: int = Field(64, ge=1, le=4_096, description="About how many files one task takes")
     runs: str = Field(

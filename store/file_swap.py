@@ -289,7 +289,7 @@ def _room_for_draft(real: Path, attempt: Attempt) -> Iterator[Path]:
     path = folder / f"{attempt.mark}{uuid4().hex[:12]}{real.suffix[:MOST_SUFFIX]}"
     try:
         yield path
-    except BaseException:
+    except BaseException:  # an interrupt too: it is raised again
         path.unlink(missing_ok=True)
         raise
 

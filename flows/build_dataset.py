@@ -14,12 +14,12 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field, model_validator
 
-from flows.build_report import MAY_BE_MENDED, BuildSummary, Tally, report_build
-from flows.cluster import ClusterSettings, dask_client
-from flows.fan_out import fan_out
-from flows.progress import showing_progress
-from preprocessing.batches import plan_batches
-from preprocessing.build import (
+from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.fan_out import fan_out
+from flows.reporting.build_report import MAY_BE_MENDED, BuildSummary, Tally, report_build
+from flows.reporting.progress import showing_progress
+from preprocessing.build.batches import plan_batches
+from preprocessing.build.shard_task import (
     BuiltBatch,
     SpectrogramSettings,
     Track,
@@ -27,14 +27,21 @@ from preprocessing.build import (
     hash_files,
     reject_alone,
 )
-from preprocessing.catalogue import CatalogueSettings, read_catalogue
-from preprocessing.duplicates import with_duplicate_groups
-from preprocessing.former_splits import read_former_splits
-from preprocessing.spectrogram import LimitSettings
-from preprocessing.splits import crossing_copies, split_mode, split_tracks
-from store.dataset import INDEX_SCHEMA, Recipe, SnapshotFile, latest_snapshot, publish, put_catalogue
+from preprocessing.catalogue.duplicates import with_duplicate_groups
+from preprocessing.catalogue.previous_splits import read_former_splits
+from preprocessing.catalogue.sources import CatalogueSettings, read_catalogue
+from preprocessing.catalogue.splits import crossing_copies, split_mode, split_tracks
+from preprocessing.decode.spectrogram import LimitSettings
+from store.dataset.snapshots import (
+    INDEX_SCHEMA,
+    Recipe,
+    SnapshotFile,
+    latest_snapshot,
+    publish,
+    put_catalogue,
+)
 from store.errors import BadInput, CommitConflict
-from store.files import absolute
+from store.fs.files import absolute
 from store.reader import open_snapshot
 
 ENOUGH_TO_JUDGE = 300  # tracks tried before a share of rejects means anything: the longest come first

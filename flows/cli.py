@@ -24,9 +24,8 @@ from pydantic_core import ErrorDetails
 from rich.console import Console
 
 from flows.build_dataset import BuildSettings, build_dataset
-from flows.demo import DemoSettings, play_demo
-from flows.deployments import ServeSettings, serve_flows
-from flows.model_versions import (
+from flows.cluster.training_hosts import TrainingStopped
+from flows.commands.models import (
     compare_models,
     export_model,
     list_models,
@@ -34,14 +33,15 @@ from flows.model_versions import (
     rollback_model,
     show_model,
 )
-from flows.prefect_server import prefect_server
+from flows.commands.tags import diff_tags, runs_table, show_tags
+from flows.cross_validate import CrossValidationSettings, run_experiments
+from flows.demo import DemoSettings, play_demo
+from flows.deployments import ServeSettings, serve_flows
+from flows.reporting.tagging_summary import TagSummary
 from flows.retrain_nightly import NightlySettings, retrain_nightly
-from flows.run_experiments import CrossValidationSettings, run_experiments
+from flows.services.prefect_server import prefect_server
 from flows.tag_catalogue import TagSettings, tag_catalogue
-from flows.tag_listing import diff_tags, runs_table, show_tags
-from flows.tagging_summary import TagSummary
 from flows.train_model import TrainModelSettings, train_model
-from flows.training_hosts import TrainingStopped
 from flows.undo_tagging import UndoSettings, undo_tagging
 from store.errors import BadInput
 

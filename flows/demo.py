@@ -7,14 +7,14 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
 from flows.build_dataset import BuildSettings, build_dataset
-from flows.build_report import BuildSummary
-from flows.progress import say
+from flows.reporting.build_report import BuildSummary
+from flows.reporting.progress import say
+from flows.reporting.tagging_summary import TagSummary
 from flows.tag_catalogue import TagSettings, tag_catalogue
-from flows.tagging_summary import TagSummary
 from flows.train_model import TrainModelSettings, TrainSummary, train_model
-from store.files import replacing
+from store.fs.files import replacing
 from store.reader import open_snapshot
-from training.run import TrainSettings
+from training.fit.run import TrainSettings
 
 MUSIC = Path(__file__).parent.parent / "tests" / "data" / "demo_music"
 TRACKS_PER_BATCH = 8  # six tasks, so that both workers have something to do

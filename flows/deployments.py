@@ -16,9 +16,9 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import BaseModel, Field
 
 from flows.build_dataset import BuildSettings, build_dataset
-from flows.prefect_server import prefect_server
-from flows.progress import say
+from flows.reporting.progress import say
 from flows.retrain_nightly import NightlySettings, retrain_nightly
+from flows.services.prefect_server import prefect_server
 from flows.tag_catalogue import tag_catalogue
 from flows.train_model import train_model
 from flows.undo_tagging import undo_tagging

@@ -10,12 +10,12 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field, model_validator
 
 from flows.build_dataset import BuildSettings, build_dataset
-from flows.cluster import dask_client
-from flows.experiment_log import check_tracking
-from flows.fan_out import fan_out, in_batches
-from flows.model_versions import comparison_rows, read_rival
-from flows.progress import show_table, showing_progress
-from flows.start_conditions import find_lateness, find_overlap
+from flows.cluster.client import dask_client
+from flows.cluster.fan_out import fan_out, in_batches
+from flows.commands.models import comparison_rows, read_rival
+from flows.reporting.progress import show_table, showing_progress
+from flows.services.mlflow_log import check_tracking
+from flows.services.run_guards import find_lateness, find_overlap
 from flows.train_model import (
     TRACKS_PER_BATCH,
     TrainModelSettings,
@@ -25,15 +25,16 @@ from flows.train_model import (
     summarise,
     train_model,
 )
-from flows.verdicts import Terms, settle, terms_of_refusal, was_judged
-from preprocessing.mel import MelSettings
+from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
-from store.files import absolute, join
-from store.models import champion, history, read_cards
+from store.fs.files import absolute, join
+from store.model_registry import champion, history, read_cards
 from store.reader import Snapshot, open_snapshot
-from training.comparison import Comparison
-from training.predict import ModelIdentity, hear_stored, read_identity
-from training.rivals import (
+from training.fit.labels import choose_genres
+from training.fit.run import TrainSettings, name_data
+from training.inference.model_version import ModelIdentity, hear_stored, read_identity
+from training.networks.pretrained import read_start
+from training.selection.champion import (
     Rival,
     Verdict,
     compare_rivals,
@@ -43,9 +44,8 @@ from training.rivals import (
     narrow,
     shared_genres,
 )
-from training.run import TrainSettings, name_data
-from training.start import read_start
-from training.targets import choose_genres
+from training.selection.comparison import Comparison
+from training.selection.verdicts import Terms, settle, terms_of_refusal, was_judged
 
 
 class NightlySettings(BaseModel, frozen=True, extra="forbid"):

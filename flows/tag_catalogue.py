@@ -11,31 +11,31 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field, model_validator
 
-from flows.cluster import TRAINING_RESOURCE, ClusterSettings, dask_client
-from flows.fan_out import fan_out
-from flows.progress import showing_progress
-from flows.run_parts import do_parts
-from flows.tagging_page import RunFacts
-from flows.tagging_summary import TagSummary, summarise
-from preprocessing.audio_files import stream_audio
-from preprocessing.spectrogram import LimitSettings
-from preprocessing.tag_batches import batch_name, cut_batches
-from preprocessing.windows import WindowSettings
+from flows.cluster.client import TRAINING_RESOURCE, ClusterSettings, dask_client
+from flows.cluster.fan_out import fan_out
+from flows.cluster.run_batches import do_parts
+from flows.reporting.progress import showing_progress
+from flows.reporting.tagging_summary import TagSummary, summarise
+from preprocessing.catalogue.audio_files import stream_audio
+from preprocessing.decode.spectrogram import LimitSettings
+from preprocessing.decode.windows import WindowSettings
 from store.errors import BadInput
-from store.files import absolute, join, local_path
-from store.genre_map import GenreMap, read_genre_map
-from store.journal import digest_file
-from store.models import find_version
-from store.predictions import read_plan
-from store.tag_batch import WriteSettings
-from store.tag_policy import TagPolicy
-from store.tag_writing import write_parts
-from store.tagging_run import TaggingRun, begin_run, heard_url
-from store.tally import Tally
-from training.answers import AnswerSettings, fit_answers
-from training.engines import Engine
-from training.predict import read_identity
-from training.tagging import Listener, plan_batch, plan_without
+from store.fs.files import absolute, join, local_path
+from store.model_registry import find_version
+from store.tagging.batch import WriteSettings
+from store.tagging.batching import batch_name, cut_batches
+from store.tagging.journal import digest_file
+from store.tagging.predictions import read_plan
+from store.tagging.run import TaggingRun, begin_run, heard_url
+from store.tagging.statistics import Tally
+from store.tagging.tasks import write_parts
+from store.tags.genre_map import GenreMap, read_genre_map
+from store.tags.policy import TagPolicy
+from training.inference.backends import Engine
+from training.inference.genre_selection import AnswerSettings, fit_answers
+from training.inference.model_version import read_identity
+from training.inference.tag_task import Listener, plan_batch, plan_without
+from training.report.tagging_page import RunFacts
 
 FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
 Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision

@@ -18,29 +18,29 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field
 
-from flows.build_report import rejects_of
-from flows.cluster import ClusterSettings, dask_client
-from flows.experiment_log import check_tracking, log_experiment
-from flows.fan_out import fan_out, in_batches
-from flows.progress import show_table, showing_progress
-from flows.training_hosts import HostSettings, train_on_hosts
-from preprocessing.mel import MelSettings
-from preprocessing.splits import SPLITS
-from store.files import absolute, exists, join, read_bytes, write_whole
-from store.models import champion, find_version, promote, publish_version, read_card
+from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.fan_out import fan_out, in_batches
+from flows.cluster.training_hosts import HostSettings, train_on_hosts
+from flows.reporting.build_report import rejects_of
+from flows.reporting.progress import show_table, showing_progress
+from flows.services.mlflow_log import check_tracking, log_experiment
+from preprocessing.catalogue.splits import SPLITS
+from preprocessing.mel.settings import MelSettings
+from store.fs.files import absolute, exists, join, read_bytes, write_whole
+from store.fs.parquet import read_table, to_parquet
+from store.model_registry import champion, find_version, promote, publish_version, read_card
 from store.reader import Snapshot, open_snapshot
-from store.tables import read_table, to_parquet
-from training.decision import Decision, DecisionSettings, explain_decision, fit_decision
-from training.holdout import record_test_use
-from training.lineage import refuse_learned
-from training.model import WEIGHTS
-from training.model_card import write_model_card
-from training.predict import ModelIdentity, hear_stored
-from training.report import write_report
-from training.results import matrix
-from training.run import TrainingRun, TrainSettings, fingerprint, finished, name_data, write_run
-from training.start import is_state_dict, read_start
-from training.targets import choose_genres, choose_parents, choose_tracks
+from training.evaluation.calibration import Decision, DecisionSettings, explain_decision, fit_decision
+from training.evaluation.tables import matrix
+from training.evaluation.test_set_use import record_test_use
+from training.fit.labels import choose_genres, choose_parents, choose_tracks
+from training.fit.run import TrainingRun, TrainSettings, fingerprint, finished, name_data, write_run
+from training.inference.model_version import ModelIdentity, hear_stored
+from training.networks.ancestry import refuse_learned
+from training.networks.network import WEIGHTS
+from training.networks.pretrained import is_state_dict, read_start
+from training.report.model_card import write_model_card
+from training.report.page import write_report
 
 TRACKS_PER_BATCH = 64
 TRACKS = "tracks.parquet"  # of a run: see write_run

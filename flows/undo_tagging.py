@@ -10,15 +10,15 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 
-from flows.cluster import ClusterSettings, dask_client
-from flows.run_parts import do_parts
-from flows.tagging_page import RunFacts
-from flows.tagging_summary import TagSummary, summarise
-from store.files import absolute, join
-from store.journal import list_batches
-from store.tag_batch import WriteSettings
-from store.tag_writing import undo_parts
-from store.tagging_run import TaggingRun, begin_run, find_run
+from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.run_batches import do_parts
+from flows.reporting.tagging_summary import TagSummary, summarise
+from store.fs.files import absolute, join
+from store.tagging.batch import WriteSettings
+from store.tagging.journal import list_batches
+from store.tagging.run import TaggingRun, begin_run, find_run
+from store.tagging.tasks import undo_parts
+from training.report.tagging_page import RunFacts
 
 
 class UndoSettings(BaseModel, frozen=True, extra="forbid"):

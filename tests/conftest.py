@@ -14,7 +14,7 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.cut_answers import cutting
+from tests.support.cut_answers import cutting
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def test_torchaudio_has_one_door():
     ]
     assert importing == []  # the repair imports it by name
     assert [str(path) for path in MODULES if '"torchaudio' in path.read_text()] == [
-        "training/audio_transforms.py"
+        "training/fit/audio_transforms.py"
     ]
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from flows.cli import app
-from preprocessing.decode import decode
+from preprocessing.decode.decoders import decode
 from preprocessing.errors import BadAudio
-from preprocessing.mel import MelSettings, log_mel
+from preprocessing.mel.settings import MelSettings
+from preprocessing.mel.transform import log_mel
 from store.reader import Snapshot, open_snapshot
-from store.tags import read_genres, write_genres
+from store.tags.write import read_genres, write_genres
 
 VERBS = (
     "build",

@@ -20,9 +20,9 @@ import torch.distributed as dist
 from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput
 from store.reader import open_snapshot
-from training.loop import train
-from training.ranks import Seat
-from training.run import read_run
+from training.fit.distributed import Seat
+from training.fit.loop import train
+from training.fit.run import read_run
 
 EXIT_BAD_INPUT = 3
 EXIT_TERMINATED = 128 + signal.SIGTERM

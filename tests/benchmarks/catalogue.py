@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from preprocessing.build import BuiltBatch, SpectrogramSettings, Track
-from preprocessing.spectrogram import LimitSettings
-from store.dataset import INDEX_SCHEMA
+from preprocessing.build.shard_task import BuiltBatch, SpectrogramSettings, Track
+from preprocessing.decode.spectrogram import LimitSettings
+from store.dataset.snapshots import INDEX_SCHEMA
 
 FILES_PER_FOLDER = 1_000
 PROGRAM = "from tests.benchmarks.catalogue import build_one; import sys; build_one(*sys.argv[1:])"
@@ -61,8 +61,8 @@ def build_one(source: str, store: str) -> None:
     from prefect import get_client
 
     from flows import build_dataset as flow
-    from flows.cluster import ClusterSettings
-    from flows.prefect_server import prefect_server
+    from flows.cluster.client import ClusterSettings
+    from flows.services.prefect_server import prefect_server
 
     flow.build_shard = answer_at_once  # type: ignore[assignment]
     begun = time.monotonic()

@@ -11,11 +11,11 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from preprocessing.decode.sandbox import Sandbox
+from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings
 from preprocessing.errors import BadAudio
-from preprocessing.mel import MelSettings
-from preprocessing.sandbox import Sandbox
-from preprocessing.spectrogram import ExcerptSettings, LimitSettings
-from tests.mutations import mutations, real_files
+from preprocessing.mel.settings import MelSettings
+from tests.support.mutations import mutations, real_files
 
 FOLDER = Path("../shared/data/hostile")
 

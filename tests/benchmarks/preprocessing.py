@@ -27,10 +27,10 @@ import numpy as np
 import soundfile
 from matplotlib.figure import Figure
 
-from preprocessing.build import SpectrogramSettings, Track, build_shard
-from preprocessing.decode import decode
-from preprocessing.spectrogram import ExcerptSettings, LimitSettings
-from store.dataset import publish, put_catalogue
+from preprocessing.build.shard_task import SpectrogramSettings, Track, build_shard
+from preprocessing.decode.decoders import decode
+from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings
+from store.dataset.snapshots import publish, put_catalogue
 
 BUNDLED = Path("tests/data/demo_music/fma_small")
 STEREO = Path("../shared/data/emotify_fma/fma_small")  # 30 s, 128 kbit/s, 44.1 kHz: like FMA's clips

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from distributed import Client
 
-from flows.build_report import Tally
-from flows.cluster import ClusterSettings, dask_client
-from flows.fan_out import fan_out, in_batches
-from preprocessing.build import SpectrogramSettings, Track, build_shard
-from preprocessing.spectrogram import LimitSettings
+from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.fan_out import fan_out, in_batches
+from flows.reporting.build_report import Tally
+from preprocessing.build.shard_task import SpectrogramSettings, Track, build_shard
+from preprocessing.decode.spectrogram import LimitSettings
 from tests.benchmarks.preprocessing import BUNDLED, STEREO
 
 TRACKS_PER_BATCH = 64

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import mutagen
 
-from store.file_stream import signature_of
-from store.journal import list_batches, read_batch
-from store.tag_batch import WriteSettings, undo_batch, write_batch
-from tests.formats import CODECS, encode
+from store.fs.stream import signature_of
+from store.tagging.batch import WriteSettings, undo_batch, write_batch
+from store.tagging.journal import list_batches, read_batch
+from tests.support.formats import CODECS, encode
 
 DEMO = Path("tests/data/demo_music/fma_small")
 BATCH, FOLDER_FILES, PROCESSES = 64, 16, 2

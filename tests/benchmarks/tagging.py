@@ -34,17 +34,17 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from preprocessing.mel import MelSettings
-from preprocessing.sandbox import sandbox_of_this_thread
-from preprocessing.spectrogram import LimitSettings
-from preprocessing.windows import WindowSettings
-from store.models import publish_version
-from store.tags import read_genres
-from training.engines import Network, onnx_on_mels, torch_on_mels
-from training.listening import CROPS_AT_ONCE_ON_CPU, cut_crops, hear_files
-from training.model import WEIGHTS, build_model
-from training.predict import ModelIdentity
-from training.run import TrainSettings
+from preprocessing.decode.sandbox import sandbox_of_this_thread
+from preprocessing.decode.spectrogram import LimitSettings
+from preprocessing.decode.windows import WindowSettings
+from preprocessing.mel.settings import MelSettings
+from store.model_registry import publish_version
+from store.tags.write import read_genres
+from training.fit.run import TrainSettings
+from training.inference.audio_files import CROPS_AT_ONCE_ON_CPU, cut_crops, hear_files
+from training.inference.backends import Network, onnx_on_mels, torch_on_mels
+from training.inference.model_version import ModelIdentity
+from training.networks.network import WEIGHTS, build_model
 
 BUNDLED = Path("tests/data/demo_music/fma_small")
 STEREO = Path("../shared/data/emotify_fma/fma_small")

@@ -24,13 +24,13 @@ import psutil
 import pyarrow.parquet as pq
 import safetensors.torch
 
-from preprocessing.mel import MelSettings
-from store.models import promote, publish_version
-from store.tags import audio_hash, copy_with_genres
-from tests.formats import CODECS, encode
-from training.model import WEIGHTS, ModelSettings, build_model
-from training.predict import ModelIdentity
-from training.run import TrainSettings
+from preprocessing.mel.settings import MelSettings
+from store.model_registry import promote, publish_version
+from store.tags.write import audio_hash, copy_with_genres
+from tests.support.formats import CODECS, encode
+from training.fit.run import TrainSettings
+from training.inference.model_version import ModelIdentity
+from training.networks.network import WEIGHTS, ModelSettings, build_model
 
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
 SUFFIXES = (".mp3", ".mp3", ".mp3", ".flac", ".ogg", ".m4a", ".opus")  # half are MP3, as in the world

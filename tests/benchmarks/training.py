@@ -23,19 +23,19 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn.utils import clip_grad_norm_
 
-from flows.cluster import ClusterSettings, dask_client
+from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.training_hosts import HostSettings, train_on_hosts
 from flows.train_model import TrainModelSettings, choose_run
-from flows.training_hosts import HostSettings, train_on_hosts
 from store.reader import open_snapshot
-from tests.dask_processes import ranks
-from training.augment import AugmentSettings
-from training.checkpoint import PartOfEpoch
-from training.crops import plan_epoch
-from training.epoch import _read_batch, train_epoch
-from training.loop import make_learner, prepare
-from training.ranks import Seat
-from training.run import TrainSettings, read_run
-from training.step import genre_loss
+from tests.support.dask_processes import ranks
+from training.fit.augment import AugmentSettings
+from training.fit.checkpoint import PartOfEpoch
+from training.fit.crops import plan_epoch
+from training.fit.distributed import Seat
+from training.fit.epoch import _read_batch, train_epoch
+from training.fit.loop import make_learner, prepare
+from training.fit.run import TrainSettings, read_run
+from training.fit.step import genre_loss
 
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
 MUSIC = Path(__file__).parents[1] / "data" / "demo_music"

@@ -2,10 +2,10 @@
 
 import time
 
-from flows.training_agent import GRACE_S
-from tests.dask_processes import Host, ranks, scheduler, worker
+from flows.cluster.training_agent import GRACE_S
 from tests.e2e.serving import artifacts, end_of, submit, wait_for
-from tests.toy_runs import publish_artists
+from tests.support.dask_processes import Host, ranks, scheduler, worker
+from tests.support.toy_runs import publish_artists
 
 WITHIN_S = 20.0  # from the click to the last process's end
 TRAINING = {"epochs": 10_000, "crop_s": 0.5, "model": {"name": "shallow", "width": 8}}

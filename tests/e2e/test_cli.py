@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.mel import MelSettings
-from store.models import promote, publish_version
+from preprocessing.mel.settings import MelSettings
+from store.model_registry import promote, publish_version
 from tests.e2e.serving import clean_environment
-from training.predict import ModelIdentity
-from training.run import TrainSettings
+from training.fit.run import TrainSettings
+from training.inference.model_version import ModelIdentity
 
 MUSIC = Path("tests/data/demo_music/fma_small/200").absolute()
 # Starting costs seconds, so one process is given all command lines, and shows what became of each.

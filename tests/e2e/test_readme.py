@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from flows.build_dataset import BuildSettings
-from preprocessing.build import SpectrogramSettings, Track, build_shard
-from preprocessing.spectrogram import LimitSettings
-from store.dataset import publish, put_catalogue
+from preprocessing.build.shard_task import SpectrogramSettings, Track, build_shard
+from preprocessing.decode.spectrogram import LimitSettings
+from store.dataset.snapshots import publish, put_catalogue
 from tests.test_frozen_names import GROUPS
 
 README = Path("README.md").read_text()

@@ -14,9 +14,9 @@ from flows.tag_catalogue import TagSettings
 from flows.train_model import TrainModelSettings
 from flows.undo_tagging import UndoSettings
 from store.reader import open_snapshot
-from store.tags import read_genres
+from store.tags.write import read_genres
 from tests.e2e.serving import FLOWS, artifacts, ask, deployments, end_of, serving, submit, wait_for
-from tests.tagging import lay_out_music, publish_small_model
+from tests.support.tagging import lay_out_music, publish_small_model
 
 MUSIC = Path("tests/data/demo_music").absolute()
 REJECTS = {"200049": "empty", "200050": "not-audio", "200051": "truncated"}

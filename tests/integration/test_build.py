@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.build_dataset import BuildSettings, build_dataset
-from flows.cluster import ClusterSettings
-from preprocessing.catalogue import CatalogueSettings
-from preprocessing.spectrogram import LimitSettings
-from preprocessing.splits import SplitSettings
+from flows.cluster.client import ClusterSettings
+from preprocessing.catalogue.sources import CatalogueSettings
+from preprocessing.catalogue.splits import SplitSettings
+from preprocessing.decode.spectrogram import LimitSettings
 from store.errors import BadInput
 from store.reader import open_snapshot
-from tests.formats import encode
-from tests.poison import POISON, poisoned, with_poisonous_decoder
+from tests.support.formats import encode
+from tests.support.poison import POISON, poisoned, with_poisonous_decoder
 
 MUSIC = Path("tests/data/demo_music")
 TRACKS = MUSIC / "fma_small" / "200"

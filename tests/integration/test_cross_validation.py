@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cluster import ClusterSettings
-from flows.run_experiments import CrossValidationSettings, run_experiments
-from flows.training_hosts import HostSettings
-from tests.toy_runs import publish_artists
-from training.augment import AugmentSettings
-from training.model import ModelSettings
-from training.run import TrainSettings
+from flows.cluster.client import ClusterSettings
+from flows.cluster.training_hosts import HostSettings
+from flows.cross_validate import CrossValidationSettings, run_experiments
+from tests.support.toy_runs import publish_artists
+from training.fit.augment import AugmentSettings
+from training.fit.run import TrainSettings
+from training.networks.network import ModelSettings
 
 TRAINING = TrainSettings(
     crop_s=0.5,

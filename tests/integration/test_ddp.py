@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, weights_of
-from training.loop import train
-from training.ranks import Seat
-from training.run import read_run
-from training.start import StartSettings
+from tests.support.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, weights_of
+from training.fit.distributed import Seat
+from training.fit.loop import train
+from training.fit.run import read_run
+from training.networks.pretrained import StartSettings
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,12 +9,12 @@ import psutil
 import pytest
 import torch
 
-from flows.cluster import ClusterSettings, dask_client
-from flows.training_hosts import HostSettings, TrainingStopped, find_hosts, train_on_hosts
+from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.training_hosts import HostSettings, TrainingStopped, find_hosts, train_on_hosts
 from store.errors import BadInput
-from tests.dask_processes import ranks
 from tests.e2e.serving import free_port
-from tests.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, weights_of
+from tests.support.dask_processes import ranks
+from tests.support.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, weights_of
 
 LONGER = SETTINGS.model_copy(
     update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_s": 5.0}

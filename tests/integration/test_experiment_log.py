@@ -7,8 +7,8 @@ import socket
 import pytest
 from prefect import flow
 
-from flows.experiment_log import ENVIRONMENT, log_experiment
-from store.files import join, write_whole
+from flows.services.mlflow_log import ENVIRONMENT, log_experiment
+from store.fs.files import join, write_whole
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -13,17 +13,17 @@ from prefect.flow_engine import run_flow
 from prefect.states import Running, Scheduled
 
 from flows.build_dataset import BuildSettings, build_dataset
-from flows.cluster import ClusterSettings, dask_client
-from flows.model_versions import compare_models, list_models, rollback_model, show_model
+from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.training_hosts import HostSettings
+from flows.commands.models import compare_models, list_models, rollback_model, show_model
 from flows.retrain_nightly import NightlySettings, retrain_nightly
 from flows.train_model import TrainModelSettings, train_model
-from flows.training_hosts import HostSettings
-from preprocessing.build import SpectrogramSettings
-from preprocessing.mel import MelSettings
+from preprocessing.build.shard_task import SpectrogramSettings
+from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
-from store.models import champion, history, list_versions, promote, read_card
-from training.model import ModelSettings
-from training.run import TrainSettings
+from store.model_registry import champion, history, list_versions, promote, read_card
+from training.fit.run import TrainSettings
+from training.networks.network import ModelSettings
 
 MUSIC = Path("tests/data/demo_music")
 ONE_PROCESS = HostSettings(processes_per_host=1)

@@ -9,17 +9,17 @@ import sys
 import boto3
 import pytest
 
-from store.file_stream import stream_files
-from store.journal import read_batch
-from store.tag_batch import WriteSettings, undo_batch, write_batch
-from store.tags import write_genres
-from tests.cut_answers import cutting
-from tests.formats import CODECS, encode
+from store.fs.stream import stream_files
+from store.tagging.batch import WriteSettings, undo_batch, write_batch
+from store.tagging.journal import read_batch
+from store.tags.write import write_genres
+from tests.support.cut_answers import cutting
+from tests.support.formats import CODECS, encode
 
 SETTINGS = WriteSettings()
 TAG = """
 import json, sys
-from store.tag_batch import WriteSettings, write_batch
+from store.tagging.batch import WriteSettings, write_batch
 write_batch(json.load(sys.stdin), settings=WriteSettings(), journal_url=sys.argv[1], name="1")
 """
 

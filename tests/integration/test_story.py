@@ -10,17 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.build_dataset import BuildSettings, build_dataset
-from flows.cluster import ClusterSettings
-from flows.experiment_log import EXPERIMENT
+from flows.cluster.client import ClusterSettings
+from flows.services.mlflow_log import EXPERIMENT
 from flows.train_model import TrainModelSettings, choose_run, train_model
-from preprocessing.build import SpectrogramSettings
-from preprocessing.mel import MelSettings
+from preprocessing.build.shard_task import SpectrogramSettings
+from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
-from store.models import list_versions, read_card
+from store.model_registry import list_versions, read_card
 from store.reader import open_snapshot
-from training.decision import DecisionSettings
-from training.model import ModelSettings
-from training.run import TrainSettings
+from training.evaluation.calibration import DecisionSettings
+from training.fit.run import TrainSettings
+from training.networks.network import ModelSettings
 
 MUSIC = "tests/data/demo_music"
 CLUSTER = ClusterSettings(workers=2)

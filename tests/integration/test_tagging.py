@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from prefect.settings import get_current_settings
 
-from flows.cluster import ClusterSettings
+from flows.cluster.client import ClusterSettings
 from flows.tag_catalogue import TagSettings, asked_for, choose_listener, tag_catalogue
 from flows.undo_tagging import UndoSettings, undo_tagging
-from preprocessing.windows import WindowSettings
+from preprocessing.decode.windows import WindowSettings
 from store.errors import BadInput
-from store.predictions import HEARINGS_SCHEMA, rows_of
-from store.tables import read_table, write_table
-from store.tags import audio_hash, read_genres, write_genres
-from tests.dask_processes import Host, scheduler, workers
-from tests.tagging import GENRES, lay_out_music, publish_small_model
+from store.fs.parquet import read_table, write_table
+from store.tagging.predictions import HEARINGS_SCHEMA, rows_of
+from store.tags.write import audio_hash, read_genres, write_genres
+from tests.support.dask_processes import Host, scheduler, workers
+from tests.support.tagging import GENRES, lay_out_music, publish_small_model
 
 SONGS = {"a/1.mp3": "200033", "a/2.mp3": "200034", "b/3.mp3": "200035", "broken.mp3": "200049"}
 

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from flows.build_dataset import BuildSettings, build_dataset
-from flows.cluster import ClusterSettings, dask_client
+from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.training_hosts import HostSettings
 from flows.train_model import TrainModelSettings, choose_run, train_model
-from flows.training_hosts import HostSettings
 from store.errors import BadInput
 from store.reader import open_snapshot
-from tests.dask_processes import Host, ranks, scheduler, worker, workers
-from tests.network_hosts import reason_against, two_hosts
-from training.loop import train
-from training.model import ModelSettings
-from training.ranks import Seat
-from training.run import TrainSettings, read_run
+from tests.support.dask_processes import Host, ranks, scheduler, worker, workers
+from tests.support.network_hosts import reason_against, two_hosts
+from training.fit.distributed import Seat
+from training.fit.loop import train
+from training.fit.run import TrainSettings, read_run
+from training.networks.network import ModelSettings
 
 MUSIC = "tests/data/demo_music"
 TRAINING = TrainSettings(

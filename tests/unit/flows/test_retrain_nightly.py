@@ -16,17 +16,17 @@ from flows.retrain_nightly import (
     warm_start,
 )
 from flows.train_model import TrainModelSettings, TrainSummary, choose_learning, describe_run
-from flows.verdicts import settle
-from preprocessing.catalogue import CATALOGUE_SCHEMA
-from preprocessing.mel import MelSettings
+from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
+from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
-from store.files import join, write_whole
-from store.models import promote, publish_version, rollback
-from store.tables import to_parquet
-from tests.snapshots import publish_mels
-from training.predict import HEARD_SCHEMA
-from training.rivals import Verdict
-from training.run import TrainSettings, name_data
+from store.fs.files import join, write_whole
+from store.fs.parquet import to_parquet
+from store.model_registry import promote, publish_version, rollback
+from tests.support.snapshots import publish_mels
+from training.fit.run import TrainSettings, name_data
+from training.inference.model_version import HEARD_SCHEMA
+from training.selection.champion import Verdict
+from training.selection.verdicts import settle
 
 WORSE = Verdict(False, "worse")
 SUMMARY = {

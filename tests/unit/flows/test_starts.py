@@ -3,17 +3,17 @@ import pytest
 import safetensors.torch
 from pydantic import ValidationError
 
-from flows.run_experiments import CrossValidationSettings
+from flows.cross_validate import CrossValidationSettings
 from flows.train_model import lay_out_run, resolve_start
 from store.errors import BadInput
-from store.files import join
-from store.models import publish_version
+from store.fs.files import join
+from store.fs.parquet import write_table
+from store.model_registry import publish_version
 from store.reader import open_snapshot
-from store.tables import write_table
-from tests.toy_runs import MEL, SETTINGS, publish_artists
-from training.model import build_model
-from training.start import StartSettings
-from training.targets import choose_tracks
+from tests.support.toy_runs import MEL, SETTINGS, publish_artists
+from training.fit.labels import choose_tracks
+from training.networks.network import build_model
+from training.networks.pretrained import StartSettings
 
 GENRES = ("high", "low")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preprocessing.decode.sandbox import Sandbox
+from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings
 from preprocessing.errors import BadAudio
-from preprocessing.mel import MelSettings
-from preprocessing.sandbox import Sandbox
-from preprocessing.spectrogram import ExcerptSettings, LimitSettings
-from tests.mutations import KINDS, mutations, real_files
+from preprocessing.mel.settings import MelSettings
+from tests.support.mutations import KINDS, mutations, real_files
 
 FOLDER = Path("../shared/data/hostile")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tagged_files import KINDS, lay_out_kinds
+from tests.support.tagged_files import KINDS, lay_out_kinds
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ import pytest
 import taglib
 from mutagen.apev2 import delete
 
-from store.tags import copy_with_genres, read_tags
-from tests.formats import encode
-from tests.tagged_files import KINDS
+from store.tags.write import copy_with_genres, read_tags
+from tests.support.formats import encode
+from tests.support.tagged_files import KINDS
 
 MONKEY = Path("../shared/data/hostile/mutagen/mac-399.ape")  # no free encoder makes one
 GENRES = ["Old-Time / Historic", "Électronique", "Rock"]

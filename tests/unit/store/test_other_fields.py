@@ -40,8 +40,8 @@ from mutagen.id3 import (
 from mutagen.mp4 import MP4, MP4Cover
 from mutagen.wave import WAVE
 
-from store.tags import checked_edit, read_tags, write_tagged
-from tests.tagged_files import PICTURE
+from store.tags.write import checked_edit, read_tags, write_tagged
+from tests.support.tagged_files import PICTURE
 
 NOTES = {"GENRE_CONFIDENCE": "0.87", "GENRE_MODEL": "v1"}
 EDITS = [

@@ -13,9 +13,9 @@ from mutagen.id3 import ID3
 from mutagen.mp4 import MP4
 
 from store.errors import BadInput
-from store.tag_view import NOTE_NAMES, TagView
-from store.tags import audio_hash, checked_edit, read_tags, write_genres, write_tagged
-from tests.tagged_files import id3v1
+from store.tags.schema import NOTE_NAMES, TagView
+from store.tags.write import audio_hash, checked_edit, read_tags, write_genres, write_tagged
+from tests.support.tagged_files import id3v1
 
 NOTES = {"GENRE_CONFIDENCE": "0.87", "GENRE_MODEL": "20261127-élan"}
 GENRES = ["Old-Time / Historic", "Électronique"]

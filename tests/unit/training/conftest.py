@@ -10,10 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from preprocessing.mel import MelSettings
-from training.augment import AugmentSettings
-from training.model import ModelSettings
-from training.run import TrainingRun, TrainSettings
+from preprocessing.mel.settings import MelSettings
+from training.fit.augment import AugmentSettings
+from training.fit.run import TrainingRun, TrainSettings
+from training.networks.network import ModelSettings
 
 MEL = MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=8)
 

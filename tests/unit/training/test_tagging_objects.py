@@ -5,16 +5,16 @@ from pathlib import Path
 import boto3
 import pytest
 
-from preprocessing.audio_files import stream_audio
-from preprocessing.tag_batches import batch_name, cut_batches
-from store.journal import read_batch
-from store.predictions import rows_of
-from store.tag_batch import WriteSettings
-from store.tag_writing import undo_parts, write_parts
-from store.tagging_run import begin_run
-from store.tags import audio_hash, read_genres
-from tests.tagging import DEMO, make_listener, publish_small_model
-from training.tagging import plan_batch
+from preprocessing.catalogue.audio_files import stream_audio
+from store.tagging.batch import WriteSettings
+from store.tagging.batching import batch_name, cut_batches
+from store.tagging.journal import read_batch
+from store.tagging.predictions import rows_of
+from store.tagging.run import begin_run
+from store.tagging.tasks import undo_parts, write_parts
+from store.tags.write import audio_hash, read_genres
+from tests.support.tagging import DEMO, make_listener, publish_small_model
+from training.inference.tag_task import plan_batch
 
 
 @pytest.fixture

@@ -1,0 +1,30 @@
+"""The parts of a run that are still to be done, over Dask, one a task."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distributed import Client
+
+from flows.cluster.fan_out import fan_out, in_batches
+from flows.reporting.progress import showing_progress
+from store.tagging.run import TaggingRun
+from store.tagging.statistics import Tally
+
+
+def do_parts(
+    dask: Client,
+    what: str,
+    body: Callable[..., Tally],
+    parts: Sequence[str],
+    *,
+    run: TaggingRun,
+    **arguments: Any,
+) -> None:
+    """Run `body([part], run=run, **arguments)` for each part that is not done yet."""
+    done = set(run.parts_in("done"))
+    left = [part for part in parts if part not in done]
+    told = Tally()
+    with showing_progress(what, len(left), "batches") as advance:
+        for batch, its_tally in fan_out(dask, body, in_batches(left, 1), run=run, **arguments):
+            told += its_tally
+            advance(len(batch), told.note())

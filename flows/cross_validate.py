@@ -1,0 +1,286 @@
+"""Cross-validate settings over all labelled tracks: what would they reach on artists nobody has heard?"""
+
+import csv
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from distributed import Client
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, Field, model_validator
+
+from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.fan_out import fan_out, in_batches
+from flows.cluster.training_hosts import HostSettings
+from flows.reporting.progress import say, showing_progress
+from flows.train_model import TRACKS_PER_BATCH, hear_unseen, lay_out_run, train
+from store.fs.files import absolute, exists, join, read_bytes, write_whole
+from store.reader import Snapshot, open_snapshot
+from training.fit.run import HISTORY, TrainSettings
+from training.networks.pretrained import is_state_dict
+from training.selection.cross_validation import (
+    FoldResult,
+    answers_of,
+    choose_labelled,
+    confusion_csv,
+    folds_csv,
+    pooled,
+    score_folds,
+    split_folds,
+    spread,
+)
+from training.selection.svm_baseline import describe_stored, svm_predict
+
+NETWORK, SVM = "network", "svm"
+
+
+class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which settings to judge, on which spectrograms, by how many folds."""
+
+    store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
+    results: str = Field("data/experiments", description="Folder or URL where runs and results are kept")
+    genres: tuple[str, ...] = Field((), description="Genres to tell apart; empty for all that the store has")
+    folds: int = Field(5, ge=2, le=50, description="Parts that share no artist; each is the test once")
+    fold_seed: int = Field(0, ge=0, lt=2**32, description="Seed by which artists are dealt to the folds")
+    validation_share: float = Field(
+        0.1,
+        gt=0.0,
+        le=0.5,
+        description="Part of the tracks outside a fold's test by which its epoch is chosen",
+    )
+    seeds: tuple[int, ...] = Field(
+        (0,), min_length=1, description="Each fold is trained once for each; training.seed plays no part"
+    )
+    baseline: bool = Field(True, description="Judge a support-vector machine on the same folds, to compare")
+    training: TrainSettings = TrainSettings()
+    hosts: HostSettings = HostSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> "CrossValidationSettings":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: the same seed twice gives the same network twice")
+        if self.baseline and self.training.target == "multi":
+            raise ValueError("the baseline tells one genre a track: take target top, or no baseline")
+        weights = self.training.start.weights
+        if weights and not is_state_dict(weights):
+            raise ValueError(
+                f"training.start.weights {weights}: a model version has learned from the test tracks of most "
+                "folds; take a state dict of torchvision's, or fresh weights"
+            )
+        return self
+
+
+class ModelScore(BaseModel, frozen=True):
+    """How one kind of model did: means over folds and seeds, standard deviations over folds."""
+
+    model: str
+    accuracy: float
+    accuracy_std: float
+    macro_f1: float
+    macro_f1_std: float
+
+
+class CrossValidationSummary(BaseModel, frozen=True):
+    """What came out of a cross-validation."""
+
+    results: str
+    genres: tuple[str, ...]
+    tracks: int
+    folds: int
+    seeds: tuple[int, ...]
+    chance: float
+    scores: list[ModelScore]
+    seconds: float
+
+    def lines(self) -> list[str]:
+        """Tell it in lines for a terminal."""
+        told = [
+            f"{self.tracks:,} tracks, {len(self.genres)} genres, {self.folds} folds that share no artist, "
+            f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}; chance {self.chance:.3f}; {self.seconds:.0f} s"
+        ]
+        told += [
+            f"{each.model:8} accuracy {each.accuracy:.3f} ± {each.accuracy_std:.3f}, "
+            f"macro F1 {each.macro_f1:.3f} ± {each.macro_f1_std:.3f}   (± over folds)"
+            for each in self.scores
+        ]
+        return [*told, f"results: {self.results}/results.csv, confusion.csv, answers.parquet"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network to train: a fold, its tracks with their splits, and a seed."""
+
+    fold: int
+    seed: int
+    tracks: pa.Table
+    training: TrainSettings
+
+
+@flow(name="run-experiments")
+def run_experiments(settings: CrossValidationSettings) -> CrossValidationSummary:
+    """Cross-validate a network and a baseline on the same folds. Rerun it to resume it."""
+    begun = time.monotonic()
+    snapshot = open_snapshot(settings.store)
+    genres, labelled = choose_labelled(snapshot.tracks, settings.training.target, settings.genres)
+    folds = deal_folds(genres, labelled, settings)
+    with dask_client(settings.cluster) as dask:
+        answers = [
+            answer_fold(dask, trial, genres, snapshot, settings) for trial in plan_trials(folds, settings)
+        ]
+        if settings.baseline:
+            answers += answer_by_svm(dask, folds, snapshot)
+    return summarise(pa.concat_tables(answers), genres, snapshot, settings, seconds=time.monotonic() - begun)
+
+
+def deal_folds(
+    genres: tuple[str, ...], labelled: pa.Table, settings: CrossValidationSettings
+) -> list[pa.Table]:
+    """Deal the labelled tracks out to folds. Raises: BadInput if a genre has too few artists."""
+    return split_folds(
+        labelled,
+        settings.training.target,
+        genres,
+        folds=settings.folds,
+        validation_share=settings.validation_share,
+        seed=settings.fold_seed,
+    )
+
+
+def plan_trials(folds: list[pa.Table], settings: CrossValidationSettings) -> Iterator[Trial]:
+    """List the networks to train: all folds by the first seed, then by the next."""
+    for seed in settings.seeds:
+        training = settings.training.model_copy(update={"seed": seed})
+        for fold, tracks in enumerate(folds):
+            yield Trial(fold, seed, tracks, training)
+
+
+def answer_fold(
+    dask: Client, trial: Trial, genres: tuple[str, ...], snapshot: Snapshot, settings: CrossValidationSettings
+) -> pa.Table:
+    """Train one network as `train-model` does and let it answer its test tracks, unless that is done."""
+    name = f"fold {trial.fold + 1} of {settings.folds}, seed {trial.seed}"
+    folder, run = lay_out_run(snapshot, genres, trial.tracks, trial.training, settings.results)
+    note = join(folder, "heard.parquet")
+    if exists(note):
+        heard = pq.read_table(io.BytesIO(read_bytes(note)))
+    else:
+        train(dask, folder, run, settings.hosts, f"Training, {name}")
+        heard = hear_unseen(dask, folder, run, snapshot, trial.tracks)
+        write_whole(note, _parquet(heard))
+    history = json.loads(read_bytes(join(folder, HISTORY)))
+    answers = answers_of(
+        heard.filter(pc.equal(heard["split"], "test")),
+        model=NETWORK,
+        seed=trial.seed,
+        fold=trial.fold,
+        best_epoch=history["best_epoch"],
+        train_s=sum(epoch["seconds"] for epoch in history["epochs"]),
+    )
+    (result,) = score_folds(answers, genres, run.settings.target)
+    say(f"{name}: {result.scores.right} of {result.scores.tracks} right")
+    return answers
+
+
+def answer_by_svm(dask: Client, folds: list[pa.Table], snapshot: Snapshot) -> list[pa.Table]:
+    """Let a support-vector machine answer the test tracks of each fold.
+
+    It learns from the validation tracks too, since it chooses nothing by them.
+    """
+    features = describe_tracks(dask, folds[0]["track_id"].to_pylist(), snapshot)
+    answers = []
+    for fold, tracks in enumerate(folds):
+        is_test = pc.equal(tracks["split"], "test")
+        known, unknown = tracks.filter(pc.invert(is_test)), tracks.filter(is_test)
+        chance_TG = svm_predict(
+            _rows_of(known, features), known["target"].to_pylist(), _rows_of(unknown, features)
+        )
+        heard = pa.table(
+            {"track_id": unknown["track_id"], "truth": unknown["target"], "probabilities": chance_TG.tolist()}
+        )
+        answers.append(answers_of(heard, model=SVM, fold=fold))
+    return answers
+
+
+@task(cache_policy=NO_CACHE)
+def describe_tracks(dask: Client, track_ids: list[str], snapshot: Snapshot) -> dict[str, list[float]]:
+    """Give the features of each track that the baseline learns from."""
+    features: dict[str, list[float]] = {}
+    with showing_progress("Describing", len(track_ids), "tracks") as advance:
+        batches = in_batches(track_ids, TRACKS_PER_BATCH)
+        for batch, table in fan_out(dask, describe_stored, batches, snapshot_url=absolute(snapshot.url)):
+            features |= dict(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
+            advance(len(batch), "")
+    return features
+
+
+def summarise(
+    answers: pa.Table,
+    genres: tuple[str, ...],
+    snapshot: Snapshot,
+    settings: CrossValidationSettings,
+    *,
+    seconds: float,
+) -> CrossValidationSummary:
+    """Score the folds, keep the tables in a folder of their own, and tell the result in the Prefect UI as well."""
+    target = settings.training.target
+    results = score_folds(answers, genres, target)
+    models = list(dict.fromkeys(result.model for result in results))
+    together = {model: pooled(answers, model, genres, target) for model in models}
+    summary = CrossValidationSummary(
+        results=join(absolute(settings.results), _name_of(snapshot, settings)),
+        genres=genres,
+        tracks=together[NETWORK].tracks // len(settings.seeds),
+        folds=settings.folds,
+        seeds=settings.seeds,
+        chance=together[NETWORK].chance,
+        scores=[_model_score(model, results) for model in models],
+        seconds=seconds,
+    )
+    files = {
+        "results.csv": folds_csv(results),
+        "confusion.csv": confusion_csv(together),
+        "answers.parquet": _parquet(answers),
+        "summary.json": summary.model_dump_json(indent=1).encode(),
+        "settings.json": settings.model_dump_json(indent=1).encode(),
+    }
+    for name, content in files.items():
+        write_whole(join(summary.results, name), content)
+    table = list(csv.DictReader(io.StringIO(files["results.csv"].decode())))
+    create_table_artifact(table, key="cross-validation", description="  \n".join(summary.lines()))
+    return summary
+
+
+def _model_score(model: str, results: list[FoldResult]) -> ModelScore:
+    accuracy, macro_f1 = (spread(results, model, of=score) for score in ("accuracy", "macro_f1"))
+    return ModelScore(
+        model=model,
+        accuracy=accuracy.mean,
+        accuracy_std=accuracy.std,
+        macro_f1=macro_f1.mean,
+        macro_f1_std=macro_f1.std,
+    )
+
+
+def _name_of(snapshot: Snapshot, settings: CrossValidationSettings) -> str:
+    """Name all that decides the result, and nothing else."""
+    wish = settings.model_dump_json(exclude={"store", "results", "hosts", "cluster"})
+    return hashlib.sha256(f"{absolute(snapshot.url)}{wish}".encode()).hexdigest()[:12]
+
+
+def _rows_of(tracks: pa.Table, features: dict[str, list[float]]) -> list[list[float]]:
+    return [features[track_id] for track_id in tracks["track_id"].to_pylist()]
+
+
+def _parquet(table: pa.Table) -> bytes:
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    return content.getvalue()

@@ -1,0 +1,122 @@
+"""What a tagging run tells: in the terminal, in files, on a page, and in the Prefect UI."""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, Field
+from rich.table import Table
+
+from store.fs.files import join, write_whole
+from store.tagging.predictions import write_predictions
+from store.tagging.run import Folder, TaggingRun
+from store.tagging.statistics import Sample, Tally, most_first, tally
+from training.report.tagging_page import RunFacts, markdown_summary, render_page, seen
+
+TOLD_CHANGES = 20  # in the terminal; the page shows more, the CSV all
+TOLD_LEFT_ALONE = 20
+
+
+class TagSummary(BaseModel, frozen=True):
+    """What a run did, or would do."""
+
+    run: str = Field(description="The name by which it is undone")
+    source: str
+    model: str
+    dry_run: bool
+    statuses: dict[str, int] = Field(description="How many files ended how")
+    reasons: dict[str, dict[str, int]] = Field(description="For what reasons, by status")
+    genres: dict[str, int] = Field(description="How many files get which genre")
+    changes: list[dict[str, str]] = Field(description="Some files with what they get")
+    left_alone: list[dict[str, str]] = Field(description="Some files that stay as they are, and why")
+    notes: list[str] = Field(description="What the model could promise, and which genres it never tells")
+    commands: list[tuple[str, str]] = Field(description="What can be done next: in words, as a command line")
+    predictions: str = Field(description="Parquet file with a row for each file")
+    csv: str = Field(description="The same for a person to read")
+    page: str = Field(description="Page that shows it all")
+    seconds: float
+
+    def lines(self) -> list[str]:
+        """Tell it in lines for a terminal."""
+        counts = ", ".join(f"{count:,} {status}" for status, count in most_first(self.statuses))
+        by = f"{self.model}, " if self.model else ""
+        told = [f"{self.source}: {counts} ({by}{self.seconds:.0f} s)", *self.notes]
+        told += [f"all files: {self.csv} and {self.predictions}", f"to look at: {self.page}"]
+        if self.dry_run:
+            told.append("nothing was written")
+        return [*told, *(f"to {what}: {command}" for what, command in self.commands)]
+
+    def tables(self) -> Iterator[Table]:
+        """Lay it out for a terminal: genres, some changes, some files that are left alone."""
+        if self.genres:
+            table = Table("genre", "files that get it")
+            for genre, count in self.genres.items():
+                table.add_row(genre, f"{count:,}")
+            yield table
+        for title, rows, most in (
+            ("some of the changes", self.changes, TOLD_CHANGES),
+            ("some of the files that stay as they are", self.left_alone, TOLD_LEFT_ALONE),
+        ):
+            if rows:
+                table = Table(*rows[0], title=title)
+                for row in rows[:most]:
+                    table.add_row(*row.values())
+                yield table
+
+
+@task(cache_policy=NO_CACHE)
+def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts) -> TagSummary:
+    """Gather the parts of a run into its files, its page and its artifact: then it is over."""
+    told = Tally()
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal told
+        for table in run.tables(folder, parts):
+            told += tally(table)
+            yield table
+
+    about = {"source": facts.source, "model": facts.model, "run": run.name}
+    write_predictions(facts.predictions, facts.table, tables(), about)
+    page = join(run.url, "summary.html")
+    write_whole(page, render_page(told, facts))
+    create_markdown_artifact(markdown_summary(told, facts), key="tagging-summary")
+    summary = TagSummary(
+        run=run.name,
+        source=facts.source,
+        model=facts.model,
+        dry_run=facts.way in ("dry-run", "undo-dry-run"),
+        statuses=dict(told.statuses),
+        reasons={status: dict(reasons) for status, reasons in told.reasons.items()},
+        genres=dict(most_first(told.genres)),
+        changes=[_change(sample) for sample in told.changes],
+        left_alone=[_left_alone(sample) for sample in told.left_alone],
+        notes=list(facts.notes),
+        commands=list(facts.commands),
+        predictions=facts.predictions,
+        csv=facts.table,
+        page=page,
+        seconds=facts.seconds,
+    )
+    run.finish(summary.model_dump())
+    return summary
+
+
+def _change(sample: Sample) -> dict[str, str]:
+    return {
+        "file": seen(sample.track_id),
+        "had": seen("; ".join(sample.had)),
+        "gets": "; ".join(sample.gets),
+        "confidence": _share(sample.confidence),
+        "status": sample.status,
+    }
+
+
+def _left_alone(sample: Sample) -> dict[str, str]:
+    status = f"{sample.status}: {sample.reason}" if sample.reason else sample.status
+    return {"file": seen(sample.track_id), "status": status, "detail": seen(sample.detail)}
+
+
+def _share(confidence: float | None) -> str:
+    return "" if confidence is None else f"{confidence:.2f}"

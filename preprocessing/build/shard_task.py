@@ -1,0 +1,157 @@
+"""Tracks to one shard: the body of a task (knows nothing of what runs it)."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from preprocessing.decode.download import fetched
+from preprocessing.decode.sandbox import sandbox_of_this_thread
+from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings, digest
+from preprocessing.errors import BadAudio
+from preprocessing.mel.settings import MelSettings
+from store.dataset.shards import Encoding, Shard, write_shard
+from store.dataset.snapshots import INDEX_SCHEMA, Recipe
+
+Row = dict[str, Any]  # of INDEX_SCHEMA
+
+
+class SpectrogramSettings(BaseModel, frozen=True, extra="forbid"):
+    """How a track becomes a stored spectrogram."""
+
+    mel: MelSettings = MelSettings()
+    excerpt: ExcerptSettings = ExcerptSettings()
+    encoding: Encoding = Field(
+        "float16",
+        description="How values are stored: float32 exact, float16 within 0.03 dB, uint8 within 0.28 dB",
+    )
+
+    def recipe(self) -> Recipe:
+        """Say what a dataset made with these settings is stamped with."""
+        return Recipe(self.mel.model_dump(), self.mel.fingerprint, self.encoding, self.excerpt.model_dump())
+
+
+@dataclass(frozen=True)
+class Track:
+    """What a task must know of one audio file."""
+
+    track_id: str
+    url: str
+    size_bytes: int | None = None
+    signature: str | None = None  # of the file as the catalogue saw it
+    sha1: str | None = None  # that the source says it has
+
+
+@dataclass(frozen=True)
+class BuiltBatch:
+    """What became of one batch: a shard (None if no track gave one), a row for each track, and who did it."""
+
+    shard: Shard | None
+    index: pa.Table
+    worker: str
+    seconds: float
+
+
+def build_shard(
+    tracks: Sequence[Track], *, settings: SpectrogramSettings, limits: LimitSettings, root: str
+) -> BuiltBatch:
+    """Decode, transform and store one batch of tracks. Safe to run twice.
+
+    Raises: OSError if the source or the store fails; a bad file is an answer, not an error.
+
+    Only the small BuiltBatch comes back: spectrograms go from worker to store directly.
+    """
+    begun = time.perf_counter()
+    rows: list[Row] = []
+    mels = _mels(tracks, settings, limits, rows)
+    first = next(mels, None)
+    shard = None
+    if first is not None:
+        shard = write_shard(
+            root,
+            chain([first], mels),
+            bands=settings.mel.bands,
+            encoding=settings.encoding,
+            attributes={"mel": settings.mel.model_dump(), "mel_fingerprint": settings.mel.fingerprint},
+        )
+        for row in rows:
+            if row["status"] != "rejected":
+                track_id = row["track_id"]
+                row |= {
+                    "shard": shard.name,
+                    "start_frame": shard.starts[track_id],
+                    "frames": shard.frames[track_id],
+                }
+    index = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+    worker = f"{socket.gethostname()}/{os.getpid()}"
+    return BuiltBatch(shard, index, worker, time.perf_counter() - begun)
+
+
+def reject_alone(track: Track) -> BuiltBatch:
+    """Give the answer for a track that ends whichever worker takes it up."""
+    why = BadAudio("decoder-killed", "the worker died each time it had this file and nothing else")
+    return BuiltBatch(None, pa.Table.from_pylist([_reject(track, why, 0.0)], schema=INDEX_SCHEMA), "", 0.0)
+
+
+def hash_files(tracks: Sequence[Track]) -> list[bytes | None]:
+    """Give the SHA-256 of each file, None where it cannot be read. Raises: OSError as the disk does."""
+    with closing(fetched(track.url for track in tracks)) as paths:
+        return [_hash(path) for path in paths]
+
+
+def _hash(path: Path | BadAudio) -> bytes | None:
+    try:
+        return None if isinstance(path, BadAudio) else digest(path, "sha256")
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        return None
+
+
+def _reject(track: Track, why: BadAudio, build_s: float) -> Row:
+    return {
+        "track_id": track.track_id,
+        "status": "rejected",
+        "reason": why.reason,
+        "detail": why.detail,
+        "build_s": build_s,
+        "signature": track.signature,
+    }
+
+
+def _mels(
+    tracks: Sequence[Track], settings: SpectrogramSettings, limits: LimitSettings, rows: list[Row]
+) -> Iterator[tuple[str, Iterator[NDArray[np.float32]]]]:
+    """Yield the spectrogram of each track that has one; note in `rows` what became of every track."""
+    sandbox = sandbox_of_this_thread(limits)
+    with closing(fetched(track.url for track in tracks)) as paths:
+        for track, path in zip(tracks, paths, strict=True):
+            begun = time.perf_counter()
+            try:
+                if isinstance(path, BadAudio):
+                    raise path
+                spooled, pieces = sandbox.mel(path, settings.mel, settings.excerpt, track.sha1)
+            except BadAudio as why:
+                rows.append(_reject(track, why, time.perf_counter() - begun))
+                continue
+            rows.append(
+                {
+                    "track_id": track.track_id,
+                    "status": "ok-truncated" if spooled.is_cut_short else "ok",
+                    "decoded_s": spooled.decoded_s,
+                    "stated_s": spooled.stated_s,
+                    "build_s": time.perf_counter() - begun,
+                    "signature": track.signature,
+                    "sha256": None if spooled.sha256 is None else bytes.fromhex(spooled.sha256),
+                    "fingerprint": bytes.fromhex(spooled.fingerprint),
+                }
+            )
+            yield track.track_id, pieces

@@ -1,0 +1,347 @@
+"""The Free Music Archive's dataset, as published: metadata, genre tree, audio and checksums.
+
+Each part is read from its folder or from the archive it is published as, in place.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from preprocessing.catalogue.audio_files import find_audio
+from preprocessing.catalogue.splits import SPLITS
+from store.errors import BadInput
+from store.fs.files import exists, list_names, open_for_reading, read_bytes
+from store.fs.listing import below, below_each
+
+SUBSETS = ("small", "medium", "large", "full")  # each within the next
+FMA_TYPES = {
+    "track_id": pa.int64(),
+    "track.title": pa.string(),
+    "track.duration": pa.float64(),
+    "track.genre_top": pa.string(),
+    "track.genres_all": pa.string(),
+    "album.title": pa.string(),
+    "artist.name": pa.string(),
+    "set.split": pa.string(),
+    "set.subset": pa.string(),
+}
+CHECKSUM_LINE = r"^[0-9a-fA-F]{40}  [^ ].*$"
+
+
+@dataclass(frozen=True)
+class Genre:
+    """A node of the genre tree; a root has no parent."""
+
+    genre_id: int
+    parent_id: int | None
+    title: str
+
+
+def find_metadata(source: str) -> str | None:
+    """Find the folder of FMA's tracks.csv: fma_metadata, the source itself, or within fma_metadata.zip."""
+    folders = [below(source, "fma_metadata"), source]
+    if not source.startswith("zip://"):
+        folders.append(f"zip://fma_metadata::{below(source, 'fma_metadata.zip')}")
+    return next((folder for folder in folders if exists(below(folder, "tracks.csv"))), None)
+
+
+def read_fma(
+    source: str, metadata: str | None, subset: str | None, *, checksums: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read FMA's tracks, in order of their ids: the columns of the catalogue that FMA tells; and its genre tree.
+
+    Raises: BadInput if metadata or audio is not there, or cannot be used.
+
+    A track whose file is not there is listed without a size.
+    """
+    if metadata is None:
+        found = "no fma_metadata/tracks.csv and no tracks.csv" if exists(source) else "no such folder"
+        raise BadInput(
+            f"{source}: {found}; wanted FMA's metadata; put fma_metadata.zip there or unpack it there, "
+            "or set kind to folder-per-genre, flat or auto"
+        )
+    tracks_url, genres_url = below(metadata, "tracks.csv"), below(metadata, "genres.csv")
+    name, folder = _choose_subset(source, subset)
+    names = _read_header(tracks_url)  # a wrong table is told of before a million files are listed
+    audio = find_audio(folder)
+    tracks = _of_subset(_read_tracks(tracks_url, names), name, tracks_url)
+    tree = read_genre_tree(genres_url)
+    paths = _paths(tracks["track_id"])
+    row_of_track = pc.index_in(paths, value_set=audio["path"].combine_chunks())
+    files = audio.select(["size_bytes", "signature"]).take(row_of_track)
+    del audio  # of a million files, 50 MiB
+    pa.default_memory_pool().release_unused()
+    if row_of_track.null_count == len(tracks):
+        raise BadInput(
+            f"{folder}: none of the {len(tracks)} tracks in {tracks_url} is there; wanted files like "
+            f"{paths[0]}; check that metadata and audio belong together"
+        )
+    columns = {
+        "track_id": tracks["track_id"].cast(pa.string()),
+        "url": below_each(folder, paths),
+        "size_bytes": files["size_bytes"],
+        "artist": tracks["artist.name"],
+        "album": tracks["album.title"],
+        "title": tracks["track.title"],
+        "genres": _genres(tracks, tree, tracks_url, genres_url),
+        "genre_top": tracks["track.genre_top"],
+        "split": tracks["set.split"],
+        "duration_s": tracks["track.duration"],
+        "signature": files["signature"],
+        **({"sha1": _read_checksums(folder, paths)} if checksums else {}),
+    }
+    return columns, name_parents(tree)
+
+
+def read_genre_tree(url: str) -> dict[int, Genre]:
+    """Read FMA's genres.csv.
+
+    Raises: BadInput if it lacks a column, holds something that is no number where one belongs,
+        or its parents do not lead to a root.
+    """
+    try:
+        lines = list(csv.DictReader(io.StringIO(read_bytes(url).decode("utf-8-sig")), restval=""))
+        tree = {
+            int(line["genre_id"]): Genre(int(line["genre_id"]), int(line["parent"]) or None, line["title"])
+            for line in lines
+        }
+    except FileNotFoundError:
+        raise BadInput(f"{url}: no such file; wanted FMA's genres; get it from fma_metadata.zip") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        if isinstance(error, BadInput):
+            raise  # an archive that is cut short
+        raise BadInput(
+            f"{url}: not a genre tree ({_one_line(error)}); wanted the columns genre_id, parent and title, "
+            "numbers in the first two; get it from fma_metadata.zip"
+        ) from error
+    for genre in tree.values():
+        ancestor, steps = genre, 0
+        while ancestor.parent_id is not None:
+            if ancestor.parent_id not in tree or steps > len(tree):
+                raise BadInput(
+                    f"{url}: genre {genre.genre_id} ({genre.title}) leads to parent {ancestor.parent_id}, "
+                    "and from there to no root; correct the column parent"
+                )
+            ancestor, steps = tree[ancestor.parent_id], steps + 1
+    return tree
+
+
+def name_parents(tree: Mapping[int, Genre]) -> dict[str, str]:
+    """Give the title of each genre's parent by its own title, sorted; roots have none."""
+    # Two genres of one title cannot be told apart here: what would make one its own ancestor is left out.
+    parents: dict[str, str] = {}
+    for genre in sorted(tree.values(), key=lambda it: (it.title, it.genre_id)):
+        if genre.parent_id is not None:
+            parent = tree[genre.parent_id].title
+            if genre.title != parent and genre.title not in ancestors_of(parent, parents):
+                parents[genre.title] = parent
+    return parents
+
+
+def ancestors_of(title: str, parents: Mapping[str, str]) -> list[str]:
+    """Name the genres that one is a kind of, the nearest first."""
+    found: list[str] = []
+    while (parent := parents.get(title)) is not None:
+        found.append(parent)
+        title = parent
+    return found
+
+
+def with_ancestors(genre_ids: Iterable[int], tree: Mapping[int, Genre]) -> set[int]:
+    """Add to some genres all their ancestors. Raises: KeyError for a genre that is not in the tree."""
+    closed: set[int] = set()
+    for genre_id in genre_ids:
+        ancestor: int | None = genre_id
+        while ancestor is not None and ancestor not in closed:
+            closed.add(ancestor)
+            ancestor = tree[ancestor].parent_id
+    return closed
+
+
+# Audio and checksums
+
+
+def _choose_subset(source: str, wanted: str | None) -> tuple[str, str]:
+    """Name the FMA subset to read, the wanted one, else the largest that is there; and its folder."""
+    names = list_names(source)
+    folder_of = {}
+    for subset in SUBSETS:
+        folder = f"fma_{subset}"
+        if folder in names:
+            folder_of[subset] = below(source, folder)
+        elif f"{folder}.zip" in names and not source.startswith("zip://"):
+            folder_of[subset] = f"zip://{folder}::{below(source, folder)}.zip"
+    chosen = wanted or (list(folder_of)[-1] if folder_of else None)
+    if chosen is None or chosen not in folder_of:
+        raise BadInput(
+            f"{source}: found {', '.join(f'fma_{each}' for each in folder_of) or 'no folder fma_*'}; "
+            f"wanted {f'fma_{wanted}' if wanted else 'fma_small, fma_medium, fma_large or fma_full'}; "
+            "put FMA's audio there, as the published .zip or unpacked"
+            f"{', or choose a subset that is there' if folder_of else ''}"
+        )
+    return chosen, folder_of[chosen]
+
+
+def _paths(track_ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Name the files of tracks: 000/000002.mp3."""
+    names = pc.utf8_lpad(track_ids.cast(pa.string()), 6, padding="0")
+    return pc.binary_join_element_wise(pc.utf8_slice_codeunits(names, 0, 3), "/", names, ".mp3", "")
+
+
+def _read_checksums(folder: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read the SHA-1 that FMA publishes beside its audio for each path; null for one it does not list."""
+    url = below(folder, "checksums")
+    try:
+        text = read_bytes(url).decode()
+    except FileNotFoundError:
+        raise BadInput(
+            f"{url}: no such file; wanted FMA's checksums; take it from the archive of the audio, "
+            "or set verify_checksums to false"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{url}: not a list of checksums ({_one_line(error)}); take it anew") from error
+    lines = pc.split_pattern(pa.array([text.rstrip("\n")]), "\n").flatten()
+    wrong = pc.index(pc.match_substring_regex(lines, CHECKSUM_LINE), False).as_py()
+    if wrong >= 0:
+        raise BadInput(
+            f"{url}: line {wrong + 1} is {lines[wrong].as_py()[:60]!r}; wanted 40 hex digits, two spaces "
+            "and a path; take the file anew from the archive of the audio"
+        )
+    rows = pc.index_in(paths, value_set=pc.utf8_slice_codeunits(lines, 42))
+    return pc.utf8_lower(pc.utf8_slice_codeunits(lines, 0, 40)).take(rows)
+
+
+# Metadata
+
+
+def _of_subset(tracks: pa.Table, subset: str, tracks_url: str) -> pa.Table:
+    """Keep the tracks of a subset, in order of their ids. Raises: BadInput if there are none, or one twice."""
+    own = tracks["set.subset"]
+    strange = pc.index(pc.is_in(own, value_set=pa.array(SUBSETS)), False).as_py()
+    if strange >= 0:
+        raise BadInput(
+            f"{tracks_url}: track {tracks['track_id'][strange]} is in the subset {own[strange].as_py()!r}; "
+            f"wanted {', '.join(SUBSETS)}"
+        )
+    track_ids = tracks["track_id"].to_numpy()
+    within = pc.is_in(own, value_set=pa.array(SUBSETS[: SUBSETS.index(subset) + 1])).to_numpy()
+    rows = np.flatnonzero(within)
+    rows = rows[np.argsort(track_ids[rows], kind="stable")]
+    if not rows.size:
+        raise BadInput(f"{tracks_url}: no track of the subset {subset}; choose another subset")
+    track_ids = track_ids[rows]
+    repeated = track_ids[1:][track_ids[1:] == track_ids[:-1]]
+    if repeated.size:
+        times = int(np.count_nonzero(track_ids == repeated[0]))
+        raise BadInput(
+            f"{tracks_url}: track {repeated[0]} is there {times} times; wanted once; remove the others"
+        )
+    is_all_in_order = np.array_equal(rows, np.arange(len(tracks)))  # as FMA publishes it: no copy then
+    tracks = tracks.drop_columns("set.subset")
+    return tracks if is_all_in_order else tracks.take(rows)
+
+
+def _genres(tracks: pa.Table, tree: Mapping[int, Genre], tracks_url: str, genres_url: str) -> pa.ChunkedArray:
+    """Give the titles of each track's genres: what is alike is looked up once."""
+    texts = tracks["track.genres_all"]
+    distinct = pc.drop_null(pc.unique(texts))
+    titles = []
+    for text in distinct.to_pylist():
+        where = f"{tracks_url}: track {tracks['track_id'][pc.index(texts, text).as_py()]}"
+        titles.append(_titles(text, tree, where, genres_url))
+    return pa.array(titles, pa.list_(pa.string())).take(pc.index_in(texts, value_set=distinct))
+
+
+def _titles(genres: str, tree: Mapping[int, Genre], where: str, genres_url: str) -> list[str] | None:
+    """Turn FMA's "[12, 85]" into the sorted titles of these genres and their ancestors."""
+    try:
+        genre_ids = [int(genre_id) for genre_id in json.loads(genres)]
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{where} has genres_all {genres!r}; wanted a list like [12, 85]") from error
+    unknown = [genre_id for genre_id in genre_ids if genre_id not in tree]
+    if unknown:
+        raise BadInput(
+            f"{where} has genre {unknown[0]}, which {genres_url} does not list; "
+            "take both tables from the same release of FMA"
+        )
+    return sorted({tree[genre_id].title for genre_id in with_ancestors(genre_ids, tree)}) or None
+
+
+def _read_tracks(url: str, names: list[str]) -> pa.Table:
+    """Read what we use of FMA's tracks.csv: columns as "track.title", blank text as null.
+
+    Raises: BadInput if it is of another shape.
+    """
+    try:
+        with open_for_reading(url) as file:
+            table = pyarrow.csv.read_csv(
+                file,
+                # A row must fit into a block, and some biographies are long. With threads it takes longer here,
+                # and a gigabyte more: blocks are read ahead of what is kept of them.
+                pyarrow.csv.ReadOptions(
+                    column_names=names, skip_rows=3, block_size=1 << 23, use_threads=False
+                ),
+                pyarrow.csv.ParseOptions(newlines_in_values=True),
+                pyarrow.csv.ConvertOptions(
+                    include_columns=list(FMA_TYPES),
+                    column_types=FMA_TYPES,
+                    null_values=[""],
+                    strings_can_be_null=True,
+                ),
+            )
+    except pa.ArrowInvalid as error:
+        raise BadInput(
+            f"{url}: {_one_line(error)}; wanted FMA's tracks.csv, {len(names)} columns in each row; "
+            "unpack it anew from fma_metadata.zip"
+        ) from error
+    unnumbered = pc.index(pc.is_null(table["track_id"]), True).as_py()
+    if unnumbered >= 0:
+        raise BadInput(f"{url}: data row {unnumbered + 1} has no track_id")
+    for place, field in enumerate(table.schema):
+        if field.type == pa.string():
+            table = table.set_column(place, field, _stripped(table[field.name]))
+    strange = {*pc.unique(table["set.split"]).to_pylist()} - {*SPLITS, None}
+    if strange:
+        raise BadInput(f"{url}: found the split {min(strange)!r}; wanted {', '.join(SPLITS)} or nothing")
+    pa.default_memory_pool().release_unused()  # what the blocks were parsed into
+    return table
+
+
+def _stripped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    texts = pc.utf8_trim_whitespace(texts)
+    return pc.if_else(pc.equal(texts, ""), None, texts)
+
+
+def _read_header(url: str) -> list[str]:
+    """Join the three header rows of FMA's tracks.csv into names like "track.title"."""
+    wanted = "FMA's tracks.csv, three header rows of which the third begins with track_id"
+    try:
+        with open_for_reading(url) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as file:
+            header = list(islice(csv.reader(file), 3))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{url}: not a CSV file ({_one_line(error)}); wanted {wanted}") from error
+    if len(header) < 3 or header[2][:1] != ["track_id"]:
+        found = ",".join(header[0])[:60] if header else ""
+        raise BadInput(
+            f"{url}: the file begins with {found!r}; wanted {wanted}; unpack it anew from fma_metadata.zip, "
+            "or rename it and set kind to folder-per-genre or flat"
+        )
+    pairs = zip(header[0][1:], header[1][1:], strict=False)  # rows of unlike lengths lack columns: see below
+    names = ["track_id", *(f"{group}.{name}" for group, name in pairs)]
+    missing = [name for name in FMA_TYPES if name not in names]
+    if missing:
+        raise BadInput(f"{url}: no column {', '.join(missing)}; wanted {wanted}")
+    return names
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,187 @@
+"""The table of tracks, from FMA's metadata, a folder per genre or any folder of audio."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
+
+from preprocessing.catalogue.audio_files import find_audio
+from preprocessing.catalogue.fma import find_metadata, read_fma
+from preprocessing.catalogue.splits import SplitSettings
+from store.dataset.genre_tree import with_genre_parents
+from store.errors import BadInput
+from store.fs.files import absolute, is_file, local_path
+from store.fs.listing import below_each, list_files
+from store.tags.write import Credits, read_credits
+
+CATALOGUE_SCHEMA = pa.schema(
+    [
+        ("track_id", pa.string()),
+        ("url", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("artist", pa.string()),
+        ("album", pa.string()),
+        ("title", pa.string()),
+        ("genres", pa.list_(pa.string())),
+        ("genre_top", pa.string()),
+        ("split", pa.string()),
+        ("duration_s", pa.float64()),
+        ("signature", pa.string()),  # changes when the file does; null where the source does not tell
+        ("sha1", pa.string()),  # that the source itself publishes
+        ("duplicate_group", pa.string()),  # of tracks that hold the same recording; null until they are built
+    ]
+)
+# What makes a folder's name look like a genre's, letters and digits only: GTZAN's, FMA's and a few more.
+COMMON_GENRES = frozenset({
+    "alternative", "ambient", "blues", "children", "classical", "country", "dance", "disco", "easylistening",
+    "electronic", "electronica", "experimental", "folk", "funk", "gospel", "hiphop", "historic", "house",
+    "indie", "instrumental", "international", "jazz", "latin", "metal", "newage", "oldtimehistoric", "opera",
+    "pop", "punk", "rap", "reggae", "rnb", "rock", "soul", "soulrnb", "soundtrack", "spoken", "techno",
+    "trance", "world",
+})  # fmt: skip
+FIRST_FOLDER = r"^(?P<name>[^/]*)/"
+
+Columns = dict[str, Any]  # name -> pyarrow array
+
+
+class CatalogueSettings(BaseModel):
+    """What lies in the source, and how its tracks are split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["auto", "fma", "folder-per-genre", "flat"] = Field(
+        default="auto",
+        description="fma: fma_metadata and fma_* as published, .zip or unpacked; folder-per-genre: GENRE/file; "
+        "flat: any folder of audio, no genres; auto: fma if there is a tracks.csv, folder-per-genre if all "
+        "audio lies one folder down and most of these folders are named like a common genre, else flat",
+    )
+    subset: Literal["small", "medium", "large", "full"] | None = Field(
+        default=None,
+        description="Which of FMA's folders or archives fma_* to read; none: the largest there is",
+    )
+    verify_checksums: bool = Field(
+        default=False, description="Compare each file with the checksums that FMA publishes beside its audio"
+    )
+    split: SplitSettings = Field(default=SplitSettings(), description="Training, validation and test")
+
+
+def read_catalogue(source: str, settings: CatalogueSettings) -> pa.Table:
+    """List the tracks of a folder, URL or zip archive, with what is known of them, in order of track_id.
+
+    Shapes: columns of CATALOGUE_SCHEMA. FMA's ids are sorted as numbers, paths as text.
+    Raises: BadInput if there are no tracks, or the metadata cannot be used.
+
+    Hidden files, and files whose suffix is not one of AUDIO_SUFFIXES, are no tracks. A
+    track of FMA's whose file is not there is listed without a size. Splits are those the
+    source comes with; `split_tracks` makes others. A genre tree travels in the schema: see
+    `store.dataset.reader.Snapshot.genre_parents`.
+    """
+    source, kind = _enter_archive(absolute(source)), settings.kind
+    genre_parents: dict[str, str] = {}
+    metadata = find_metadata(source) if kind in ("auto", "fma") else None
+    if kind == "fma" or metadata is not None:
+        columns, genre_parents = read_fma(
+            source, metadata, settings.subset, checksums=settings.verify_checksums
+        )
+    elif settings.verify_checksums:
+        raise BadInput(
+            f"{source}: not FMA's layout, and only FMA publishes checksums; set verify_checksums to false"
+        )
+    else:
+        columns = _read_folder(source, kind)
+    rows = len(columns["track_id"])
+    return pa.table(
+        [columns[it.name] if it.name in columns else pa.nulls(rows, it.type) for it in CATALOGUE_SCHEMA],
+        schema=with_genre_parents(CATALOGUE_SCHEMA, genre_parents),
+    )
+
+
+def _enter_archive(source: str) -> str:
+    """Turn the path of a zip archive into the URL of the folder within it.
+
+    Raises: BadInput if it is none, or a part of one.
+
+    What all lies in one folder of folders was packed with that folder: this is it then.
+    """
+    if not source.lower().endswith(".zip") or source.startswith("zip://") or not is_file(source):
+        return source
+    paths = list_files(f"zip://::{source}")["path"]
+    visible = paths.filter(pc.invert(pc.match_substring_regex(paths, r"(?:^|/)(?:\.|__MACOSX/)")))
+    outermost = pc.unique(_first_folder(visible))
+    is_packed_with_folder = (
+        len(outermost) == 1
+        and outermost[0].is_valid
+        and pc.any(pc.greater(pc.count_substring(visible, "/"), 1)).as_py()
+    )
+    return f"zip://{outermost[0] if is_packed_with_folder else ''}::{source}"
+
+
+def _read_folder(source: str, kind: str) -> Columns:
+    files = find_audio(source)
+    paths = files["path"]
+    if kind == "auto":
+        kind = "folder-per-genre" if _looks_like_genre_folders(paths) else "flat"
+    columns = {
+        "track_id": paths,
+        "url": below_each(source, paths),
+        "size_bytes": files["size_bytes"],
+        "signature": files["signature"],
+    }
+    if kind == "folder-per-genre":
+        genres = _first_folder(paths)
+        columns |= {"genre_top": genres, "genres": _as_lists(genres), **_credits(source, columns["url"])}
+    return columns
+
+
+def _first_folder(paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give the first folder of each path; null for what lies in none."""
+    found = pc.extract_regex(paths, FIRST_FOLDER)
+    return pc.if_else(pc.is_valid(found), pc.struct_field(found, "name"), None)
+
+
+def _as_lists(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Make each text a list of one, null staying null."""
+    lists = [
+        pa.ListArray.from_arrays(range(len(chunk) + 1), chunk, mask=chunk.is_null()) for chunk in texts.chunks
+    ]
+    return pa.chunked_array(lists, pa.list_(pa.string()))
+
+
+def _looks_like_genre_folders(paths: pa.ChunkedArray) -> bool:
+    """Say whether all audio lies one folder down, and most folders bear the name of a common genre.
+
+    A folder per artist or album has the same shape: only the names tell them apart.
+    """
+    if not pc.all(pc.equal(pc.count_substring(paths, "/"), 1)).as_py():
+        return False
+    folders = pc.unique(_first_folder(paths)).to_pylist()
+    known = [name for name in folders if "".join(filter(str.isalnum, name.casefold())) in COMMON_GENRES]
+    return len(folders) >= 2 and len(known) * 2 > len(folders)
+
+
+def _credits(source: str, urls: pa.ChunkedArray) -> Columns:
+    """Read who made each track from its tags; not from afar, where it would cost a fetch for each file."""
+    if local_path(source) is None:
+        return {}
+    chunks = [_credits_of(chunk.to_pylist()) for chunk in urls.chunks]
+    return {
+        name: pa.chunked_array([chunk[name] for chunk in chunks], pa.string())
+        for name in ("artist", "album", "title")
+    }
+
+
+def _credits_of(paths: Iterable[str]) -> dict[str, pa.Array]:
+    found = [_read_credits(path) for path in paths]
+    return {
+        name: pa.array([it and getattr(it, name) for it in found], pa.string())
+        for name in ("artist", "album", "title")
+    }
+
+
+def _read_credits(path: str) -> Credits | None:
+    try:
+        return read_credits(path)
+    except (BadInput, PermissionError, FileNotFoundError):
+        return None  # still a track: whoever decodes it finds out what is wrong, and writes it down

@@ -1,0 +1,17 @@
+"""Audio files to waveforms and spectrograms."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from preprocessing.decode.decoders import decode
+
+__all__ = ["decode"]
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: the settings of this room are wanted where its decoders are not."""
+    if name == "decode":
+        from preprocessing.decode.decoders import decode
+
+        return decode
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,136 @@
+"""One audio file to one log-mel spectrogram, block by block onto a spool: no memory grows with the track.
+
+Axes: F frames, M mel bands.
+"""
+
+import errno
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from preprocessing.decode.decoders import Waves, decode_into, look_at
+from preprocessing.errors import BadAudio
+from preprocessing.mel.fingerprint import Fingerprinter
+from preprocessing.mel.settings import MelSettings
+from preprocessing.mel.transform import log_mel_blocks
+
+PIECE_FRAMES = 8_192  # 4 MiB at 128 bands
+
+
+class ExcerptSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which part of each track is listened to."""
+
+    start_s: float = Field(0.0, ge=0.0, description="Where the excerpt starts, in seconds")
+    duration_s: float | None = Field(
+        None, gt=0.0, description="How long it is, in seconds; empty for the rest of the track"
+    )
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether all of the track is listened to."""
+        return self.start_s == 0 and self.duration_s is None
+
+
+class LimitSettings(BaseModel, frozen=True, extra="forbid"):
+    """What one track may cost before it is given up."""
+
+    time_s: float = Field(60.0, gt=0.0, description="Seconds that decoding any track may take")
+    time_s_per_mb: float = Field(
+        5.0, ge=0.0, description="Seconds more for each megabyte of the file; decoding needs about 0.1"
+    )
+    memory_gib: float = Field(
+        1.0, gt=0.0, description="Memory that decoding one track may take beyond what the decoder starts with"
+    )
+    longest_h: float = Field(12.0, gt=0.0, description="Hours that a track may play")
+
+
+@dataclass(frozen=True)
+class SpooledMel:
+    """Where a spectrogram lies on a spool, and what is known of the track."""
+
+    start_byte: int
+    frames: int
+    bands: int
+    decoded_s: float
+    stated_s: float | None
+    is_cut_short: bool
+    sha256: str | None  # of the file; null for an excerpt, which costs less than to hash all
+    fingerprint: str  # both in hexadecimal
+
+    def pieces(self, spool: BinaryIO) -> Iterator[NDArray[np.float32]]:
+        """Read the spectrogram back. Shapes: (F_i, M), laid end to end all of it."""
+        spool.seek(self.start_byte)
+        left = self.frames
+        while left:
+            frames = min(left, PIECE_FRAMES)
+            piece_FM = np.fromfile(spool, np.float32, frames * self.bands)
+            if piece_FM.size < frames * self.bands:
+                raise OSError(errno.EIO, "a spectrogram's temporary file ends before the spectrogram does")
+            left -= frames
+            yield piece_FM.reshape(-1, self.bands)
+
+
+def spool_mel(
+    path: Path,
+    spool: BinaryIO,
+    *,
+    mel: MelSettings,
+    excerpt: ExcerptSettings,
+    longest_s: float,
+) -> SpooledMel:
+    """Append the log-mel spectrogram of an audio file to a spool, as raw float32.
+
+    Raises: BadAudio if the file cannot be used; OSError if it cannot be read now, or the spool cannot
+        be written.
+    """
+    decoded = decode_into(
+        partial(_append, spool=spool, mel=mel),
+        path,
+        sample_rate_hz=mel.sample_rate_hz,
+        start_s=excerpt.start_s,
+        duration_s=excerpt.duration_s,
+        longest_s=longest_s,
+    )
+    start_byte, frames, fingerprint = decoded.result
+    spool.flush()
+    return SpooledMel(
+        start_byte=start_byte,
+        frames=frames,
+        bands=mel.bands,
+        decoded_s=decoded.decoded_s,
+        stated_s=decoded.stated_s,
+        is_cut_short=decoded.is_cut_short,
+        sha256=digest(path, "sha256").hex() if excerpt.is_whole else None,
+        fingerprint=fingerprint.hex(),
+    )
+
+
+def digest(path: Path, algorithm: str) -> bytes:
+    """Hash a file's content, a block at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).digest()
+
+
+def check_sha1(path: Path, wanted: str) -> None:
+    """Raises: BadAudio if the file's SHA-1 is another, or there is no file that can be read."""
+    look_at(path)
+    found = digest(path, "sha1").hex()
+    if found != wanted:
+        raise BadAudio("checksum", f"its SHA-1 is {found}; its publisher says {wanted}: fetch it anew")
+
+
+def _append(waves: Waves, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int, bytes]:
+    """Give where the spectrogram starts, its frames, and its fingerprint."""
+    start_byte, frames, fingerprinter = spool.tell(), 0, Fingerprinter()
+    for mel_FM in log_mel_blocks(waves, mel):
+        spool.write(mel_FM.data)
+        fingerprinter.add(mel_FM)
+        frames += len(mel_FM)
+    return start_byte, frames, fingerprinter.digest()

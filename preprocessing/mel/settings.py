@@ -1,0 +1,39 @@
+"""The settings of a log-mel spectrogram."""
+
+import hashlib
+
+from pydantic import BaseModel, Field, model_validator
+
+
+class MelSettings(BaseModel, frozen=True, extra="forbid"):
+    """How a waveform becomes a log-mel spectrogram."""
+
+    sample_rate_hz: int = Field(
+        22_050, ge=8_000, le=192_000, description="Rate that audio is resampled to, in Hz"
+    )
+    window: int = Field(2_048, ge=64, le=32_768, description="Samples in one FFT window")
+    hop: int = Field(512, ge=1, description="Samples between the starts of two frames")
+    bands: int = Field(128, ge=8, le=512, description="Mel bands")
+    low_hz: float = Field(0.0, ge=0.0, description="Lowest frequency of the mel bands, in Hz")
+    high_hz: float | None = Field(
+        None, gt=0.0, description="Highest frequency of the mel bands, in Hz; empty for half the sample rate"
+    )
+
+    @model_validator(mode="after")
+    def _bands_lie_below_nyquist(self) -> "MelSettings":
+        high_hz = self.high_hz or self.sample_rate_hz / 2
+        if not self.low_hz < high_hz <= self.sample_rate_hz / 2:
+            raise ValueError(
+                f"mel bands from {self.low_hz} to {high_hz} Hz; want low_hz < high_hz <= "
+                f"half the sample rate ({self.sample_rate_hz / 2} Hz)"
+            )
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Name these settings: two stores agree if and only if their fingerprints do."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    def frames_in(self, seconds: float) -> int:
+        """Count the frames that so many seconds of audio give, at least one."""
+        return max(1, 1 + (int(seconds * self.sample_rate_hz) - self.window) // self.hop)

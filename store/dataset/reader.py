@@ -1,0 +1,176 @@
+"""Spectrograms back out of a dataset: one snapshot, seen as it was when it was published.
+
+Axes: F frames, M mel bands.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import zarr
+from numpy.typing import NDArray
+
+from store.dataset.genre_tree import genre_parents
+from store.dataset.shards import Encoding, decode_stored
+from store.dataset.snapshots import (
+    INDEX_SCHEMA,
+    SnapshotFile,
+    latest_snapshot,
+    read_snapshot_file,
+    snapshot_url,
+)
+from store.errors import BadInput
+from store.fs.files import join
+from store.fs.parquet import read_table
+
+
+def open_snapshot(url: str) -> "Snapshot":
+    """Open a dataset at its latest snapshot, or at the one whose .json file `url` names.
+
+    Raises: BadInput if nothing was published there.
+    """
+    if url.endswith(".json"):
+        try:
+            return Snapshot(url.rstrip("/").rsplit("/", 2)[0], read_snapshot_file(url))
+        except FileNotFoundError:
+            raise BadInput(f"{url}: no such snapshot; name one that is in the store's snapshots/") from None
+    file = latest_snapshot(url)
+    if file is None:
+        raise BadInput(f"{url}: holds no published spectrograms; run `spectrogram-one build` first")
+    return Snapshot(url.rstrip("/"), file)
+
+
+class Snapshot:
+    """What one snapshot holds. Arrays are opened when first read, so it pickles small."""
+
+    def __init__(self, root: str, file: SnapshotFile) -> None:
+        self.root = root
+        self.file = file
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Snapshot, (self.root, self.file)
+
+    @property
+    def url(self) -> str:
+        """Where its file is: pass it to `open_snapshot` to see the same again."""
+        return snapshot_url(self.root, self.number)
+
+    @property
+    def number(self) -> int:
+        """Snapshots are numbered from 0."""
+        return self.file.number
+
+    @property
+    def mel_settings(self) -> dict[str, Any]:
+        """The mel settings, as they are stored."""
+        return self.file.recipe.mel_settings
+
+    @property
+    def mel_fingerprint(self) -> str:
+        """The name of the mel settings: see `MelSettings.fingerprint`."""
+        return self.file.recipe.mel_fingerprint
+
+    @property
+    def encoding(self) -> Encoding:
+        """How dB values are stored."""
+        return self.file.recipe.encoding
+
+    @cached_property
+    def catalogue(self) -> pa.Table:
+        """The tracks that were asked for, with their labels."""
+        return read_table(join(self.root, self.file.catalogue))
+
+    @property
+    def genre_parents(self) -> dict[str, str]:
+        """Which genre is a kind of which, by title; {} where the source has no tree."""
+        return genre_parents(self.catalogue.schema)
+
+    def read_catalogue(self, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of the catalogue; those it lacks, being of an older version, are null."""
+        table = read_table(join(self.root, self.file.catalogue), columns)
+        for name in columns:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.nulls(len(table), pa.string()))
+        return table.select(list(columns))
+
+    @cached_property
+    def tracks(self) -> pa.Table:
+        """The catalogue, in its order, joined with the index; status is null where nothing was tried."""
+        names = [name for name in INDEX_SCHEMA.names if name not in self.catalogue.column_names]
+        answers = self.answers(self.catalogue["track_id"], names)
+        tracks = self.catalogue
+        for name in names:
+            tracks = tracks.append_column(INDEX_SCHEMA.field(name), answers[name])
+        return tracks
+
+    def answers(self, track_ids: pa.ChunkedArray, columns: Sequence[str]) -> pa.Table:
+        """Give what is known of some tracks: columns of the index, null where a track was never tried.
+
+        Shapes: one row for each of `track_ids`, in their order. Where several snapshots
+        tried a track, the last one's answer. Of a million tracks read the columns you need only.
+        """
+        parts = [read_table(join(self.root, name), ["track_id", *columns]) for name in self.file.index]
+        empty = INDEX_SCHEMA.empty_table().select(["track_id", *columns])
+        # A store of an older version lacks columns: they are null.
+        rows = pa.concat_tables([empty, *parts], promote_options="default")
+        backwards = pa.array(np.arange(len(rows))[::-1])  # of what is there twice, index_in finds the first
+        newest_first = rows["track_id"].combine_chunks().take(backwards)
+        found = pc.subtract(len(rows) - 1, pc.index_in(track_ids, value_set=newest_first))
+        return rows.select(list(columns)).take(found)
+
+    @cached_property
+    def track_ids(self) -> list[str]:
+        """The tracks that have a spectrogram, in the catalogue's order."""
+        return list(self._places)
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int, int]]:
+        track_ids = self.catalogue["track_id"]
+        columns = self.answers(track_ids, ("shard", "start_frame", "frames")).columns
+        places = zip(*(column.to_pylist() for column in columns), strict=True)
+        return {
+            track_id: place for track_id, place in zip(track_ids.to_pylist(), places, strict=True) if place[0]
+        }
+
+    def name_content(self, track_ids: Iterable[str]) -> str:
+        """Name what is stored of some tracks: built anew or otherwise, they bear another name."""
+        content = [self.file.recipe, *((track_id, self._places[track_id]) for track_id in track_ids)]
+        return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
+
+    def frames(self, track_id: str) -> int:
+        """Count the frames of a track. Raises: KeyError if it has no spectrogram here."""
+        return self._places[track_id][2]
+
+    def mel(self, track_id: str) -> NDArray[np.float32]:
+        """Read a track's whole spectrogram. Shapes: (F, M), in dB. Raises: KeyError."""
+        return self.mel_slice(track_id, 0, self.frames(track_id))
+
+    def mel_slice(self, track_id: str, start_frame: int, frames: int) -> NDArray[np.float32]:
+        """Read some frames of a track; fewer than asked for where the track ends. Shapes: (F, M)."""
+        shard, start, count = self._places[track_id]
+        if shard not in self._arrays:
+            self._arrays[shard] = _open_whole(join(self.root, "shards", shard))
+        low, high = min(start_frame, count), min(start_frame + frames, count)
+        return decode_stored(np.asarray(self._arrays[shard][start + low : start + high]))
+
+
+def _open_whole(url: str) -> "zarr.Array[Any]":
+    """Open a shard's array. Raises: BadInput if it, or one of its objects, is gone: zarr would read 0 dB there."""
+    try:
+        array = zarr.open_array(url, mode="r")
+    except FileNotFoundError:
+        raise BadInput(f"{url}: this shard is gone from the store; build again into a new store") from None
+    assert array.shards is not None
+    wanted = -(-array.shape[0] // array.shards[0])
+    found = array.nchunks_initialized * array.chunks[0] // array.shards[0]
+    if found < wanted:
+        raise BadInput(
+            f"{url}: {wanted - found} of the {wanted} objects of this shard are gone from the store; "
+            "build again into a new store"
+        )
+    return array

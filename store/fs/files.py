@@ -1,0 +1,261 @@
+"""Whole-file writes and exclusive creation, on any fsspec URL: nothing half-written is ever visible."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote
+from uuid import uuid4
+
+import fsspec
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from store.errors import BadInput
+from store.fs.zip_archive import open_within, read_directory
+
+
+def join(url: str, *parts: str) -> str:
+    """Append path parts to a URL or a local path."""
+    return "/".join([url.rstrip("/"), *parts])
+
+
+def split_zip_url(url: str) -> tuple[str, str] | None:
+    """Part zip://FILE::ARCHIVE into the name within and the URL of the archive; None if it is another URL."""
+    if not url.startswith("zip://"):
+        return None
+    name, _, archive = url.removeprefix("zip://").partition("::")
+    if not archive:
+        raise BadInput(f"{url}: names no archive; wanted zip://FILE::ARCHIVE")
+    return name.strip("/"), archive
+
+
+def is_http(url: str) -> bool:
+    """Say whether a web server is to be asked: names in such a URL are quoted."""
+    return url.startswith(("http://", "https://"))
+
+
+def local_path(url: str) -> Path | None:
+    """Give the path of `url` on this machine's disk, or None if it lies elsewhere, or within an archive."""
+    if split_zip_url(url) is not None:
+        return None
+    fs, path = file_system(url)
+    return Path(path) if isinstance(fs, LocalFileSystem) else None
+
+
+def file_system(url: str) -> tuple[AbstractFileSystem, str]:
+    """Find the file system of a URL, and the path in it. What has no "://" is a local path.
+
+    fsspec would take "a::b.mp3" for two URLs, one within the other; files bear such names.
+
+    Raises: BadInput if there is no such kind of URL.
+    """
+    if "://" in url:
+        try:
+            fs, path = fsspec.url_to_fs(url)
+        except (ImportError, ValueError) as why:  # of an unknown protocol, or one whose library is not there
+            raise BadInput(f"{url}: {why}; wanted a local path, or a URL like s3://BUCKET/FOLDER") from None
+        return fs, path
+    return LocalFileSystem(), str(Path(url).expanduser().absolute())
+
+
+def absolute(url: str) -> str:
+    """Make a local path absolute, so that a process in another folder finds it; leave URLs alone.
+
+    In zip://FILE::ARCHIVE, that is the path of the archive.
+    """
+    zipped = split_zip_url(url)
+    if zipped is not None:
+        return f"zip://{zipped[0]}::{absolute(zipped[1])}"
+    path = local_path(url)
+    return url if path is None else str(path.absolute())
+
+
+def exists(url: str) -> bool:
+    """Say whether a file or folder is there."""
+    zipped = split_zip_url(url)
+    if zipped is None:
+        fs, path = file_system(url)
+        with server_errors_told(url):  # a server that is in trouble does not say that there is no file
+            return bool(fs.exists(path, strict=True) if is_http(url) else fs.exists(path))
+    name, archive = zipped
+    if not name:
+        return exists(archive)
+    folder, _, last = name.rpartition("/")
+    return last in list_names(f"zip://{folder}::{archive}")
+
+
+def is_file(url: str) -> bool:
+    """Say whether a file is there, not a folder."""
+    fs, path = file_system(url)
+    return bool(fs.isfile(path))
+
+
+def list_names(url: str) -> list[str]:
+    """List the names in a folder, sorted; a folder that is not there is empty."""
+    zipped = split_zip_url(url)
+    try:
+        if zipped is not None:
+            return _names_within(*zipped)
+        fs, path = file_system(url)
+        # An object store answers from a cache of its own, which misses what others wrote since.
+        with server_errors_told(url):
+            listing = fs.ls(path, detail=False, refresh=True) if fs.async_impl else fs.ls(path, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = (name.rstrip("/").rsplit("/", 1)[-1] for name in listing)
+    return sorted(map(unquote, names) if is_http(url) else names)
+
+
+def _names_within(folder: str, archive: str) -> list[str]:
+    prefix = f"{folder}/" if folder else ""
+    within = (name for name in read_directory(*file_system(archive)).row_of if name.startswith(prefix))
+    return sorted({name[len(prefix) :].split("/", 1)[0] for name in within} - {""})
+
+
+def read_bytes(url: str) -> bytes:
+    """Read a whole file. Raises: FileNotFoundError; DamagedFile if it does not come out of its archive."""
+    if split_zip_url(url) is not None:
+        with open_for_reading(url) as file:
+            return file.read()
+    fs, path = file_system(url)
+    with server_errors_told(url):
+        content = fs.cat_file(path)
+    assert isinstance(content, bytes)
+    return content
+
+
+@contextmanager
+def open_for_reading(url: str) -> Iterator[BinaryIO]:
+    """Open a file to be read from its start to its end.
+
+    Raises: FileNotFoundError; DamagedFile if it does not come out of its archive.
+    """
+    zipped = split_zip_url(url)
+    fs, path = file_system(url if zipped is None else zipped[1])
+    with server_errors_told(url if zipped is None else zipped[1]):
+        if zipped is not None:
+            opened = open_within(fs, path, zipped[0])
+        elif is_http(url):
+            # As one stream, since not every server answers range requests; with a size, so that it is not
+            # asked for: that question hides what is wrong.
+            opened = fs.open(path, "rb", block_size=0, size=1)
+        else:
+            opened = fs.open(path, "rb")
+        with opened as file:
+            yield file
+
+
+@contextmanager
+def server_errors_told(url: str) -> Iterator[None]:
+    """Make OSErrors of what a server answers: to be tried again, or a PermissionError.
+
+    Raises: BadInput if there are no credentials for an object store.
+    """
+    if url.startswith("s3://"):
+        with _s3_errors_told(url):
+            yield
+        return
+    if not is_http(url):
+        yield
+        return
+    from aiohttp import ClientError, ClientResponseError  # slow to import, and seldom needed
+
+    try:
+        yield
+    except ClientResponseError as error:
+        kind = PermissionError if error.status in (401, 403) else OSError
+        raise kind(f"{url}: the server answers {error.status} {error.message}") from error
+    except ClientError as error:
+        raise OSError(f"{url}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _s3_errors_told(url: str) -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError, NoCredentialsError  # of the extra s3
+
+    try:
+        yield
+    except NoCredentialsError:
+        raise BadInput(
+            f"{url}: no credentials for it; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        ) from None
+    except BotoCoreError as error:
+        raise OSError(f"{url}: {error}") from error
+
+
+def write_whole(url: str, data: bytes) -> None:
+    """Put `data` at `url`, replacing what was there in one step."""
+    path = local_path(url)
+    if path is None:
+        fs, remote = file_system(url)
+        fs.pipe_file(remote, data)  # an object appears whole or not at all
+        return
+    make_folder(path.parent)
+    with replacing(path) as draft:
+        draft.write_bytes(data)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, under names that the disk holds: else a power cut may lose all in it."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync(path.parent)
+
+
+def put_if_absent(url: str, data: bytes) -> None:
+    """Create `url` holding `data`, in one step.
+
+    Raises: FileExistsError if `url` is already there; it is then left untouched.
+
+    On a local disk fsspec's own `mode="create"` looks first and writes second, so two
+    writers can both win. A hard link cannot be made twice: we let that decide.
+    """
+    path = local_path(url)
+    if path is None:
+        fs, remote = file_system(url)
+        fs.pipe_file(remote, data, mode="create")
+        return
+    make_folder(path.parent)
+    draft = _draft_of(path)
+    try:
+        with draft.open("xb") as file:
+            file.write(data)
+        sync(draft)
+        os.link(draft, path)
+        sync(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a draft beside `path` to write; when the block ends well, it takes the place of `path`.
+
+    The draft bears the suffix of `path`, since some libraries choose a format by it. If
+    the block raises, or the process dies, `path` is what it was.
+    """
+    draft = _draft_of(path)
+    try:
+        yield draft
+        sync(draft)
+        os.replace(draft, path)
+        sync(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{uuid4().hex}.part{path.suffix}")
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold what was written: file content, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

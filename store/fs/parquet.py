@@ -1,0 +1,28 @@
+"""Parquet tables, written whole and read by column."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store.fs.files import read_bytes, write_whole
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Give the bytes of a Parquet file that holds a table."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def write_table(url: str, table: pa.Table) -> None:
+    """Put a table at `url`, replacing what was there in one step."""
+    write_whole(url, to_parquet(table))
+
+
+def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, or those of `columns` that it has. Raises: FileNotFoundError."""
+    file = pq.ParquetFile(pa.BufferReader(read_bytes(url)))
+    wanted = columns and [name for name in columns if name in file.schema_arrow.names]
+    return file.read(wanted, use_threads=False)  # threads need more memory here, and no less time

@@ -1,0 +1,80 @@
+"""What files were before a run changed them: Parquet, a part for each attempt at a batch.
+
+ROOT/RUN/journal/BATCH-ATTEMPT.parquet      on disk before the first file of the batch is touched
+
+A row tells what a file was and what it was to become, so it does no harm that a run that died
+never came to change it: only a file whose bytes are the new ones is restored.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store.fs.files import join, list_names, read_bytes, write_whole
+
+DIGEST_BYTES = 16
+BLOCK_BYTES = 1 << 20
+SUFFIX = ".parquet"
+
+JOURNAL_SCHEMA = pa.schema(
+    [
+        ("track_id", pa.string()),  # the path within the source
+        ("url", pa.string()),
+        ("old_digest", pa.binary(DIGEST_BYTES)),  # of all bytes of the file, blake2b
+        ("new_digest", pa.binary(DIGEST_BYTES)),
+        ("delta", pa.binary()),  # makes the old bytes out of the new (store/byte_delta.py); null: too long
+        ("old_genres", pa.list_(pa.string())),
+        ("old_notes", pa.map_(pa.string(), pa.string())),
+        ("mtime_ns", pa.int64()),  # of the file as it was
+        ("version", pa.string()),  # of the object as it was, where a bucket keeps versions
+    ]
+)
+
+
+def write_part(journal_url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write what one attempt at the batch `name` is about to change, durably, and give its URL."""
+    url = join(journal_url, f"{name}-{uuid4().hex[:12]}{SUFFIX}")
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(list(rows), schema=JOURNAL_SCHEMA)
+    # Statistics, dictionaries and Arrow's own schema would take more room than the rows of a small part.
+    settings = {"use_dictionary": False, "write_statistics": False, "store_schema": False}
+    pq.write_table(table, sink, compression="zstd", **settings)
+    write_whole(url, sink.getvalue().to_pybytes())
+    return url
+
+
+def list_batches(journal_url: str) -> list[str]:
+    """Name the batches that have a journal, sorted."""
+    return sorted({part.rsplit("-", 1)[0] for part in _parts(journal_url)})
+
+
+def read_batch(journal_url: str, name: str) -> list[dict[str, Any]]:
+    """Read what all attempts at a batch journalled; nothing, if there was none."""
+    parts = (part for part in _parts(journal_url) if part.rsplit("-", 1)[0] == name)
+    return [row for part in parts for row in read_part(join(journal_url, part))]
+
+
+def _parts(journal_url: str) -> list[str]:
+    """List the parts; what a process that was killed left half-written is hidden."""
+    return [name for name in list_names(journal_url) if name.endswith(SUFFIX) and not name.startswith(".")]
+
+
+def read_part(url: str) -> list[dict[str, Any]]:
+    """Read one part of a journal."""
+    table = pq.ParquetFile(pa.BufferReader(read_bytes(url))).read(use_threads=False)
+    rows: list[dict[str, Any]] = table.cast(JOURNAL_SCHEMA).to_pylist(maps_as_pydicts="strict")
+    return rows
+
+
+def digest_file(path: Path) -> bytes:
+    """Hash all bytes of a file."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.digest()

@@ -1,0 +1,160 @@
+"""All that the tags of a file say, by name, for a person to read or compare."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mutagen
+from mutagen.flac import Picture
+from mutagen.id3 import ID3
+
+from store.tags.formats import TagFormat, edited_keys, open_tags, read_view, tag_format
+from store.tags.id3_files import read_id3_tags
+from store.tags.schema import NOTE_NAMES
+from store.tags.wav_aiff import read_chunk_tags
+from store.tags.write import audio_file, clear_line
+
+LONGEST_TEXT = 200
+ITUNES = "----:com.apple.iTunes:"
+
+Fields = dict[str, list[str]]
+
+
+def read_fields(path: Path | str) -> Fields:
+    """Give what a file's tags say: genre, artist, album, title and our notes by these names, the rest by their own.
+
+    Raises: BadInput if the file or its tags cannot be read.
+
+    Long texts are cut. What is no text, pictures say, is told in few words, with the start of its
+    SHA-256, so that two of a kind can be told apart.
+    """
+    with clear_line(path):
+        real = audio_file(path)
+        kind = tag_format(real)
+        view = read_view(real, kind)
+        credits = {name: [getattr(view.credits, name) or ""] for name in ("artist", "album", "title")}
+        fields: Fields = {
+            "genre": view.genres,
+            **credits,
+            **{key: [text] for key, text in view.notes.items()},
+        }
+        for name, value in _others(real, kind):
+            fields.setdefault(name, []).append(_spell(value))
+    told = {name: [text for text in texts if text] for name, texts in fields.items()}
+    return {name: texts for name, texts in told.items() if texts}
+
+
+def _others(path: Path, kind: TagFormat) -> Iterator[tuple[str, Any]]:
+    """List (name, value) of the fields that have no plain name."""
+    match kind:
+        case "id3":
+            tag, ape = read_id3_tags(path)
+            yield from _frames(tag)
+            yield from ((f"APEv2:{key}", value) for key, value in ape.items())
+            return
+        case "riff" | "aiff":
+            tag, entries = read_chunk_tags(path)
+            yield from _frames(tag)
+            yield from ((f"INFO:{name.decode('latin-1')}", text.split(b"\0")[0]) for name, text in entries)
+            return
+    audio = open_tags(path, kind)
+    told_already = edited_keys(kind)
+    tags: Any = audio.tags if audio.tags is not None else {}
+    for key, value in tags if isinstance(tags, list) else tags.items():
+        if key.lower() not in told_already:
+            name = key.removeprefix(ITUNES).removeprefix("----:")
+            yield from ((name, it) for it in (value if isinstance(value, list) else [value]))
+    yield from (("picture", picture) for picture in getattr(audio, "pictures", []))
+    if getattr(audio, "cuesheet", None):
+        yield "cue sheet", f"{len(audio.cuesheet.tracks)} tracks"
+    for chapter in getattr(audio, "chapters", None) or ():
+        yield "chapter", f"{chapter.start:.3f} s: {chapter.title}"
+
+
+def _frames(tag: ID3) -> Iterator[tuple[str, Any]]:
+    """List (name, value) of the frames of an ID3 tag; of one that is about something, the name says of what."""
+    told_already = edited_keys("id3")
+    for frame in tag.values():
+        about = [getattr(frame, part, "") for part in ("desc", "owner", "element_id", "lang")]
+        name = ":".join([frame.FrameID, *(text.strip(" \0") for text in about if text.strip(" \0"))])
+        if frame.FrameID.lower() in told_already or name in [f"TXXX:{note}" for note in NOTE_NAMES]:
+            continue
+        match frame.FrameID:
+            case "APIC":
+                yield name, f"{frame.mime}, {_spell(frame.data)}"
+            case "CHAP":
+                titles = [str(title) for title in frame.sub_frames.getall("TIT2")]
+                yield (
+                    name,
+                    " ".join([f"{frame.start_time / 1000:.3f} s to {frame.end_time / 1000:.3f} s", *titles]),
+                )
+            case "CTOC":
+                yield name, frame.child_element_ids
+            case "SYLT":
+                yield name, " ".join(text for text, _ in frame.text)
+            case _:
+                yield from ((name, value) for value in _values(frame))
+    yield from (("unknown frame", data) for data in tag.unknown_frames)
+
+
+def _values(frame: Any) -> Iterable[Any]:
+    """List the values of a frame that needs no words of its own."""
+    for part in ("text", "url", "people", "data"):
+        if hasattr(frame, part):
+            value = getattr(frame, part)
+            return value if isinstance(value, list) else [value]
+    parts = {
+        name: value for name, value in vars(frame).items() if name not in ("desc", "owner", "element_id")
+    }
+    return [", ".join(f"{name} {_spell(value)}" for name, value in parts.items())]
+
+
+def _spell(value: Any) -> str:
+    """Spell a value in one line."""
+    match getattr(value, "value", value):  # APEv2 and ASF wrap theirs
+        case bytes() as data:
+            text = _text_in(data)
+            return _short(text) if text is not None else _sum_of(data)
+        case bool() as said:
+            return "yes" if said else "no"
+        case tuple() | list() as parts:  # track 3 of 9; who did what
+            return _short(", ".join(_spell(part) for part in parts))
+        case Picture() as picture:
+            return f"{picture.mime or 'a picture'}, {_sum_of(picture.data)}"
+        case other:
+            return _spell_text(str(other).replace("\0", "; "))
+
+
+def _text_in(data: bytes) -> str | None:
+    """Read bytes that are a text; None if they are not."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if all(sign.isprintable() or sign.isspace() for sign in text) else None
+
+
+def _spell_text(text: str) -> str:
+    """Shorten a text; a picture in base64, as Vorbis comments have it, is told in few words."""
+    if len(text) > LONGEST_TEXT:
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            return _short(text)
+        try:
+            return _spell(Picture(data))
+        except mutagen.MutagenError:
+            return _sum_of(data)
+    return _short(text)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}… ({len(line):,} characters)"
+
+
+def _sum_of(data: bytes) -> str:
+    return f"{len(data):,} bytes ({hashlib.sha256(data).hexdigest()[:8]})" if data else ""

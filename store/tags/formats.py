@@ -1,0 +1,190 @@
+"""Where each kind of audio file keeps its tags: read them, and write an edited copy.
+
+Files are told apart by their content; their names are often wrong.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import mutagen
+from mutagen.aac import AAC
+from mutagen.asf import ASF
+from mutagen.flac import FLAC
+from mutagen.monkeysaudio import MonkeysAudio
+from mutagen.mp3 import MP3
+from mutagen.mp4 import MP4
+from mutagen.oggflac import OggFLAC
+from mutagen.oggopus import OggOpus
+from mutagen.oggspeex import OggSpeex
+from mutagen.oggtheora import OggTheora
+from mutagen.oggvorbis import OggVorbis
+from mutagen.optimfrog import OptimFROG
+from mutagen.tak import TAK
+from mutagen.trueaudio import TrueAudio
+from mutagen.wavpack import WavPack
+
+from store.errors import BadInput
+from store.tags.id3 import find_id3v1
+from store.tags.id3_files import ape_texts, put_back_id3v1, read_id3_file, write_id3_file
+from store.tags.payload import container_of, end_of_leading_tags
+from store.tags.schema import NOTE_NAMES, Credits, Edit, TagView, credit
+from store.tags.vorbis_comments import check_comments
+from store.tags.wav_aiff import read_chunk_file, write_chunk_file
+
+__all__ = ["NOTE_NAMES", "Credits", "Edit", "TagView", "read_view", "tag_format", "write_edited"]
+
+TagFormat = Literal["id3", "riff", "aiff", "flac", "ogg", "mp4", "asf", "ape"]
+
+APE_KINDS = [WavPack, MonkeysAudio, OptimFROG, TAK]  # not Musepack: damaged ones hang mutagen 1.48
+OGG_KINDS = [OggVorbis, OggOpus, OggFLAC, OggSpeex, OggTheora]
+
+
+def tag_format(path: Path) -> TagFormat:
+    """Tell which tags a file has or can have.
+
+    Raises: BadInput if we know none.
+    """
+    with path.open("rb") as file:
+        container = container_of(file)
+        file.seek(end_of_leading_tags(file))
+        start = file.read(4)
+    if container != "bare":
+        return container
+    # ID3 before these has mutagen take them for MP3, TrueAudio unless the file is called .tta.
+    if len(start) == 4 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:  # ADTS
+        AAC(path)
+        return "id3"
+    if start == b"TTA1":
+        TrueAudio(path)
+        return "id3"
+    match mutagen.File(path, options=[MP3, *APE_KINDS]):
+        case MP3():
+            return "id3"
+        case None:
+            raise BadInput("no tag format is known for this file: is it audio?")
+    return "ape"
+
+
+def read_view(path: Path, kind: TagFormat) -> TagView:
+    """Read all tags of a file."""
+    match kind:
+        case "id3":
+            return read_id3_file(path)
+        case "riff" | "aiff":
+            return read_chunk_file(path)
+    audio = open_tags(path, kind)
+    tags: Any = audio.tags if audio.tags is not None else {}
+    genre_key, *credit_keys = _keys(kind)
+    notes = {name: _texts(tags, _note_key(kind, name)) for name in NOTE_NAMES}
+    return TagView(
+        list(dict.fromkeys(_texts(tags, genre_key))),
+        Credits(*(credit(_texts(tags, key)) for key in credit_keys)),
+        _others(audio, kind, path),
+        {name: texts[0] for name, texts in notes.items() if texts},
+    )
+
+
+def write_edited(source: Path, draft: Path, edit: Edit, kind: TagFormat) -> None:
+    """Write to `draft` what `source` is, edited."""
+    match kind:
+        case "id3":
+            write_id3_file(source, draft, edit)
+            return
+        case "riff" | "aiff":
+            write_chunk_file(source, draft, edit, kind)
+            return
+    shutil.copyfile(source, draft)
+    audio = open_tags(draft, kind)
+    if kind == "flac" or kind == "ogg":
+        check_comments(source, kind, audio.tags or [])
+    if edit.genres is not None:
+        _set_field(audio, _keys(kind)[0], list(edit.genres))
+    for name, text in edit.notes.items():
+        value = text.encode() if kind == "mp4" and text is not None else text
+        _set_field(audio, _note_key(kind, name), [] if value is None else [value])
+    audio.save()
+    if kind == "ape":
+        put_back_id3v1(source, draft, edit)
+
+
+def _set_field(audio: Any, key: str, values: list[Any]) -> None:
+    if values:
+        audio[key] = values
+    elif audio.tags is not None and key in audio.tags:
+        del audio[key]
+
+
+def open_tags(path: Path, kind: TagFormat) -> Any:
+    """Have mutagen read a file that is neither a bare stream with ID3 nor in chunks."""
+    match kind:
+        case "flac":
+            return FLAC(path)
+        case "mp4":
+            return MP4(path)
+        case "asf":
+            return ASF(path)
+    audio = mutagen.File(path, options=OGG_KINDS if kind == "ogg" else APE_KINDS)
+    if audio is None:
+        raise BadInput("no tag format is known for this file: is it audio?")
+    return audio
+
+
+def _keys(kind: TagFormat) -> tuple[str, str, str, str]:
+    """Name the fields of genre, artist, album and title."""
+    match kind:
+        case "id3" | "riff" | "aiff":
+            return "TCON", "TPE1", "TALB", "TIT2"
+        case "mp4":
+            return "\xa9gen", "\xa9ART", "\xa9alb", "\xa9nam"
+        case "asf":
+            return "WM/Genre", "Author", "WM/AlbumTitle", "Title"
+        case "flac" | "ogg" | "ape":
+            return "genre", "artist", "album", "title"
+
+
+def edited_keys(kind: TagFormat, *, with_credits: bool = True) -> set[str]:
+    """Name the fields of genres, notes and credits, in small letters."""
+    keys = _keys(kind)[: None if with_credits else 1]
+    return {key.lower() for key in (*keys, *(_note_key(kind, name) for name in NOTE_NAMES))}
+
+
+def _note_key(kind: TagFormat, name: str) -> str:
+    return f"----:com.apple.iTunes:{name}" if kind == "mp4" else name
+
+
+def _texts(tags: Any, key: str) -> list[str]:
+    """List the values of one field that are not blank."""
+    value = tags.get(key, [])
+    if not isinstance(value, list):
+        return ape_texts(tags, key)
+    texts = (text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in value)
+    return [text.strip() for text in texts if text.strip()]
+
+
+def _others(audio: Any, kind: TagFormat, path: Path) -> list[str]:
+    tags: Any = audio.tags
+    edited = edited_keys(kind, with_credits=False)
+    match kind:
+        case "flac":
+            pictures = [
+                f"{block.code} {block.write()!r}"
+                for block in audio.metadata_blocks
+                if block.code not in (1, 4)
+            ]
+            return sorted(
+                pictures + [f"{key}={text}" for key, text in tags or [] if key.lower() not in edited]
+            )
+        case "ogg":
+            return sorted(f"{key}={text}" for key, text in tags if key.lower() not in edited)
+        case "asf":
+            return sorted(
+                f"{key} {value.TYPE} {value.language} {value.stream} {value.value!r}"
+                for key, value in tags
+                if key.lower() not in edited
+            )
+    others = [f"{key} {value!r}" for key, value in (tags or {}).items() if key.lower() not in edited]
+    if kind == "ape":
+        with path.open("rb") as file:
+            others.append(f"ID3v1 {find_id3v1(file)[:-1]!r}")
+    return sorted(others)

@@ -1,0 +1,170 @@
+"""ID3 tags: a file keeps the version it has, several genres stay several, numbers stay text.
+
+Source: id3.org, ID3v2.3.0 and ID3v2.4.0 (TCON), ID3v1.1.
+"""
+
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from typing import BinaryIO
+
+from mutagen.id3 import ID3, TCON, TXXX, ID3NoHeaderError
+
+from store.errors import BadInput
+from store.tags.id3_frames import count_frames, plain_frames, split_frames, tag_head
+from store.tags.schema import NOTE_NAMES, Credits, Edit, credit
+
+ID3V1_BYTES = 128
+PADDING_BYTES = 1024  # room for the next editor to write in place
+NO_GENRE_CODE = 255
+LOOKS_LIKE_A_CODE = re.compile(r"\((\d+|RX|CR)\)|\(\(")
+
+
+def load_id3(file: BinaryIO, *, with_v1: bool = False) -> ID3 | None:
+    """Read the ID3v2 tag at the start of `file`, as its version has it, or None.
+
+    `with_v1` adds from an ID3v1 tag what the ID3v2 tag lacks. Mutagen's translation to
+    ID3v2.4 is switched off: it drops what that version no longer has.
+    """
+    file.seek(0)
+    try:
+        return ID3(file, translate=False, load_v1=with_v1)
+    except ID3NoHeaderError:
+        return None
+
+
+def id3_genres(tag: ID3) -> list[str]:
+    """List the genres of a tag, codes spelt out ("17" and "(17)" are Rock)."""
+    names = [name.strip() for frame in tag.getall("TCON") for name in frame.genres]
+    return [name for name in dict.fromkeys(names) if name]
+
+
+def id3_notes(tag: ID3) -> dict[str, str]:
+    """Give our notes that a tag holds, by name."""
+    frames = [frame for frame in tag.getall("TXXX") if frame.desc in NOTE_NAMES]
+    return {frame.desc: str(frame.text[0]) for frame in frames if frame.text}
+
+
+def id3_credits(tag: ID3) -> Credits:
+    """Give artist, album and title."""
+    artist, album, title = (
+        credit(str(text).strip() for frame in tag.getall(key) for text in frame.text)
+        for key in ("TPE1", "TALB", "TIT2")
+    )
+    return Credits(artist, album, title)
+
+
+def id3_others(tag: ID3) -> list[str]:
+    """Spell all frames but genres and notes, leaving out the encoding, which ID3v2.3 may have to change."""
+    frames = [
+        f"{key} { {name: value for name, value in vars(frame).items() if name != 'encoding'}!r}"
+        for key, frame in tag.items()
+        if not (frame.FrameID == "TCON" or (frame.FrameID == "TXXX" and frame.desc in NOTE_NAMES))
+    ]
+    return frames + [repr(bytes(frame)) for frame in tag.unknown_frames]
+
+
+def edit_id3(block: bytes, tag: ID3 | None, edit: Edit) -> bytes:
+    """Render the ID3v2 tag `block`, which mutagen read as `tag`, edited; nothing if nothing is left.
+
+    A plain tag keeps all its other frames byte for byte, those too that mutagen would
+    drop as damaged. Mutagen writes those that are not plain (2.2 as 2.3), and a new one out
+    of an ID3v1 tag, since some readers look no further once there is an ID3v2 tag.
+    """
+    if block and tag is None:
+        raise BadInput("what should be its ID3 tag is none")
+    version = 3 if tag is not None and tag.version in ((2, 2, 0), (2, 3, 0)) else 4
+    frames = [] if tag is None else plain_frames(block)
+    if frames is None:
+        assert tag is not None
+        if block and count_frames(block) != len(tag) + len(tag.unknown_frames):
+            raise BadInput(
+                "its ID3 tag has damaged or double frames, which would get lost: write it anew first"
+            )
+        frames = split_frames(_body(tag, version), bits=7 if version == 4 else 8) or []
+    others = [frame for frame in frames if not _is_edited(frame, edit, block)]
+    place = next((number for number, frame in enumerate(frames) if frame[:4] == b"TCON"), len(frames))
+    before = [frame for frame in frames[:place] if not _is_edited(frame, edit, block)]
+    notes = [
+        _text_frame(TXXX, [text], version, desc=name) for name, text in edit.notes.items() if text is not None
+    ]
+    body = b"".join([*before, _genre_frame(edit.genres or (), version), *others[len(before) :], *notes])
+    if not body:
+        return b""
+    room = len(block) - 10 - len(body)
+    body += b"\0" * (room if room >= 0 else PADDING_BYTES)
+    return tag_head(version, len(body)) + body
+
+
+def _is_edited(frame: bytes, edit: Edit, block: bytes) -> bool:
+    """Say whether the edit puts something else in the place of a frame of the tag `block`."""
+    match frame[:4]:
+        case b"TCON":
+            return edit.genres is not None
+        case b"TXXX":
+            return _description(frame, block) in edit.notes
+    return False
+
+
+def _description(frame: bytes, block: bytes) -> str:
+    """Read what a TXXX frame is about; nothing if it says so in an encoding of damage."""
+    if frame[8:10] != b"\0\0":  # compressed, say: mutagen unpacks it out of a tag of its own
+        alone = load_id3(BytesIO(tag_head(block[3], len(frame)) + frame))
+        return "".join(found.desc for found in alone.getall("TXXX")) if alone is not None else ""
+    encoding, content = frame[10:11], frame[11:]
+    match encoding:
+        case b"\0" | b"\3":
+            return content.split(b"\0")[0].decode("latin-1")
+        case b"\1" | b"\2":
+            units = [content[at : at + 2] for at in range(0, len(content) - 1, 2)]
+            text = b"".join(units[: units.index(b"\0\0")] if b"\0\0" in units else units)
+            return text.decode("utf-16" if encoding == b"\1" else "utf-16-be", "replace")
+    return ""
+
+
+def _genre_frame(genres: Sequence[str], version: int) -> bytes:
+    """Render a TCON frame; values are parted by NUL in 2.3 too, since "/" occurs in genres."""
+    return _text_frame(TCON, [_as_text(name) for name in genres], version) if genres else b""
+
+
+def _text_frame(kind: "type[TCON | TXXX]", texts: Sequence[str], version: int, **more: str) -> bytes:
+    tag = ID3()
+    encoding = 0 if all(text.isascii() for text in texts) else 1 if version == 3 else 3
+    tag.add(kind(encoding=encoding, text=list(texts), **more))
+    return _body(tag, version)
+
+
+def _body(tag: ID3, version: int) -> bytes:
+    """Have mutagen render the frames of a tag."""
+    rendered = BytesIO()
+    tag.save(rendered, v1=0, v2_version=version, v23_sep=None, padding=lambda info: 0)
+    return rendered.getvalue()[10:]
+
+
+def _as_text(genre: str) -> str:
+    """Spell a genre so that no reader takes it for a code of ID3v1.
+
+    ID3v2.3 doubles a parenthesis to say "no code". For bare numbers there is no rule; with
+    a space behind, ffmpeg, taglib and mutagen take them for text, and we strip it.
+    """
+    if genre in ("RX", "CR") or (genre.isdecimal() and int(genre) < 256):
+        return genre + " "
+    return "(" + genre if LOOKS_LIKE_A_CODE.match(genre) else genre
+
+
+def find_id3v1(file: BinaryIO) -> bytes:
+    """Read the ID3v1 tag at the end of a file, or give nothing."""
+    if file.seek(0, 2) < ID3V1_BYTES:
+        return b""
+    file.seek(-ID3V1_BYTES, 2)
+    block = file.read(ID3V1_BYTES)
+    return block if block[:3] == b"TAG" and block[:5] != b"TAGEX" else b""
+
+
+def id3v1_with_genres(block: bytes, genres: Sequence[str]) -> bytes:
+    """Put the first genre into an ID3v1 tag, which knows a fixed list of them; keep the rest.
+
+    Mutagen would write the whole block anew out of the ID3v2 tag and lose the comment.
+    """
+    code = TCON.GENRES.index(genres[0]) if genres and genres[0] in TCON.GENRES else NO_GENRE_CODE
+    return block[:-1] + bytes([code]) if block else b""

@@ -1,0 +1,74 @@
+"""Vorbis comments as bytes, to see what mutagen would make of those that it is not to touch.
+
+Source: xiph.org, Vorbis I, section 5; RFC 9639, section 8.6; RFC 7845, section 5.2.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from store.errors import BadInput
+from store.tags.payload import OGG_WITH_COMMENTS, end_of_leading_tags, ogg_packets
+
+HEADS = dict(zip(OGG_WITH_COMMENTS, (7, 8, 0, 7, 4), strict=True))  # bytes before the comments
+FLAC_COMMENTS = 4
+
+
+def check_comments(path: Path, kind: Literal["flac", "ogg"], tags: Iterable[tuple[str, str]]) -> None:
+    """Compare the comments of a file with what mutagen read.
+
+    Raises: BadInput if it would write one otherwise: what is no UTF-8 comes to be U+FFFD, and one with
+    an odd name gets another or is dropped.
+    """
+    read = [f"{name}={text}".encode() for name, text in tags]
+    with path.open("rb") as file:
+        found = [_split(packet) for packet in (_in_flac(file) if kind == "flac" else _in_ogg(file))]
+    if found and read not in found:
+        lost = [comment for comments in found for comment in comments if comment not in read]
+        if not lost:
+            raise BadInput("its block of comments is damaged")
+        raise BadInput(f"tagging it would change a comment that is no UTF-8 or has no name: {lost[0][:80]!r}")
+
+
+def _in_flac(file: BinaryIO) -> Iterator[bytes]:
+    at = end_of_leading_tags(file) + 4
+    last = False
+    while not last:
+        file.seek(at)
+        header = file.read(4)
+        if len(header) < 4:
+            return
+        last, size = header[0] >= 0x80, int.from_bytes(header[1:], "big")
+        if header[0] & 0x7F == FLAC_COMMENTS:
+            yield file.read(size)
+        at += 4 + size
+
+
+def _in_ogg(file: BinaryIO) -> Iterator[bytes]:
+    """Give the second packet of each stream that has comments, up to the first of audio."""
+    heads: dict[int, int | None] = {}
+    for serial, packet, _ in ogg_packets(file):
+        if serial not in heads:
+            heads[serial] = next((HEADS[mark] for mark in HEADS if packet.startswith(mark)), None)
+        elif (head := heads[serial]) is not None:
+            heads[serial] = None
+            yield packet[head:]
+        if not any(head is not None for head in heads.values()):
+            return
+
+
+def _split(packet: bytes) -> list[bytes]:
+    """Split the comments; those that lie behind the end are left out, as mutagen does."""
+    try:
+        at = 4 + struct.unpack_from("<I", packet)[0]
+        (count,) = struct.unpack_from("<I", packet, at)
+        at += 4
+        comments = []
+        for _ in range(count):
+            (size,) = struct.unpack_from("<I", packet, at)
+            comments.append(packet[at + 4 : at + 4 + size])
+            at += 4 + size
+    except struct.error:
+        return []
+    return comments

@@ -1,0 +1,135 @@
+"""Tags in chunks: WAV with ID3 and INFO, AIFF with ID3."""
+
+import hashlib
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from mutagen.id3 import ID3
+
+from store.errors import BadInput
+from store.tags.id3 import edit_id3, id3_credits, id3_genres, id3_notes, id3_others, load_id3
+from store.tags.riff import (
+    Chunk,
+    copy_chunks,
+    info_content,
+    info_entries,
+    list_chunks,
+    new_chunk,
+    read_chunk,
+    tags_behind,
+)
+from store.tags.schema import Credits, Edit, TagView
+
+ChunkFormat = Literal["riff", "aiff"]
+
+
+def read_chunk_file(path: Path) -> TagView:
+    """Read the tags of a file."""
+    with path.open("rb") as file:
+        chunks = list_chunks(file)
+        tag, entries = _tags_in(file, chunks)
+        others = [
+            f"{chunk.id!r} {chunk.size} {hashlib.sha256(read_chunk(file, chunk)).hexdigest()}"
+            for chunk in chunks
+            if not (_is_id3(chunk) or _is_info(file, chunk) or chunk.id in (b"data", b"SSND"))
+        ]
+    info = {name: _info_text(text) for name, text in entries}
+    genres = id3_genres(tag) or [text.strip() for text in info.get(b"IGNR", "").split(";") if text.strip()]
+    of_id3 = id3_credits(tag)
+    return TagView(
+        genres,
+        Credits(
+            of_id3.artist or info.get(b"IART") or None,
+            of_id3.album or info.get(b"IPRD") or None,
+            of_id3.title or info.get(b"INAM") or None,
+        ),
+        others + sorted(id3_others(tag)) + [repr(entry) for entry in entries if entry[0] != b"IGNR"],
+        id3_notes(tag),
+    )
+
+
+def read_chunk_tags(path: Path) -> tuple[ID3, list[tuple[bytes, bytes]]]:
+    """Read the ID3 tag of a file, empty if there is none, and the entries of its INFO chunks."""
+    with path.open("rb") as file:
+        return _tags_in(file, list_chunks(file))
+
+
+def _tags_in(file: BinaryIO, chunks: Sequence[Chunk]) -> tuple[ID3, list[tuple[bytes, bytes]]]:
+    infos = [read_chunk(file, chunk) for chunk in chunks if _is_info(file, chunk)]
+    tag = _chunk_id3(file, chunks)
+    return ID3() if tag is None else tag, [entry for info in infos for entry in info_entries(info)]
+
+
+def _info_text(text: bytes) -> str:
+    text = text.split(b"\0")[0]
+    try:
+        return text.decode().strip()
+    except UnicodeDecodeError:
+        return text.decode("cp1252", "replace").strip()
+
+
+def _is_id3(chunk: Chunk) -> bool:
+    return chunk.id.upper() == b"ID3 "
+
+
+def _is_info(file: BinaryIO, chunk: Chunk) -> bool:
+    if chunk.content is not None:
+        return False
+    file.seek(chunk.start)
+    return chunk.id == b"LIST" and file.read(4) == b"INFO"
+
+
+def _chunk_id3(file: BinaryIO, chunks: Sequence[Chunk]) -> ID3 | None:
+    """Read the first ID3 chunk, which is the one that readers take."""
+    for chunk in chunks:
+        if _is_id3(chunk):
+            return load_id3(BytesIO(read_chunk(file, chunk)))
+    return None
+
+
+def write_chunk_file(source: Path, draft: Path, edit: Edit, kind: ChunkFormat) -> None:
+    """Exchange the ID3 chunk, and in a WAV the INFO chunk too: Windows reads no other."""
+    with source.open("rb") as file:
+        if tags_behind(file):
+            raise BadInput("it has tags behind the end that its header claims, and readers disagree on those")
+        chunks = _with_id3(file, list_chunks(file), edit, kind)
+        if kind == "riff" and edit.genres is not None:
+            chunks = _with_info(file, chunks, edit.genres)
+        copy_chunks(file, draft, chunks)
+
+
+def _with_id3(file: BinaryIO, chunks: list[Chunk], edit: Edit, kind: ChunkFormat) -> list[Chunk]:
+    place = next((number for number, chunk in enumerate(chunks) if _is_id3(chunk)), None)
+    if place is None:
+        name, block = (b"id3 " if kind == "riff" else b"ID3 "), b""
+        place = len(chunks)
+    else:
+        name, block = chunks[place].id, read_chunk(file, chunks[place])
+    content = edit_id3(block, _chunk_id3(file, chunks), edit)
+    return [*chunks[:place], *([new_chunk(name, content)] if content else []), *chunks[place + 1 :]]
+
+
+def _with_info(file: BinaryIO, chunks: list[Chunk], genres: Sequence[str]) -> list[Chunk]:
+    """Put the genres into the first INFO chunk, as one text: INFO knows no several values.
+
+    The text is UTF-8, as ffmpeg and taglib read it; the standard leaves the encoding open.
+    """
+    text = "; ".join(genres).encode() + b"\0" if genres else b""
+    result = []
+    for chunk in chunks:
+        if _is_info(file, chunk):
+            entries = _entries_with_genre(info_entries(read_chunk(file, chunk)), text)
+            result.append(new_chunk(b"LIST", info_content(entries)))
+            text = b""  # said once
+        else:
+            result.append(chunk)
+    return result if not text else [*result, new_chunk(b"LIST", info_content([(b"IGNR", text)]))]
+
+
+def _entries_with_genre(entries: Sequence[tuple[bytes, bytes]], text: bytes) -> list[tuple[bytes, bytes]]:
+    names = [name for name, _ in entries]
+    place = names.index(b"IGNR") if b"IGNR" in names else len(names)
+    others = [entry for entry in entries if entry[0] != b"IGNR"]
+    return [*others[:place], (b"IGNR", text), *others[place:]] if text else others

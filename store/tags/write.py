@@ -1,0 +1,237 @@
+"""Genre tags in audio files of every common kind: read, and replaced all or nothing.
+
+Mutagen edits in place, and a crash half way would leave a broken file. So we edit a copy that
+lies beside the original, compare it with the original in all but the genre, and swap the two.
+"""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import mutagen
+
+from store.errors import BadInput
+from store.fs.files import replacing
+from store.tags.formats import NOTE_NAMES, Credits, Edit, TagView, read_view, tag_format, write_edited
+from store.tags.payload import hash_audio
+
+__all__ = ["Credits", "audio_hash", "copy_with_genres", "read_credits", "read_genres", "write_genres"]
+
+# What mutagen raises on damaged files, found by damaging some 30,000: its own error; ValueError for text
+# that does not decode and negative lengths; IndexError and KeyError for codes outside its tables;
+# MemoryError where a length field asks for gigabytes.
+BROKEN_TAGS = (mutagen.MutagenError, ValueError, IndexError, KeyError, MemoryError)
+
+
+def read_genres(path: Path | str) -> list[str]:
+    """List the genres that a file's tags name; none if it has no tags.
+
+    Raises: BadInput if the file or its tags cannot be read.
+    """
+    return read_tags(path).genres
+
+
+def read_tags(path: Path | str) -> TagView:
+    """Read all that a file's tags say.
+
+    Raises: BadInput if the file or its tags cannot be read.
+    """
+    with clear_line(path):
+        real = audio_file(path)
+        return read_view(real, tag_format(real))
+
+
+def read_credits(path: Path | str) -> Credits:
+    """Read artist, album and title from a file's tags.
+
+    Raises: BadInput if the file or its tags cannot be read.
+    """
+    return read_tags(path).credits
+
+
+def write_genres(path: Path | str, genres: Sequence[str]) -> None:
+    """Replace the genres of one file, all or nothing; no genres take the tag away.
+
+    Raises: BadInput, the file untouched, if it cannot be tagged without changing more than the
+    genre; PermissionError if it is read-only.
+
+    Owner, mode, times and extended attributes stay; a link is followed to its file.
+    """
+    with clear_line(path):
+        edit = checked_edit(genres)
+        real = audio_file(path)
+        before = real.stat()
+        if is_read_only(real, before):
+            raise PermissionError(errno.EACCES, "the file is read-only: make it writable to have it tagged")
+        with replacing(real) as draft:
+            write_tagged(real, draft, edit)
+            dress_alike(real, draft, before)
+            if not is_untouched(before, real.stat()):
+                raise BadInput("another program changed the file meanwhile: try again")
+
+
+def copy_with_genres(
+    source: Path | str,
+    target: Path | str,
+    genres: Sequence[str],
+    *,
+    notes: Mapping[str, str | None] | None = None,
+) -> None:
+    """Write to `target` a copy of `source` with other genres, whole or not at all.
+
+    Raises: BadInput if that cannot be done without changing more than the genre, or if both are one file.
+    """
+    with clear_line(source):
+        edit = checked_edit(genres, notes)
+        real, goal = audio_file(source), Path(target)
+        before = real.stat()
+        if goal.exists() and goal.samefile(real):
+            raise BadInput(f"the copy {goal} would overwrite the original: choose another folder")
+        if goal.exists() and not _differ_in_genres_only(real, goal):
+            raise BadInput(f"another file is there already: {goal}; choose another folder")
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(goal) as draft:
+            write_tagged(real, draft, edit)
+            dress_alike(real, draft, before, owner=False)
+
+
+def _differ_in_genres_only(one: Path, other: Path) -> bool:
+    """Say whether a file may be replaced by a copy of the other: nothing but genres and notes would be lost."""
+    if hash_audio(one) != hash_audio(other):
+        return False
+    return read_view(one, tag_format(one)).others == read_view(other, tag_format(other)).others
+
+
+def audio_hash(path: Path | str) -> str:
+    """Hash the encoded audio of a file: tags may come and go, the hash stays.
+
+    Raises: BadInput if the file cannot be read or its outline is broken.
+    """
+    with clear_line(path):
+        return hash_audio(audio_file(path))
+
+
+def write_tagged(real: Path, draft: Path, edit: Edit) -> TagView:
+    """Write the draft of a file, and give the tags that the file has.
+
+    Raises: BadInput if more than what was asked for would change.
+    """
+    kind = tag_format(real)
+    audio_before, before = hash_audio(real), read_view(real, kind)
+    write_edited(real, draft, edit, kind)
+    after = read_view(draft, kind)
+    if tag_format(draft) != kind or hash_audio(draft) != audio_before:
+        raise BadInput("tagging it would change its audio: the file is damaged or of an odd kind")
+    genres = before.genres if edit.genres is None else list(edit.genres)
+    if after.genres != genres:
+        raise BadInput(f"tagged with {genres}, it would read {after.genres}: the format cannot hold that")
+    notes = {name: text for name, text in {**before.notes, **edit.notes}.items() if text is not None}
+    if after.notes != notes:
+        raise BadInput(f"noted with {notes}, it would read {after.notes}: the format cannot hold that")
+    if after.others != before.others:
+        raise BadInput(
+            f"tagging it would change other tags: {_first_difference(before.others, after.others)}"
+        )
+    return before
+
+
+def _first_difference(before: list[str], after: list[str]) -> str:
+    lost = sorted(set(before) - set(after)) or sorted(set(after) - set(before)) or ["their order"]
+    return lost[0][:80]
+
+
+def checked_edit(genres: Sequence[str] | None, notes: Mapping[str, str | None] | None = None) -> Edit:
+    """Take genres once each, and refuse texts that no tag can hold."""
+    for name, text in (notes or {}).items():
+        if name not in NOTE_NAMES or (text is not None and not _is_plain(text)):
+            raise BadInput(f"{name}={text!r} is no note: wanted printable text for one of {NOTE_NAMES}")
+    if isinstance(genres, str):
+        raise BadInput(f"genres are a list of names; got the text {genres!r}")
+    for name in genres or ():
+        if not _is_plain(name):
+            raise BadInput(f"{name!r} is no genre: wanted printable text without spaces around it")
+    return Edit(None if genres is None else tuple(dict.fromkeys(genres)), dict(notes or {}))
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and text == text.strip() != ""
+
+
+def audio_file(path: Path | str) -> Path:
+    """Follow links to the file itself. Raises: BadInput if it is a folder, pipe or device."""
+    real = Path(os.path.realpath(path))
+    if not stat.S_ISREG(real.stat().st_mode):
+        raise BadInput("not a file")
+    return real
+
+
+def is_read_only(real: Path, status: os.stat_result) -> bool:
+    """Say whether a file is not to be written, though its folder would let us replace it, and root may do all."""
+    return not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(real, os.W_OK)
+
+
+def is_untouched(before: os.stat_result, now: os.stat_result) -> bool:
+    """Say whether a file is what it was; the time of change of one with several names moves with those."""
+    kept = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
+    alike = kept == (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+    return alike and (before.st_nlink > 1 or before.st_ctime_ns == now.st_ctime_ns)
+
+
+def dress_alike(
+    real: Path, draft: Path, before: os.stat_result, *, owner: bool = True, mtime_ns: int | None = None
+) -> None:
+    """Give the draft the owner, mode, extended attributes and times of the original, or another time."""
+    mine = draft.stat()
+    if owner and (mine.st_uid, mine.st_gid) != (before.st_uid, before.st_gid):
+        os.chown(draft, before.st_uid, before.st_gid)
+    shutil.copystat(real, draft)
+    lost = _attributes(real) - _attributes(draft) if owner else set()
+    if lost:  # copystat passes over what it may not set
+        raise BadInput(f"it would lose its attribute {min(lost)}: this user may not set it")
+    # Reading has moved the time of access.
+    os.utime(draft, ns=(before.st_atime_ns, before.st_mtime_ns if mtime_ns is None else mtime_ns))
+
+
+def _attributes(path: Path) -> set[str]:
+    """Name the extended attributes that are a file's owner's own, and its access list."""
+    if not hasattr(os, "listxattr"):
+        return set()
+    try:
+        return {name for name in os.listxattr(path) if name.startswith(("user.", "system.posix_acl_"))}
+    except OSError as why:
+        if why.errno == errno.ENOTSUP:
+            return set()
+        raise
+
+
+@contextmanager
+def clear_line(path: Path | str) -> Iterator[None]:
+    """Say what is wrong with a file in one line that names it; let a failing disk raise its OSError."""
+    try:
+        yield
+    except BadInput as why:
+        raise BadInput(f"{path}: {why}") from None
+    except BROKEN_TAGS as why:
+        disk = _disk_error(why)
+        if disk is not None:
+            raise disk from why
+        text = " ".join(str(why).split()) or type(why).__name__
+        raise BadInput(f"{path}: its tags are damaged, or it is not audio ({text[:200]})") from why
+    except OSError as why:
+        if why.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            where = Path(why.filename or path)
+            where = where.parent if ".part" in where.suffixes else where  # the draft is our business
+            raise PermissionError(errno.EACCES, f"no permission ({why.strerror})", str(where)) from why
+        raise
+
+
+def _disk_error(error: Exception) -> OSError | None:
+    """Find the OSError that mutagen wrapped, unless it seeked to nowhere in a damaged file."""
+    for cause in (*error.args, error.__cause__, error.__context__):
+        if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):
+            return cause
+    return None

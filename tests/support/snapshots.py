@@ -1,0 +1,50 @@
+"""What tests need to publish spectrograms that they made up."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from preprocessing.mel.settings import MelSettings
+from store.dataset.shards import Shard, write_shard
+from store.dataset.snapshots import INDEX_SCHEMA, Recipe, publish, put_catalogue
+from store.reader import Snapshot, open_snapshot
+
+
+def publish_mels(
+    root: str, mels: Mapping[str, NDArray[np.float32]], catalogue: pa.Table, mel: MelSettings
+) -> Snapshot:
+    """Publish spectrograms, by track_id, as one shard of a new store."""
+    shard = write_shard(
+        root,
+        ((it, [mel_FM]) for it, mel_FM in mels.items()),
+        bands=mel.bands,
+        encoding="float16",
+        attributes={},
+    )
+    publish(
+        root,
+        parent=None,
+        shards=[shard.name],
+        index=index_of(shard),
+        catalogue=put_catalogue(root, catalogue),
+        recipe=Recipe(mel.model_dump(), mel.fingerprint, "float16", {}),
+        settings={},
+    )
+    return open_snapshot(root)
+
+
+def index_of(shard: Shard) -> pa.Table:
+    """Give a row for each track of a shard, as a build would."""
+    rows = [
+        {
+            "track_id": it,
+            "status": "ok",
+            "shard": shard.name,
+            "start_frame": start,
+            "frames": shard.frames[it],
+        }
+        for it, start in shard.starts.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)

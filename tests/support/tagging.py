@@ -1,0 +1,61 @@
+"""A small model and a folder of music to tag, for tests."""
+
+import shutil
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from preprocessing.decode.spectrogram import LimitSettings
+from preprocessing.decode.windows import WindowSettings
+from preprocessing.mel.settings import MelSettings
+from store.model_registry import promote, publish_version
+from store.tags.genre_map import GenreMap
+from store.tags.policy import TagPolicy
+from training.fit.run import TrainSettings
+from training.inference.genre_selection import AnswerSettings, fit_answers
+from training.inference.model_version import ModelIdentity, read_identity
+from training.inference.tag_task import Listener
+from training.networks.network import WEIGHTS, ModelSettings, build_model
+
+DEMO = Path("tests/data/demo_music/fma_small/200").absolute()
+GENRES = ("Electronic", "Rock")
+
+
+def publish_small_model(root: str) -> str:
+    """Put a small network with fresh weights into service; give the URL of its version."""
+    torch.manual_seed(1)
+    training = TrainSettings(model=ModelSettings(name="shallow", width=4), validation_crops=2)
+    identity = ModelIdentity(
+        genres=GENRES,
+        mel=MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=16),
+        training=training,
+    )
+    network = build_model(training.model, len(GENRES), identity.mel.bands)
+    files = {WEIGHTS: safetensors.torch.save(network.state_dict())}
+    version = publish_version(root, files, identity.model_dump(mode="json"))
+    promote(root, version)
+    return f"{root}/{version}"
+
+
+def make_listener(version_url: str) -> Listener:
+    """Listen with a model to four seconds of each track, and fill what is empty."""
+    identity = read_identity(version_url)
+    return Listener(
+        version_url=version_url,
+        identity=identity,
+        answers=fit_answers(identity, version_url, AnswerSettings()),
+        policy=TagPolicy(),
+        genre_map=GenreMap(),
+        windows=WindowSettings(count=1, length_s=4.0),
+        limits=LimitSettings(),
+        files_at_once=2,
+    )
+
+
+def lay_out_music(folder: Path, names: dict[str, str]) -> Path:
+    """Copy excerpts of the demo music to `folder` under other names."""
+    for name, song in names.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(DEMO / f"{song}.mp3", folder / name)
+    return folder

@@ -1,0 +1,26 @@
+import socket
+
+from flows.cluster.training_agent import _event_of, find_port, usual_processes
+
+
+def test_a_share_of_the_gpus_is_respected(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    assert usual_processes() == 3
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert usual_processes() == 2, "no GPU: two processes"
+
+
+def test_a_port_that_is_taken_is_not_given():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert find_port(port) is None
+        assert find_port(0) not in (None, 0, port)
+    assert find_port(port) == port
+
+
+def test_what_is_no_event_is_to_be_logged():
+    assert _event_of('{"event": "done"}') == {"event": "done"}
+    for line in ("Traceback", "{half", '{"not": "ours"}', "[1]", ""):
+        assert _event_of(line) == {"event": "log", "line": line}

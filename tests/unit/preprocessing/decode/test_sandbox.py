@@ -1,0 +1,256 @@
+import gc
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preprocessing.decode import sandbox as sandbox_module
+from preprocessing.decode.decoders import decode
+from preprocessing.decode.sandbox import Sandbox, sandbox_of_this_thread
+from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings
+from preprocessing.errors import BadAudio
+from preprocessing.mel.settings import MelSettings
+from preprocessing.mel.transform import log_mel
+from tests.support.formats import DEMO_TRACK
+from tests.support.poison import POISON, poisoned, with_poisonous_decoder
+
+MUSIC = DEMO_TRACK.parent
+LONGEST_S = 60
+
+
+@pytest.fixture
+def sandbox():
+    sandbox = Sandbox(LimitSettings(time_s=3.0, time_s_per_mb=0.0, memory_gib=0.5))
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.fixture
+def poisonous(monkeypatch, tmp_path):
+    """Have decoding processes use a decoder that some files are the end of."""
+    monkeypatch.setenv("PYTHONPATH", with_poisonous_decoder(tmp_path))
+
+
+def mel_of(sandbox, path, sha1=None):
+    spooled, pieces = sandbox.mel(path, MelSettings(), ExcerptSettings(), sha1)
+    return spooled, np.concatenate(list(pieces))
+
+
+def children():
+    """The processes that this one has started and that still run."""
+    told = (Path(it).read_text() for it in Path("/proc/self/task").glob("*/children"))
+    return {int(pid) for line in told for pid in line.split()}
+
+
+def test_the_spectrogram_is_that_of_the_decoded_wave(sandbox):
+    spooled, mel_FM = mel_of(sandbox, DEMO_TRACK)
+    wave_S = decode(str(DEMO_TRACK), sample_rate_hz=22_050)
+    np.testing.assert_allclose(mel_FM, log_mel(wave_S, MelSettings()), atol=1e-4)
+    assert (spooled.frames, spooled.bands) == mel_FM.shape
+    assert spooled.decoded_s == pytest.approx(24, abs=0.1)
+    assert len(bytes.fromhex(spooled.fingerprint)) == 64
+
+
+def test_a_longer_track_leaves_nothing_behind_for_a_shorter_one(sandbox):
+    short = ExcerptSettings(duration_s=2.0)
+    _, pieces = sandbox.mel(DEMO_TRACK, MelSettings(), short)
+    alone_FM = np.concatenate(list(pieces))
+    mel_of(sandbox, MUSIC / "200002.mp3")
+    _, pieces = sandbox.mel(DEMO_TRACK, MelSettings(), short)
+    np.testing.assert_array_equal(np.concatenate(list(pieces)), alone_FM)
+    assert os.fstat(sandbox._spool.fileno()).st_size == alone_FM.nbytes
+
+
+def test_a_bad_file_is_an_answer_and_the_process_lives_on(sandbox):
+    mel_of(sandbox, DEMO_TRACK)
+    before = children()
+    with pytest.raises(BadAudio, match="not-audio: it begins with"):
+        mel_of(sandbox, MUSIC / "200050.mp3")
+    with pytest.raises(BadAudio, match="missing: no such file"):
+        mel_of(sandbox, MUSIC / "nowhere.mp3")
+    mel_of(sandbox, DEMO_TRACK)
+    assert children() == before
+
+
+@pytest.mark.parametrize(
+    ("poison", "message"),
+    [
+        ("segfault", "decoder-killed: decoding it ended the decoder with SIGSEGV"),
+        ("sleep", "decoder-hung: no answer of the decoding process within 3 s"),
+        ("allocate", "decoder-out-of-memory: decoding it wants more memory than"),
+    ],
+)
+def test_what_ends_its_decoder_is_rejected_and_the_next_file_is_decoded(poison, message, poisonous, tmp_path):
+    assert poison in POISON
+    sandbox = Sandbox(LimitSettings(time_s=3.0, time_s_per_mb=0.0, memory_gib=0.25))
+    with pytest.raises(BadAudio, match=message):
+        mel_of(sandbox, poisoned(tmp_path, poison))
+    mel_of(sandbox, DEMO_TRACK)
+    sandbox.close()
+
+
+def test_a_process_that_was_killed_from_outside_costs_no_file(sandbox):
+    mel_of(sandbox, DEMO_TRACK)
+    (pid,) = children() & {sandbox._process._process.pid}
+    os.kill(pid, signal.SIGKILL)
+    _, mel_FM = mel_of(sandbox, DEMO_TRACK)
+    assert len(mel_FM) > 1_000
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_file(sandbox, tmp_path):
+    """The spool is what is written: let it hold no more than 4 KiB, as on a full disk."""
+    mel_of(sandbox, DEMO_TRACK)
+    resource.prlimit(sandbox._process._process.pid, resource.RLIMIT_FSIZE, (4_096, 4_096))
+    with pytest.raises(OSError, match="File too large"):
+        mel_of(sandbox, DEMO_TRACK)
+    _, mel_FM = mel_of(sandbox, DEMO_TRACK)  # nothing of it is left in a buffer
+    assert len(mel_FM) > 1_000
+
+
+def test_a_file_must_be_the_end_of_two_processes_and_a_good_one_costs_none(poisonous, tmp_path, monkeypatch):
+    starts = []
+
+    class Counted(sandbox_module._Decoder):
+        def __init__(self, *arguments):
+            starts.append(self)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(sandbox_module, "_Decoder", Counted)
+    sandbox = Sandbox(LimitSettings())
+    path = poisoned(tmp_path, "segfault")
+    for file, started in ((path, 2), (DEMO_TRACK, 3), (path, 4)):
+        if file is path:
+            with pytest.raises(BadAudio, match="decoder-killed"):
+                mel_of(sandbox, file)
+        else:
+            mel_of(sandbox, file)
+        assert len(starts) == started
+
+
+def test_the_answer_that_nobody_waited_for_is_not_that_of_the_next_file(sandbox):
+    """Whoever interrupts us, by Ctrl-C or by a signal, may go on with the same sandbox."""
+    wanted, _ = mel_of(sandbox, MUSIC / "200002.mp3")
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    pid = sandbox._process._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    with pytest.raises(Interrupted):
+        mel_of(sandbox, DEMO_TRACK)
+    timer.join()
+    signal.signal(signal.SIGUSR1, before)
+    if Path(f"/proc/{pid}").exists():
+        os.kill(pid, signal.SIGCONT)
+    assert mel_of(sandbox, MUSIC / "200002.mp3")[0] == wanted
+
+
+def test_a_large_file_may_take_longer():
+    large = Sandbox(LimitSettings(time_s=1e-6, time_s_per_mb=300.0))
+    assert len(mel_of(large, DEMO_TRACK)[1]) > 1_000
+    large.close()
+
+
+def test_a_mistake_of_ours_is_no_fault_of_the_file_and_leaves_the_sandbox_usable(sandbox):
+    wrong = MelSettings.model_construct(sample_rate_hz=1, window=2_048, hop=512, bands=128)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"200001\.mp3: the decoding process ended: .*pydantic"):
+            sandbox.mel(DEMO_TRACK, wrong, ExcerptSettings())
+    mel_of(sandbox, DEMO_TRACK)
+
+
+def test_a_process_that_hangs_ends_with_its_parent_however_that_ends():
+    program = (
+        "import pathlib, time\n"
+        "from preprocessing.mel.transform import MelSettings\n"
+        "from preprocessing.decode.sandbox import Sandbox\n"
+        "from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings\n"
+        "sandbox = Sandbox(LimitSettings())\n"
+        f"sandbox.mel(pathlib.Path('{DEMO_TRACK}'), MelSettings(), ExcerptSettings())\n"
+        "print(sandbox._process._process.pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    pid = int(parent.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)  # it cannot see that its requests end
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ended = not is_running(pid)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+    assert ended
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_signals_meant_for_its_parent_do_not_end_it(signal_, sandbox):
+    mel_of(sandbox, DEMO_TRACK)
+    process = sandbox._process._process
+    process.send_signal(signal_)
+    mel_of(sandbox, DEMO_TRACK)
+    assert process.poll() is None
+
+
+def test_a_missing_file_with_a_checksum_is_missing(sandbox):
+    with pytest.raises(BadAudio, match="missing: no such file"):
+        mel_of(sandbox, MUSIC / "nowhere.mp3", sha1="0" * 40)
+
+
+def test_another_checksum_than_the_publisher_says(sandbox):
+    with pytest.raises(BadAudio, match=r"checksum: its SHA-1 is \w{40}; its publisher says 00"):
+        mel_of(sandbox, DEMO_TRACK, sha1="0" * 40)
+
+
+def test_a_thread_has_one_sandbox_as_long_as_the_limits_are_the_same():
+    limits = LimitSettings(time_s=9.0)
+    one = sandbox_of_this_thread(limits)
+    assert sandbox_of_this_thread(limits) is one
+    assert sandbox_of_this_thread(LimitSettings(time_s=8.0)) is not one
+    others = []
+    thread = threading.Thread(target=lambda: others.append(sandbox_of_this_thread(limits)))
+    thread.start()
+    thread.join()
+    assert others[0] is not one
+
+
+def test_the_process_ends_with_its_sandbox():
+    open_before = len(os.listdir("/proc/self/fd"))
+    sandbox = Sandbox(LimitSettings())
+    mel_of(sandbox, DEMO_TRACK)
+    before = children()
+    sandbox.close()
+    assert len(children()) == len(before) - 1
+    del sandbox
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= open_before
+    one = Sandbox(LimitSettings())
+    mel_of(one, DEMO_TRACK)
+    before = children()
+    del one
+    deadline = time.monotonic() + LONGEST_S
+    while len(children()) == len(before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(children()) == len(before) - 1

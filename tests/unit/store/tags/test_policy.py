@@ -1,0 +1,264 @@
+import pickle
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from store.errors import BadInput
+from store.fs.files import write_whole
+from store.tags.genre_map import GenreMap, format_genre_map, parse_genre_map, read_genre_map, spelling_key
+from store.tags.policy import TagPolicy, leaves_alone, new_genres, notes_for, why_unchanged
+
+FILL, REPLACE, APPEND = (TagPolicy(policy=way) for way in ("fill", "replace", "append"))
+SPELT = [
+    "Hip-Hop",
+    "hip hop",
+    "HIPHOP",
+    "R&B",
+    "R and B",
+    "Rock",
+    "rock ",
+    "\uff32\uff4f\uff43\uff4b",
+    "Ska",
+    "Été",
+    "e\u0301te\u0301",
+]
+names = st.sampled_from(SPELT) | st.text(min_size=1)
+good_names = names.map(str.strip).filter(lambda name: name and name.isprintable())
+lists = st.lists(names, max_size=5).map(tuple)
+told_lists = st.lists(good_names, max_size=4).map(tuple)
+policies = st.builds(
+    TagPolicy,
+    policy=st.sampled_from(["fill", "replace", "append"]),
+    never_touch=st.lists(good_names, max_size=1).map(tuple),
+    respell=st.booleans(),
+)
+
+
+@st.composite
+def maps(draw):
+    """Draw maps that do not contradict themselves."""
+    genres = draw(st.dictionaries(good_names, st.lists(good_names, max_size=3).map(tuple), max_size=4))
+    spellings = draw(st.dictionaries(good_names, good_names, max_size=4))
+    try:
+        return GenreMap(genres=genres, spellings=spellings)
+    except ValidationError:
+        return GenreMap()
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        ("Hip-Hop", "hip hop", "HIPHOP", "Hip_Hop", " hiphop"),
+        ("R&B", "R & B", "r and b", "RandB"),
+        ("Été", "E\u0301te\u0301", "été"),
+        ("Straße", "STRASSE"),
+        ("Drum & Bass", "drum AND bass"),
+        ("\uff32\uff4f\uff43\uff4b", "rock"),
+    ],
+)
+def test_spellings_of_one_genre_have_one_key(spelt):
+    assert len({spelling_key(name) for name in spelt}) == 1
+
+
+@pytest.mark.parametrize(
+    "pair", [("Rock", "Punk"), ("???", "!!!"), ("Lo-Fi", "Hi-Fi"), ("Pop", "Pop 2"), ("ก", "กิ")]
+)
+def test_different_genres_have_different_keys(pair):
+    assert spelling_key(pair[0]) != spelling_key(pair[1])
+
+
+@pytest.mark.parametrize(
+    ("policy", "old", "told", "new"),
+    [
+        (FILL, (), ("Rock", "Punk"), ("Rock", "Punk")),
+        (FILL, ("",), ("Rock",), ("Rock",)),
+        (FILL, ("Ska",), ("Rock",), None),
+        (REPLACE, ("Ska",), ("Rock",), ("Rock",)),
+        (REPLACE, ("Rock",), ("Rock",), None),
+        (REPLACE, ("hip hop",), ("Hip-Hop",), None),
+        (REPLACE, ("hip hop", "HipHop"), ("Hip-Hop",), None),
+        (REPLACE, ("Punk", "Rock"), ("Rock", "Punk"), ("Rock", "Punk")),
+        (REPLACE, ("Ska",), (), None),
+        (APPEND, ("Ska", "Mine"), ("Rock", "Ska"), ("Ska", "Mine", "Rock")),
+        (APPEND, ("HIPHOP",), ("Hip-Hop",), None),
+        (APPEND, (), ("Rock",), ("Rock",)),
+        (APPEND, ("", "Ska"), ("Rock",), ("Ska", "Rock")),
+        (APPEND, ("", "Ska"), ("Ska",), None),
+        (APPEND, ("Ska",), (), None),
+    ],
+)
+def test_what_a_file_is_to_have(policy, old, told, new):
+    assert new_genres(old, told, policy) == new
+
+
+@pytest.mark.parametrize(
+    ("way", "old", "new"),
+    [
+        ("replace", ("hip hop",), ("Hip-Hop",)),
+        ("replace", ("Hip-Hop",), None),
+        ("append", ("Ska", "hip hop", "HipHop"), ("Ska", "Hip-Hop")),
+        ("append", ("Ska", "Hip-Hop"), None),
+        ("fill", ("hip hop",), None),
+    ],
+)
+def test_spelling_alone_is_changed_on_request(way, old, new):
+    assert new_genres(old, ("Hip-Hop",), TagPolicy(policy=way, respell=True)) == new
+
+
+@given(old=lists, told=told_lists, policy=policies, genre_map=maps())
+@example(
+    old=("hip hop",), told=("Hip-Hop",), policy=TagPolicy(policy="append", respell=True), genre_map=GenreMap()
+)
+def test_twice_is_once(old, told, policy, genre_map):
+    once = new_genres(old, told, policy, genre_map)
+    if once is None:
+        reason, _ = why_unchanged(old, told, policy, genre_map)
+        assert reason in ("has-genre", "protected", "mapped-to-nothing")
+        return
+    assert once != old
+    assert all(name.strip() for name in once), "blank values are not kept"
+    assert new_genres(once, told, policy, genre_map) is None
+
+
+@given(old=lists, told=told_lists, policy=policies, genre_map=maps())
+def test_append_keeps_all_there_is_in_its_order(old, told, policy, genre_map):
+    policy = policy.model_copy(update={"policy": "append", "respell": False})
+    new = new_genres(old, told, policy, genre_map)
+    if new is not None:
+        old = tuple(name for name in old if name.strip())
+        assert new[: len(old)] == old
+        added = [genre_map.key(name) for name in new[len(old) :]]
+        assert len({*added}) == len(added)
+        assert not {*added} & {genre_map.key(name) for name in old}
+
+
+@given(old=lists.filter(lambda old: any(name.strip() for name in old)), told=told_lists, genre_map=maps())
+def test_fill_never_changes_a_file_that_has_a_genre(old, told, genre_map):
+    for respell in (False, True):
+        assert new_genres(old, told, TagPolicy(respell=respell), genre_map) is None
+    assert leaves_alone(old, FILL, genre_map) == ("has-genre", ", ".join(old))
+
+
+@given(old=lists, told=told_lists, policy=policies, genre_map=maps(), place=st.integers(0, 5))
+def test_a_protected_file_never_changes(old, told, policy, genre_map, place):
+    policy = policy.model_copy(update={"never_touch": ("Audio Book",)})
+    old = (*old[:place], "AUDIOBOOK", *old[place:])
+    assert new_genres(old, told, policy, genre_map) is None
+    reason, detail = leaves_alone(old, policy, genre_map)
+    assert reason == "protected"
+    assert "AUDIOBOOK" in detail
+
+
+def test_protection_knows_the_owner_s_spellings():
+    genre_map = GenreMap(spellings={"Hörspiel": "Audiobook"})
+    policy = TagPolicy(policy="replace", never_touch=("audio-book",))
+    assert leaves_alone(("HÖRSPIEL",), policy, genre_map) == ("protected", "HÖRSPIEL")
+    assert leaves_alone(("HÖRSPIEL",), policy) is None
+
+
+def test_a_protected_genre_must_be_a_name():
+    for name in ("", " ", "a\0b"):
+        with pytest.raises(ValidationError, match="wanted printable text"):
+            TagPolicy(never_touch=(name,))
+
+
+MAP = b"""
+[genres]
+"Hip-Hop" = "Rap"
+Metal = ["Rock", "Metal"]
+Spoken = []
+[spellings]
+"drum n bass" = "Drum & Bass"
+"hard rock" = "Rock"
+"""
+
+
+def test_the_owner_s_names_are_written():
+    genre_map = parse_genre_map(MAP, "genres.toml", ("Hip-Hop", "Metal", "Spoken", "Rock"))
+    assert new_genres((), ("Hip-Hop", "Metal", "Spoken", "Ska"), FILL, genre_map) == (
+        "Rap",
+        "Rock",
+        "Metal",
+        "Ska",
+    )
+    assert new_genres((), ("Rock", "Metal"), FILL, genre_map) == ("Rock", "Metal")
+    assert new_genres(("Hard Rock",), ("Rock",), APPEND, genre_map) is None
+    assert new_genres(("Hard Rock", "Drum n Bass"), ("Ska",), APPEND, genre_map) == (
+        "Hard Rock",
+        "Drum n Bass",
+        "Ska",
+    )
+    respell = TagPolicy(policy="append", respell=True)
+    assert new_genres(("Hard Rock", "Drum n Bass"), ("Ska",), respell, genre_map) == (
+        "Rock",
+        "Drum & Bass",
+        "Ska",
+    )
+    assert new_genres(("Rap",), ("Hip-Hop",), REPLACE, genre_map) is None
+    assert new_genres((), ("Spoken",), REPLACE, genre_map) is None
+    assert why_unchanged((), ("Spoken",), REPLACE, genre_map) == ("mapped-to-nothing", "Spoken")
+
+
+@given(genre_map=maps())
+def test_a_map_reads_back_as_it_was_written(genre_map):
+    again = parse_genre_map(format_genre_map(genre_map).encode(), "genres.toml")
+    assert again == genre_map
+    assert list(again.genres.items()) == list(genre_map.genres.items())
+    assert pickle.loads(pickle.dumps(again)) == genre_map
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[genres", "not TOML in UTF-8"),
+        (b'[genres]\n"Rock" = "\xff"', "not TOML in UTF-8"),
+        (b"[genre]\nRock = 'x'", "'genre': wanted the tables [genres] and [spellings] only"),
+        (b"genres = 3", "'genres': wanted the tables"),
+        (
+            b"[genres]\nRock = 3",
+            "'Rock': found 3; wanted a name, a list of names, or [] for one never written",
+        ),
+        (b"[genres]\nRock = ['a', 3]", "'Rock': found ['a', 3]; wanted a name"),
+        (b"[spellings]\nrawk = ['Rock', 'Pop']", "'rawk': found [['Rock', 'Pop']]"),
+        (b"[genres]\nRock = ' '", "' ' is no genre: wanted printable text"),
+        (b'[genres]\nRock = "a\\u0000b"', r"'a\x00b' is no genre: wanted printable text"),
+        (b"[genres]\nPolka = 'x'", "[genres] 'Polka': this model never learned it; it knows Rock, Hip-Hop"),
+        (b"[genres]\n'Hip-Hop' = 'a'\n'hip hop' = 'b'", "'hip hop' and 'Hip-Hop' are one genre; keep one"),
+        (
+            b"[spellings]\na = 'b'\nb = 'c'",
+            "[spellings] 'a' is 'b', and that is 'c'; name the last one for both",
+        ),
+    ],
+)
+def test_a_map_that_cannot_be_is_bad_input_in_one_line(content, said):
+    with pytest.raises(BadInput) as caught:
+        parse_genre_map(content, "my/genres.toml", ("Rock", "Hip-Hop"))
+    message = str(caught.value)
+    assert message.startswith("my/genres.toml: ")
+    assert said in message
+    assert "\n" not in message
+
+
+def test_a_map_is_read_from_a_file(tmp_path):
+    url = f"{tmp_path}/genres.toml"
+    with pytest.raises(BadInput, match=r"genres.toml: no such file; wanted a map of genres in TOML"):
+        read_genre_map(url)
+    write_whole(url, MAP)
+    assert read_genre_map(url).names_for(["hip hop"]) == ("Rap",)
+
+
+@pytest.mark.parametrize(
+    ("wish", "old", "written"),
+    [
+        ("never", {}, {}),
+        ("fill", {}, {"GENRE_CONFIDENCE": "0.87", "GENRE_MODEL": "v2"}),
+        ("fill", {"GENRE_CONFIDENCE": "0.10"}, {"GENRE_MODEL": "v2"}),
+        ("replace", {"GENRE_CONFIDENCE": "0.10", "GENRE_MODEL": "v2"}, {"GENRE_CONFIDENCE": "0.87"}),
+    ],
+)
+def test_custom_fields_are_written_on_request(wish, old, written):
+    policy = TagPolicy(confidence_field=wish, model_field=wish)
+    assert notes_for(0.8712, "v2", old, policy) == written
+    assert "GENRE_CONFIDENCE" not in notes_for(None, "v2", old, policy)

@@ -1,0 +1,217 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.errors import BadInput, CommitConflict
+from store.fs.files import join, read_bytes, write_whole
+from store.model_registry import (
+    champion,
+    find_version,
+    history,
+    list_versions,
+    promote,
+    publish_version,
+    read_card,
+    read_cards,
+    rollback,
+)
+
+
+def add(root, content=b"weights"):
+    return publish_version(
+        root, {"weights.safetensors": content, "report/report.html": b"<p>"}, {"genres": ["a"]}
+    )
+
+
+def test_a_version_holds_its_files_and_its_card(tmp_path):
+    root = str(tmp_path)
+    version = add(root)
+    assert list_versions(root) == [version]
+    assert read_card(join(root, version)) == {"genres": ["a"], "version": version}
+    assert read_bytes(join(root, version, "report", "report.html")) == b"<p>"
+
+
+def test_a_folder_without_its_card_is_no_version(tmp_path):
+    write_whole(str(tmp_path / "half" / "weights.safetensors"), b"")
+    assert list_versions(str(tmp_path)) == []
+    with pytest.raises(BadInput, match=r"no model version \(model.json is missing\)"):
+        read_card(str(tmp_path / "half"))
+
+
+def test_promotion_moves_the_pointer_and_nothing_else(tmp_path):
+    root = str(tmp_path)
+    one, other = add(root), add(root)
+    assert champion(root) is None
+    promote(root, one)
+    promote(root, other)
+    assert champion(root) == other
+    promote(root, one)
+    assert find_version(root, "champion") == join(root, one)
+    assert sorted(list_versions(root)) == sorted([one, other])
+
+
+def test_what_is_not_there_is_said_in_one_line(tmp_path):
+    root = str(tmp_path)
+    for which in ("champion", "latest"):
+        with pytest.raises(BadInput, match=f"holds no {which} model; train one with `spectrogram-one train`"):
+            find_version(root, which)
+    with pytest.raises(BadInput, match="no model version"):
+        promote(root, "20200101T000000-abcdef")
+    write_whole(join(root, "broken", "model.json"), json.dumps({}).encode()[:1])
+    with pytest.raises(BadInput, match="not readable as JSON"):
+        read_card(join(root, "broken"))
+
+
+def test_a_card_never_holds_what_json_cannot_say(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        publish_version(str(tmp_path), {}, {"loss": float("nan")})
+
+
+def test_a_rollback_restores_the_champion_before_and_tells_why(tmp_path):
+    root = str(tmp_path)
+    one, other = add(root), add(root)
+    promote(root, one, "the first")
+    promote(root, other, "better by 5 points")
+    assert rollback(root) == champion(root) == one
+    told = [(move.version, move.reason, move.is_rollback) for move in history(root)]
+    assert told == [
+        (one, "the first", False),
+        (other, "better by 5 points", False),
+        (one, f"rolled back from {other}", True),
+    ]
+    with pytest.raises(BadInput, match=rf"no champion to go back to \({one} is the first\); choose one"):
+        rollback(root)
+    assert champion(root) == one
+
+
+@given(moves=st.lists(st.sampled_from("ABC<"), max_size=12))
+def test_rollbacks_lead_back_along_the_promotions_and_never_to_and_fro(moves, tmp_path_factory):
+    root = str(tmp_path_factory.mktemp("models"))
+    for name in "ABC":
+        write_whole(join(root, name, "model.json"), b"{}")
+    line: list[str] = []
+    for move in moves:
+        if move != "<":
+            promote(root, move)
+            line += [move] if line[-1:] != [move] else []
+        elif len(line) > 1:
+            line.pop()
+            assert rollback(root) == line[-1]
+        else:
+            with pytest.raises(BadInput, match="no champion to go back to"):
+                rollback(root)
+        assert champion(root) == line[-1] if line else champion(root) is None
+    assert [move.version for move in history(root)][-1:] == line[-1:]
+
+
+def test_the_champion_promoted_again_does_not_come_before_itself(tmp_path):
+    root = str(tmp_path)
+    one, other = add(root), add(root)
+    for version in (one, other, other):
+        promote(root, version)
+    assert [move.version for move in history(root)] == [one, other]
+    assert rollback(root) == one
+
+
+def test_a_champion_of_an_older_version_stays_in_service_and_begins_the_history(tmp_path):
+    root = str(tmp_path)
+    one, other = add(root), add(root)
+    old = {"version": one, "promoted": "2026-01-01T00:00:00+00:00"}
+    write_whole(join(root, "champion.json"), json.dumps(old).encode())
+    assert champion(root) == one
+    promote(root, other)
+    assert [move.version for move in history(root)] == [one, other]
+    assert history(root)[0].at == "2026-01-01T00:00:00+00:00"
+    assert json.loads(read_bytes(join(root, "champion.json")))["version"] == other, "older versions read it"
+    assert rollback(root) == one
+
+
+def test_a_champion_whose_folder_is_gone_is_not_gone_back_to(tmp_path):
+    root = str(tmp_path)
+    one, other = add(root), add(root)
+    promote(root, one)
+    promote(root, other)
+    (tmp_path / one / "model.json").unlink()
+    with pytest.raises(BadInput, match=f"the champion before, {one}, is gone; choose another"):
+        rollback(root)
+    assert champion(root) == other
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'{"version": "a"}',
+        b'{"version": 5, "promoted": "x"}',
+        b'{"version": "a", "promoted": "x", "history": []}',
+        b'{"version": "a", "promoted": "x", "history": [{"version": "b", "at": "x"}]}',
+        b'{"version": "a", "promoted": "x", "history": [{"version": "a", "at": "x", "is_rollback": true}]}',
+        b'{"version": "a", "promoted": "x", "history": [{"vers',
+        b"\xff\xfe",
+    ],
+)
+def test_a_damaged_champion_is_told_in_one_line_and_not_overwritten(content, tmp_path):
+    root = str(tmp_path)
+    version = add(root)
+    write_whole(join(root, "champion.json"), content)
+    for ask in (champion, history, rollback, lambda it: promote(it, version)):
+        with pytest.raises(
+            BadInput, match=r"champion\.json: does not say which model is in service .*remove it"
+        ):
+            ask(root)
+    assert read_bytes(join(root, "champion.json")) == content
+
+
+def test_a_version_is_found_by_the_beginning_of_its_name_if_only_one_begins_so(tmp_path):
+    root = str(tmp_path)
+    for name in ("20260101T0-a", "20260102T0-b", "20260102T0-bc"):
+        write_whole(join(root, name, "model.json"), b"{}")
+    assert find_version(root, "20260101") == join(root, "20260101T0-a")
+    assert find_version(root, "20260102T0-b") == join(root, "20260102T0-b"), "a whole name is no beginning"
+    with pytest.raises(
+        BadInput, match="2 versions begin with 20260102: 20260102T0-b, 20260102T0-bc; give more"
+    ):
+        find_version(root, "20260102")
+    with pytest.raises(BadInput, match="no model version"):
+        find_version(root, "2027")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'"a"', b"5", b'{"genr', b"\xff", b"[" * 100_000])
+def test_a_damaged_card_is_told_of_when_asked_for_and_hides_no_other(content, tmp_path):
+    root = str(tmp_path)
+    version = add(root)
+    write_whole(join(root, "0-damaged", "model.json"), content)
+    told = r"0-damaged/model\.json: not readable as JSON of a model .*restore it from a copy, or remove the folder"
+    for ask in (lambda: read_card(join(root, "0-damaged")), lambda: promote(root, "0-damaged")):
+        with pytest.raises(BadInput, match=told):
+            ask()
+    assert dict(read_cards(root)) == {"0-damaged": None, version: {"genres": ["a"], "version": version}}
+    assert champion(root) is None
+
+
+def test_what_was_judged_against_one_champion_does_not_replace_another(tmp_path):
+    root = str(tmp_path)
+    one, other, new = add(root), add(root), add(root)
+    with pytest.raises(CommitConflict, match=f"champion.json: no version is in service, no longer {one}"):
+        promote(root, new, expected=one)
+    promote(root, one, expected=None)
+    promote(root, other)
+    for expected in (one, None):
+        told = f"champion.json: {other} is in service, no longer {expected or 'none'}, which {new} was to replace"
+        with pytest.raises(CommitConflict, match=told):
+            promote(root, new, expected=expected)
+    assert champion(root) == other
+    promote(root, new, expected=other)
+    promote(root, new, expected=one)  # it is where it was to be
+    assert champion(root) == new
+
+
+def test_a_url_of_no_kind_is_not_taken_for_a_damaged_champion():
+    with pytest.raises(
+        BadInput, match=r"^s3x://foo/champion\.json: Protocol not known: s3x; wanted a local path"
+    ):
+        champion("s3x://foo")

@@ -1,0 +1,154 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.errors import BadInput
+from training.fit.crops import (
+    Crops,
+    Tracks,
+    even_crops,
+    groups_of_rank,
+    held_in_memory,
+    one_ahead,
+    part_of_rank,
+    plan_epoch,
+    read_crops,
+)
+
+CROP_FRAMES = 10
+
+
+@st.composite
+def tracks(draw, genres=3):
+    frames = draw(st.lists(st.integers(1, 40), min_size=1, max_size=12))
+    genre_T = [draw(st.integers(0, genres - 1)) for _ in frames]
+    ids = tuple(f"track {number}" for number in range(len(frames)))
+    return Tracks(ids, np.array(frames), np.eye(genres, dtype=np.float32)[genre_T])
+
+
+def plan(tracks, *, per_track=3, batch_size=12, balance=False, seed=0, epoch=1):
+    return plan_epoch(
+        tracks,
+        crop_frames=CROP_FRAMES,
+        crops_per_track=per_track,
+        batch_size=batch_size,
+        balance=balance,
+        seed=seed,
+        epoch=epoch,
+    )
+
+
+def mel_of(track_id, frames):
+    """A spectrogram whose every cell says which track and frame it is of."""
+    number = int(track_id.split()[1])
+    return (np.arange(frames, dtype=np.float32)[:, None] + 100 * number).repeat(2, axis=1)
+
+
+def slice_of(tracks):
+    frames = dict(zip(tracks.ids, tracks.frames_T, strict=True))
+    return lambda track_id, start, count: mel_of(track_id, frames[track_id])[start : start + count]
+
+
+@given(tracks(), st.integers(1, 5), st.integers(1, 16))
+def test_every_track_comes_as_often_as_asked_and_the_rest_fills_the_last_batch(tracks, per_track, batch_size):
+    crops = plan(tracks, per_track=per_track, batch_size=batch_size)
+    assert len(crops) % batch_size == 0
+    assert len(crops) - batch_size < len(tracks.ids) * per_track <= len(crops)
+    asked = crops.track_N[: len(tracks.ids) * per_track]
+    assert Counter(asked.tolist()) == dict.fromkeys(range(len(tracks.ids)), per_track)
+
+
+@given(tracks(), st.booleans(), st.integers(0, 99))
+def test_crops_lie_within_their_tracks(tracks, balance, seed):
+    crops = plan(tracks, balance=balance, seed=seed)
+    last_N = np.maximum(tracks.frames_T[crops.track_N] - CROP_FRAMES, 0)
+    assert (crops.start_N >= 0).all()
+    assert (crops.start_N <= last_N).all()
+
+
+@given(tracks(), st.integers(1, 6), st.booleans())
+def test_ranks_share_each_batch_whatever_their_number(tracks, world_size, balance):
+    crops = plan(tracks, balance=balance)
+    groups = [groups_of_rank(6, rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [part_of_rank(crops, its, batch_size=12, crops_at_once=2) for its in groups]
+    assert len({len(share) for share in shares}) == 1, "equal numbers of steps"
+    for step, parts in enumerate(zip(*shares, strict=True)):
+        whole = crops[12 * step : 12 * (step + 1)]
+        np.testing.assert_array_equal(np.concatenate([part.track_N for part in parts]), whole.track_N)
+        np.testing.assert_array_equal(np.concatenate([part.start_N for part in parts]), whole.start_N)
+
+
+@given(st.integers(1, 50), st.integers(1, 50))
+def test_no_rank_has_more_than_one_group_more_than_another(groups, world_size):
+    world_size = min(groups, world_size)
+    shares = [groups_of_rank(groups, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert [group for share in shares for group in share] == list(range(groups))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(tracks(), st.integers(0, 99), st.integers(1, 99))
+def test_a_plan_is_the_same_twice(tracks, seed, epoch):
+    first, second = (plan(tracks, seed=seed, epoch=epoch) for _ in range(2))
+    np.testing.assert_array_equal(first.track_N, second.track_N)
+    np.testing.assert_array_equal(first.start_N, second.start_N)
+
+
+def test_epochs_and_seeds_have_other_crops():
+    some = Tracks(("track 0", "track 1"), np.array([500, 500]), np.eye(2, dtype=np.float32))
+    plans = [plan(some), plan(some, epoch=2), plan(some, seed=1)]
+    assert len({tuple(crops.start_N.tolist()) for crops in plans}) == 3
+
+
+@given(tracks(), st.integers(1, 30))
+def test_balance_shows_genres_equally_often(tracks, batch_size):
+    crops = plan(tracks, balance=True, batch_size=batch_size)
+    counts = Counter(tracks.target_TG.argmax(axis=1)[crops.track_N].tolist())
+    present = set(tracks.target_TG.argmax(axis=1).tolist())
+    assert max(counts.values()) - min(counts.get(genre, 0) for genre in present) <= 1
+
+
+def test_fewer_groups_than_ranks_are_refused():
+    with pytest.raises(BadInput, match=r"a step has 2 groups of crops .* for 3 processes; raise batch_size"):
+        groups_of_rank(2, rank=0, world_size=3)
+
+
+@given(tracks(), st.integers(2, 9))
+def test_even_crops_reach_from_the_first_frame_to_the_last(tracks, count):
+    crops = even_crops(tracks, crop_frames=CROP_FRAMES, count=count)
+    start_TK = crops.start_N.reshape(-1, count)
+    np.testing.assert_array_equal(start_TK[:, 0], 0)
+    np.testing.assert_array_equal(start_TK[:, -1], np.maximum(tracks.frames_T - CROP_FRAMES, 0))
+    assert np.ptp(np.diff(start_TK, axis=1), axis=1).max() <= 1
+
+
+def test_one_even_crop_lies_in_the_middle():
+    some = Tracks(("track 0",), np.array([30]), np.eye(1, dtype=np.float32))
+    assert even_crops(some, crop_frames=CROP_FRAMES, count=1).start_N.tolist() == [10]
+
+
+def test_a_short_track_is_played_again():
+    short = Tracks(("track 0",), np.array([4]), np.eye(1, dtype=np.float32))
+    mel_BFM = read_crops(slice_of(short), short, Crops(np.array([0]), np.array([0])), CROP_FRAMES)
+    assert mel_BFM[0, :, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+
+
+@given(tracks(), st.integers(0, 99))
+def test_crops_are_read_from_where_the_plan_says_from_memory_too(tracks, seed):
+    crops = plan(tracks, seed=seed)
+    held = held_in_memory(slice_of(tracks), tracks)
+    read, from_memory = (
+        read_crops(source, tracks, crops, CROP_FRAMES) for source in (slice_of(tracks), held)
+    )
+    np.testing.assert_array_equal(read, from_memory)
+    np.testing.assert_array_equal(read[:, 0, 0], 100 * crops.track_N + crops.start_N)
+    assert read.dtype == np.float16
+
+
+def test_work_ahead_keeps_the_order_and_passes_errors_on():
+    assert list(one_ahead(lambda number: number * 2, range(5))) == [0, 2, 4, 6, 8]
+    assert list(one_ahead(str, [])) == []
+    with pytest.raises(ZeroDivisionError, match="modulo by zero"):
+        list(one_ahead(lambda number: 1 // number, [1, 0, 1]))

@@ -1,0 +1,300 @@
+import json
+import shutil
+from dataclasses import replace
+from hashlib import sha256
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import safetensors.torch
+import torch
+
+from store.errors import BadInput
+from training.fit.augment import AugmentSettings
+from training.fit.checkpoint import read_checkpoint
+from training.fit.distributed import Seat
+from training.fit.epoch import learning_rate_at
+from training.fit.loop import train
+from training.fit.run import TrainSettings, fingerprint, finished
+from training.networks.network import ModelSettings
+from training.networks.pretrained import StartSettings
+
+
+class Stopped(Exception):
+    """The run is killed here."""
+
+
+def run_toy(folder, toy, *, stop_after=None, stop_at_step=None, seat=Seat()):  # noqa: B008
+    """Train, and give the events; die as soon as an epoch, or (epoch, step), has been told."""
+    events = []
+
+    def emit(event):
+        events.append(event)
+        if event["event"] == "epoch" and event["epoch"] == stop_after:
+            raise Stopped
+        if event["event"] == "step" and (event["epoch"], event["step"]) == stop_at_step:
+            raise Stopped
+
+    train(str(folder), toy.run, toy.tracks, toy.snapshot, seat, emit)
+    return events
+
+
+def weights_of(folder):
+    return safetensors.torch.load((folder / "weights.safetensors").read_bytes())
+
+
+def losses_of(folder):
+    """What a run learned, epoch by epoch, without what the clock said."""
+    timed = {"seconds", "crops_per_s", "data_wait_share", "exchange_share", "compute_share"}
+    history = json.loads((folder / "history.json").read_text())
+    return [{name: row[name] for name in row if name not in timed} for row in history["epochs"]]
+
+
+LEARNING = {
+    "epochs": 10,
+    "crops_per_track": 12,
+    "crops_at_once": 16,
+    "label_smoothing": 0.0,
+    "augment": AugmentSettings(masks=0, gain_db=0, tone_db=0),
+}
+
+
+@pytest.mark.parametrize("name", ["short-chunk-resnet", "shallow"])
+@pytest.mark.parametrize("target", ["top", "multi"])
+def test_a_toy_is_learned(tmp_path, toy, name, target):
+    model = ModelSettings(name=name, width=8, dropout=0)
+    events = run_toy(tmp_path, toy(target=target, model=model, **LEARNING))
+    last = [event for event in events if event["event"] == "epoch"][-1]
+    assert last["train_loss"] < 0.05
+    assert last["validation_accuracy"] == last["validation_macro_f1"] == 1
+    assert [event["event"] for event in events if event["event"] != "step"] == [
+        "start",
+        *["epoch"] * 10,
+        "done",
+    ]
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_resumed_equals_uninterrupted(tmp_path, toy, stop_after):
+    run_toy(tmp_path / "whole", toy())
+    with pytest.raises(Stopped):
+        run_toy(tmp_path / "cut", toy(), stop_after=stop_after)
+    events = run_toy(tmp_path / "cut", toy())
+    assert events[0]["epochs_done"] == stop_after
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("killed_at", "goes_on_from"), [((1, 2), (0, 0)), ((2, 4), (1, 3)), ((3, 7), (2, 6))]
+)
+def test_killed_in_mid_epoch_at_most_one_checkpoint_interval_is_lost(
+    tmp_path, toy, monkeypatch, killed_at, goes_on_from
+):
+    monkeypatch.setattr("training.fit.epoch.SECONDS_BETWEEN_LOGS", -1.0)
+    settings = {"batch_size": 4, "checkpoint_steps": 3, "epochs": 3}
+    run_toy(tmp_path / "whole", toy(**settings))
+    with pytest.raises(Stopped):
+        run_toy(tmp_path / "cut", toy(**settings), stop_at_step=killed_at)
+    start, step, *_ = (it for it in run_toy(tmp_path / "cut", toy(**settings)) if it["event"] != "at-work")
+    assert (start["epochs_done"], start["steps_done"]) == goes_on_from
+    assert step["step"] == goes_on_from[1] + 1
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def started(folder, toy, start_folder, **settings):
+    """Lay out a run that starts from what another one became."""
+    weights = (start_folder / "weights.safetensors").read_bytes()
+    folder.mkdir()
+    (folder / "start.safetensors").write_bytes(weights)
+    plain = toy(**settings)
+    return replace(plain, run=plain.run.model_copy(update={"start": sha256(weights).hexdigest()}))
+
+
+def test_a_frozen_trunk_stays_what_it_started_from_and_learns_after_that(tmp_path, toy):
+    run_toy(tmp_path / "first", toy(epochs=1))
+    before = weights_of(tmp_path / "first")
+    trunk = [name for name in before if name.startswith("trunk.") and "running" not in name]
+    for epochs, alike in ((1, True), (2, True), (3, False)):
+        folder = tmp_path / str(epochs)
+        start = StartSettings(weights="first", frozen_epochs=2)
+        run_toy(folder, started(folder, toy, tmp_path / "first", epochs=max(epochs, 2), start=start))
+        after = weights_of(folder)
+        assert all(torch.equal(before[name], after[name]) for name in trunk) == alike
+        assert not torch.equal(before["fc.weight"], after["fc.weight"])
+
+
+def test_resumed_while_frozen_equals_uninterrupted(tmp_path, toy):
+    run_toy(tmp_path / "first", toy(epochs=1))
+    settings = {"epochs": 3, "start": StartSettings(weights="first", frozen_epochs=2)}
+    run_toy(tmp_path / "whole", started(tmp_path / "whole", toy, tmp_path / "first", **settings))
+    cut = started(tmp_path / "cut", toy, tmp_path / "first", **settings)
+    for epoch in (1, 2):
+        with pytest.raises(Stopped):
+            run_toy(tmp_path / "cut", cut, stop_after=epoch)
+    run_toy(tmp_path / "cut", cut)
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+
+
+def test_another_start_than_the_run_was_laid_out_with_is_refused(tmp_path, toy):
+    run_toy(tmp_path / "first", toy(epochs=1))
+    run = started(tmp_path / "run", toy, tmp_path / "first", start=StartSettings(weights="first"))
+    (tmp_path / "run" / "start.safetensors").write_bytes(b"other")
+    with pytest.raises(BadInput, match=r"start.safetensors: damaged or changed; delete this run's folder"):
+        run_toy(tmp_path / "run", run)
+    (tmp_path / "run" / "start.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"start.safetensors: missing; run the same command again"):
+        run_toy(tmp_path / "run", run)
+
+
+def test_the_shares_of_an_epochs_time_add_up(tmp_path, toy):
+    run_toy(tmp_path, toy(epochs=1))
+    (row,) = json.loads((tmp_path / "history.json").read_text())["epochs"]
+    shares = [row[f"{name}_share"] for name in ("data_wait", "exchange", "compute")]
+    assert sum(shares) == pytest.approx(1)
+    assert min(shares) >= row["exchange_share"] == 0, "alone there is nobody to exchange with"
+
+
+def test_a_finished_run_is_left_alone(tmp_path, toy):
+    run_toy(tmp_path, toy(epochs=1))
+    before = (tmp_path / "weights.safetensors").stat().st_mtime_ns
+    assert run_toy(tmp_path, toy(epochs=1)) == [{"event": "done", "best_epoch": 1}]
+    assert (tmp_path / "weights.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile uses what torch deprecates
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_a_compiled_network_learns_the_same(tmp_path, toy):
+    model = ModelSettings(name="shallow", width=4, dropout=0)  # compiled, it draws other random numbers
+    for compiled in (False, True):
+        run_toy(tmp_path / str(compiled), toy(epochs=1, compile=compiled, model=model))
+    (plain,), (compiled,) = (losses_of(tmp_path / name) for name in ("False", "True"))
+    assert compiled == pytest.approx(plain, rel=1e-4)
+
+
+def test_other_seeds_learn_otherwise(tmp_path, toy):
+    for seed in (0, 1):
+        run_toy(tmp_path / str(seed), toy(epochs=1, seed=seed))
+    assert losses_of(tmp_path / "0") != losses_of(tmp_path / "1")
+
+
+def test_spectrograms_out_of_memory_teach_the_same(tmp_path, toy):
+    run_toy(tmp_path / "held", toy(epochs=1))
+    run_toy(tmp_path / "read", toy(epochs=1, cache_gib=0))
+    assert losses_of(tmp_path / "held") == losses_of(tmp_path / "read")
+
+
+def test_the_best_epoch_is_kept_not_the_last(tmp_path, toy):
+    plain = toy(**LEARNING)
+    lies = plain.tracks["target"].to_pylist()[:8] + [[1, 0], [0, 1]] * 2  # the more is learned, the worse
+    misled = replace(plain, tracks=plain.tracks.set_column(2, "target", pa.array(lies, pa.list_(pa.int8()))))
+    run_toy(tmp_path / "whole", misled)
+    best_epoch = json.loads((tmp_path / "whole" / "history.json").read_text())["best_epoch"]
+    rows = losses_of(tmp_path / "whole")
+    lowest = min(rows, key=lambda row: row["validation_loss"])
+    bound = lowest["validation_loss"] + lowest["validation_loss_error"]
+    within = [row["epoch"] for row in rows if row["validation_loss"] <= bound]
+    assert best_epoch == max(within) < LEARNING["epochs"]
+    with pytest.raises(Stopped):
+        run_toy(tmp_path / "best", misled, stop_after=best_epoch)
+    state, _ = read_checkpoint(str(tmp_path / "best"), fingerprint(misled.run, misled.tracks))
+    assert all(
+        torch.equal(weight, state.model[name]) for name, weight in weights_of(tmp_path / "whole").items()
+    )
+
+
+def test_of_epochs_that_few_tracks_cannot_tell_apart_the_last_is_kept(tmp_path, toy):
+    run_toy(tmp_path, toy())
+    rows = losses_of(tmp_path)
+    assert max(row["validation_loss"] for row in rows) < 0.7, "nothing is learned: the losses are alike"
+    assert json.loads((tmp_path / "history.json").read_text())["best_epoch"] == len(rows)
+
+
+def test_every_step_of_the_run_has_its_own_rate(tmp_path, toy, monkeypatch):
+    monkeypatch.setattr("training.fit.epoch.SECONDS_BETWEEN_LOGS", -1.0)
+    plain = toy(epochs=2)
+    told = [event for event in run_toy(tmp_path, plain) if event["event"] == "step"]
+    assert [(event["epoch"], event["step"], event["steps"]) for event in told] == [
+        (1, 1, 2),
+        (1, 2, 2),
+        (2, 1, 2),
+        (2, 2, 2),
+    ]
+    assert [event["learning_rate"] for event in told] == [
+        learning_rate_at(step, 4, plain.run.settings) for step in range(4)
+    ]
+    assert all(event["loss"] > 0 and event["grad_norm"] > 0 and event["crops_per_s"] > 0 for event in told)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, toy):
+    sick = toy()
+    for track_id in ("00", "03"):
+        sick.snapshot.mels[track_id][:] = np.nan
+    with pytest.raises(BadInput, match=r"epoch 1, at step 2 or before: loss nan.*lower learning_rate"):
+        run_toy(tmp_path, sick)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_validation_track_that_is_not_finite_is_named(tmp_path, toy):
+    sick = toy()
+    sick.snapshot.mels["09"][:] = np.nan
+    with pytest.raises(BadInput, match="validation track 09: its spectrogram is not finite"):
+        run_toy(tmp_path, sick)
+
+
+def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path, toy):
+    with pytest.raises(Stopped):
+        run_toy(tmp_path, toy(), stop_after=1)
+    with pytest.raises(BadInput, match="put them back, or train in another folder"):
+        run_toy(tmp_path, toy(learning_rate=0.02))
+
+
+def test_a_cut_checkpoint_is_told_and_the_one_before_is_used(tmp_path, toy):
+    run_toy(tmp_path / "whole", toy())
+    with pytest.raises(Stopped):
+        run_toy(tmp_path / "cut", toy(), stop_after=2)
+    newest = tmp_path / "cut" / "checkpoint-a.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    events = run_toy(tmp_path / "cut", toy())
+    assert events[0]["message"].startswith("checkpoint-a.pt is cut short")
+    assert events[1]["epochs_done"] == 1
+    assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
+
+
+def test_fewer_groups_than_processes_are_refused(tmp_path, toy):
+    with pytest.raises(BadInput, match=r"a step has 4 groups of crops .* for 5 processes"):
+        run_toy(tmp_path, toy(), seat=Seat(0, 5))
+
+
+def test_other_mel_settings_are_refused(tmp_path, toy):
+    plain = toy()
+    other = plain.run.model_copy(update={"mel_fingerprint": "123456789abc"})
+    with pytest.raises(BadInput, match="the run wants 123456789abc"):
+        train(str(tmp_path), other, plain.tracks, plain.snapshot, Seat(), print)
+
+
+def test_a_track_without_spectrogram_is_refused(tmp_path, toy):
+    plain = toy()
+    del plain.snapshot.mels["05"]
+    with pytest.raises(BadInput, match=r"no spectrogram of track 05 \(1 missing\)"):
+        run_toy(tmp_path, plain)
+
+
+def test_a_run_is_finished_when_its_weights_are_there(tmp_path, toy):
+    with pytest.raises(Stopped):
+        run_toy(tmp_path, toy(), stop_after=4)
+    assert not finished(str(tmp_path))
+    run_toy(tmp_path, toy())
+    assert finished(str(tmp_path))
+
+
+def test_the_rate_rises_then_falls_to_almost_nothing():
+    settings = TrainSettings(learning_rate=0.1, warmup_share=0.1)
+    rates = [learning_rate_at(step, 100, settings) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.01 * step for step in range(1, 11)])
+    assert rates[10] == max(rates)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 1e-4

@@ -1,0 +1,71 @@
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from store.errors import BadInput
+from training.fit.run import TrainingRun, TrainSettings, fingerprint, read_run, write_run
+
+TARGETS = pa.list_(pa.int8())
+
+
+def tracks(targets, splits=("training", "training", "validation", "test")):
+    ids = [f"{number}" for number in range(len(targets))]
+    return pa.table({"track_id": ids, "split": list(splits), "target": pa.array(targets, TARGETS)})
+
+
+GOOD = tracks([[1, 0], [0, 1], [1, 0], [0, 1]])
+RUN = TrainingRun(snapshot_url="somewhere", mel_fingerprint="abc", genres=("Blues", "Jazz"))
+
+
+def test_what_is_written_is_read_but_for_the_test_split(tmp_path):
+    write_run(str(tmp_path), RUN, GOOD)
+    run, seen = read_run(str(tmp_path))
+    assert run == RUN
+    assert seen["track_id"].to_pylist() == ["0", "1", "2"]
+    assert "test" not in seen["split"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (tracks([[1, 0], [1, 0], [1, 0], [0, 1]]), "no training track has the genre Jazz"),
+        (tracks([[1, 0], [1, 1], [1, 0], [0, 1]]), "target of track 1 must be 2 values, one 1"),
+        (tracks([[1, 0], [0, 1], [1], [0, 1]]), "target of track 2 must be 2 values"),
+        (tracks([[1, 0], [0, 1]], ["training"] * 2), "no validation track"),
+    ],
+)
+def test_tracks_that_do_not_fit_are_refused(tmp_path, table, message):
+    write_run(str(tmp_path), RUN, table)
+    with pytest.raises(BadInput, match=message):
+        read_run(str(tmp_path))
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"run.json is missing"):
+        read_run(str(tmp_path))
+    (tmp_path / "run.json").write_text('{"genres": []}')
+    (tmp_path / "tracks.parquet").write_bytes(b"no table")
+    with pytest.raises(BadInput, match="not a training run"):
+        read_run(str(tmp_path))
+
+
+def test_the_fingerprint_names_what_decides_the_result():
+    of = fingerprint(RUN, GOOD)
+    moved = RUN.model_copy(update={"snapshot_url": "elsewhere", "settings": TrainSettings(cache_gib=0)})
+    assert fingerprint(moved, GOOD) == of
+    assert fingerprint(RUN.model_copy(update={"settings": TrainSettings(seed=1)}), GOOD) != of
+    assert fingerprint(RUN, tracks([[1, 0], [0, 1], [0, 1], [0, 1]])) != of
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 24}, "batch_size 24 is no multiple of crops_at_once 16"),
+        ({"balance": True, "target": "multi"}, "balance needs target top"),
+        ({"learning_rte": 1}, "learning_rte"),
+        ({"epochs": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        TrainSettings(**settings)

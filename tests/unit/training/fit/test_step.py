@@ -1,0 +1,96 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training.fit.augment import AugmentSettings
+from training.fit.run import TrainSettings
+from training.fit.step import Batch, genre_loss, group_seeds, train_step
+from training.networks.network import ModelSettings, build_model
+
+SETTINGS = TrainSettings(batch_size=8, crops_at_once=4, augment=AugmentSettings(mixup=0.5))
+
+
+def learner():
+    torch.manual_seed(0)
+    model = build_model(ModelSettings(width=4), 3, 16)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def batch(size=8):
+    random = torch.Generator().manual_seed(5)
+    mel_BFM = (torch.randn(size, 20, 16, generator=random) * 20 - 10).half()
+    return Batch(mel_BFM, F.one_hot(torch.arange(size) % 3, 3).float())
+
+
+def gradient_of(groups, seeds):
+    model, optimizer = learner()
+    step = train_step(model, optimizer, groups, SETTINGS, seeds=seeds)
+    return step.loss, torch.cat([weight.grad.ravel() for weight in model.parameters()])
+
+
+def test_a_step_is_the_mean_of_its_groups():
+    settings = SETTINGS.model_copy(update={"max_grad_norm": 1e9})
+    whole = batch()
+    gradients, losses = [], []
+    for part, seeds in (
+        (whole, [1, 2]),
+        (Batch(whole.mel_BFM[:4], whole.target_BG[:4]), [1]),
+        (Batch(whole.mel_BFM[4:], whole.target_BG[4:]), [2]),
+    ):
+        model, optimizer = learner()
+        losses.append(train_step(model, optimizer, part, settings, seeds=seeds).loss)
+        gradients.append(torch.cat([weight.grad.ravel() for weight in model.parameters()]))
+    torch.testing.assert_close(losses[0], losses[1] + losses[2])
+    torch.testing.assert_close(gradients[0], gradients[1] + gradients[2], atol=1e-5, rtol=1e-4)
+
+
+def test_ranks_of_unequal_share_make_the_same_step():
+    settings = TrainSettings(
+        batch_size=12, crops_at_once=4, max_grad_norm=1e9, augment=AugmentSettings(mixup=0.5)
+    )
+    whole = batch(12)
+    gradients = []
+    for first, last, world_size in ((0, 3, 1), (0, 1, 2), (1, 3, 2)):
+        part = Batch(whole.mel_BFM[4 * first : 4 * last], whole.target_BG[4 * first : 4 * last])
+        model, optimizer = learner()
+        train_step(model, optimizer, part, settings, seeds=range(first, last), world_size=world_size)
+        gradients.append(torch.cat([weight.grad.ravel() for weight in model.parameters()]))
+    alone, *ranks = gradients
+    torch.testing.assert_close(alone, sum(ranks) / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_the_seed_decides_a_step():
+    (first, gradient), (second, same) = (gradient_of(batch(), [1, 2]) for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(gradient, same)
+    assert not torch.equal(gradient, gradient_of(batch(), [1, 3])[1])
+
+
+def test_groups_have_seeds_of_their_own_that_no_other_rank_changes():
+    alone = group_seeds(0, 7, range(4))
+    assert alone == group_seeds(0, 7, range(2)) + group_seeds(0, 7, range(2, 4))
+    many = {seed for run in (0, 1) for step in range(20) for seed in group_seeds(run, step, range(4))}
+    assert len(many) == 160
+
+
+def test_steep_gradients_are_shortened():
+    model, optimizer = learner()
+    step = train_step(
+        model, optimizer, batch(), SETTINGS.model_copy(update={"max_grad_norm": 1e-3}), seeds=[1, 2]
+    )
+    kept = torch.cat([weight.grad.ravel() for weight in model.parameters()]).norm()
+    assert step.grad_norm > 0.01
+    assert kept == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_the_loss_of_a_sure_and_right_answer_is_nothing():
+    sure_BG, target_BG = torch.tensor([[40.0, -40.0]]), torch.tensor([[1.0, 0.0]])
+    for target in ("top", "multi"):
+        plain = TrainSettings(target=target, label_smoothing=0.0)
+        assert genre_loss(sure_BG, target_BG, plain) < 1e-6
+        assert genre_loss(sure_BG, 1 - target_BG, plain) > 30
+        smooth = TrainSettings(target=target, label_smoothing=0.2)
+        best_BG = torch.tensor([[1.0, -1.0]]) * torch.log(torch.tensor(9.0)) / (2 if target == "top" else 1)
+        best_BG.requires_grad_()
+        genre_loss(best_BG, target_BG, smooth).backward()
+        torch.testing.assert_close(best_BG.grad, torch.zeros(1, 2), atol=1e-6, rtol=0)

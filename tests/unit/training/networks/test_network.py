@@ -1,0 +1,137 @@
+import copy
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.optim import AdamW
+
+from training.fit.augment import AugmentSettings
+from training.fit.run import TrainSettings
+from training.fit.step import Batch, train_step
+from training.networks.network import ModelSettings, build_model
+
+OUR_NAMES = ["short-chunk-resnet", "shallow"]
+NAMES = [*OUR_NAMES, "resnet18", "resnet34", "resnet50", "vgg16"]
+SETTINGS = TrainSettings(
+    batch_size=4, crops_at_once=2, weight_decay=0.5, augment=AugmentSettings(masks=0, gain_db=0, tone_db=0)
+)
+
+
+def batch(bands=16, size=4):
+    random = torch.Generator().manual_seed(5)
+    mel_BFM = torch.randn(size, 20, bands, generator=random) * 20 - 10
+    return Batch(mel_BFM, torch.eye(3)[torch.arange(size) % 3])
+
+
+def state_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(model, before):
+    """Name what is not as it was, apart from counts of batches."""
+    return {
+        name
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("num_batches_tracked") and not torch.equal(tensor, before[name])
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("frames", "bands"), [(172, 128), (1, 8), (33, 40)])
+def test_crops_of_any_length_give_one_logit_a_genre(name, frames, bands):
+    model = build_model(ModelSettings(name=name, width=4), 5, bands).eval()
+    with torch.no_grad():
+        assert model(torch.randn(2, frames, bands)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_shortest_crops_can_be_learned_from(name):
+    """Of one frame and eight bands the last maps are one point: batch norm has a number a crop to go by."""
+    model = build_model(ModelSettings(name=name, width=4), 3, 8)
+    settings = SETTINGS.model_copy(update={"batch_size": 16, "crops_at_once": 16})
+    whole = batch(bands=8, size=16)
+    short = Batch(whole.mel_BFM[:, :1], whole.target_BG)
+    step = train_step(model, torch.optim.SGD(model.parameters(), lr=0.01), short, settings, seeds=[1])
+    assert step.loss.isfinite()
+    assert step.grad_norm.isfinite()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_learns(name):
+    torch.manual_seed(0)
+    model = build_model(ModelSettings(name=name, width=4, dropout=0), 3, 16)
+    model(torch.randn(4, 40, 16) * 20 - 10).square().sum().backward()
+    silent = [name for name, weight in model.named_parameters() if not weight.grad.abs().sum() > 0]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", OUR_NAMES)
+def test_the_width_multiplies_the_channels(name):
+    sizes = [
+        sum(
+            weight.numel()
+            for weight in build_model(ModelSettings(name=name, width=width), 3, 16).parameters()
+        )
+        for width in (8, 16)
+    ]
+    assert 3 < sizes[1] / sizes[0] < 4.1
+
+
+def test_networks_of_equal_names_have_equal_weights():
+    assert ModelSettings(width=8).network == "short-chunk-resnet of width 8"
+    assert ModelSettings(width=8).network == ModelSettings(width=8, dropout=0.1).network
+    assert ModelSettings(name="resnet18", width=8).network == ModelSettings(name="resnet18").network
+
+
+def test_a_model_nobody_wrote_is_refused():
+    with pytest.raises(ValidationError, match=r"'short-chunk-resnet', 'shallow', .* or 'vgg16'"):
+        ModelSettings(name="vgg")
+
+
+@pytest.mark.parametrize("name", ["short-chunk-resnet", "resnet18", "resnet50", "vgg16"])
+def test_channels_last_and_half_precision_give_the_same_answer(name):
+    torch.manual_seed(0)
+    model = build_model(ModelSettings(name=name, width=4), 3, 16).eval()
+    mel_BFM = batch().mel_BFM
+    with torch.no_grad():
+        plain_BG = model(mel_BFM)
+        model = model.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(model(mel_BFM), plain_BG, atol=1e-4, rtol=1e-3)
+        with torch.autocast("cpu", torch.bfloat16):
+            half_BG = model(mel_BFM)
+    assert half_BG.dtype == torch.bfloat16
+    torch.testing.assert_close(half_BG.float(), plain_BG, atol=0.1 * plain_BG.abs().max().item(), rtol=0)
+
+
+@pytest.mark.parametrize("name", ["short-chunk-resnet", "resnet18", "vgg16"])
+def test_a_frozen_trunk_stays_as_it_is_while_the_rest_learns(name):
+    torch.manual_seed(0)
+    model = build_model(ModelSettings(name=name, width=4, dropout=0), 3, 16)
+    optimizer = AdamW(model.parameters(), lr=0.01, weight_decay=0.5)
+    train_step(model, optimizer, batch(), SETTINGS, seeds=[1, 2])  # so that there are gradients and momentum
+    model.freeze_trunk(True)
+    before = state_of(model)
+    for _ in range(2):
+        model.train()
+        train_step(model, optimizer, batch(), SETTINGS, seeds=[1, 2])
+    learned = {"weight", "bias", "running_mean", "running_var"}
+    others = {f"bn_bands.{kind}" for kind in learned} | {"fc.weight", "fc.bias"}
+    assert changed(model, before) == others
+    model.freeze_trunk(False)
+    before = state_of(model)
+    train_step(model, optimizer, batch(), SETTINGS, seeds=[1, 2])
+    assert changed(model, before) == {name for name in before if not name.endswith("num_batches_tracked")}
+
+
+def test_a_frozen_trunk_answers_by_its_own_statistics_alone():
+    torch.manual_seed(0)
+    model = build_model(ModelSettings(width=4, dropout=0), 3, 16)
+    maps_B1FM = torch.randn(4, 1, 20, 16)
+    listening = copy.deepcopy(model).eval().trunk(maps_B1FM)
+    assert not torch.allclose(copy.deepcopy(model).train().trunk(maps_B1FM), listening)
+    model.freeze_trunk(True)
+    torch.testing.assert_close(model.trunk(maps_B1FM), listening)
+    torch.testing.assert_close(model.train().trunk(maps_B1FM), listening)
+    model.eval().freeze_trunk(False)
+    assert not model.trunk.training  # who listens goes on listening
+    assert model.train().trunk.training

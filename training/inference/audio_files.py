@@ -1,0 +1,201 @@
+"""What a trained network hears in audio files: crops of many files at once go through it.
+
+On a CPU one process decodes while this one waits, so a worker keeps one core busy. On a GPU
+host several processes decode ahead, and the GPU makes the spectrograms.
+
+Axes: S samples, F frames, M mel bands, G genres.
+"""
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from preprocessing.decode.sandbox import sandbox_of_this_thread
+from preprocessing.decode.seeking import HeardWindow
+from preprocessing.decode.spectrogram import LimitSettings
+from preprocessing.decode.windows import WindowSettings
+from preprocessing.errors import BadAudio
+from store.errors import BadInput
+from training.fit.crops import Tracks, even_crops
+from training.inference.backends import Engine, Network, onnx_on_mels, torch_on_mels, torch_on_waves
+from training.inference.model_version import ModelIdentity
+
+CROPS_AT_ONCE_ON_CPU = 16  # more no longer fit into the cache, and are slower
+CROPS_AT_ONCE_ON_DEVICE = 256
+
+Crop = NDArray[np.float32]  # (F, M) in dB, or (S,)
+Decoded = Iterable[Crop] | BadAudio
+
+
+def hear_files(
+    paths: Sequence[Path | BadAudio],
+    *,
+    version_url: str,
+    identity: ModelIdentity,
+    windows: WindowSettings,
+    limits: LimitSettings,
+    device: str = "cpu",
+    engine: Engine = "torch",
+    mel_on_device: bool | None = None,
+    onnx_url: str | None = None,
+) -> list[NDArray[np.float64] | BadAudio]:
+    """Let a model listen to audio files; give of each the mean of what it says of its crops, or what is wrong.
+
+    Shapes: each (G,), the network's own probabilities: the decision was fitted on such.
+    Raises: BadInput if the model, its ONNX file or the device cannot be used; OSError if a disk fails.
+
+    `device` is what torch calls one; on any but the CPU the spectrograms are made there too, unless
+    `mel_on_device` says otherwise. Memory does not grow with the number of files.
+    """
+    as_waves = device != "cpu" if mel_on_device is None else mel_on_device
+    _check_device(device)
+    with _one_thread():
+        network = _network(version_url, identity, device, engine, as_waves=as_waves, onnx_url=onnx_url)
+        decode = partial(_decode, identity=identity, windows=windows, limits=limits, as_waves=as_waves)
+        at_once = CROPS_AT_ONCE_ON_CPU if device == "cpu" else CROPS_AT_ONCE_ON_DEVICE
+        means = _Means(network, len(paths), at_once)
+        bad: dict[int, BadAudio] = {}
+        all_decoded = _ahead(decode, paths) if as_waves or device != "cpu" else map(decode, paths)
+        for row, decoded in enumerate(all_decoded):
+            if isinstance(decoded, BadAudio):
+                bad[row] = decoded
+            else:
+                means.add(row, decoded)
+        means.finish()
+    return [bad[row] if row in bad else means.of(row) for row in range(len(paths))]
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as why:  # the latter of a torch that was built without CUDA
+        reason = str(why).splitlines()[0]
+        raise BadInput(f"device {device}: torch cannot use it here ({reason}); take device cpu") from None
+
+
+def _network(
+    version_url: str,
+    identity: ModelIdentity,
+    device: str,
+    engine: Engine,
+    *,
+    as_waves: bool,
+    onnx_url: str | None,
+) -> Network:
+    match engine, as_waves:
+        case "torch", True:
+            return torch_on_waves(version_url, identity, device)
+        case "torch", False:
+            return torch_on_mels(version_url, identity, device)
+        case "onnx", False if device == "cpu":
+            return onnx_on_mels(version_url, identity, onnx_url)
+    raise BadInput(f"engine onnx listens to spectrograms on device cpu, not on {device}; take engine torch")
+
+
+def _decode(
+    path: Path | BadAudio,
+    *,
+    identity: ModelIdentity,
+    windows: WindowSettings,
+    limits: LimitSettings,
+    as_waves: bool,
+) -> Decoded:
+    """Give the crops of a file, to be read before this thread decodes another."""
+    if isinstance(path, BadAudio):
+        return path
+    try:
+        heard = sandbox_of_this_thread(limits).windows(path, identity.mel, windows, as_waves=as_waves)
+    except BadAudio as why:
+        return why
+    return cut_crops(
+        heard, identity.crop_frames, identity.training.validation_crops if windows.whole else None
+    )
+
+
+def cut_crops(heard: Sequence[HeardWindow], crop_frames: int, count: int | None) -> Iterator[Crop]:
+    """Read crops evenly spaced within each window: `count` of them, or as many as cover it."""
+    for window in heard:
+        track = Tracks(("",), np.array([window.frames]), np.zeros((1, 1), np.float32))
+        crops = even_crops(
+            track, crop_frames=crop_frames, count=count or math.ceil(window.frames / crop_frames)
+        )
+        for start in crops.start_N:
+            yield window.read(int(start), min(crop_frames, window.frames))
+
+
+def _ahead(decode: "partial[Decoded]", paths: Sequence[Path | BadAudio]) -> Iterator[Decoded]:
+    """Decode on as many processes as there are cores, a few files ahead of who takes what they give, in order."""
+    cores = len(os.sched_getaffinity(0))
+    threads, waiting = _decoding_threads(cores), deque[Future[Decoded]]()
+    try:
+        for path in paths:
+            waiting.append(threads.submit(_read_all, decode, path))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _read_all(decode: "partial[Decoded]", path: Path | BadAudio) -> Decoded:
+    decoded = decode(path)
+    return decoded if isinstance(decoded, BadAudio) else list(decoded)
+
+
+@lru_cache(maxsize=1)
+def _decoding_threads(count: int) -> ThreadPoolExecutor:
+    """Give threads that live as long as we do, and so do their decoding processes."""
+    return ThreadPoolExecutor(count, thread_name_prefix="decoding")
+
+
+class _Means:
+    """The mean of the probabilities of each file's crops, whichever crops go through the network together."""
+
+    def __init__(self, network: Network, files: int, at_once: int) -> None:
+        self._network, self._at_once = network, at_once
+        self._waiting: list[tuple[int, Crop]] = []
+        self._sums: list[NDArray[np.float64] | float] = [0.0] * files
+        self._counts = [0] * files
+
+    def add(self, row: int, crops: Iterable[Crop]) -> None:
+        """Take the crops of a file; listen whenever there are enough."""
+        for crop in crops:
+            self._waiting.append((row, crop))
+            if len(self._waiting) == self._at_once:
+                self.finish()
+
+    def finish(self) -> None:
+        """Listen to what waits."""
+        if not self._waiting:
+            return
+        chance_BG = self._network([crop for _, crop in self._waiting])
+        for (row, _), chance_G in zip(self._waiting, chance_BG, strict=True):
+            self._sums[row] = self._sums[row] + chance_G
+            self._counts[row] += 1
+        self._waiting = []
+
+    def of(self, row: int) -> NDArray[np.float64]:
+        """Give the mean of one file."""
+        return np.asarray(self._sums[row] / self._counts[row])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: a worker has one core, and others work beside it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,91 @@
+"""What a network must beat: a support-vector machine on what librosa tells of each track.
+
+Axes: T tracks, F frames, M mel bands, K features of a frame, D features of a track, G genres.
+"""
+
+from collections.abc import Sequence
+
+import librosa
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from preprocessing.mel.settings import MelSettings
+from store.reader import open_snapshot
+
+COEFFICIENTS = 20  # of the cepstrum, as in FMA's features
+FLAT = 1e-6  # what moves less than this does not move
+FEATURES_SCHEMA = pa.schema([("track_id", pa.string()), ("features", pa.list_(pa.float32()))])
+
+
+def describe(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.float32]:
+    """Tell the timbre of a track by seven statistics of each of its frames' features.
+
+    Shapes: (F, M) in dB -> (D,).
+    Source: the summary of FMA's features.csv (Defferrard et al., 2017); theirs has chroma too,
+            which a mel spectrogram does not hold.
+    """
+    frames_KF = _frame_features(mel_FM, settings)
+    mean_K1 = frames_KF.mean(axis=1, keepdims=True)
+    std_K1 = frames_KF.std(axis=1, keepdims=True)
+    z_KF = (frames_KF - mean_K1) / np.maximum(std_K1, FLAT)
+    statistics = [
+        mean_K1[:, 0],
+        std_K1[:, 0],
+        (z_KF**3).mean(axis=1),
+        (z_KF**4).mean(axis=1),
+        np.median(frames_KF, axis=1),
+        frames_KF.min(axis=1),
+        frames_KF.max(axis=1),
+    ]
+    return np.concatenate(statistics).astype(np.float32)
+
+
+def describe_stored(track_ids: Sequence[str], *, snapshot_url: str) -> pa.Table:
+    """Describe tracks of a snapshot; give FEATURES_SCHEMA, one row a track."""
+    snapshot = open_snapshot(snapshot_url)
+    settings = MelSettings.model_validate(snapshot.mel_settings)
+    rows = [
+        {"track_id": track_id, "features": describe(snapshot.mel(track_id), settings).tolist()}
+        for track_id in track_ids
+    ]
+    return pa.Table.from_pylist(rows, schema=FEATURES_SCHEMA)
+
+
+def svm_predict(known_TD: ArrayLike, target_TG: ArrayLike, unknown_TD: ArrayLike) -> NDArray[np.float64]:
+    """Learn from known tracks of one genre each, and give the probabilities of unknown ones.
+
+    Shapes: (T, D), (T, G) of 0 and 1, (T', D) -> (T', G); each genre has at least one known track.
+    Source: sklearn's SVC as FMA's baselines use it: radial kernel, C = 1, standardised features.
+
+    The likeliest genre is the machine's own answer. How much likelier it is comes from the
+    margins alone: it is not calibrated, so a log-loss of it says little.
+    """
+    genre_T = np.asarray(target_TG).argmax(axis=1)
+    assert len(np.unique(genre_T)) == np.shape(target_TG)[1], "a known track of each genre"
+    machine = make_pipeline(StandardScaler(), SVC(break_ties=True))
+    machine.fit(np.asarray(known_TD), genre_T)
+    margin = machine.decision_function(np.asarray(unknown_TD))
+    margin_TG = np.stack([-margin, margin], axis=1) if margin.ndim == 1 else margin
+    return np.asarray(softmax(margin_TG, axis=1))
+
+
+def _frame_features(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.float64]:
+    """Shapes: (F, M) -> (K, F): cepstrum, its movement, and where along frequency the power lies."""
+    mel_MF = mel_FM.T.astype(np.float64)
+    mfcc_KF = librosa.feature.mfcc(S=mel_MF, n_mfcc=min(COEFFICIENTS, len(mel_MF)))
+    delta_KF = librosa.feature.delta(mfcc_KF, mode="nearest")
+    power_MF = librosa.db_to_power(mel_MF)
+    high_hz = settings.high_hz or settings.sample_rate_hz / 2
+    hz_M = librosa.mel_frequencies(settings.bands + 2, fmin=settings.low_hz, fmax=high_hz)[1:-1]
+    places = [
+        librosa.feature.spectral_centroid(S=power_MF, freq=hz_M),
+        librosa.feature.spectral_bandwidth(S=power_MF, freq=hz_M),
+        librosa.feature.spectral_rolloff(S=power_MF, freq=hz_M),
+        librosa.feature.spectral_flatness(S=power_MF, power=1.0),
+    ]
+    return np.concatenate([mfcc_KF, delta_KF, *places])

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,78 +11,26 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, Field, model_validator
 
-from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.client import dask_client
 from flows.cluster.fan_out import fan_out
 from flows.reporting.build_report import MAY_BE_MENDED, BuildSummary, Tally, report_build
 from flows.reporting.progress import showing_progress
+from flows.settings import BuildSettings
 from preprocessing.build.batches import plan_batches
-from preprocessing.build.shard_task import (
-    BuiltBatch,
-    SpectrogramSettings,
-    Track,
-    build_shard,
-    hash_files,
-    reject_alone,
-)
+from preprocessing.build.shard_task import BuiltBatch, Track, build_shard, hash_files, reject_alone
 from preprocessing.catalogue.duplicates import with_duplicate_groups
 from preprocessing.catalogue.previous_splits import read_former_splits
-from preprocessing.catalogue.sources import CatalogueSettings, read_catalogue
+from preprocessing.catalogue.sources import read_catalogue
 from preprocessing.catalogue.splits import crossing_copies, split_mode, split_tracks
-from preprocessing.decode.spectrogram import LimitSettings
-from store.dataset.snapshots import (
-    INDEX_SCHEMA,
-    Recipe,
-    SnapshotFile,
-    latest_snapshot,
-    publish,
-    put_catalogue,
-)
+from store.dataset.recipe import Recipe
+from store.dataset.snapshots import INDEX_SCHEMA, SnapshotFile, latest_snapshot, publish, put_catalogue
 from store.errors import BadInput, CommitConflict
 from store.fs.files import absolute
 from store.reader import open_snapshot
 
 ENOUGH_TO_JUDGE = 300  # tracks tried before a share of rejects means anything: the longest come first
 PUBLISH_TRIES = 5
-
-
-class BuildSettings(BaseModel, frozen=True, extra="forbid"):
-    """What to build spectrograms of, how, and where to."""
-
-    source: str = Field(
-        description="Folder, zip archive or URL of the audio: FMA's layout, a folder per genre, or any"
-    )
-    store: str = Field("data/store", description="Folder or URL of the spectrogram store")
-    catalogue: CatalogueSettings = CatalogueSettings()
-    spectrogram: SpectrogramSettings = SpectrogramSettings()
-    limits: LimitSettings = LimitSettings()
-    tracks_per_batch: int = Field(
-        64, ge=1, le=10_000, description="Most tracks that one task builds into a shard"
-    )
-    minutes_per_batch: float = Field(
-        26.0, gt=0.0, description="Most minutes of audio in a task, but for a track that is longer by itself"
-    )
-    batches_per_commit: int = Field(32, ge=1, description="Batches after which a snapshot is published")
-    max_reject_share: float = Field(
-        0.1, ge=0.0, le=1.0, description="Stop if a greater share of the tracks than this cannot be decoded"
-    )
-    retry_rejects: bool = Field(False, description="Try tracks again that were rejected before")
-    changed_by: Literal["signature", "sha256"] = Field(
-        "signature",
-        description="What tells that a file changed since it was built: its size and time (or ETag), or, "
-        "reading every file again, its SHA-256 too",
-    )
-    cluster: ClusterSettings = ClusterSettings()
-
-    @model_validator(mode="after")
-    def _has_hashes_to_compare(self) -> "BuildSettings":
-        if self.changed_by == "sha256" and not self.spectrogram.excerpt.is_whole:
-            raise ValueError(
-                "changed_by sha256 with an excerpt: files are hashed only where all of them is read; "
-                "use changed_by signature, or build whole tracks"
-            )
-        return self
 
 
 @dataclass(frozen=True)

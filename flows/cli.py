@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from rich.console import Console
 
-from flows.build_dataset import BuildSettings, build_dataset
+from flows.build_dataset import build_dataset
 from flows.cluster.training_hosts import TrainingStopped
 from flows.commands.models import (
     compare_models,
@@ -34,15 +34,25 @@ from flows.commands.models import (
     show_model,
 )
 from flows.commands.tags import diff_tags, runs_table, show_tags
-from flows.cross_validate import CrossValidationSettings, run_experiments
-from flows.demo import DemoSettings, play_demo
-from flows.deployments import ServeSettings, serve_flows
+from flows.cross_validate import run_experiments
+from flows.demo import play_demo
+from flows.deployments import serve_flows
 from flows.reporting.tagging_summary import TagSummary
-from flows.retrain_nightly import NightlySettings, retrain_nightly
+from flows.retrain_nightly import retrain_nightly
 from flows.services.prefect_server import prefect_server
-from flows.tag_catalogue import TagSettings, tag_catalogue
-from flows.train_model import TrainModelSettings, train_model
-from flows.undo_tagging import UndoSettings, undo_tagging
+from flows.settings import (
+    BuildSettings,
+    CrossValidationSettings,
+    DemoSettings,
+    NightlySettings,
+    ServeSettings,
+    TagSettings,
+    TrainModelSettings,
+    UndoSettings,
+)
+from flows.tag_catalogue import tag_catalogue
+from flows.train_model import train_model
+from flows.undo_tagging import undo_tagging
 from store.errors import BadInput
 
 MODELS, RUNS = "data/models", "data/tagging"

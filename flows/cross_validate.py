@@ -15,17 +15,17 @@ from distributed import Client
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel
 
-from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.client import dask_client
 from flows.cluster.fan_out import fan_out, in_batches
-from flows.cluster.training_hosts import HostSettings
 from flows.reporting.progress import say, showing_progress
+from flows.settings import CrossValidationSettings
 from flows.train_model import TRACKS_PER_BATCH, hear_unseen, lay_out_run, train
 from store.fs.files import absolute, exists, join, read_bytes, write_whole
 from store.reader import Snapshot, open_snapshot
-from training.fit.run import HISTORY, TrainSettings
-from training.networks.pretrained import is_state_dict
+from training.fit.run import HISTORY
+from training.fit.settings import TrainSettings
 from training.selection.cross_validation import (
     FoldResult,
     answers_of,
@@ -40,43 +40,6 @@ from training.selection.cross_validation import (
 from training.selection.svm_baseline import describe_stored, svm_predict
 
 NETWORK, SVM = "network", "svm"
-
-
-class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which settings to judge, on which spectrograms, by how many folds."""
-
-    store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
-    results: str = Field("data/experiments", description="Folder or URL where runs and results are kept")
-    genres: tuple[str, ...] = Field((), description="Genres to tell apart; empty for all that the store has")
-    folds: int = Field(5, ge=2, le=50, description="Parts that share no artist; each is the test once")
-    fold_seed: int = Field(0, ge=0, lt=2**32, description="Seed by which artists are dealt to the folds")
-    validation_share: float = Field(
-        0.1,
-        gt=0.0,
-        le=0.5,
-        description="Part of the tracks outside a fold's test by which its epoch is chosen",
-    )
-    seeds: tuple[int, ...] = Field(
-        (0,), min_length=1, description="Each fold is trained once for each; training.seed plays no part"
-    )
-    baseline: bool = Field(True, description="Judge a support-vector machine on the same folds, to compare")
-    training: TrainSettings = TrainSettings()
-    hosts: HostSettings = HostSettings()
-    cluster: ClusterSettings = ClusterSettings()
-
-    @model_validator(mode="after")
-    def _check(self) -> "CrossValidationSettings":
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds}: the same seed twice gives the same network twice")
-        if self.baseline and self.training.target == "multi":
-            raise ValueError("the baseline tells one genre a track: take target top, or no baseline")
-        weights = self.training.start.weights
-        if weights and not is_state_dict(weights):
-            raise ValueError(
-                f"training.start.weights {weights}: a model version has learned from the test tracks of most "
-                "folds; take a state dict of torchvision's, or fresh weights"
-            )
-        return self
 
 
 class ModelScore(BaseModel, frozen=True):

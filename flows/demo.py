@@ -4,27 +4,20 @@ import shutil
 from pathlib import Path
 
 import pyarrow.compute as pc
-from pydantic import BaseModel, Field
 
-from flows.build_dataset import BuildSettings, build_dataset
+from flows.build_dataset import build_dataset
 from flows.reporting.build_report import BuildSummary
 from flows.reporting.progress import say
 from flows.reporting.tagging_summary import TagSummary
-from flows.tag_catalogue import TagSettings, tag_catalogue
-from flows.train_model import TrainModelSettings, TrainSummary, train_model
+from flows.settings import BuildSettings, DemoSettings, TagSettings, TrainModelSettings
+from flows.tag_catalogue import tag_catalogue
+from flows.train_model import TrainSummary, train_model
 from store.fs.files import replacing
 from store.reader import open_snapshot
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 
 MUSIC = Path(__file__).parent.parent / "tests" / "data" / "demo_music"
 TRACKS_PER_BATCH = 8  # six tasks, so that both workers have something to do
-
-
-class DemoSettings(BaseModel, frozen=True, extra="forbid"):
-    """Where the demo leaves what it makes."""
-
-    folder: str = Field("data/demo", description="Folder for the store, the models and the tagged files")
-    seed: int = Field(0, ge=0, description="Seed of the training")
 
 
 def play_demo(settings: DemoSettings) -> list[str]:

@@ -13,12 +13,12 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
-from pydantic import BaseModel, Field
 
-from flows.build_dataset import BuildSettings, build_dataset
+from flows.build_dataset import build_dataset
 from flows.reporting.progress import say
-from flows.retrain_nightly import NightlySettings, retrain_nightly
+from flows.retrain_nightly import retrain_nightly
 from flows.services.prefect_server import prefect_server
+from flows.settings import BuildSettings, NightlySettings, ServeSettings
 from flows.tag_catalogue import tag_catalogue
 from flows.train_model import train_model
 from flows.undo_tagging import undo_tagging
@@ -28,12 +28,6 @@ NIGHTLY = Cron("0 3 * * *", timezone="UTC", active=False)  # paused: switch it o
 MUSIC = "data/music"  # beside data/store and data/models; change it in the deployment's parameters
 # A night that meets another is over before it began; what a person submits by hand waits its turn.
 NEVER_TWO = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-
-
-class ServeSettings(BaseModel, frozen=True, extra="forbid"):
-    """How the Prefect UI is offered."""
-
-    port: int = Field(4200, ge=1, le=65_535, description="Port of the Prefect server, if one is started here")
 
 
 def serve_flows(settings: ServeSettings) -> None:

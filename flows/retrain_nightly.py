@@ -1,24 +1,24 @@
 """Build what is new, train on it, and promote the model only if it beats the champion on the same test tracks."""
 
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
-from flows.build_dataset import BuildSettings, build_dataset
+from flows.build_dataset import build_dataset
 from flows.cluster.client import dask_client
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.commands.models import comparison_rows, read_rival
 from flows.reporting.progress import show_table, showing_progress
 from flows.services.mlflow_log import check_tracking
 from flows.services.run_guards import find_lateness, find_overlap
+from flows.settings import NightlySettings, TrainModelSettings
 from flows.train_model import (
     TRACKS_PER_BATCH,
-    TrainModelSettings,
     TrainSummary,
     choose_learning,
     describe_run,
@@ -31,7 +31,8 @@ from store.fs.files import absolute, join
 from store.model_registry import champion, history, read_cards
 from store.reader import Snapshot, open_snapshot
 from training.fit.labels import choose_genres
-from training.fit.run import TrainSettings, name_data
+from training.fit.run import name_data
+from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity, hear_stored, read_identity
 from training.networks.pretrained import read_start
 from training.selection.champion import (
@@ -46,57 +47,6 @@ from training.selection.champion import (
 )
 from training.selection.comparison import Comparison
 from training.selection.verdicts import Terms, settle, terms_of_refusal, was_judged
-
-
-class NightlySettings(BaseModel, frozen=True, extra="forbid"):
-    """What to build and train, and when the result may replace the champion."""
-
-    build: BuildSettings
-    train: TrainModelSettings = Field(
-        TrainModelSettings(), description="Whether to promote is not asked here: the comparison decides"
-    )
-    start: Literal["champion", "scratch"] = Field(
-        "champion", description="Begin with the champion's weights, if there is one, or with random ones"
-    )
-    frozen_epochs: int = Field(
-        0,
-        ge=0,
-        le=10_000,
-        description="Epochs at the beginning in which the champion's trunk stays as it was; "
-        "without a champion to begin with, none",
-    )
-    margin: float = Field(
-        0.01, ge=0.0, le=1.0, description="Macro F1 by which a new model must be better than the champion"
-    )
-    confidence: float = Field(
-        0.95, ge=0.0, le=1.0, description="Share of the resamples in which it must be better by the margin"
-    )
-    genre_bound: float = Field(
-        0.05, ge=0.0, le=1.0, description="Most F1 that it may lose on any one genre that both know"
-    )
-    max_late_minutes: float = Field(
-        120.0, gt=0.0, description="A run that starts later than this after its time skips itself, in minutes"
-    )
-    max_hours: float = Field(
-        24.0, gt=0.0, description="Another run that works for longer than this is taken for dead, in hours"
-    )
-
-    @model_validator(mode="after")
-    def _one_store(self) -> Self:
-        if absolute(self.build.store) != absolute(self.train.store):
-            raise ValueError(
-                f"build.store {self.build.store} and train.store {self.train.store} differ; "
-                "what is built at night is what is trained on: name one store in both"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _fresh_weights_must_learn(self) -> Self:
-        if self.frozen_epochs and self.start == "scratch":
-            raise ValueError(
-                f"frozen_epochs {self.frozen_epochs} needs --start champion: a fresh trunk must learn"
-            )
-        return self
 
 
 class NightlySummary(BaseModel, frozen=True):

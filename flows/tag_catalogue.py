@@ -3,26 +3,23 @@
 import shlex
 import time
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from cyclopts import Parameter
 from distributed import Client
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, Field, model_validator
 
-from flows.cluster.client import TRAINING_RESOURCE, ClusterSettings, dask_client
+from flows.cluster.client import TRAINING_RESOURCE, dask_client
 from flows.cluster.fan_out import fan_out
 from flows.cluster.run_batches import do_parts
+from flows.cluster.settings import ClusterSettings
 from flows.reporting.progress import showing_progress
 from flows.reporting.tagging_summary import TagSummary, summarise
+from flows.settings import TagSettings
 from preprocessing.catalogue.audio_files import stream_audio
-from preprocessing.decode.spectrogram import LimitSettings
-from preprocessing.decode.windows import WindowSettings
 from store.errors import BadInput
 from store.fs.files import absolute, join, local_path
 from store.model_registry import find_version
-from store.tagging.batch import WriteSettings
 from store.tagging.batching import batch_name, cut_batches
 from store.tagging.journal import digest_file
 from store.tagging.predictions import read_plan
@@ -30,69 +27,12 @@ from store.tagging.run import TaggingRun, begin_run, heard_url
 from store.tagging.statistics import Tally
 from store.tagging.tasks import write_parts
 from store.tags.genre_map import GenreMap, read_genre_map
-from store.tags.policy import TagPolicy
-from training.inference.backends import Engine
-from training.inference.genre_selection import AnswerSettings, fit_answers
+from training.inference.genre_selection import fit_answers
 from training.inference.model_version import read_identity
 from training.inference.tag_task import Listener, plan_batch, plan_without
 from training.report.tagging_page import RunFacts
 
 FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
-Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision
-
-
-class TagSettings(BaseModel, frozen=True, extra="forbid"):
-    """What to listen to, with which model, and what to do with what it says."""
-
-    source: str = Field(
-        "",
-        description="Folder or s3:// URL of audio files to listen to; folders in it are looked through, too",
-    )
-    write: bool = Field(False, description="Write genres into the files themselves")
-    copy_to: str = Field("", description="Write genres into copies of the files, in this folder")
-    apply: str = Field(
-        "",
-        description="predictions.parquet of an earlier run: write what it says, without listening again; files "
-        "that changed since are skipped and named",
-    )
-    models: str = Field("data/models", description="Folder or URL where model versions are kept")
-    model: str = Field("champion", description="champion, latest, or the name of a model version")
-    answer: Annotated[AnswerSettings, Flat] = AnswerSettings()
-    policy: Annotated[TagPolicy, Flat] = TagPolicy()
-    map: str = Field(
-        "", description="TOML file that maps the model's genres, and other spellings, to the names you use"
-    )
-    writing: Annotated[WriteSettings, Flat] = WriteSettings()
-    windows: WindowSettings = WindowSettings()
-    limits: LimitSettings = LimitSettings()
-    retry_rejects: bool = Field(False, description="Listen again to files that could not be decoded before")
-    device: Literal["cpu", "cuda"] = Field(
-        "cpu",
-        description="cpu: each worker listens on one core; cuda: hosts that have the Dask resource GPU listen, "
-        "decoding on their cores",
-    )
-    engine: Engine = Field(
-        "torch", description="What runs the network: torch, or onnx (extra onnx, CPUs only)"
-    )
-    onnx: str = Field(
-        "", description="ONNX file of the model, as models export makes it; empty: each worker makes its own"
-    )
-    files_per_batch: int = Field(64, ge=1, le=4_096, description="About how many files one task takes")
-    runs: str = Field(
-        "data/tagging", description="Folder or URL where runs are kept: what was heard, done, was"
-    )
-    cluster: ClusterSettings = ClusterSettings()
-
-    @model_validator(mode="after")
-    def _one_way_of_writing(self) -> "TagSettings":
-        if self.write and self.copy_to:
-            raise ValueError("both write and copy_to are given; choose one: the files themselves, or copies")
-        return self
-
-    @property
-    def is_dry_run(self) -> bool:
-        """Say whether no file is to be written."""
-        return not (self.write or self.copy_to or self.apply)
 
 
 @flow(name="tag-catalogue")

@@ -16,50 +16,39 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.client import dask_client
 from flows.cluster.fan_out import fan_out, in_batches
-from flows.cluster.training_hosts import HostSettings, train_on_hosts
+from flows.cluster.settings import HostSettings
+from flows.cluster.training_hosts import train_on_hosts
 from flows.reporting.build_report import rejects_of
 from flows.reporting.progress import show_table, showing_progress
 from flows.services.mlflow_log import check_tracking, log_experiment
+from flows.settings import TrainModelSettings
 from preprocessing.catalogue.splits import SPLITS
 from preprocessing.mel.settings import MelSettings
 from store.fs.files import absolute, exists, join, read_bytes, write_whole
 from store.fs.parquet import read_table, to_parquet
 from store.model_registry import champion, find_version, promote, publish_version, read_card
 from store.reader import Snapshot, open_snapshot
-from training.evaluation.calibration import Decision, DecisionSettings, explain_decision, fit_decision
+from training.evaluation.calibration import Decision, explain_decision, fit_decision
+from training.evaluation.settings import DecisionSettings
 from training.evaluation.tables import matrix
 from training.evaluation.test_set_use import record_test_use
 from training.fit.labels import choose_genres, choose_parents, choose_tracks
-from training.fit.run import TrainingRun, TrainSettings, fingerprint, finished, name_data, write_run
+from training.fit.run import TrainingRun, fingerprint, finished, name_data, write_run
+from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity, hear_stored
 from training.networks.ancestry import refuse_learned
 from training.networks.network import WEIGHTS
-from training.networks.pretrained import is_state_dict, read_start
+from training.networks.pretrained import read_start
+from training.networks.settings import is_state_dict
 from training.report.model_card import write_model_card
 from training.report.page import write_report
 
 TRACKS_PER_BATCH = 64
 TRACKS = "tracks.parquet"  # of a run: see write_run
-
-
-class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
-    """What to learn from which spectrograms, how, where, and what to do with the result."""
-
-    store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
-    models: str = Field("data/models", description="Folder or URL where model versions are kept")
-    genres: tuple[str, ...] = Field((), description="Genres to tell apart; empty for all that the store has")
-    promote: bool = Field(True, description="Put the new model into service")
-    mlflow_uri: str = Field(
-        "", description="MLflow to log to: sqlite:///PATH or http(s)://HOST:PORT; empty for none"
-    )
-    training: TrainSettings = TrainSettings()
-    decision: DecisionSettings = DecisionSettings()
-    hosts: HostSettings = HostSettings()
-    cluster: ClusterSettings = ClusterSettings()
 
 
 class TrainSummary(BaseModel, frozen=True):

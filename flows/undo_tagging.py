@@ -2,40 +2,20 @@
 
 import shlex
 import time
-from typing import Annotated
 
-from cyclopts import Parameter
 from distributed import Client
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, Field
 
-from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.client import dask_client
 from flows.cluster.run_batches import do_parts
 from flows.reporting.tagging_summary import TagSummary, summarise
+from flows.settings import UndoSettings
 from store.fs.files import absolute, join
-from store.tagging.batch import WriteSettings
 from store.tagging.journal import list_batches
 from store.tagging.run import TaggingRun, begin_run, find_run
 from store.tagging.tasks import undo_parts
 from training.report.tagging_page import RunFacts
-
-
-class UndoSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which run to undo, and how far to go."""
-
-    run: str = Field(
-        description="Name of the run, the beginning of it, or latest: the last run that wrote into files. An "
-        "undo is such a run too, and can be undone"
-    )
-    runs: str = Field("data/tagging", description="Folder or URL where runs are kept")
-    dry_run: bool = Field(False, description="Only say what would be put back")
-    even_changed: bool = Field(
-        False,
-        description="Put the old genres back into files that others changed since, too; what else changed stays",
-    )
-    writing: Annotated[WriteSettings, Parameter(name="*")] = WriteSettings()
-    cluster: ClusterSettings = ClusterSettings()
 
 
 @flow(name="undo-tagging")

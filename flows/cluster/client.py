@@ -3,12 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import dask
 from distributed import Client, LocalCluster
-from pydantic import BaseModel, Field, model_validator
 
+from flows.cluster.settings import ClusterSettings
 from preprocessing.child_processes import deaf_to_interrupts
 from store.errors import BadInput
 
@@ -22,28 +21,6 @@ LIMITS = {
     # its nanny, and it never comes back: two deaths 15 s apart cost a worker. The nanny is enough.
     "distributed.deploy.lost-worker-timeout": "1000 h",
 }
-
-
-class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
-    """Where the work is done."""
-
-    kind: Literal["local", "scheduler"] = Field(
-        "local", description="local: processes on this machine; scheduler: a Dask cluster that is up"
-    )
-    workers: int = Field(0, ge=0, le=1_024, description="Local worker processes; 0 for one a core")
-    memory_gib: float = Field(4.0, gt=0.1, description="Memory of one local worker, in GiB")
-    scheduler: str = Field("", description="Address of the scheduler, such as tcp://10.0.0.5:8786")
-    connect_s: float = Field(
-        30.0, gt=0.0, description="How long to wait for the scheduler and its workers, in seconds"
-    )
-
-    @model_validator(mode="after")
-    def _has_an_address(self) -> "ClusterSettings":
-        if (self.kind == "scheduler") != bool(self.scheduler):
-            raise ValueError(
-                f"kind {self.kind} with scheduler {self.scheduler!r}; give an address with kind scheduler only"
-            )
-        return self
 
 
 @contextmanager

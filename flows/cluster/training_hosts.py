@@ -14,10 +14,10 @@ from uuid import uuid4
 
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
-from pydantic import BaseModel, Field, model_validator
 
 from flows.cluster.client import TRAINING_RESOURCE
 from flows.cluster.host_versions import read_versions, refuse_differences
+from flows.cluster.settings import HostSettings
 from flows.cluster.training_agent import (
     LOOK_EVERY_S,
     Agent,
@@ -34,33 +34,6 @@ LOOK_AT_HOSTS_EVERY_S = 2.0
 RESTART_S = 90.0
 PORT_WITHIN_S = 15.0  # an agent that is ended holds its port a little longer
 LOST_WITHIN_S = 45.0  # Dask notices a cut link after half a minute; the ranks of other hosts end before that
-
-
-class HostSettings(BaseModel, frozen=True, extra="forbid"):
-    """On which hosts a network is trained, with how many processes."""
-
-    min_hosts: int = Field(1, ge=1, description="Train on so many training hosts at least")
-    max_hosts: int = Field(0, ge=0, description="Use so many training hosts at most; 0 for all there are")
-    wait_s: float = Field(
-        60.0, ge=0.0, description="How long to wait for min_hosts, at the start and after a loss, in seconds"
-    )
-    processes_per_host: int = Field(
-        0, ge=0, le=64, description="Processes on each host; 0 for one a GPU, or two where there is none"
-    )
-    max_restarts: int = Field(
-        3,
-        ge=0,
-        description="How often lost processes are started again, and how often lost hosts are done without",
-    )
-    port: int = Field(
-        0, ge=0, le=65_535, description="Port of the first host where the processes meet; 0 for any free one"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> "HostSettings":
-        if self.max_hosts and self.min_hosts > self.max_hosts:
-            raise ValueError(f"min_hosts {self.min_hosts} is more than max_hosts {self.max_hosts}")
-        return self
 
 
 class TrainingStopped(RuntimeError):

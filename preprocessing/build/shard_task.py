@@ -13,32 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
 
+from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.decode.download import fetched
 from preprocessing.decode.sandbox import sandbox_of_this_thread
-from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings, digest
+from preprocessing.decode.settings import LimitSettings
+from preprocessing.decode.spectrogram import digest
 from preprocessing.errors import BadAudio
-from preprocessing.mel.settings import MelSettings
-from store.dataset.shards import Encoding, Shard, write_shard
-from store.dataset.snapshots import INDEX_SCHEMA, Recipe
+from store.dataset.shards import Shard, write_shard
+from store.dataset.snapshots import INDEX_SCHEMA
 
 Row = dict[str, Any]  # of INDEX_SCHEMA
-
-
-class SpectrogramSettings(BaseModel, frozen=True, extra="forbid"):
-    """How a track becomes a stored spectrogram."""
-
-    mel: MelSettings = MelSettings()
-    excerpt: ExcerptSettings = ExcerptSettings()
-    encoding: Encoding = Field(
-        "float16",
-        description="How values are stored: float32 exact, float16 within 0.03 dB, uint8 within 0.28 dB",
-    )
-
-    def recipe(self) -> Recipe:
-        """Say what a dataset made with these settings is stamped with."""
-        return Recipe(self.mel.model_dump(), self.mel.fingerprint, self.encoding, self.excerpt.model_dump())
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessing.catalogue.splits import SplitSettings, split_mode
+from preprocessing.catalogue.settings import SplitSettings
+from preprocessing.catalogue.splits import split_mode
 from store.dataset.snapshots import latest_snapshot, snapshot_url
 from store.fs.files import exists, join
 from store.fs.parquet import read_table

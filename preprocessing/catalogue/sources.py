@@ -1,15 +1,14 @@
 """The table of tracks, from FMA's metadata, a folder per genre or any folder of audio."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
 
 from preprocessing.catalogue.audio_files import find_audio
 from preprocessing.catalogue.fma import find_metadata, read_fma
-from preprocessing.catalogue.splits import SplitSettings
+from preprocessing.catalogue.settings import CatalogueSettings
 from store.dataset.genre_tree import with_genre_parents
 from store.errors import BadInput
 from store.fs.files import absolute, is_file, local_path
@@ -44,27 +43,6 @@ COMMON_GENRES = frozenset({
 FIRST_FOLDER = r"^(?P<name>[^/]*)/"
 
 Columns = dict[str, Any]  # name -> pyarrow array
-
-
-class CatalogueSettings(BaseModel):
-    """What lies in the source, and how its tracks are split."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["auto", "fma", "folder-per-genre", "flat"] = Field(
-        default="auto",
-        description="fma: fma_metadata and fma_* as published, .zip or unpacked; folder-per-genre: GENRE/file; "
-        "flat: any folder of audio, no genres; auto: fma if there is a tracks.csv, folder-per-genre if all "
-        "audio lies one folder down and most of these folders are named like a common genre, else flat",
-    )
-    subset: Literal["small", "medium", "large", "full"] | None = Field(
-        default=None,
-        description="Which of FMA's folders or archives fma_* to read; none: the largest there is",
-    )
-    verify_checksums: bool = Field(
-        default=False, description="Compare each file with the checksums that FMA publishes beside its audio"
-    )
-    split: SplitSettings = Field(default=SplitSettings(), description="Training, validation and test")
 
 
 def read_catalogue(source: str, settings: CatalogueSettings) -> pa.Table:

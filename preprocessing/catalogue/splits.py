@@ -5,57 +5,22 @@ Axes: G groups of tracks that must stay together, C genres, P parts (the splits,
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from preprocessing.catalogue.settings import SplitSettings
 from store.errors import BadInput
 
 SPLITS = ("training", "validation", "test")
 TRAINING = 0  # the weakest: see crossing_copies
 FREE = -1  # of a group that may be dealt to any part
 ATTEMPTS = 20  # drawings before artists who play several genres are given up on
-
-
-class SplitSettings(BaseModel):
-    """How the tracks are parted into training, validation and test."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mode: Literal["auto", "official", "artist", "none"] = Field(
-        default="auto",
-        description="official: as the catalogue says; artist: no artist in two splits, each genre in all; "
-        "none: no splits; auto: official if the catalogue has all three, else artist if it has genres, "
-        "else none",
-    )
-    validation_share: float = Field(
-        default=0.1, ge=0, lt=1, description="Part of each genre's tracks for validation (mode artist)"
-    )
-    test_share: float = Field(
-        default=0.1, ge=0, lt=1, description="Part of each genre's tracks for the test (mode artist)"
-    )
-    seed: int = Field(default=0, ge=0, description="Seed of the drawing (mode artist)")
-    keep: bool = Field(
-        default=True,
-        description="Tracks stay in the split that the store has them in, and only what is new is dealt out, "
-        "so that a test stays the same test; off: all are dealt anew, which other shares or another seed "
-        "need (mode artist)",
-    )
-
-    @model_validator(mode="after")
-    def _leave_some_for_training(self) -> Self:
-        if self.validation_share + self.test_share >= 1:
-            raise ValueError(
-                f"validation_share {self.validation_share} + test_share {self.test_share} "
-                "leave nothing for training; wanted a sum below 1"
-            )
-        return self
 
 
 def split_tracks(table: pa.Table, settings: SplitSettings, former: pa.Table | None = None) -> pa.Table:

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from preprocessing.child_processes import die_with_parent
 from preprocessing.decode.seeking import HeardWindow, SpooledWindow, heard_window, spool_windows
-from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings, SpooledMel, check_sha1, spool_mel
-from preprocessing.decode.windows import WindowSettings
+from preprocessing.decode.settings import ExcerptSettings, LimitSettings, WindowSettings
+from preprocessing.decode.spectrogram import SpooledMel, check_sha1, spool_mel
 from preprocessing.errors import FATAL_REASONS, BadAudio, Reason
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel

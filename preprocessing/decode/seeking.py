@@ -32,15 +32,8 @@ from preprocessing.decode.decoders import (
     libsndfile_blocks,
     look_at,
 )
-from preprocessing.decode.windows import (
-    Loudness,
-    Span,
-    Stretch,
-    WindowSettings,
-    cut,
-    place_windows,
-    stretch_for,
-)
+from preprocessing.decode.settings import WindowSettings
+from preprocessing.decode.windows import Loudness, Span, Stretch, cut, place_windows, stretch_for
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel_blocks

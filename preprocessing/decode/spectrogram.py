@@ -13,42 +13,15 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
 
 from preprocessing.decode.decoders import Waves, decode_into, look_at
+from preprocessing.decode.settings import ExcerptSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.fingerprint import Fingerprinter
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel_blocks
 
 PIECE_FRAMES = 8_192  # 4 MiB at 128 bands
-
-
-class ExcerptSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which part of each track is listened to."""
-
-    start_s: float = Field(0.0, ge=0.0, description="Where the excerpt starts, in seconds")
-    duration_s: float | None = Field(
-        None, gt=0.0, description="How long it is, in seconds; empty for the rest of the track"
-    )
-
-    @property
-    def is_whole(self) -> bool:
-        """Say whether all of the track is listened to."""
-        return self.start_s == 0 and self.duration_s is None
-
-
-class LimitSettings(BaseModel, frozen=True, extra="forbid"):
-    """What one track may cost before it is given up."""
-
-    time_s: float = Field(60.0, gt=0.0, description="Seconds that decoding any track may take")
-    time_s_per_mb: float = Field(
-        5.0, ge=0.0, description="Seconds more for each megabyte of the file; decoding needs about 0.1"
-    )
-    memory_gib: float = Field(
-        1.0, gt=0.0, description="Memory that decoding one track may take beyond what the decoder starts with"
-    )
-    longest_h: float = Field(12.0, gt=0.0, description="Hours that a track may play")
 
 
 @dataclass(frozen=True)

@@ -12,35 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, model_validator
 
+from preprocessing.decode.settings import WindowSettings
 from preprocessing.mel.settings import MelSettings
 
 RUN_S = (
     0.25  # decoded before and after a window: a resampler needs the neighbours of its first and last sample
 )
-
-
-class WindowSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which parts of a track are listened to."""
-
-    count: int = Field(3, ge=1, le=100, description="Windows of each track, evenly spaced")
-    length_s: float = Field(10.0, ge=0.5, le=600.0, description="Length of a window, in seconds")
-    whole: bool = Field(
-        False, description="Listen to crops over the whole track instead, which decodes all of it"
-    )
-
-    @model_validator(mode="after")
-    def _are_a_part(self) -> "WindowSettings":
-        if self.count * self.length_s > 600:
-            raise ValueError(
-                f"{self.count} windows of {self.length_s:g} s are more than ten minutes; take fewer, or the whole track"
-            )
-        return self
-
-    def cover(self, frames: int, mel: MelSettings) -> bool:
-        """Say whether a track of so many frames is listened to from end to end."""
-        return self.whole or frames <= mel.frames_in(self.count * self.length_s)
 
 
 @dataclass(frozen=True)

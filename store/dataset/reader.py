@@ -15,7 +15,8 @@ import zarr
 from numpy.typing import NDArray
 
 from store.dataset.genre_tree import genre_parents
-from store.dataset.shards import Encoding, decode_stored
+from store.dataset.recipe import Encoding
+from store.dataset.shards import decode_stored
 from store.dataset.snapshots import (
     INDEX_SCHEMA,
     SnapshotFile,

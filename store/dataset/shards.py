@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -15,11 +15,11 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
+from store.dataset.recipe import Encoding
 from store.fs.files import file_system, join, local_path, sync
 
 CHUNK_FRAMES = 1_024  # the unit of reading: about the 30 s clip of FMA
 OBJECT_FRAMES = 65_536  # the unit of storage, a file or object: 16 MiB of float16 at 128 bands
-Encoding = Literal["float16", "float32", "uint8"]
 UINT8_LOWEST_DB, UINT8_STEP_DB = -100.0, 140.0 / 255  # -100 to +40 dB: all that 16-bit music reaches
 ENCODING_ERROR_DB: Mapping[Encoding, float] = {  # the largest error of a value in [-100, 40] dB
     "float32": 0.0,

@@ -21,7 +21,7 @@ from uuid import uuid4
 import pyarrow as pa
 import zarr
 
-from store.dataset.shards import Encoding
+from store.dataset.recipe import Recipe
 from store.errors import BadInput, CommitConflict
 from store.fs.files import exists, join, list_names, put_if_absent, read_bytes
 from store.fs.parquet import to_parquet
@@ -43,16 +43,6 @@ INDEX_SCHEMA = pa.schema(
         ("fingerprint", pa.binary(64)),  # of what is heard: copies in other formats are alike
     ]
 )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How all spectrograms of a dataset were made: it holds one recipe only."""
-
-    mel_settings: dict[str, Any]
-    mel_fingerprint: str
-    encoding: Encoding
-    excerpt: dict[str, float | None]
 
 
 @dataclass(frozen=True)

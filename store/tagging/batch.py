@@ -10,7 +10,8 @@ from store.tagging.byte_delta import apply_delta
 from store.tagging.journal import digest_file, read_batch
 from store.tagging.local_swap import look_only, swap_files
 from store.tagging.s3_swap import is_object, look_at_objects, swap_objects
-from store.tagging.swap import Job, LeftAlone, Outcome, Plan, WriteSettings
+from store.tagging.settings import WriteSettings
+from store.tagging.swap import Job, LeftAlone, Outcome, Plan
 from store.tags.formats import NOTE_NAMES, Edit, TagView, read_view, tag_format
 from store.tags.write import checked_edit, write_tagged
 

@@ -26,6 +26,7 @@ from store.fs.files import local_path, sync
 from store.fs.stream import signature_of
 from store.tagging.byte_delta import make_delta
 from store.tagging.journal import digest_file, write_part
+from store.tagging.settings import WriteSettings
 from store.tagging.swap import (
     BYTES_AT_ONCE,
     DRAFTS_AT_ONCE,
@@ -34,7 +35,6 @@ from store.tagging.swap import (
     LeftAlone,
     Outcome,
     Plan,
-    WriteSettings,
     left_alone,
 )
 from store.tags.write import audio_file, clear_line, dress_alike, is_read_only, is_untouched

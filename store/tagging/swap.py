@@ -3,28 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, Field
 
 from store.tags.formats import TagView
 
 DRAFTS_AT_ONCE = 64  # they are held open while they are synced
 BYTES_AT_ONCE = 1 << 30  # the room that drafts may take on the disk of the music
 MOST_SUFFIX = 16
-
-
-class WriteSettings(BaseModel, frozen=True, extra="forbid"):
-    """How files are written."""
-
-    mtime: Literal["keep", "now"] = Field(
-        "keep", description="Time of modification after tagging: keep it as it was, or now"
-    )
-    hard_links: Literal["refuse", "break"] = Field(
-        "refuse",
-        description="Files with several names (hard links): refuse them, or break the link, "
-        "so that only the name that was listed gets the new tags",
-    )
 
 
 class LeftAlone(Exception):

@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from preprocessing.build.shard_task import BuiltBatch, SpectrogramSettings, Track
-from preprocessing.decode.spectrogram import LimitSettings
+from preprocessing.build.settings import SpectrogramSettings
+from preprocessing.build.shard_task import BuiltBatch, Track
+from preprocessing.decode.settings import LimitSettings
 from store.dataset.snapshots import INDEX_SCHEMA
 
 FILES_PER_FOLDER = 1_000
@@ -61,7 +62,7 @@ def build_one(source: str, store: str) -> None:
     from prefect import get_client
 
     from flows import build_dataset as flow
-    from flows.cluster.client import ClusterSettings
+    from flows.cluster.settings import ClusterSettings
     from flows.services.prefect_server import prefect_server
 
     flow.build_shard = answer_at_once  # type: ignore[assignment]

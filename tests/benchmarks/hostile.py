@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from preprocessing.decode.sandbox import Sandbox
-from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings
+from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from tests.support.mutations import mutations, real_files

@@ -27,9 +27,10 @@ import numpy as np
 import soundfile
 from matplotlib.figure import Figure
 
-from preprocessing.build.shard_task import SpectrogramSettings, Track, build_shard
+from preprocessing.build.settings import SpectrogramSettings
+from preprocessing.build.shard_task import Track, build_shard
 from preprocessing.decode.decoders import decode
-from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings
+from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from store.dataset.snapshots import publish, put_catalogue
 
 BUNDLED = Path("tests/data/demo_music/fma_small")

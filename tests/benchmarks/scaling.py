@@ -12,11 +12,13 @@ from pathlib import Path
 
 from distributed import Client
 
-from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.client import dask_client
 from flows.cluster.fan_out import fan_out, in_batches
+from flows.cluster.settings import ClusterSettings
 from flows.reporting.build_report import Tally
-from preprocessing.build.shard_task import SpectrogramSettings, Track, build_shard
-from preprocessing.decode.spectrogram import LimitSettings
+from preprocessing.build.settings import SpectrogramSettings
+from preprocessing.build.shard_task import Track, build_shard
+from preprocessing.decode.settings import LimitSettings
 from tests.benchmarks.preprocessing import BUNDLED, STEREO
 
 TRACKS_PER_BATCH = 64

@@ -35,12 +35,11 @@ import safetensors.torch
 import torch
 
 from preprocessing.decode.sandbox import sandbox_of_this_thread
-from preprocessing.decode.spectrogram import LimitSettings
-from preprocessing.decode.windows import WindowSettings
+from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.mel.settings import MelSettings
 from store.model_registry import publish_version
 from store.tags.write import read_genres
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 from training.inference.audio_files import CROPS_AT_ONCE_ON_CPU, cut_crops, hear_files
 from training.inference.backends import Network, onnx_on_mels, torch_on_mels
 from training.inference.model_version import ModelIdentity

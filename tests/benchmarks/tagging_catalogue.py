@@ -28,9 +28,10 @@ from preprocessing.mel.settings import MelSettings
 from store.model_registry import promote, publish_version
 from store.tags.write import audio_hash, copy_with_genres
 from tests.support.formats import CODECS, encode
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity
-from training.networks.network import WEIGHTS, ModelSettings, build_model
+from training.networks.network import WEIGHTS, build_model
+from training.networks.settings import ModelSettings
 
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
 SUFFIXES = (".mp3", ".mp3", ".mp3", ".flac", ".ogg", ".m4a", ".opus")  # half are MP3, as in the world

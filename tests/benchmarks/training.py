@@ -23,18 +23,20 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn.utils import clip_grad_norm_
 
-from flows.cluster.client import ClusterSettings, dask_client
-from flows.cluster.training_hosts import HostSettings, train_on_hosts
-from flows.train_model import TrainModelSettings, choose_run
+from flows.cluster.client import dask_client
+from flows.cluster.settings import ClusterSettings, HostSettings
+from flows.cluster.training_hosts import train_on_hosts
+from flows.settings import TrainModelSettings
+from flows.train_model import choose_run
 from store.reader import open_snapshot
 from tests.support.dask_processes import ranks
-from training.fit.augment import AugmentSettings
 from training.fit.checkpoint import PartOfEpoch
 from training.fit.crops import plan_epoch
 from training.fit.distributed import Seat
 from training.fit.epoch import _read_batch, train_epoch
 from training.fit.loop import make_learner, prepare
-from training.fit.run import TrainSettings, read_run
+from training.fit.run import read_run
+from training.fit.settings import AugmentSettings, TrainSettings
 from training.fit.step import genre_loss
 
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))

@@ -11,7 +11,7 @@ import pytest
 from preprocessing.mel.settings import MelSettings
 from store.model_registry import promote, publish_version
 from tests.e2e.serving import clean_environment
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity
 
 MUSIC = Path("tests/data/demo_music/fma_small/200").absolute()

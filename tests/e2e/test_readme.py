@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.build_dataset import BuildSettings
-from preprocessing.build.shard_task import SpectrogramSettings, Track, build_shard
-from preprocessing.decode.spectrogram import LimitSettings
+from flows.settings import BuildSettings
+from preprocessing.build.settings import SpectrogramSettings
+from preprocessing.build.shard_task import Track, build_shard
+from preprocessing.decode.settings import LimitSettings
 from store.dataset.snapshots import publish, put_catalogue
 from tests.test_frozen_names import GROUPS
 

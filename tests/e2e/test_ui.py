@@ -8,11 +8,7 @@ import pyarrow.compute as pc
 import pytest
 from pydantic import BaseModel
 
-from flows.build_dataset import BuildSettings
-from flows.retrain_nightly import NightlySettings
-from flows.tag_catalogue import TagSettings
-from flows.train_model import TrainModelSettings
-from flows.undo_tagging import UndoSettings
+from flows.settings import BuildSettings, NightlySettings, TagSettings, TrainModelSettings, UndoSettings
 from store.reader import open_snapshot
 from store.tags.write import read_genres
 from tests.e2e.serving import FLOWS, artifacts, ask, deployments, end_of, serving, submit, wait_for

@@ -15,11 +15,11 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from flows.build_dataset import BuildSettings, build_dataset
-from flows.cluster.client import ClusterSettings
-from preprocessing.catalogue.sources import CatalogueSettings
-from preprocessing.catalogue.splits import SplitSettings
-from preprocessing.decode.spectrogram import LimitSettings
+from flows.build_dataset import build_dataset
+from flows.cluster.settings import ClusterSettings
+from flows.settings import BuildSettings
+from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
+from preprocessing.decode.settings import LimitSettings
 from store.errors import BadInput
 from store.reader import open_snapshot
 from tests.support.formats import encode

@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cluster.client import ClusterSettings
-from flows.cluster.training_hosts import HostSettings
-from flows.cross_validate import CrossValidationSettings, run_experiments
+from flows.cluster.settings import ClusterSettings, HostSettings
+from flows.cross_validate import run_experiments
+from flows.settings import CrossValidationSettings
 from tests.support.toy_runs import publish_artists
-from training.fit.augment import AugmentSettings
-from training.fit.run import TrainSettings
-from training.networks.network import ModelSettings
+from training.fit.settings import AugmentSettings, TrainSettings
+from training.networks.settings import ModelSettings
 
 TRAINING = TrainSettings(
     crop_s=0.5,

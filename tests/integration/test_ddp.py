@@ -16,7 +16,7 @@ from tests.support.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, we
 from training.fit.distributed import Seat
 from training.fit.loop import train
 from training.fit.run import read_run
-from training.networks.pretrained import StartSettings
+from training.networks.settings import StartSettings
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,9 @@ import psutil
 import pytest
 import torch
 
-from flows.cluster.client import ClusterSettings, dask_client
-from flows.cluster.training_hosts import HostSettings, TrainingStopped, find_hosts, train_on_hosts
+from flows.cluster.client import dask_client
+from flows.cluster.settings import ClusterSettings, HostSettings
+from flows.cluster.training_hosts import TrainingStopped, find_hosts, train_on_hosts
 from store.errors import BadInput
 from tests.e2e.serving import free_port
 from tests.support.dask_processes import ranks

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.cluster.client import ClusterSettings, dask_client
+from flows.cluster.client import dask_client
 from flows.cluster.fan_out import SUSPECTS_AT_ONCE, Work, fan_out, in_batches
+from flows.cluster.settings import ClusterSettings
 from store.errors import BadInput
 
 POISON = -1

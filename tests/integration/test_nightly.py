@@ -12,18 +12,19 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.flow_engine import run_flow
 from prefect.states import Running, Scheduled
 
-from flows.build_dataset import BuildSettings, build_dataset
-from flows.cluster.client import ClusterSettings, dask_client
-from flows.cluster.training_hosts import HostSettings
+from flows.build_dataset import build_dataset
+from flows.cluster.client import dask_client
+from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.commands.models import compare_models, list_models, rollback_model, show_model
-from flows.retrain_nightly import NightlySettings, retrain_nightly
-from flows.train_model import TrainModelSettings, train_model
-from preprocessing.build.shard_task import SpectrogramSettings
+from flows.retrain_nightly import retrain_nightly
+from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
+from flows.train_model import train_model
+from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.model_registry import champion, history, list_versions, promote, read_card
-from training.fit.run import TrainSettings
-from training.networks.network import ModelSettings
+from training.fit.settings import TrainSettings
+from training.networks.settings import ModelSettings
 
 MUSIC = Path("tests/data/demo_music")
 ONE_PROCESS = HostSettings(processes_per_host=1)

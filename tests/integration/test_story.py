@@ -9,18 +9,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flows.build_dataset import BuildSettings, build_dataset
-from flows.cluster.client import ClusterSettings
+from flows.build_dataset import build_dataset
+from flows.cluster.settings import ClusterSettings
 from flows.services.mlflow_log import EXPERIMENT
-from flows.train_model import TrainModelSettings, choose_run, train_model
-from preprocessing.build.shard_task import SpectrogramSettings
+from flows.settings import BuildSettings, TrainModelSettings
+from flows.train_model import choose_run, train_model
+from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.model_registry import list_versions, read_card
 from store.reader import open_snapshot
-from training.evaluation.calibration import DecisionSettings
-from training.fit.run import TrainSettings
-from training.networks.network import ModelSettings
+from training.evaluation.settings import DecisionSettings
+from training.fit.settings import TrainSettings
+from training.networks.settings import ModelSettings
 
 MUSIC = "tests/data/demo_music"
 CLUSTER = ClusterSettings(workers=2)

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from prefect.settings import get_current_settings
 
-from flows.cluster.client import ClusterSettings
-from flows.tag_catalogue import TagSettings, asked_for, choose_listener, tag_catalogue
-from flows.undo_tagging import UndoSettings, undo_tagging
-from preprocessing.decode.windows import WindowSettings
+from flows.cluster.settings import ClusterSettings
+from flows.settings import TagSettings, UndoSettings
+from flows.tag_catalogue import asked_for, choose_listener, tag_catalogue
+from flows.undo_tagging import undo_tagging
+from preprocessing.decode.settings import WindowSettings
 from store.errors import BadInput
 from store.fs.parquet import read_table, write_table
 from store.tagging.predictions import HEARINGS_SCHEMA, rows_of

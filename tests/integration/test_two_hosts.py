@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from flows.build_dataset import BuildSettings, build_dataset
-from flows.cluster.client import ClusterSettings, dask_client
-from flows.cluster.training_hosts import HostSettings
-from flows.train_model import TrainModelSettings, choose_run, train_model
+from flows.build_dataset import build_dataset
+from flows.cluster.client import dask_client
+from flows.cluster.settings import ClusterSettings, HostSettings
+from flows.settings import BuildSettings, TrainModelSettings
+from flows.train_model import choose_run, train_model
 from store.errors import BadInput
 from store.reader import open_snapshot
 from tests.support.dask_processes import Host, ranks, scheduler, worker, workers
 from tests.support.network_hosts import reason_against, two_hosts
 from training.fit.distributed import Seat
 from training.fit.loop import train
-from training.fit.run import TrainSettings, read_run
-from training.networks.network import ModelSettings
+from training.fit.run import read_run
+from training.fit.settings import TrainSettings
+from training.networks.settings import ModelSettings
 
 MUSIC = "tests/data/demo_music"
 TRAINING = TrainSettings(

@@ -7,8 +7,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from preprocessing.mel.settings import MelSettings
+from store.dataset.recipe import Recipe
 from store.dataset.shards import Shard, write_shard
-from store.dataset.snapshots import INDEX_SCHEMA, Recipe, publish, put_catalogue
+from store.dataset.snapshots import INDEX_SCHEMA, publish, put_catalogue
 from store.reader import Snapshot, open_snapshot
 
 

@@ -6,17 +6,18 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from preprocessing.decode.spectrogram import LimitSettings
-from preprocessing.decode.windows import WindowSettings
+from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.mel.settings import MelSettings
 from store.model_registry import promote, publish_version
 from store.tags.genre_map import GenreMap
 from store.tags.policy import TagPolicy
-from training.fit.run import TrainSettings
-from training.inference.genre_selection import AnswerSettings, fit_answers
+from training.fit.settings import TrainSettings
+from training.inference.genre_selection import fit_answers
 from training.inference.model_version import ModelIdentity, read_identity
+from training.inference.settings import AnswerSettings
 from training.inference.tag_task import Listener
-from training.networks.network import WEIGHTS, ModelSettings, build_model
+from training.networks.network import WEIGHTS, build_model
+from training.networks.settings import ModelSettings
 
 DEMO = Path("tests/data/demo_music/fma_small/200").absolute()
 GENRES = ("Electronic", "Rock")

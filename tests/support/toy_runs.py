@@ -13,9 +13,9 @@ from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from preprocessing.mel.settings import MelSettings
 from store.reader import Snapshot
 from tests.support.snapshots import publish_mels
-from training.fit.augment import AugmentSettings
-from training.fit.run import TrainingRun, TrainSettings, write_run
-from training.networks.network import ModelSettings
+from training.fit.run import TrainingRun, write_run
+from training.fit.settings import AugmentSettings, TrainSettings
+from training.networks.settings import ModelSettings
 
 MEL = MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=8)
 SETTINGS = TrainSettings(

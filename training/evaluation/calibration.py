@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 
+from training.evaluation.settings import DecisionSettings
+
 Target = Literal["top", "multi"]
 Kind = TypeVar("Kind", bound=np.generic)
 TOLD_FROM = 0.5  # a multi-label genre is told from this probability on, where nothing better is known
@@ -20,21 +22,6 @@ SURE = 1e-7  # a probability of 0 would make the log-loss infinite
 FEWEST_POSITIVES = 10  # validation tracks that must have a genre, or its threshold would be luck
 FEWEST_TRACKS = 30  # validation tracks from which on a temperature is fitted
 COLDEST, HOTTEST = 0.1, 10.0
-
-
-class DecisionSettings(BaseModel, frozen=True, extra="forbid"):
-    """What the probabilities are turned into answers for."""
-
-    goal: Literal["f1", "precision"] = Field(
-        "f1",
-        description="f1: thresholds of the best F1 a genre; precision: the lowest that keep the wanted one",
-    )
-    precision: float = Field(
-        0.9, gt=0.0, le=1.0, description="Share of told genres that must be right (goal precision)"
-    )
-    calibrate: bool = Field(
-        True, description="Fit a temperature, so that of what is said with 80 % about 80 % are right"
-    )
 
 
 class Decision(BaseModel, frozen=True, extra="forbid"):

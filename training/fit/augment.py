@@ -5,39 +5,12 @@ Axes: B crops, F frames, M mel bands, G genres, K knots of a curve. All randomne
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, Field
 from torch import Tensor
 
 from training.fit.audio_transforms import FrequencyMasking, TimeMasking
+from training.fit.settings import AugmentSettings
 
 TONE_KNOTS = 6  # over all bands: a tone control, not a new timbre
-
-
-class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
-    """How training crops are varied."""
-
-    masks: int = Field(2, ge=0, le=8, description="Masks along frequency, and as many along time; 0 for none")
-    mask_bands_share: float = Field(
-        0.12, ge=0.0, le=0.5, description="Widest frequency mask, as a share of all mel bands"
-    )
-    mask_frames_share: float = Field(
-        0.12, ge=0.0, le=0.5, description="Longest time mask, as a share of the crop"
-    )
-    gain_db: float = Field(
-        4.0, ge=0.0, le=20.0, description="Loudness is moved by up to this, up or down, in dB"
-    )
-    tone_db: float = Field(
-        3.0,
-        ge=0.0,
-        le=20.0,
-        description="The tone is bent by a smooth random curve over the bands, of this standard deviation in dB",
-    )
-    mixup: float = Field(
-        0.0,
-        ge=0.0,
-        le=2.0,
-        description="Two crops are blended by a share drawn from Beta(mixup, mixup); 0 for never",
-    )
 
 
 def augment(mel_BFM: Tensor, target_BG: Tensor, settings: AugmentSettings) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from store.errors import BadInput
 from training.fit.checkpoint import PartOfEpoch
 from training.fit.crops import Crops, MelSlice, Tracks, one_ahead, part_of_rank, plan_epoch, read_crops
 from training.fit.distributed import Seat, average_statistics, exchange_s, mean_over_ranks
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 from training.fit.step import Batch, group_seeds, train_step
 from training.networks.network import GenreNet
 

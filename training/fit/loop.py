@@ -26,14 +26,8 @@ from training.fit.checkpoint import Checkpoint, PartOfEpoch, read_checkpoint, wr
 from training.fit.crops import MelSlice, Tracks, groups_of_rank, held_in_memory
 from training.fit.distributed import Seat, mean_over_ranks
 from training.fit.epoch import Course, Emit, Learner, telling_of_work, train_epoch
-from training.fit.run import (
-    HISTORY,
-    TrainingRun,
-    TrainSettings,
-    fingerprint,
-    finished,
-    read_start_of,
-)
+from training.fit.run import HISTORY, TrainingRun, fingerprint, finished, read_start_of
+from training.fit.settings import TrainSettings
 from training.fit.validation import validate
 from training.networks.network import WEIGHTS, build_model
 from training.networks.pretrained import load_start

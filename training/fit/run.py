@@ -7,78 +7,20 @@ weights.safetensors and history.json when it is finished.
 
 import hashlib
 import io
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from store.errors import BadInput
 from store.fs.files import exists, join, read_bytes, write_whole
-from training.fit.augment import AugmentSettings
-from training.networks.network import WEIGHTS, ModelSettings
-from training.networks.pretrained import StartSettings
+from training.fit.settings import TrainSettings
+from training.networks.network import WEIGHTS
 
 TRACKS_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("split", pa.string()), ("target", pa.list_(pa.int8()))]
 )
 HISTORY, START = "history.json", "start.safetensors"
-
-
-class TrainSettings(BaseModel, frozen=True, extra="forbid"):
-    """How a network is trained."""
-
-    target: Literal["top", "multi"] = Field(
-        "top", description="top: one genre a track; multi: each genre is there or not"
-    )
-    crop_s: float = Field(4.0, ge=0.5, le=60.0, description="Length of a training crop, in seconds")
-    crops_per_track: int = Field(8, ge=1, le=1_000, description="Crops of each track in one epoch")
-    epochs: int = Field(15, ge=1, le=10_000, description="Epochs of the whole run")
-    batch_size: int = Field(32, ge=2, description="Crops of one step, over all processes together")
-    crops_at_once: int = Field(
-        16,
-        ge=2,
-        description="Crops that go through the network together, and over which batch norm takes its "
-        "statistics; batch_size must be a multiple of this, and has so many groups for processes to share",
-    )
-    learning_rate: float = Field(1e-3, gt=0.0, le=1.0, description="Highest step size of AdamW")
-    weight_decay: float = Field(0.05, ge=0.0, le=1.0, description="Decay of the weights, as AdamW defines it")
-    warmup_share: float = Field(0.1, ge=0.0, le=0.5, description="Share of all steps in which the rate rises")
-    max_grad_norm: float = Field(5.0, gt=0.0, description="Longer gradients are shortened to this norm")
-    label_smoothing: float = Field(
-        0.1, ge=0.0, lt=1.0, description="Share of the target given to all genres alike"
-    )
-    balance: bool = Field(False, description="Show every genre equally often (target top only)")
-    validation_crops: int = Field(8, ge=1, le=100, description="Evenly spaced crops of each validation track")
-    seed: int = Field(0, ge=0, lt=2**32, description="Fixes weights, crops, dropout and augmentation")
-    compile: bool = Field(
-        False,
-        description="Compile the network with torch.compile, which takes a minute; on CPUs it gains nothing",
-    )
-    cache_gib: float = Field(
-        2.0, ge=0.0, description="Spectrograms are held in memory if they fit in this, in GiB a process"
-    )
-    checkpoint_steps: int = Field(
-        500, ge=1, description="A checkpoint is written after so many steps of an epoch, and after each epoch"
-    )
-    stall_s: float = Field(
-        120.0, ge=5.0, description="A process that is silent for so long is lost, in seconds"
-    )
-    model: ModelSettings = Field(ModelSettings(), description="The network")
-    start: StartSettings = Field(StartSettings(), description="What the network starts from")
-    augment: AugmentSettings = Field(AugmentSettings(), description="How training crops are varied")
-
-    @model_validator(mode="after")
-    def _check(self) -> "TrainSettings":
-        if self.batch_size % self.crops_at_once:
-            raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of crops_at_once {self.crops_at_once}"
-            )
-        if self.start.frozen_epochs > self.epochs:
-            raise ValueError(f"frozen_epochs {self.start.frozen_epochs} is more than epochs {self.epochs}")
-        if self.balance and self.target == "multi":
-            raise ValueError("balance needs target top: a track of several genres cannot be counted once")
-        return self
 
 
 class TrainingRun(BaseModel, frozen=True, extra="forbid"):

@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from training.fit.augment import augment
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from store.errors import BadInput
 from training.evaluation.metrics import Scores, score
 from training.fit.crops import MelSlice, Tracks, even_crops, one_ahead, read_crops
 from training.fit.distributed import Seat, sum_over_ranks
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 
 
 def validate(

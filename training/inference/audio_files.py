@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from preprocessing.decode.sandbox import sandbox_of_this_thread
 from preprocessing.decode.seeking import HeardWindow
-from preprocessing.decode.spectrogram import LimitSettings
-from preprocessing.decode.windows import WindowSettings
+from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.errors import BadAudio
 from store.errors import BadInput
 from training.fit.crops import Tracks, even_crops
-from training.inference.backends import Engine, Network, onnx_on_mels, torch_on_mels, torch_on_waves
+from training.inference.backends import Network, onnx_on_mels, torch_on_mels, torch_on_waves
 from training.inference.model_version import ModelIdentity
+from training.inference.settings import Engine
 
 CROPS_AT_ONCE_ON_CPU = 16  # more no longer fit into the cache, and are slower
 CROPS_AT_ONCE_ON_DEVICE = 256

@@ -5,7 +5,6 @@ Axes: B crops, S samples, F frames, M mel bands, G genres.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from training.inference.model_version import ModelIdentity, load_model
 from training.inference.onnx_export import open_session
 from training.inference.torch_mel import DeviceMel
 
-Engine = Literal["torch", "onnx"]
 # Of crops, each (F, M) in dB or (S,), the probabilities (B, G). One of fewer frames than a crop has is played again.
 Network = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float64]]
 

@@ -23,7 +23,7 @@ from store.model_registry import read_card
 from store.reader import open_snapshot
 from training.evaluation.calibration import Decision
 from training.fit.crops import MelSlice, Tracks
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 from training.fit.validation import hear
 from training.networks.network import WEIGHTS, build_model
 

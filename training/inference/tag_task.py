@@ -14,8 +14,7 @@ import pyarrow as pa
 from preprocessing.decode.container import identify
 from preprocessing.decode.decoders import look_at
 from preprocessing.decode.download import all_fetched
-from preprocessing.decode.spectrogram import LimitSettings
-from preprocessing.decode.windows import WindowSettings
+from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.errors import BadAudio, Reason
 from store.errors import BadInput
 from store.fs.files import join, local_path
@@ -29,9 +28,9 @@ from store.tags.genre_map import GenreMap
 from store.tags.policy import TagPolicy, leaves_alone, new_genres, notes_for, why_unchanged
 from store.tags.write import read_tags
 from training.inference.audio_files import hear_files
-from training.inference.backends import Engine
 from training.inference.genre_selection import Answer, Answers, answer
 from training.inference.model_version import ModelIdentity
+from training.inference.settings import Engine
 
 MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
 

@@ -9,7 +9,7 @@ from store.errors import BadInput
 from store.fs.files import absolute, join
 from store.fs.parquet import read_table
 from store.model_registry import read_card
-from training.networks.pretrained import is_state_dict
+from training.networks.settings import is_state_dict
 
 
 def refuse_learned(weights: str, tracks: pa.Table, store: str) -> list[str]:

@@ -5,13 +5,12 @@ Axes: B crops, F frames, M mel bands, C channels, G genres.
 
 from collections import OrderedDict
 from itertools import pairwise
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from training.networks.residual_blocks import ResidualBlock
+from training.networks.settings import ModelSettings
 from training.networks.torchvision_nets import make_torchvision_trunk
 
 # Music lies around -40 to +20 dB: this puts it around -1 to +1 before the first batch statistics exist.
@@ -19,33 +18,6 @@ MIDDLE_DB = -10.0
 SPREAD_DB = 30.0
 
 WEIGHTS = "weights.safetensors"  # a network's file, in the folder of a run or of a model version
-
-
-class ModelSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which network learns."""
-
-    name: Literal["short-chunk-resnet", "shallow", "resnet18", "resnet34", "resnet50", "vgg16"] = Field(
-        "short-chunk-resnet",
-        description="short-chunk-resnet: eleven convolutions, in residual blocks; shallow: three; "
-        "resnet18 to vgg16: torchvision's, which can start from its ImageNet weights",
-    )
-    width: int = Field(
-        16,
-        ge=4,
-        le=512,
-        description="Channels after the first block, of short-chunk-resnet and shallow; later blocks have "
-        "more. The other networks have a width of their own, and leave this unread",
-    )
-    dropout: float = Field(0.5, ge=0.0, lt=1.0, description="Share of features dropped before the last layer")
-
-    @property
-    def network(self) -> str:
-        """Name what decides the shapes of the trunk's weights: these fit where two names are equal."""
-        match self.name:
-            case "short-chunk-resnet" | "shallow":
-                return f"{self.name} of width {self.width}"
-            case _:
-                return self.name
 
 
 def build_model(settings: ModelSettings, genres: int, bands: int) -> "GenreNet":

@@ -14,7 +14,7 @@ from typing import get_args
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -22,11 +22,10 @@ from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.files import join, read_bytes
 from store.model_registry import read_card
-from training.networks.network import WEIGHTS, ModelSettings, build_model
+from training.networks.network import WEIGHTS, build_model
+from training.networks.settings import TORCH_FILES, ModelSettings, is_state_dict, lower_path
 from training.networks.torchvision_nets import TorchvisionName
 
-TORCH_FILES = (".pth", ".pt")
-FILES = (*TORCH_FILES, ".safetensors")
 # What torch.load and zipfile raise over bytes that are not what torch.save wrote: found by damaging files.
 # fmt: off
 NOT_READABLE = (
@@ -35,25 +34,6 @@ NOT_READABLE = (
 )
 # fmt: on
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
-
-
-class StartSettings(BaseModel, frozen=True, extra="forbid"):
-    """What the network starts from."""
-
-    weights: str = Field(
-        "",
-        description="torchvision state dict (.pth, .pt or .safetensors), or a model version's folder; "
-        "a path or URL; empty for fresh weights",
-    )
-    frozen_epochs: int = Field(
-        0, ge=0, le=10_000, description="Epochs at the beginning in which the trunk stays as it was"
-    )
-
-    @model_validator(mode="after")
-    def _fresh_weights_must_learn(self) -> "StartSettings":
-        if self.frozen_epochs and not self.weights:
-            raise ValueError(f"frozen_epochs {self.frozen_epochs} needs weights: a fresh trunk must learn")
-        return self
 
 
 class _Training(BaseModel, frozen=True, extra="ignore"):
@@ -81,11 +61,6 @@ def read_start(
     else:
         tensors = _version_weights(url, settings, genres, target, mel)
     return safetensors.torch.save(tensors)
-
-
-def is_state_dict(weights: str) -> bool:
-    """Say whether a start is named as a file of torchvision's; if not, it is a model version."""
-    return _name_of(weights).endswith(FILES)
 
 
 def load_start(model: nn.Module, data: bytes) -> None:
@@ -213,12 +188,7 @@ def _read_file(url: str) -> dict[str, Tensor]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         reason = error.strerror or "no such file"
         raise BadInput(f"{url}: cannot be read ({reason}); wanted weights to start from") from None
-    return _read_torch(data, url) if _name_of(url).endswith(TORCH_FILES) else _read_safetensors(data, url)
-
-
-def _name_of(url: str) -> str:
-    """Give the path of a URL in small letters, without what a web server is asked beside it."""
-    return url.partition("?")[0].lower() if "://" in url else url.lower()
+    return _read_torch(data, url) if lower_path(url).endswith(TORCH_FILES) else _read_safetensors(data, url)
 
 
 def _read_safetensors(data: bytes, where: str) -> dict[str, Tensor]:

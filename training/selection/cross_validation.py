@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from preprocessing.catalogue.splits import SplitSettings, artist_folds, split_by_artist
+from preprocessing.catalogue.settings import SplitSettings
+from preprocessing.catalogue.splits import artist_folds, split_by_artist
 from training.evaluation.calibration import Target
 from training.evaluation.metrics import Scores, score
 from training.fit.labels import choose_genres, choose_tracks

@@ -5,9 +5,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from flows.build_dataset import BuildSettings
 from flows.retrain_nightly import (
-    NightlySettings,
     choose_training,
     find_alike,
     judge_model,
@@ -15,7 +13,8 @@ from flows.retrain_nightly import (
     terms_of,
     warm_start,
 )
-from flows.train_model import TrainModelSettings, TrainSummary, choose_learning, describe_run
+from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
+from flows.train_model import TrainSummary, choose_learning, describe_run
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
@@ -23,7 +22,8 @@ from store.fs.files import join, write_whole
 from store.fs.parquet import to_parquet
 from store.model_registry import promote, publish_version, rollback
 from tests.support.snapshots import publish_mels
-from training.fit.run import TrainSettings, name_data
+from training.fit.run import name_data
+from training.fit.settings import TrainSettings
 from training.inference.model_version import HEARD_SCHEMA
 from training.selection.champion import Verdict
 from training.selection.verdicts import settle

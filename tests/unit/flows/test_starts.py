@@ -3,7 +3,7 @@ import pytest
 import safetensors.torch
 from pydantic import ValidationError
 
-from flows.cross_validate import CrossValidationSettings
+from flows.settings import CrossValidationSettings
 from flows.train_model import lay_out_run, resolve_start
 from store.errors import BadInput
 from store.fs.files import join
@@ -13,7 +13,7 @@ from store.reader import open_snapshot
 from tests.support.toy_runs import MEL, SETTINGS, publish_artists
 from training.fit.labels import choose_tracks
 from training.networks.network import build_model
-from training.networks.pretrained import StartSettings
+from training.networks.settings import StartSettings
 
 GENRES = ("high", "low")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from preprocessing.decode.sandbox import Sandbox
-from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings
+from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from tests.support.mutations import KINDS, mutations, real_files

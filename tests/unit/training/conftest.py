@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from preprocessing.mel.settings import MelSettings
-from training.fit.augment import AugmentSettings
-from training.fit.run import TrainingRun, TrainSettings
-from training.networks.network import ModelSettings
+from training.fit.run import TrainingRun
+from training.fit.settings import AugmentSettings, TrainSettings
+from training.networks.settings import ModelSettings
 
 MEL = MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=8)
 

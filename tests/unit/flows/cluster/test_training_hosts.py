@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from flows.cluster.training_hosts import HostSettings
+from flows.cluster.settings import HostSettings
 
 
 def test_more_hosts_than_may_be_used_cannot_be_needed():

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocessing.build.shard_task import SpectrogramSettings, Track, build_shard, hash_files, reject_alone
+from preprocessing.build.settings import SpectrogramSettings
+from preprocessing.build.shard_task import Track, build_shard, hash_files, reject_alone
 from preprocessing.decode.decoders import decode
 from preprocessing.decode.sandbox import Sandbox
-from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings
+from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from preprocessing.mel.transform import log_mel
 from store.dataset.snapshots import latest_snapshot, publish, put_catalogue
 from store.reader import open_snapshot

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from preprocessing.catalogue.duplicates import with_duplicate_groups
 from preprocessing.catalogue.fma import Genre, name_parents, read_genre_tree, with_ancestors
-from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, CatalogueSettings, read_catalogue
-from preprocessing.catalogue.splits import SplitSettings, split_tracks
-from store.dataset.snapshots import INDEX_SCHEMA, Recipe, publish, put_catalogue
+from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
+from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, read_catalogue
+from preprocessing.catalogue.splits import split_tracks
+from store.dataset.recipe import Recipe
+from store.dataset.snapshots import INDEX_SCHEMA, publish, put_catalogue
 from store.errors import BadInput
 from store.fs.files import read_bytes
 from store.reader import open_snapshot

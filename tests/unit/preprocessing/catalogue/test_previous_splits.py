@@ -4,16 +4,11 @@ import pyarrow as pa
 import pytest
 
 from preprocessing.catalogue.previous_splits import read_former_splits
+from preprocessing.catalogue.settings import SplitSettings
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
-from preprocessing.catalogue.splits import SplitSettings, split_tracks
-from store.dataset.snapshots import (
-    INDEX_SCHEMA,
-    Recipe,
-    latest_snapshot,
-    publish,
-    put_catalogue,
-    snapshot_url,
-)
+from preprocessing.catalogue.splits import split_tracks
+from store.dataset.recipe import Recipe
+from store.dataset.snapshots import INDEX_SCHEMA, latest_snapshot, publish, put_catalogue, snapshot_url
 from store.fs.files import read_bytes
 
 RECIPE = Recipe({"hop": 512}, "abc", "float16", {})

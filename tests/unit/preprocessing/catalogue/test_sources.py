@@ -7,7 +7,8 @@ import fsspec
 import mutagen.id3
 import pytest
 
-from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, CatalogueSettings, read_catalogue
+from preprocessing.catalogue.settings import CatalogueSettings
+from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, read_catalogue
 from preprocessing.catalogue.splits import split_tracks
 from store.errors import BadInput
 from store.fs.files import read_bytes

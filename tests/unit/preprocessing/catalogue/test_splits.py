@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, CatalogueSettings, read_catalogue
+from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
+from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, read_catalogue
 from preprocessing.catalogue.splits import (
     SPLITS,
-    SplitSettings,
     artist_folds,
     crossing_copies,
     group_tracks,

@@ -14,7 +14,7 @@ import pytest
 from preprocessing.decode import sandbox as sandbox_module
 from preprocessing.decode.decoders import decode
 from preprocessing.decode.sandbox import Sandbox, sandbox_of_this_thread
-from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings
+from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel

@@ -11,8 +11,8 @@ from preprocessing.decode import seeking
 from preprocessing.decode.decoders import decode
 from preprocessing.decode.sandbox import Sandbox
 from preprocessing.decode.seeking import heard_window, spool_windows
-from preprocessing.decode.spectrogram import LimitSettings
-from preprocessing.decode.windows import Span, WindowSettings
+from preprocessing.decode.settings import LimitSettings, WindowSettings
+from preprocessing.decode.windows import Span
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel

@@ -13,7 +13,8 @@ import soxr
 
 from preprocessing.decode import decoders as decode
 from preprocessing.decode import spectrogram
-from preprocessing.decode.spectrogram import ExcerptSettings, SpooledMel, check_sha1, spool_mel
+from preprocessing.decode.settings import ExcerptSettings
+from preprocessing.decode.spectrogram import SpooledMel, check_sha1, spool_mel
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from tests.support.formats import CODECS, DEMO_TRACK, encode

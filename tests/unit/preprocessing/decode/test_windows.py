@@ -6,15 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from preprocessing.decode.windows import (
-    RUN_S,
-    Loudness,
-    Span,
-    WindowSettings,
-    cut,
-    place_windows,
-    stretch_for,
-)
+from preprocessing.decode.settings import WindowSettings
+from preprocessing.decode.windows import RUN_S, Loudness, Span, cut, place_windows, stretch_for
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
 

@@ -10,15 +10,9 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from store.dataset.recipe import Recipe
 from store.dataset.shards import ENCODING_ERROR_DB, OBJECT_FRAMES, decode_stored, encode, write_shard
-from store.dataset.snapshots import (
-    Recipe,
-    latest_snapshot,
-    publish,
-    put_catalogue,
-    read_snapshot_file,
-    snapshot_url,
-)
+from store.dataset.snapshots import latest_snapshot, publish, put_catalogue, read_snapshot_file, snapshot_url
 from store.errors import BadInput, CommitConflict
 from store.fs.files import exists, join, list_names, write_whole
 from store.reader import open_snapshot

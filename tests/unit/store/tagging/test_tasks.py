@@ -10,7 +10,7 @@ from store.tagging import local_swap as file_swap
 from store.tagging.journal import list_batches
 from store.tagging.predictions import HEARINGS_SCHEMA, PREDICTIONS_SCHEMA, rows_of
 from store.tagging.run import begin_run
-from store.tagging.swap import WriteSettings
+from store.tagging.settings import WriteSettings
 from store.tagging.tasks import undo_parts, write_parts
 from store.tags.write import read_genres, read_tags
 from tests.support.tagging import lay_out_music

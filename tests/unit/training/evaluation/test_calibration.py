@@ -14,11 +14,11 @@ from training.evaluation.calibration import (
     FEWEST_POSITIVES,
     NEVER,
     Decision,
-    DecisionSettings,
     close_upward,
     explain_decision,
     fit_decision,
 )
+from training.evaluation.settings import DecisionSettings
 
 GENRES = ("Folk", "Punk", "Rock")
 PUNK_IS_ROCK = {"Punk": "Rock"}

@@ -2,7 +2,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from training.fit.augment import AugmentSettings, augment
+from training.fit.augment import augment
+from training.fit.settings import AugmentSettings
 
 STILL = AugmentSettings(masks=0, gain_db=0, tone_db=0, mixup=0)
 

@@ -10,14 +10,13 @@ import safetensors.torch
 import torch
 
 from store.errors import BadInput
-from training.fit.augment import AugmentSettings
 from training.fit.checkpoint import read_checkpoint
 from training.fit.distributed import Seat
 from training.fit.epoch import learning_rate_at
 from training.fit.loop import train
-from training.fit.run import TrainSettings, fingerprint, finished
-from training.networks.network import ModelSettings
-from training.networks.pretrained import StartSettings
+from training.fit.run import fingerprint, finished
+from training.fit.settings import AugmentSettings, TrainSettings
+from training.networks.settings import ModelSettings, StartSettings
 
 
 class Stopped(Exception):

@@ -3,7 +3,8 @@ import pytest
 from pydantic import ValidationError
 
 from store.errors import BadInput
-from training.fit.run import TrainingRun, TrainSettings, fingerprint, read_run, write_run
+from training.fit.run import TrainingRun, fingerprint, read_run, write_run
+from training.fit.settings import TrainSettings
 
 TARGETS = pa.list_(pa.int8())
 

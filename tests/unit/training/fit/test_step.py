@@ -2,10 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.fit.augment import AugmentSettings
-from training.fit.run import TrainSettings
+from training.fit.settings import AugmentSettings, TrainSettings
 from training.fit.step import Batch, genre_loss, group_seeds, train_step
-from training.networks.network import ModelSettings, build_model
+from training.networks.network import build_model
+from training.networks.settings import ModelSettings
 
 SETTINGS = TrainSettings(batch_size=8, crops_at_once=4, augment=AugmentSettings(mixup=0.5))
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from preprocessing.decode import sandbox
 from preprocessing.decode.decoders import decode
 from preprocessing.decode.seeking import HeardWindow
-from preprocessing.decode.spectrogram import LimitSettings
-from preprocessing.decode.windows import WindowSettings
+from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
@@ -20,11 +19,12 @@ from store.model_registry import publish_version
 from tests.support.formats import DEMO_TRACK, encode
 from training.fit.crops import Tracks
 from training.fit.distributed import CPU
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 from training.fit.validation import hear
 from training.inference.audio_files import CROPS_AT_ONCE_ON_CPU, _Means, cut_crops, hear_files
 from training.inference.model_version import ModelIdentity, load_model
-from training.networks.network import WEIGHTS, ModelSettings, build_model
+from training.networks.network import WEIGHTS, build_model
+from training.networks.settings import ModelSettings
 
 MUSIC = DEMO_TRACK.parent
 SONGS = [MUSIC / "200001.mp3", MUSIC / "200002.mp3", MUSIC / "200003.mp3"]

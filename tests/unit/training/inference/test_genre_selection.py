@@ -12,16 +12,10 @@ from store.errors import BadInput
 from store.fs.files import write_whole
 from store.fs.parquet import to_parquet
 from training.evaluation.calibration import FEWEST_POSITIVES, NEVER, Decision, close_upward
-from training.fit.run import TrainSettings
-from training.inference.genre_selection import (
-    HEARD,
-    Answers,
-    AnswerSettings,
-    answer,
-    fit_answers,
-    smooth_over_albums,
-)
+from training.fit.settings import TrainSettings
+from training.inference.genre_selection import HEARD, Answers, answer, fit_answers, smooth_over_albums
 from training.inference.model_version import HEARD_SCHEMA, ModelIdentity
+from training.inference.settings import AnswerSettings
 
 GENRES = ("Black-Metal", "Folk", "Metal", "Punk", "Rock")
 TREE = {"Black-Metal": "Metal", "Metal": "Rock", "Punk": "Rock"}

@@ -3,9 +3,9 @@ from pathlib import Path
 from preprocessing.mel.settings import MelSettings
 from store.model_registry import publish_version
 from training.evaluation.calibration import Decision
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity, read_identity
-from training.networks.network import ModelSettings
+from training.networks.settings import ModelSettings
 
 SONG = Path("tests/data/demo_music/fma_small/200/200033.mp3")
 GENRES = ("Black-Metal", "Metal", "Rock")

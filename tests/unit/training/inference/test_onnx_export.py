@@ -10,11 +10,12 @@ import torch
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.model_registry import publish_version
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 from training.inference import onnx_export
 from training.inference.model_version import ModelIdentity, load_model
 from training.inference.onnx_export import export_onnx, open_session
-from training.networks.network import WEIGHTS, ModelSettings, build_model
+from training.networks.network import WEIGHTS, build_model
+from training.networks.settings import ModelSettings
 
 MEL = MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=16)
 

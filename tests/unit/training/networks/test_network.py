@@ -5,10 +5,10 @@ import torch
 from pydantic import ValidationError
 from torch.optim import AdamW
 
-from training.fit.augment import AugmentSettings
-from training.fit.run import TrainSettings
+from training.fit.settings import AugmentSettings, TrainSettings
 from training.fit.step import Batch, train_step
-from training.networks.network import ModelSettings, build_model
+from training.networks.network import build_model
+from training.networks.settings import ModelSettings
 
 OUR_NAMES = ["short-chunk-resnet", "shallow"]
 NAMES = [*OUR_NAMES, "resnet18", "resnet34", "resnet50", "vgg16"]

@@ -11,8 +11,9 @@ from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.model_registry import publish_version
 from tests.support.torchvision_states import hollow_state, maps_of, random_state
-from training.networks.network import ModelSettings, build_model
-from training.networks.pretrained import StartSettings, load_start, read_start
+from training.networks.network import build_model
+from training.networks.pretrained import load_start, read_start
+from training.networks.settings import ModelSettings, StartSettings
 
 MEL = MelSettings(bands=16)
 GENRES = ("Folk", "Rock", "Blues")

@@ -7,7 +7,7 @@ import pytest
 from preprocessing.mel.settings import MelSettings
 from training.evaluation.calibration import NEVER, Decision
 from training.evaluation.tables import metrics_json, score_splits
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 from training.inference.model_version import HEARD_SCHEMA, ModelIdentity
 from training.report.model_card import write_model_card
 

@@ -8,7 +8,7 @@ import pytest
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from training.evaluation.calibration import Decision
-from training.fit.run import TrainSettings
+from training.fit.settings import TrainSettings
 from training.inference.model_version import HEARD_SCHEMA, ModelIdentity
 from training.selection.champion import (
     Rival,

@@ -1,0 +1,61 @@
+"""What lies in a source, and how its tracks are split."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SplitSettings(BaseModel):
+    """How the tracks are parted into training, validation and test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["auto", "official", "artist", "none"] = Field(
+        default="auto",
+        description="official: as the catalogue says; artist: no artist in two splits, each genre in all; "
+        "none: no splits; auto: official if the catalogue has all three, else artist if it has genres, "
+        "else none",
+    )
+    validation_share: float = Field(
+        default=0.1, ge=0, lt=1, description="Part of each genre's tracks for validation (mode artist)"
+    )
+    test_share: float = Field(
+        default=0.1, ge=0, lt=1, description="Part of each genre's tracks for the test (mode artist)"
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the drawing (mode artist)")
+    keep: bool = Field(
+        default=True,
+        description="Tracks stay in the split that the store has them in, and only what is new is dealt out, "
+        "so that a test stays the same test; off: all are dealt anew, which other shares or another seed "
+        "need (mode artist)",
+    )
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(
+                f"validation_share {self.validation_share} + test_share {self.test_share} "
+                "leave nothing for training; wanted a sum below 1"
+            )
+        return self
+
+
+class CatalogueSettings(BaseModel):
+    """What lies in the source, and how its tracks are split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["auto", "fma", "folder-per-genre", "flat"] = Field(
+        default="auto",
+        description="fma: fma_metadata and fma_* as published, .zip or unpacked; folder-per-genre: GENRE/file; "
+        "flat: any folder of audio, no genres; auto: fma if there is a tracks.csv, folder-per-genre if all "
+        "audio lies one folder down and most of these folders are named like a common genre, else flat",
+    )
+    subset: Literal["small", "medium", "large", "full"] | None = Field(
+        default=None,
+        description="Which of FMA's folders or archives fma_* to read; none: the largest there is",
+    )
+    verify_checksums: bool = Field(
+        default=False, description="Compare each file with the checksums that FMA publishes beside its audio"
+    )
+    split: SplitSettings = Field(default=SplitSettings(), description="Training, validation and test")

@@ -24,7 +24,6 @@ from pydantic_core import ErrorDetails
 from rich.console import Console
 
 from flows.build_dataset import build_dataset
-from flows.cluster.training_hosts import TrainingStopped
 from flows.commands.models import (
     compare_models,
     export_model,
@@ -53,7 +52,7 @@ from flows.settings import (
 from flows.tag_catalogue import tag_catalogue
 from flows.train_model import train_model
 from flows.undo_tagging import undo_tagging
-from store.errors import BadInput
+from store.errors import BadInput, SpectrogramOneError
 
 MODELS, RUNS = "data/models", "data/tagging"
 EXIT_BAD_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -221,10 +220,8 @@ def main() -> None:
     """Run the command line; a mistake of the user's is one line, not a traceback."""
     try:
         app.meta(exit_on_error=False, print_error=False)
-    except BadInput as why:
+    except SpectrogramOneError as why:
         _fail(str(why), EXIT_BAD_INPUT)
-    except TrainingStopped as why:
-        _fail(f"{why}; run the same command again to go on from the last checkpoint", EXIT_BAD_INPUT)
     except BrokenPipeError:  # whoever read our output, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
     except OSError as why:

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from store.errors import SpectrogramOneError
+
 Reason = Literal[
     "missing",
     "no-permission",
@@ -22,7 +24,7 @@ Reason = Literal[
 FATAL_REASONS: tuple[Reason, ...] = ("decoder-killed", "decoder-hung", "decoder-out-of-memory")
 
 
-class BadAudio(ValueError):
+class BadAudio(SpectrogramOneError, ValueError):
     """The file cannot be used and trying again will not help: record it, go on."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

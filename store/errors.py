@@ -1,23 +1,42 @@
-"""Errors a caller acts on, for every floor.
+"""The errors that somebody reacts to: one class for each reaction. The tree is complete.
 
-ValueError
-└── BadInput           somebody's input or settings cannot be used: show the message, exit non-zero
-    ├── CommitConflict     another writer published first: read again, then publish on top
-    └── ObjectChanged      another writer changed an object: leave it, and say so
+SpectrogramOneError
+├── BadInput             an input or a setting is wrong: show the message, exit 1
+│   └── DamagedFile          one member of an archive is damaged: reject that member, go on
+├── CommitConflict       another writer came first: read again, then retry on top
+├── ObjectChanged        another writer changed an object: leave it alone, record it, go on
+├── ServiceUnavailable   a service or a cluster is not there: say what to start, exit 1
+├── TrainingStopped      training cannot go on (diverged, restarts used up): say how to resume, exit 1
+├── BadAudio             preprocessing/errors.py: an audio file is unusable: record the reason, go on
+└── FileSkipped          store/tagging/swap.py: a file must not be written: record the reason, go on
+
+Whatever else is raised is a failing disk or network (OSError: retried, then shown) or a bug.
 """
 
 
-class BadInput(ValueError):
-    """What was given cannot be used as it is, and trying again will not help.
-
-    The message is one line for the person who gave it: where, what was found, what was
-    wanted, what to do. The command line prints it without a traceback.
-    """
+class SpectrogramOneError(Exception):
+    """An error whose message is one line for a person: where, what was found, what was wanted, what to do."""
 
 
-class CommitConflict(BadInput):
-    """Somebody else published between our reading and our writing."""
+class BadInput(SpectrogramOneError, ValueError):
+    """An input or a setting cannot be used as it is, and trying again will not help."""
 
 
-class ObjectChanged(BadInput):
-    """Somebody else changed an object between our reading and our writing."""
+class DamagedFile(BadInput):
+    """One member of an archive does not hold what the archive's directory says."""
+
+
+class CommitConflict(SpectrogramOneError):
+    """Another writer published between our reading and our writing."""
+
+
+class ObjectChanged(SpectrogramOneError):
+    """Another writer changed an object between our reading and our writing."""
+
+
+class ServiceUnavailable(SpectrogramOneError):
+    """A server, a scheduler or its workers cannot be reached, or are too few."""
+
+
+class TrainingStopped(SpectrogramOneError):
+    """A training cannot go on: it diverged, or its restarts are used up. The last checkpoint is kept."""

@@ -1,8 +1,9 @@
 """What torchrun starts, once a process: `python -m torch.distributed.run ... -m training RUN_FOLDER`.
 
 Writes one line of JSON an event to stdout, in a single write, so that lines of several processes
-do not mix. Events: start, step, epoch, notice, done, and error, whose message is for the operator;
-every rank that meets an error tells it, with its number, and exits with 3: the first one counts.
+do not mix. Events: start, step, epoch, notice, done, and error, whose kind names a class of
+store/errors.py and whose message is for the operator; every rank that meets an error reports it, with its
+number, and exits with 3: the first one counts.
 """
 
 import errno
@@ -18,13 +19,13 @@ import torch
 import torch.distributed as dist
 
 from preprocessing.child_processes import die_with_parent
-from store.errors import BadInput
+from store.errors import BadInput, SpectrogramOneError, TrainingStopped
 from store.reader import open_snapshot
 from training.fit.distributed import Seat
 from training.fit.loop import train
 from training.fit.run import read_run
 
-EXIT_BAD_INPUT = 3
+EXIT_REPORTED = 3
 EXIT_TERMINATED = 128 + signal.SIGTERM
 # What another try does not mend, as a lost process or a broken connection may be mended.
 LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -40,12 +41,13 @@ def main(arguments: list[str]) -> int:
         if len(arguments) != 1:
             raise BadInput(f"python -m training RUN_FOLDER: found {len(arguments)} arguments")
         _train_folder(arguments[0], rank)
-    except (BadInput, OSError, MemoryError, RuntimeError) as error:
-        message = _mistake(error)
-        if message is None:
+    except (SpectrogramOneError, OSError, MemoryError, RuntimeError) as error:
+        reported = _reported(error)
+        if reported is None:
             raise
-        _write_line({"event": "error", "rank": rank, "message": message})
-        return EXIT_BAD_INPUT
+        kind = type(reported).__name__
+        _write_line({"event": "error", "rank": rank, "kind": kind, "message": str(reported)})
+        return EXIT_REPORTED
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -77,21 +79,27 @@ def _take_seat(rank: int, timeout: timedelta) -> Seat:
     return Seat(rank, world_size, device)
 
 
-def _mistake(error: Exception) -> str | None:
-    """Say what the operator can mend, or None for what another try may mend, or nobody foresaw."""
+def _reported(error: Exception) -> BadInput | TrainingStopped | None:
+    """Return what to report to the operator; None where a restart may help, or nobody foresaw it."""
     match error:
-        case BadInput():
-            return str(error)
+        case BadInput() | TrainingStopped():
+            return error
         case torch.OutOfMemoryError():
-            return f"the GPU's memory is full ({_first_line(error)}); lower training.crops_at_once, or model.width"
+            return BadInput(
+                f"the GPU's memory is full ({_first_line(error)}); lower training.crops_at_once, or model.width"
+            )
         case MemoryError():
-            return (
+            return BadInput(
                 f"this host's memory is full ({_first_line(error)}); lower training.cache_gib or batch_size"
             )
         case RuntimeError() if "DefaultCPUAllocator" in str(error):
-            return f"this host's memory is full ({_first_line(error)}); lower training.crops_at_once, or model.width"
+            return BadInput(
+                f"this host's memory is full ({_first_line(error)}); lower training.crops_at_once, or model.width"
+            )
         case OSError() if error.errno in LASTING:
-            return f"{error}; mend that, then run the same command again to go on from the last checkpoint"
+            return TrainingStopped(
+                f"{error}; correct that, then run the same command again to go on from the last checkpoint"
+            )
         case _:
             return None
 

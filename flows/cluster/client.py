@@ -9,7 +9,7 @@ from distributed import Client, LocalCluster
 
 from flows.cluster.settings import ClusterSettings
 from preprocessing.child_processes import deaf_to_interrupts
-from store.errors import BadInput
+from store.errors import ServiceUnavailable
 
 TRAINING_RESOURCE = "GPU"  # `dask worker --resources GPU=1` marks a training host
 LIMITS = {
@@ -27,7 +27,7 @@ LIMITS = {
 def dask_client(settings: ClusterSettings) -> Iterator[Client]:
     """Connect to the cluster, or start one for as long as the block lasts.
 
-    Raises: BadInput if no scheduler answers, or no worker comes, in time.
+    Raises: ServiceUnavailable if no scheduler answers, or no worker comes, in time.
     """
     # A resource that nobody has would be waited for without end.
     limits = {"distributed.scheduler.no-workers-timeout": f"{settings.connect_s} s"}
@@ -58,7 +58,7 @@ def _connect(settings: ClusterSettings) -> Client:
     try:
         client = Client(settings.scheduler, timeout=settings.connect_s)
     except (OSError, ValueError) as why:
-        raise BadInput(
+        raise ServiceUnavailable(
             f"{settings.scheduler}: no Dask scheduler answers within {settings.connect_s:g} s ({why}); "
             "start one with `dask scheduler`, or use the local cluster"
         ) from None
@@ -66,7 +66,7 @@ def _connect(settings: ClusterSettings) -> Client:
         client.wait_for_workers(1, timeout=settings.connect_s)
     except TimeoutError:
         client.close()
-        raise BadInput(
+        raise ServiceUnavailable(
             f"{settings.scheduler}: the scheduler has no worker after {settings.connect_s:g} s; "
             "start some with `dask worker`"
         ) from None

@@ -13,7 +13,7 @@ from distributed import Client, Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
 from flows.cluster.client import worker_count
-from store.errors import BadInput
+from store.errors import ServiceUnavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,7 +41,7 @@ def fan_out(
 ) -> Generator[tuple[list[Item], Result], None, None]:
     """Run `body(batch, **arguments)` for each batch on the cluster; yield what finishes, as it does.
 
-    Raises: what `body` raised, once Dask has retried; BadInput if an item kills its workers
+    Raises: what `body` raised, once Dask has retried; ServiceUnavailable if an item kills its workers
         and no `answer_poison` is there to give the result of a batch that holds it alone.
 
     Batches are drawn as others finish, and futures released at once: what is held would
@@ -113,7 +113,7 @@ def _run_all(
                 fill()
                 continue
             except NoValidWorkerError as why:
-                raise BadInput(
+                raise ServiceUnavailable(
                     f"no worker of the cluster has what this takes ({why}); start workers with the resource, such "
                     "as `dask worker --resources GPU=1`"
                 ) from None
@@ -143,7 +143,7 @@ def _try_alone(
                 continue
             if answer_poison is not None:
                 return answer_poison(item)
-            raise BadInput(
+            raise ServiceUnavailable(
                 f"{why.last_worker.address}: the worker died each time it ran {why.task} alone ({deaths} times); "
                 "look at its log and memory limit, then run again to resume. "
                 f"It was at: {str(item)[:ITEM_LETTERS]}"

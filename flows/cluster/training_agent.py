@@ -18,11 +18,16 @@ import psutil
 from distributed import get_worker
 
 from preprocessing.child_processes import die_with_parent
+from store.errors import BadInput, SpectrogramOneError, TrainingStopped
 
 Event = dict[str, Any]
 PROCESSES_WITHOUT_GPU = 2
 LOOK_EVERY_S = 0.5  # how often an agent looks whether it is still wanted
 GRACE_S = 5.0  # between asking processes to end and killing them
+
+
+# What a rank may report, by the kind in its event: see training/__main__.py.
+RANK_ERRORS = {error.__name__: error for error in (BadInput, TrainingStopped)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Ending:
 
     host: str
     status: int
-    error: str | None
+    error: SpectrogramOneError | None
     last_lines: list[str]
 
 
@@ -106,7 +111,7 @@ def _pass_on(
     last_lines: "deque[str]",
     tell: Callable[[Event], None],
     task: str,
-) -> str | None:
+) -> SpectrogramOneError | None:
     """Tell events until the process ends, a rank tells an error (give it), or nobody wants us."""
     looked = time.monotonic()
     while True:
@@ -123,7 +128,7 @@ def _pass_on(
             continue
         event = _event_of(line)
         if event["event"] == "error":
-            return str(event["message"])
+            return RANK_ERRORS[event["kind"]](event["message"])
         if event["event"] == "log":
             last_lines.append(line)
         tell(event)

@@ -27,17 +27,14 @@ from flows.cluster.training_agent import (
     run_agent,
     usual_processes,
 )
-from store.errors import BadInput
+from store.errors import BadInput, ServiceUnavailable, TrainingStopped
 
 LOOK_AT_HOSTS_EVERY_S = 2.0
 # torchrun notices a silent process after `stall_s`, and needs half a minute to end it and to start anew.
 RESTART_S = 90.0
 PORT_WITHIN_S = 15.0  # an agent that is ended holds its port a little longer
+RESUME = "run the same command again to go on from the last checkpoint"
 LOST_WITHIN_S = 45.0  # Dask notices a cut link after half a minute; the ranks of other hosts end before that
-
-
-class TrainingStopped(RuntimeError):
-    """A training ended before its time, and nobody's input is to blame: run it again to go on."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,8 @@ def train_on_hosts(
     `groups` is how many processes can share a step at most; a run that tells nothing for longer than
     `stall_s` and a restart is taken for lost. `on_event` is called with each event, in the caller's thread.
 
-    Raises: BadInput if there are too few hosts, or with what a rank found wrong;
-            TrainingStopped when all restarts are used up.
+    Raises: ServiceUnavailable if there are too few hosts; BadInput with what a rank found wrong;
+            TrainingStopped if the run diverged, or all restarts are used up.
     """
     if groups < settings.min_hosts:
         raise BadInput(
@@ -77,8 +74,8 @@ def train_on_hosts(
         if loss is None:
             return
         if not restarts_left:
-            raise RuntimeError(
-                f"{loss}; all {settings.max_restarts} restarts are used up (hosts.max_restarts)"
+            raise TrainingStopped(
+                f"{loss}; all {settings.max_restarts} restarts are used up (hosts.max_restarts); {RESUME}"
             )
         on_event(
             {"event": "notice", "message": f"{loss}; going on from the last checkpoint with what is left"}
@@ -86,12 +83,12 @@ def train_on_hosts(
 
 
 def wait_for_hosts(client: Client, settings: HostSettings) -> list[TrainingHost]:
-    """List the hosts to train on. Raises: BadInput if in time there are fewer than `min_hosts`."""
+    """List the hosts to train on. Raises: ServiceUnavailable if in time there are fewer than `min_hosts`."""
     until = time.monotonic() + settings.wait_s
     while len(hosts := find_hosts(client)) < settings.min_hosts:
         if time.monotonic() >= until:
             workers = len(_workers(client))
-            raise BadInput(
+            raise ServiceUnavailable(
                 f"{len(hosts)} training hosts of {settings.min_hosts} (hosts.min_hosts): of {workers} Dask workers, "
                 f"those on {len(hosts)} hosts have the resource {TRAINING_RESOURCE}; start one a host with "
                 f"`dask worker ... --resources {TRAINING_RESOURCE}=1`, or lower min_hosts"
@@ -241,7 +238,7 @@ def _last_words(ending: Ending) -> str:
     errors = [line for line in ending.last_lines if "Error" in line] or ending.last_lines or ["nothing"]
     return (
         f"torchrun on {ending.host} ended with status {ending.status}, all its restarts used up (hosts.max_restarts); "
-        f"it wrote: {errors[-1].strip()}; the log of the run has the rest"
+        f"it wrote: {errors[-1].strip()}; the log of the run has the rest; {RESUME}"
     )
 
 
@@ -255,8 +252,8 @@ def _has_ended(future: "Future[Ending]") -> bool:
 
 
 def _failed_of(endings: list[Ending]) -> list[Ending]:
-    """Choose those that ended badly. Raises: BadInput with what a rank found wrong."""
+    """Return those that failed. Raises: the error that a rank reported."""
     for ending in endings:
         if ending.error is not None:
-            raise BadInput(ending.error)
+            raise ending.error
     return [ending for ending in endings if ending.status != 0]

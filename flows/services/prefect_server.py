@@ -15,7 +15,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from preprocessing.child_processes import die_with_parent
-from store.errors import BadInput
+from store.errors import BadInput, ServiceUnavailable
 
 HOST = "127.0.0.1"
 ANY_PORT = 0
@@ -27,12 +27,12 @@ DRAIN_S = 5.0
 def prefect_server(port: int = ANY_PORT) -> Iterator[str]:
     """Give the URL of the Prefect API that is configured, or of one started for as long as the block lasts.
 
-    Raises: BadInput if the port is taken, or no server answers.
+    Raises: BadInput if the port is taken; ServiceUnavailable if no server answers.
     """
     configured = get_current_settings().api.url
     if configured:
         if not _answers(configured):
-            raise BadInput(
+            raise ServiceUnavailable(
                 f"{configured}: no Prefect server answers there; start it, correct PREFECT_API_URL, "
                 "or unset it to have a server started here"
             )
@@ -80,9 +80,11 @@ def _wait_for(server: "subprocess.Popen[bytes]", api_url: str, log: Path) -> Non
     until = time.monotonic() + START_WITHIN_S
     while not _answers(api_url):
         if server.poll() is not None:
-            raise BadInput(f"{api_url}: the Prefect server ended with status {server.returncode}; see {log}")
+            raise ServiceUnavailable(
+                f"{api_url}: the Prefect server ended with status {server.returncode}; see {log}"
+            )
         if time.monotonic() > until:
-            raise BadInput(
+            raise ServiceUnavailable(
                 f"{api_url}: the Prefect server does not answer within {START_WITHIN_S:g} s; see {log}"
             )
         time.sleep(0.5)

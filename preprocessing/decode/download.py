@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from preprocessing.errors import BadAudio
+from store.errors import DamagedFile
 from store.fs.files import local_path, open_for_reading
-from store.fs.zip_archive import DamagedFile
 
 COPIED_AT_ONCE_BYTES = 1 << 20
 FETCHED_AT_ONCE = 4

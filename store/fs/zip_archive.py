@@ -21,7 +21,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
-from store.errors import BadInput
+from store.errors import BadInput, DamagedFile
 
 FETCHED_AT_ONCE_BYTES = 1 << 24  # a larger file streams through a window of this size
 DIRECTORY_BLOCK_BYTES = 1 << 20
@@ -38,10 +38,6 @@ COLUMNS = np.dtype(
         ("flags", np.uint16),
     ]
 )
-
-
-class DamagedFile(BadInput):
-    """One file of an archive cannot be unpacked, or is not what its checksum says; others may be well."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from store.tagging.journal import digest_file, read_batch
 from store.tagging.local_swap import look_only, swap_files
 from store.tagging.s3_swap import is_object, look_at_objects, swap_objects
 from store.tagging.settings import WriteSettings
-from store.tagging.swap import Job, LeftAlone, Outcome, Plan
+from store.tagging.swap import FileSkipped, Job, Outcome, Plan
 from store.tags.formats import NOTE_NAMES, Edit, TagView, read_view, tag_format
 from store.tags.write import checked_edit, write_tagged
 
@@ -120,7 +120,7 @@ def _look_to_tag(row: Row, own_work: OwnWork, real: Path, signature: str) -> Pla
     if signature != row["signature"]:
         if (row["url"], digest_file(real)) in own_work():
             return Plan("written", None)
-        raise LeftAlone("changed", "the file changed since it was listened to")
+        raise FileSkipped("changed", "the file changed since it was listened to")
     edit = checked_edit(row["genres"], dict(row.get("notes") or {}))
     return Plan("written", partial(write_tagged, edit=edit))
 
@@ -143,14 +143,14 @@ def _look_to_undo(
         return Plan("restored-tags", None)
     if even_changed:
         return Plan("restored-tags", partial(_retag, rows[-1]), digest=digest)
-    raise LeftAlone("changed", "the file changed since it was tagged")
+    raise FileSkipped("changed", "the file changed since it was tagged")
 
 
 def _rebuild(row: Row, real: Path, draft: Path) -> TagView:
     """Make the old bytes out of the present ones, and give the tags of the present ones."""
     apply_delta(real, row["delta"], draft)
     if digest_file(draft) != row["old_digest"]:
-        raise LeftAlone("damaged-journal", "what the journal holds does not give the file's former bytes")
+        raise FileSkipped("damaged-journal", "what the journal holds does not give the file's former bytes")
     return read_view(real, tag_format(real))
 
 
@@ -158,7 +158,7 @@ def _fetch(row: Row, real: Path, draft: Path) -> TagView:
     """Take the old bytes from the bucket, which kept them, and give the tags of the present ones."""
     read_object(row["url"], draft, version_id=row["version"])
     if digest_file(draft) != row["old_digest"]:
-        raise LeftAlone("damaged-journal", "the version that the journal names is not what the object was")
+        raise FileSkipped("damaged-journal", "the version that the journal names is not what the object was")
     return read_view(real, tag_format(real))
 
 

@@ -31,8 +31,8 @@ from store.tagging.swap import (
     BYTES_AT_ONCE,
     DRAFTS_AT_ONCE,
     MOST_SUFFIX,
+    FileSkipped,
     Job,
-    LeftAlone,
     Outcome,
     Plan,
     left_alone,
@@ -102,7 +102,7 @@ def look_only(jobs: Sequence[Job], *, settings: WriteSettings) -> list[Outcome]:
             with _reasons_told(job.url):
                 _, _, plan = _look(job, settings, met)
             outcomes.append(Outcome(plan.status))
-        except LeftAlone as why:
+        except FileSkipped as why:
             outcomes.append(left_alone(why))
     return outcomes
 
@@ -113,7 +113,7 @@ def _drafts(jobs: Sequence[Job], attempt: Attempt) -> Iterator[Draft]:
         try:
             with _reasons_told(job.url):
                 made = _draft(number, job, attempt)
-        except LeftAlone as why:
+        except FileSkipped as why:
             made = left_alone(why)
         if isinstance(made, Draft):
             yield made
@@ -152,19 +152,19 @@ def _draft(number: int, job: Job, attempt: Attempt) -> Draft | Outcome:
 
 
 def _look(job: Job, settings: WriteSettings, met: set[Path]) -> tuple[Path, os.stat_result, Plan]:
-    """Look at a file before anything is done. Raises: LeftAlone."""
+    """Look at a file before anything is done. Raises: FileSkipped."""
     real = audio_file(_local(job.url))
     before = real.stat()
     if real in met:
-        raise LeftAlone("same-file", f"a link to {real}, which is in this batch already")
+        raise FileSkipped("same-file", f"a link to {real}, which is in this batch already")
     met.add(real)
     plan = job.look(real, signature_of(before))
     if plan.make is not None:
         if is_read_only(real, before):
-            raise LeftAlone("read-only", "the file is read-only: make it writable to have it tagged")
+            raise FileSkipped("read-only", "the file is read-only: make it writable to have it tagged")
         if before.st_nlink > 1 and settings.hard_links == "refuse":
             names = f"the file has {before.st_nlink} names (hard links)"
-            raise LeftAlone("hard-linked", f"{names}: have the links broken to tag this one")
+            raise FileSkipped("hard-linked", f"{names}: have the links broken to tag this one")
     return real, before, plan
 
 
@@ -190,11 +190,11 @@ def _swap(draft: Draft, attempt: Attempt) -> Outcome:
             if not is_untouched(draft.before, now):
                 if digest_file(draft.real) == draft.entry["new_digest"]:  # by another attempt at this batch
                     return Outcome(draft.status, signature=signature_of(now))
-                raise LeftAlone("changed", "another program changed the file meanwhile")
+                raise FileSkipped("changed", "another program changed the file meanwhile")
             attempt.touched.add(draft.real.parent)
             os.replace(draft.path, draft.real)
             return Outcome(draft.status, signature=signature_of(draft.real.stat()))
-    except LeftAlone as why:
+    except FileSkipped as why:
         return left_alone(why)
 
 
@@ -275,18 +275,18 @@ def _reasons_told(url: str) -> Iterator[None]:
         with clear_line(url):
             yield
     except BadInput as why:
-        raise LeftAlone("unsupported", str(why).removeprefix(f"{url}: ")) from why
+        raise FileSkipped("unsupported", str(why).removeprefix(f"{url}: ")) from why
     except PermissionError as why:
         where = Path(why.filename or url)
         where = next((it.parent for it in (where, *where.parents) if it.name.startswith(DRAFT_PREFIX)), where)
-        raise LeftAlone("no-permission", f"{where}: {why.strerror}") from why
+        raise FileSkipped("no-permission", f"{where}: {why.strerror}") from why
     except (FileNotFoundError, NotADirectoryError) as why:
         if _local(url).exists():
             raise  # its draft is gone: another attempt at this batch swept it
-        raise LeftAlone("missing", "the file is gone") from why
+        raise FileSkipped("missing", "the file is gone") from why
     except OSError as why:
         if why.errno == errno.ELOOP:
-            raise LeftAlone("missing", "its link leads in a circle") from why
+            raise FileSkipped("missing", "its link leads in a circle") from why
         if why.errno in OF_ONE_FILE:
-            raise LeftAlone("unsupported", f"the file cannot be replaced: {why.strerror}") from why
+            raise FileSkipped("unsupported", f"the file cannot be replaced: {why.strerror}") from why
         raise

@@ -25,8 +25,8 @@ from store.tagging.swap import (
     BYTES_AT_ONCE,
     DRAFTS_AT_ONCE,
     MOST_SUFFIX,
+    FileSkipped,
     Job,
-    LeftAlone,
     Outcome,
     Plan,
     left_alone,
@@ -95,14 +95,14 @@ def _once_each(jobs: Iterable[Job], met: set[str]) -> Iterator[Job]:
 
 
 def _refuse_second(copy: Path, signature: str) -> Plan:
-    raise LeftAlone("same-file", "the object is in this batch already")
+    raise FileSkipped("same-file", "the object is in this batch already")
 
 
 def _draft(job: Job, folder: Path) -> Draft | Outcome:
     try:
         with _copied(job, folder) as (copy, was), clear_line(job.url):
             return _edited(job, copy, was)
-    except LeftAlone as why:
+    except FileSkipped as why:
         return left_alone(why)
 
 
@@ -134,7 +134,7 @@ def _look(job: Job, folder: Path) -> Outcome:
     try:
         with _copied(job, folder) as (copy, was), clear_line(job.url):
             return Outcome(job.look(copy, was.signature).status)
-    except LeftAlone as why:
+    except FileSkipped as why:
         return left_alone(why)
 
 
@@ -143,7 +143,7 @@ def _put(draft: Draft) -> Outcome:
     try:
         with _reasons_told(draft.was.url):
             now = put_if_unchanged(draft.was.url, draft.path, draft.was)
-    except LeftAlone as why:
+    except FileSkipped as why:
         return left_alone(why)
     finally:
         draft.path.unlink()
@@ -185,12 +185,12 @@ def _reasons_told(url: str) -> Iterator[None]:
     try:
         yield
     except ObjectChanged as why:
-        raise LeftAlone("changed", "another writer changed the object meanwhile") from why
+        raise FileSkipped("changed", "another writer changed the object meanwhile") from why
     except BadInput as why:
-        raise LeftAlone("unsupported", str(why).removeprefix(f"{url}: ")) from why
+        raise FileSkipped("unsupported", str(why).removeprefix(f"{url}: ")) from why
     except PermissionError as why:
         if concerns_all_objects(why):
             raise OSError(f"{url}: {why}") from why
-        raise LeftAlone("no-permission", str(why)) from why
+        raise FileSkipped("no-permission", str(why)) from why
     except FileNotFoundError as why:
-        raise LeftAlone("missing", "the object is gone") from why
+        raise FileSkipped("missing", "the object is gone") from why

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from store.errors import SpectrogramOneError
 from store.tags.formats import TagView
 
 DRAFTS_AT_ONCE = 64  # they are held open while they are synced
@@ -11,8 +12,8 @@ BYTES_AT_ONCE = 1 << 30  # the room that drafts may take on the disk of the musi
 MOST_SUFFIX = 16
 
 
-class LeftAlone(Exception):
-    """A file is not to be touched, for a reason that has a name; the others of its batch go on."""
+class FileSkipped(SpectrogramOneError):
+    """A file must not be written, for a reason that has a code; the others of its batch go on."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -31,7 +32,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """One file of a batch, and who looks at it first. `look` raises LeftAlone."""
+    """One file of a batch, and who looks at it first. `look` raises FileSkipped."""
 
     track_id: str
     url: str
@@ -48,6 +49,6 @@ class Outcome:
     signature: str | None = None  # of the file as it now is; None if it was left alone
 
 
-def left_alone(why: LeftAlone) -> Outcome:
+def left_alone(why: FileSkipped) -> Outcome:
     """Tell of a file that was not touched."""
     return Outcome("skipped", why.reason, str(why))

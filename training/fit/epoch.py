@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from store.errors import BadInput
+from store.errors import TrainingStopped
 from training.fit.checkpoint import PartOfEpoch
 from training.fit.crops import Crops, MelSlice, Tracks, one_ahead, part_of_rank, plan_epoch, read_crops
 from training.fit.distributed import Seat, average_statistics, exchange_s, mean_over_ranks
@@ -74,7 +74,7 @@ class Measured:
 def train_epoch(
     course: Course, learner: Learner, epoch: int, begun: PartOfEpoch, keep: Callable[[PartOfEpoch], None]
 ) -> Measured:
-    """Make the steps of an epoch that are not made yet. Raises: BadInput if a loss or gradient was not finite.
+    """Make the steps of an epoch that are not made yet. Raises: TrainingStopped if a loss or gradient was not finite.
 
     `keep` is called every `checkpoint_steps` with what was done so far, when all ranks know the same of it.
     """
@@ -213,7 +213,7 @@ def _log_step(
 
 def _check_finite(loss: float, grad_norm: float, epoch: int, number: int) -> None:
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        raise BadInput(
+        raise TrainingStopped(
             f"epoch {epoch}, at step {number} or before: loss {loss:g}, gradient norm {grad_norm:g}; "
             "no weights since the last checkpoint are kept; lower learning_rate, or look for damaged mels"
         )

@@ -40,7 +40,7 @@ def train(
 ) -> None:
     """Train a network, or go on from its last checkpoint, and leave weights and history in `folder`.
 
-    Raises: BadInput if run, snapshot and checkpoint do not fit, or the loss is no longer finite.
+    Raises: BadInput if run, snapshot and checkpoint do not fit; TrainingStopped if the loss is no longer finite.
     """
     if finished(folder):
         history = json.loads(read_bytes(join(folder, HISTORY)))

@@ -12,10 +12,10 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.errors import BadInput
+from store.errors import BadInput, DamagedFile
 from store.fs import zip_archive
 from store.fs.files import open_for_reading, read_bytes
-from store.fs.zip_archive import DamagedFile, read_directory
+from store.fs.zip_archive import read_directory
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 NOISE = random.Random(0).randbytes(300_000)

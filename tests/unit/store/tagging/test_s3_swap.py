@@ -328,5 +328,5 @@ def test_expired_credentials_are_not_taken_for_objects_that_may_not_be_read(plac
     with pytest.raises(OSError, match="s3://a: expired"), object_swap._reasons_told("s3://a"):
         raise error
     error.__cause__ = ClientError({"Error": {"Code": "AccessDenied"}}, "GetObject")
-    with pytest.raises(object_swap.LeftAlone, match="expired"), object_swap._reasons_told("s3://a"):
+    with pytest.raises(object_swap.FileSkipped, match="expired"), object_swap._reasons_told("s3://a"):
         raise error

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flows.cluster.client import dask_client
 from flows.cluster.fan_out import SUSPECTS_AT_ONCE, Work, fan_out, in_batches
 from flows.cluster.settings import ClusterSettings
-from store.errors import BadInput
+from store.errors import ServiceUnavailable
 
 POISON = -1
 
@@ -112,7 +112,7 @@ def test_workers_come_back_however_often_they_die(dask):
 
 def test_a_number_that_kills_is_named_when_no_answer_is_there(dask):
     wanted = r"the worker died each time it ran die_always-\S+ alone \(4 times\); .* It was at: 2$"
-    with pytest.raises(BadInput, match=wanted):
+    with pytest.raises(ServiceUnavailable, match=wanted):
         list(fan_out(dask, die_always, [[1, 2]], poison=[2]))
 
 

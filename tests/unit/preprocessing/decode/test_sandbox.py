@@ -175,9 +175,9 @@ def test_a_mistake_of_ours_is_no_fault_of_the_file_and_leaves_the_sandbox_usable
 def test_a_process_that_hangs_ends_with_its_parent_however_that_ends():
     program = (
         "import pathlib, time\n"
-        "from preprocessing.mel.transform import MelSettings\n"
+        "from preprocessing.mel import MelSettings\n"
         "from preprocessing.decode.sandbox import Sandbox\n"
-        "from preprocessing.decode.spectrogram import ExcerptSettings, LimitSettings\n"
+        "from preprocessing.decode.settings import ExcerptSettings, LimitSettings\n"
         "sandbox = Sandbox(LimitSettings())\n"
         f"sandbox.mel(pathlib.Path('{DEMO_TRACK}'), MelSettings(), ExcerptSettings())\n"
         "print(sandbox._process._process.pid, flush=True)\n"

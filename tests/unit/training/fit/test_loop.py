@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from store.errors import BadInput
+from store.errors import BadInput, TrainingStopped
 from training.fit.checkpoint import read_checkpoint
 from training.fit.distributed import Seat
 from training.fit.epoch import learning_rate_at
@@ -232,7 +232,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, toy):
     sick = toy()
     for track_id in ("00", "03"):
         sick.snapshot.mels[track_id][:] = np.nan
-    with pytest.raises(BadInput, match=r"epoch 1, at step 2 or before: loss nan.*lower learning_rate"):
+    with pytest.raises(TrainingStopped, match=r"epoch 1, at step 2 or before: loss nan.*lower learning_rate"):
         run_toy(tmp_path, sick)
     assert list(tmp_path.iterdir()) == []
 

@@ -18,11 +18,11 @@ from flows.reporting.build_report import MAY_BE_MENDED, BuildSummary, Tally, rep
 from flows.reporting.progress import showing_progress
 from flows.settings import BuildSettings
 from preprocessing.build.batches import plan_batches
-from preprocessing.build.shard_task import BuiltBatch, Track, build_shard, hash_files, reject_alone
-from preprocessing.catalogue.duplicates import with_duplicate_groups
-from preprocessing.catalogue.previous_splits import read_former_splits
+from preprocessing.build.shard_task import BuiltBatch, Track, build_shard, hash_files, reject_crashing_track
+from preprocessing.catalogue.duplicates import add_duplicate_groups
+from preprocessing.catalogue.previous_splits import read_previous_splits
 from preprocessing.catalogue.sources import read_catalogue
-from preprocessing.catalogue.splits import crossing_copies, split_mode, split_tracks
+from preprocessing.catalogue.splits import find_cross_split_duplicates, resolve_split_mode, split_tracks
 from store.dataset.recipe import Recipe
 from store.dataset.snapshots import INDEX_SCHEMA, SnapshotFile, latest_snapshot, publish, put_catalogue
 from store.errors import BadInput, CommitConflict
@@ -54,9 +54,9 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     catalogue = list_tracks(settings)
     refuse_missing(catalogue, settings)
     standing = find_standing(catalogue, settings)
-    former = read_former_splits(settings.store, catalogue, settings.catalogue.split)
-    tally = build_shards(catalogue, standing, former, settings)
-    left_out = keep_copies_together(catalogue, former, settings)
+    previous = read_previous_splits(settings.store, catalogue, settings.catalogue.split)
+    tally = build_shards(catalogue, standing, previous, settings)
+    left_out = keep_copies_together(catalogue, previous, settings)
     return summarise(tally, settings, left_out=left_out, seconds=time.monotonic() - begun)
 
 
@@ -104,7 +104,7 @@ def find_standing(catalogue: pa.Table, settings: BuildSettings) -> Standing:
     if latest_snapshot(settings.store) is None:
         return Standing(np.zeros(len(catalogue), np.bool_), 0)
     columns = ["status", "reason", "signature", "sha256"]
-    before = open_snapshot(settings.store).answers(catalogue["track_id"], columns)
+    before = open_snapshot(settings.store).read_index(catalogue["track_id"], columns)
     is_reject = _filled(pc.equal(before["status"], "rejected"))
     stands = (
         pc.is_valid(before["status"]).to_numpy()
@@ -146,7 +146,7 @@ def has_same_content(
 
 @task(cache_policy=NO_CACHE)
 def build_shards(
-    catalogue: pa.Table, standing: Standing, former: pa.Table | None, settings: BuildSettings
+    catalogue: pa.Table, standing: Standing, previous: pa.Table | None, settings: BuildSettings
 ) -> Tally:
     """Fan the batches out over Dask and publish what comes back.
 
@@ -160,14 +160,14 @@ def build_shards(
         return tally
     # What the store knows of copies holds meanwhile; those among the new tracks show when all are built.
     known = group_copies(catalogue, settings) if standing.tracks else catalogue
-    stored = put_catalogue(settings.store, split_tracks(known, settings.catalogue.split, former))
+    stored = put_catalogue(settings.store, split_tracks(known, settings.catalogue.split, previous))
     waiting: list[BuiltBatch] = []
     with dask_client(settings.cluster) as dask, showing_progress("Building", len(todo), "tracks") as advance:
         batches = fan_out(
             dask,
             build_shard,
             _plan(todo, settings),
-            answer_poison=reject_alone,
+            answer_poison=reject_crashing_track,
             settings=settings.spectrogram,
             limits=settings.limits,
             root=absolute(settings.store),
@@ -237,20 +237,20 @@ def _publish_on_top(shards: Iterable[str], index: pa.Table, catalogue: str, sett
 
 
 @task(cache_policy=NO_CACHE)
-def keep_copies_together(catalogue: pa.Table, former: pa.Table | None, settings: BuildSettings) -> int:
+def keep_copies_together(catalogue: pa.Table, previous: pa.Table | None, settings: BuildSettings) -> int:
     """Find the recordings that are there several times, split anew and publish; count the tracks left out.
 
     Only now is it known what each file holds. Labels that changed are published too, and
     tracks that are gone from the source leave the catalogue.
     """
     grouped = group_copies(catalogue, settings)
-    split = split_tracks(grouped, settings.catalogue.split, former)
+    split = split_tracks(grouped, settings.catalogue.split, previous)
     stored = put_catalogue(settings.store, split)
     if stored != open_snapshot(settings.store).file.catalogue:
         _publish_on_top([], INDEX_SCHEMA.empty_table(), stored, settings)
-    match split_mode(grouped, settings.catalogue.split):
+    match resolve_split_mode(grouped, settings.catalogue.split):
         case "official":
-            return len(crossing_copies(grouped))
+            return len(find_cross_split_duplicates(grouped))
         case "artist":
             return int(split["split"].null_count)
         case "none":
@@ -260,8 +260,8 @@ def keep_copies_together(catalogue: pa.Table, former: pa.Table | None, settings:
 def group_copies(catalogue: pa.Table, settings: BuildSettings) -> pa.Table:
     """Fill in which tracks hold the same recording, as far as the store has them."""
     snapshot = open_snapshot(settings.store)
-    answers = snapshot.answers(catalogue["track_id"], ["sha256", "fingerprint", "decoded_s"])
-    return with_duplicate_groups(catalogue, answers)
+    answers = snapshot.read_index(catalogue["track_id"], ["sha256", "fingerprint", "decoded_s"])
+    return add_duplicate_groups(catalogue, answers)
 
 
 @task(cache_policy=NO_CACHE)

@@ -22,7 +22,7 @@ from flows.cluster.fan_out import fan_out, in_batches
 from flows.reporting.progress import say, showing_progress
 from flows.settings import CrossValidationSettings
 from flows.train_model import TRACKS_PER_BATCH, hear_unseen, lay_out_run, train
-from store.fs.files import absolute, exists, join, read_bytes, write_whole
+from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.reader import Snapshot, open_snapshot
 from training.fit.run import HISTORY
 from training.fit.settings import TrainSettings
@@ -138,7 +138,7 @@ def answer_fold(
     else:
         train(dask, folder, run, settings.hosts, f"Training, {name}")
         heard = hear_unseen(dask, folder, run, snapshot, trial.tracks)
-        write_whole(note, _parquet(heard))
+        write_atomic(note, _parquet(heard))
     history = json.loads(read_bytes(join(folder, HISTORY)))
     answers = answers_of(
         heard.filter(pc.equal(heard["split"], "test")),
@@ -216,7 +216,7 @@ def summarise(
         "settings.json": settings.model_dump_json(indent=1).encode(),
     }
     for name, content in files.items():
-        write_whole(join(summary.results, name), content)
+        write_atomic(join(summary.results, name), content)
     table = list(csv.DictReader(io.StringIO(files["results.csv"].decode())))
     create_table_artifact(table, key="cross-validation", description="  \n".join(summary.lines()))
     return summary

@@ -28,7 +28,7 @@ from flows.train_model import (
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.files import absolute, join
-from store.model_registry import champion, history, read_cards
+from store.model_registry import champion, promotion_history, read_cards
 from store.reader import Snapshot, open_snapshot
 from training.fit.labels import choose_genres
 from training.fit.run import name_data
@@ -111,7 +111,7 @@ def find_alike(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
     data = name_data(describe_run(snapshot, genres, tracks, wish.training), tracks)
     training = _but_start(wish.training.model_dump(mode="json"))
     decided = (None, wish.decision.model_dump(mode="json"))  # older versions do not tell
-    promoted = {move.version for move in history(wish.models)}
+    promoted = {move.version for move in promotion_history(wish.models)}
     for version, card in reversed(list(read_cards(wish.models))):
         is_same = (
             card is not None
@@ -132,7 +132,7 @@ def say_nothing_changed(alike: str, incumbent: str | None, settings: NightlySett
     models = settings.train.models
     if alike == incumbent:
         return f"{told}, and is in service"
-    if any(move.version == alike for move in history(models)):
+    if any(move.version == alike for move in promotion_history(models)):
         return (
             f"{told}, and is no longer in service; to have it back, `spectrogram-one models promote {alike}`"
         )
@@ -150,10 +150,10 @@ def refuse_other_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> 
     if incumbent is None:
         return
     mel = read_identity(join(models, incumbent)).mel
-    if mel.fingerprint != snapshot.mel_fingerprint:
+    if mel.settings_hash != snapshot.mel_fingerprint:
         raise BadInput(
             f"{snapshot.url}: mel settings {snapshot.mel_fingerprint}; the champion {incumbent} was trained on "
-            f"{mel.fingerprint}, so the two cannot be compared: build a store with its settings, or name "
+            f"{mel.settings_hash}, so the two cannot be compared: build a store with its settings, or name "
             "another models folder"
         )
 

@@ -19,12 +19,12 @@ from flows.settings import TagSettings
 from preprocessing.catalogue.audio_files import stream_audio
 from store.errors import BadInput
 from store.fs.files import absolute, join, local_path
-from store.model_registry import find_version
-from store.tagging.batching import batch_name, cut_batches
+from store.model_registry import resolve_version
+from store.tagging.batching import batch_name, iter_batches
 from store.tagging.journal import digest_file
 from store.tagging.predictions import read_plan
-from store.tagging.run import TaggingRun, begin_run, heard_url
-from store.tagging.statistics import Tally
+from store.tagging.run import TaggingRun, inference_url, open_run
+from store.tagging.statistics import TaggingStatistics
 from store.tagging.tasks import write_parts
 from store.tags.genre_map import GenreMap, read_genre_map
 from training.inference.genre_selection import fit_answers
@@ -42,7 +42,7 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
     refuse_impossible(settings)
     listener = None if settings.apply else choose_listener(settings)
     total = count_files(absolute(settings.source)) if listener is not None else 0
-    run = begin_run(absolute(settings.runs), asked_for(settings, listener))
+    run = open_run(absolute(settings.runs), asked_for(settings, listener))
     with dask_client(cluster_for(settings)) as dask:
         if listener is None:
             parts, heard = take_plan(run, settings), None
@@ -85,7 +85,7 @@ def refuse_impossible(settings: TagSettings) -> None:
 
 def choose_listener(settings: TagSettings) -> Listener:
     """Say who listens and how it answers. Raises: BadInput if the model cannot do what is asked for."""
-    version_url = find_version(absolute(settings.models), settings.model)
+    version_url = resolve_version(absolute(settings.models), settings.model)
     identity = read_identity(version_url)
     return Listener(
         version_url=version_url,
@@ -139,24 +139,26 @@ def listen_to_files(
     A run that has begun to write keeps its plan: files it wrote look as if they had changed.
     """
     parts = run.planned_parts()
-    if parts is not None and run.has_begun_to_write():
+    if parts is not None and run.has_started_writing():
         return parts
     files = stream_audio(absolute(settings.source))
-    told, named = Tally(), []
+    told, named = TaggingStatistics(), []
     with showing_progress("Listening", total, "files") as advance:
         for batch, its_tally in fan_out(
             dask,
             plan_batch,
-            cut_batches(files, about=settings.files_per_batch, keep_folders=settings.answer.smooth_albums),
+            iter_batches(
+                files, target_size=settings.files_per_batch, keep_folders=settings.answer.smooth_albums
+            ),
             answer_poison=partial(plan_without, run=run, listener=listener),
             run=run,
-            heard_url=heard_in(settings, listener),
+            inference_url=heard_in(settings, listener),
             listener=listener,
             resources={TRAINING_RESOURCE: 1} if settings.device == "cuda" else None,
         ):
             named.append((batch[0].path, batch_name(batch)))
             told += its_tally
-            advance(len(batch), told.note())
+            advance(len(batch), told.summary_line())
     parts = [name for _, name in sorted(named)]
     run.complete_plan(parts)
     return parts
@@ -164,7 +166,7 @@ def listen_to_files(
 
 def heard_in(settings: TagSettings, listener: Listener) -> str:
     """Name the folder of what was heard, by all that decides what is heard."""
-    return heard_url(
+    return inference_url(
         absolute(settings.runs),
         {
             "source": absolute(settings.source),
@@ -183,7 +185,7 @@ def take_plan(run: TaggingRun, settings: TagSettings) -> list[str]:
     Raises: BadInput if the file of predictions cannot be used.
     """
     parts = run.planned_parts()
-    if parts is not None and run.has_begun_to_write():
+    if parts is not None and run.has_started_writing():
         return parts
     parts = []
     _, tables = read_plan(settings.apply, source_of(settings), settings.files_per_batch)
@@ -207,7 +209,7 @@ def write_to_files(
         run=run,
         settings=settings.writing,
         copy_to=absolute(settings.copy_to) if settings.copy_to else None,
-        heard_url=heard,
+        inference_url=heard,
     )
 
 

@@ -28,9 +28,9 @@ from flows.services.mlflow_log import check_tracking, log_experiment
 from flows.settings import TrainModelSettings
 from preprocessing.catalogue.splits import SPLITS
 from preprocessing.mel.settings import MelSettings
-from store.fs.files import absolute, exists, join, read_bytes, write_whole
+from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.fs.parquet import read_table, to_parquet
-from store.model_registry import champion, find_version, promote, publish_version, read_card
+from store.model_registry import champion, promote, publish_version, read_card, resolve_version
 from store.reader import Snapshot, open_snapshot
 from training.evaluation.calibration import Decision, explain_decision, fit_decision
 from training.evaluation.settings import DecisionSettings
@@ -117,7 +117,7 @@ def resolve_start(training: TrainSettings, models: str) -> TrainSettings:
     weights = training.start.weights
     if not weights or "/" in weights or is_state_dict(weights):
         return training
-    start = training.start.model_copy(update={"weights": find_version(absolute(models), weights)})
+    start = training.start.model_copy(update={"weights": resolve_version(absolute(models), weights)})
     return training.model_copy(update={"start": start})
 
 
@@ -149,7 +149,7 @@ def describe_run(
     """Say what is to be learned, and write nothing."""
     return TrainingRun(
         snapshot_url=absolute(snapshot.url),
-        spectrograms=snapshot.name_content(tracks["track_id"].to_pylist()),
+        spectrograms=snapshot.content_hash(tracks["track_id"].to_pylist()),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
         genre_parents=choose_parents(genres, snapshot.genre_parents),
@@ -296,7 +296,7 @@ def publish_model(
         **report,
     }
     version = publish_version(settings.models, files, card)
-    write_whole(join(folder, "version.json"), json.dumps({"version": version}).encode())
+    write_atomic(join(folder, "version.json"), json.dumps({"version": version}).encode())
     return version
 
 

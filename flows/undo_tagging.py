@@ -12,8 +12,8 @@ from flows.cluster.run_batches import do_parts
 from flows.reporting.tagging_summary import TagSummary, summarise
 from flows.settings import UndoSettings
 from store.fs.files import absolute, join
-from store.tagging.journal import list_batches
-from store.tagging.run import TaggingRun, begin_run, find_run
+from store.tagging.journal import list_journalled_batches
+from store.tagging.run import TaggingRun, find_run, open_run
 from store.tagging.tasks import undo_parts
 from training.report.tagging_page import RunFacts
 
@@ -24,12 +24,12 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
     begun = time.monotonic()
     target = find_run(absolute(settings.runs), settings.run)
     asked = settings.model_dump(mode="json", include={"dry_run", "even_changed", "writing"})
-    run = begin_run(absolute(settings.runs), {"undo": target.name, **asked})
+    run = open_run(absolute(settings.runs), {"undo": target.name, **asked})
     if not settings.dry_run and target.summary() is None:
         target.finish(
             {"statuses": {"undone": 1}, "undone": run.name}
         )  # or it would be gone on with as if it were not
-    parts = list_batches(target.journal_url)
+    parts = list_journalled_batches(target.journal_url)
     with dask_client(settings.cluster) as dask:
         put_back(dask, run, target, parts, settings)
     again = f"spectrogram-one undo {shlex.quote(run.name)} --runs {shlex.quote(settings.runs)}"

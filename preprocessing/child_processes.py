@@ -18,7 +18,7 @@ def die_with_parent(by: int = signal.SIGTERM) -> None:
 
 
 @contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
+def ignore_sigint() -> Iterator[None]:
     """Start processes that a Ctrl-C in the terminal does not reach: we hear it, and end them in order."""
     if threading.current_thread() is not threading.main_thread():
         yield  # no signal comes here, and no handler can be set

@@ -17,10 +17,10 @@ from typing import Any
 from uuid import uuid4
 
 from store.errors import BadInput, CommitConflict
-from store.fs.files import exists, join, list_names, put_if_absent, read_bytes, write_whole
+from store.fs.files import exists, join, list_names, put_if_absent, read_bytes, write_atomic
 
 CARD = "model.json"
-POINTER = "champion.json"
+CHAMPION_FILE = "champion.json"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def publish_version(root: str, files: Mapping[str, bytes], card: Mapping[str, An
     """
     version = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
     for path, data in files.items():
-        write_whole(join(root, version, path), data)
+        write_atomic(join(root, version, path), data)
     content = json.dumps({**card, "version": version}, indent=1, allow_nan=False).encode()
     put_if_absent(join(root, version, CARD), content)
     return version
@@ -94,12 +94,12 @@ def promote(root: str, version: str, reason: str = "", *, expected: str | Ellips
     another than the expected champion is in service.
     """
     read_card(join(root, version))
-    before = history(root)
+    before = promotion_history(root)
     found = before[-1].version if before else None
     if expected is not ... and found not in (expected, version):
         raise CommitConflict(
-            f"{join(root, POINTER)}: {found or 'no version'} is in service, no longer {expected or 'none'}, which "
-            f"{version} was to replace; promote it with `spectrogram-one models promote` if that is still wanted"
+            f"{join(root, CHAMPION_FILE)}: {found or 'no version'} is in service, no longer {expected or 'none'}, "
+            f"which {version} was to replace; promote it with `spectrogram-one models promote` if that is still wanted"
         )
     if not before or before[-1].version != version:
         _move(root, before, version, reason, is_rollback=False)
@@ -113,12 +113,12 @@ def rollback(root: str, reason: str = "") -> str:
     Each rollback goes one further back, never to and fro: what was rolled back from is no
     longer before anything. A promotion after a rollback goes on from where that led.
     """
-    before = history(root)
+    before = promotion_history(root)
     line = _line(before)
     if len(line) < 2:
         found = f"{line[0]} is the first" if line else "no version is in service"
         raise BadInput(
-            f"{join(root, POINTER)}: no champion to go back to ({found}); choose one with "
+            f"{join(root, CHAMPION_FILE)}: no champion to go back to ({found}); choose one with "
             "`spectrogram-one models list` and `models promote`"
         )
     version = line[-2]
@@ -133,16 +133,16 @@ def rollback(root: str, reason: str = "") -> str:
 
 def champion(root: str) -> str | None:
     """Name the version in service, or None if none ever was. Raises: BadInput if champion.json is damaged."""
-    moves = history(root)
+    moves = promotion_history(root)
     return moves[-1].version if moves else None
 
 
-def history(root: str) -> list[Promotion]:
+def promotion_history(root: str) -> list[Promotion]:
     """Tell who was champion from when on, oldest first. Raises: BadInput if champion.json is damaged.
 
     A champion.json of an older version tells of one promotion only.
     """
-    url = join(root, POINTER)
+    url = join(root, CHAMPION_FILE)
     try:
         content = read_bytes(url)
     except FileNotFoundError:
@@ -176,10 +176,10 @@ def _move(root: str, before: Sequence[Promotion], version: str, reason: str, *, 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     moves = [*before, Promotion(version, now, reason, is_rollback)]
     pointer = {"version": version, "promoted": now, "history": [asdict(move) for move in moves]}
-    write_whole(join(root, POINTER), json.dumps(pointer, indent=1).encode())
+    write_atomic(join(root, CHAMPION_FILE), json.dumps(pointer, indent=1).encode())
 
 
-def find_version(root: str, which: str) -> str:
+def resolve_version(root: str, which: str) -> str:
     """Give the URL of a version: "champion", "latest", its name, or the beginning of it.
 
     Raises: BadInput if there is none, or several begin so.

@@ -67,7 +67,7 @@ def test_log_mel():
         "low_hz": 0.0,
         "high_hz": None,
     }
-    assert MelSettings().fingerprint == "6663242d817f", "stores built by an older version would be refused"
+    assert MelSettings().settings_hash == "6663242d817f", "stores built by an older version would be refused"
 
 
 def test_reader():

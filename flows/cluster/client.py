@@ -8,7 +8,7 @@ import dask
 from distributed import Client, LocalCluster
 
 from flows.cluster.settings import ClusterSettings
-from preprocessing.child_processes import deaf_to_interrupts
+from preprocessing.child_processes import ignore_sigint
 from store.errors import ServiceUnavailable
 
 TRAINING_RESOURCE = "GPU"  # `dask worker --resources GPU=1` marks a training host
@@ -42,7 +42,7 @@ def dask_client(settings: ClusterSettings) -> Iterator[Client]:
 
 
 def _local_cluster(settings: ClusterSettings) -> LocalCluster:
-    with deaf_to_interrupts():
+    with ignore_sigint():
         return LocalCluster(
             n_workers=settings.workers or os.cpu_count(),
             threads_per_worker=1,

@@ -8,23 +8,23 @@ from distributed import Client
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.reporting.progress import showing_progress
 from store.tagging.run import TaggingRun
-from store.tagging.statistics import Tally
+from store.tagging.statistics import TaggingStatistics
 
 
 def do_parts(
     dask: Client,
     what: str,
-    body: Callable[..., Tally],
+    body: Callable[..., TaggingStatistics],
     parts: Sequence[str],
     *,
     run: TaggingRun,
     **arguments: Any,
 ) -> None:
     """Run `body([part], run=run, **arguments)` for each part that is not done yet."""
-    done = set(run.parts_in("done"))
+    done = set(run.list_parts("done"))
     left = [part for part in parts if part not in done]
-    told = Tally()
+    told = TaggingStatistics()
     with showing_progress(what, len(left), "batches") as advance:
         for batch, its_tally in fan_out(dask, body, in_batches(left, 1), run=run, **arguments):
             told += its_tally
-            advance(len(batch), told.note())
+            advance(len(batch), told.summary_line())

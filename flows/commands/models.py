@@ -9,7 +9,15 @@ from rich.table import Table
 from store.errors import BadInput
 from store.fs.files import absolute, exists, join, read_bytes
 from store.fs.parquet import read_table
-from store.model_registry import champion, find_version, history, promote, read_card, read_cards, rollback
+from store.model_registry import (
+    champion,
+    promote,
+    promotion_history,
+    read_card,
+    read_cards,
+    resolve_version,
+    rollback,
+)
 from training.inference.model_version import HEARD_SCHEMA, read_identity
 from training.inference.onnx_export import export_onnx
 from training.selection.champion import Rival, compare_rivals
@@ -40,7 +48,9 @@ def list_models(root: str) -> Table:
         table.add_column(heading, overflow="fold")
     for version, card in cards:
         table.add_row("*" if version == in_service else "", version, *_row(card))
-    table.caption = f"* in service since {history(root)[-1].at}" if in_service else "none is in service"
+    table.caption = (
+        f"* in service since {promotion_history(root)[-1].at}" if in_service else "none is in service"
+    )
     return table
 
 
@@ -59,11 +69,11 @@ def _row(card: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 def show_model(root: str, which: str) -> list[str]:
     """Tell of one version, by its model card if it has one; and when it was in service."""
-    url = find_version(root, which)
+    url = resolve_version(root, which)
     version = _last(url)
     moves = [
         f"{'back in' if move.is_rollback else 'in'} service from {move.at}: {move.reason or 'no reason given'}"
-        for move in history(root)
+        for move in promotion_history(root)
         if move.version == version
     ]
     if exists(join(url, CARD_TEXT)):
@@ -92,7 +102,7 @@ def compare_models(root: str, one: str, other: str) -> tuple[Table, list[str]]:
 
     Raises: BadInput if a version did not keep what it heard, or the two share no test track.
     """
-    urls = find_version(root, one), find_version(root, other)
+    urls = resolve_version(root, one), resolve_version(root, other)
     comparison = compare_rivals(read_rival(urls[0]), read_rival(urls[1]))
     rows = comparison_rows(comparison, _last(urls[0]), _last(urls[1]))
     table = Table(*rows[0])
@@ -127,7 +137,7 @@ def comparison_rows(comparison: Comparison, one: str, other: str) -> list[dict[s
 
 def promote_model(root: str, which: str, reason: str) -> str:
     """Put a version into service; say so in a line."""
-    version = _last(find_version(root, which))
+    version = _last(resolve_version(root, which))
     before = champion(root)
     promote(root, version, reason)
     return f"{version} is in service" + (f" in place of {before}" if before not in (None, version) else "")
@@ -144,7 +154,7 @@ def export_model(root: str, which: str, target: str) -> str:
 
     Raises: BadInput if there is no such version, they differ, or the extra `onnx` is not installed.
     """
-    url = find_version(root, which)
+    url = resolve_version(root, which)
     worst = export_onnx(url, read_identity(url), absolute(target))
     return f"{target}: ONNX of {_last(url)}; it says the same but for {worst:.0e} (dB in, logits out)"
 

@@ -54,7 +54,7 @@ def runs_table(runs: str) -> Table:
     """Lay out the runs, oldest first: what they were and how they ended."""
     table = Table("run", "what", "source", "files")
     for run in list_runs(absolute(runs)):
-        asked, ended = run.asked_for(), run.summary()
+        asked, ended = run.request(), run.summary()
         counts = ", ".join(
             f"{count:,} {status}" for status, count in (ended or {}).get("statuses", {}).items()
         )

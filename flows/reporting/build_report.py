@@ -132,7 +132,7 @@ def rejects_of(snapshot: Snapshot) -> list[dict[str, Any]]:
 def notable_tracks(snapshot: Snapshot) -> tuple[pa.Table, pa.Table]:
     """Give the rows of the tracks that are not plainly ok, and of all tracks their status and seconds."""
     catalogue = snapshot.read_catalogue(("track_id", "url", "split", "duplicate_group"))
-    answers = snapshot.answers(catalogue["track_id"], REPORTED)
+    answers = snapshot.read_index(catalogue["track_id"], REPORTED)
     plain = pc.fill_null(pc.equal(answers["status"], "ok"), False)
     notable = pc.or_(pc.invert(plain), pc.is_valid(catalogue["duplicate_group"]))
     table = catalogue.filter(notable)

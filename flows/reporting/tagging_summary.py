@@ -9,10 +9,10 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 from rich.table import Table
 
-from store.fs.files import join, write_whole
+from store.fs.files import join, write_atomic
 from store.tagging.predictions import write_predictions
 from store.tagging.run import Folder, TaggingRun
-from store.tagging.statistics import Sample, Tally, most_first, tally
+from store.tagging.statistics import Sample, TaggingStatistics, by_descending_count, count_rows
 from training.report.tagging_page import RunFacts, markdown_summary, render_page, seen
 
 TOLD_CHANGES = 20  # in the terminal; the page shows more, the CSV all
@@ -40,7 +40,7 @@ class TagSummary(BaseModel, frozen=True):
 
     def lines(self) -> list[str]:
         """Tell it in lines for a terminal."""
-        counts = ", ".join(f"{count:,} {status}" for status, count in most_first(self.statuses))
+        counts = ", ".join(f"{count:,} {status}" for status, count in by_descending_count(self.statuses))
         by = f"{self.model}, " if self.model else ""
         told = [f"{self.source}: {counts} ({by}{self.seconds:.0f} s)", *self.notes]
         told += [f"all files: {self.csv} and {self.predictions}", f"to look at: {self.page}"]
@@ -69,18 +69,18 @@ class TagSummary(BaseModel, frozen=True):
 @task(cache_policy=NO_CACHE)
 def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts) -> TagSummary:
     """Gather the parts of a run into its files, its page and its artifact: then it is over."""
-    told = Tally()
+    told = TaggingStatistics()
 
     def tables() -> Iterator[pa.Table]:
         nonlocal told
         for table in run.tables(folder, parts):
-            told += tally(table)
+            told += count_rows(table)
             yield table
 
     about = {"source": facts.source, "model": facts.model, "run": run.name}
     write_predictions(facts.predictions, facts.table, tables(), about)
     page = join(run.url, "summary.html")
-    write_whole(page, render_page(told, facts))
+    write_atomic(page, render_page(told, facts))
     create_markdown_artifact(markdown_summary(told, facts), key="tagging-summary")
     summary = TagSummary(
         run=run.name,
@@ -89,9 +89,9 @@ def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunF
         dry_run=facts.way in ("dry-run", "undo-dry-run"),
         statuses=dict(told.statuses),
         reasons={status: dict(reasons) for status, reasons in told.reasons.items()},
-        genres=dict(most_first(told.genres)),
+        genres=dict(by_descending_count(told.genres)),
         changes=[_change(sample) for sample in told.changes],
-        left_alone=[_left_alone(sample) for sample in told.left_alone],
+        left_alone=[_left_alone(sample) for sample in told.unchanged_samples],
         notes=list(facts.notes),
         commands=list(facts.commands),
         predictions=facts.predictions,
@@ -106,8 +106,8 @@ def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunF
 def _change(sample: Sample) -> dict[str, str]:
     return {
         "file": seen(sample.track_id),
-        "had": seen("; ".join(sample.had)),
-        "gets": "; ".join(sample.gets),
+        "had": seen("; ".join(sample.old_genres)),
+        "gets": "; ".join(sample.new_genres),
         "confidence": _share(sample.confidence),
         "status": sample.status,
     }

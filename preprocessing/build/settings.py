@@ -19,4 +19,4 @@ class SpectrogramSettings(BaseModel, frozen=True, extra="forbid"):
 
     def recipe(self) -> Recipe:
         """Say what a dataset made with these settings is stamped with."""
-        return Recipe(self.mel.model_dump(), self.mel.fingerprint, self.encoding, self.excerpt.model_dump())
+        return Recipe(self.mel.model_dump(), self.mel.settings_hash, self.encoding, self.excerpt.model_dump())

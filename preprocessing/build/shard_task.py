@@ -15,15 +15,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from preprocessing.build.settings import SpectrogramSettings
-from preprocessing.decode.download import fetched
-from preprocessing.decode.sandbox import sandbox_of_this_thread
+from preprocessing.decode.download import iter_local_copies
+from preprocessing.decode.sandbox import thread_sandbox
 from preprocessing.decode.settings import LimitSettings
-from preprocessing.decode.spectrogram import digest
+from preprocessing.decode.spectrogram import hash_file
 from preprocessing.errors import BadAudio
 from store.dataset.shards import Shard, write_shard
 from store.dataset.snapshots import INDEX_SCHEMA
 
-Row = dict[str, Any]  # of INDEX_SCHEMA
+IndexRow = dict[str, Any]  # of INDEX_SCHEMA
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def build_shard(
     Only the small BuiltBatch comes back: spectrograms go from worker to store directly.
     """
     begun = time.perf_counter()
-    rows: list[Row] = []
+    rows: list[IndexRow] = []
     mels = _mels(tracks, settings, limits, rows)
     first = next(mels, None)
     shard = None
@@ -67,7 +67,7 @@ def build_shard(
             chain([first], mels),
             bands=settings.mel.bands,
             encoding=settings.encoding,
-            attributes={"mel": settings.mel.model_dump(), "mel_fingerprint": settings.mel.fingerprint},
+            attributes={"mel": settings.mel.model_dump(), "mel_fingerprint": settings.mel.settings_hash},
         )
         for row in rows:
             if row["status"] != "rejected":
@@ -82,7 +82,7 @@ def build_shard(
     return BuiltBatch(shard, index, worker, time.perf_counter() - begun)
 
 
-def reject_alone(track: Track) -> BuiltBatch:
+def reject_crashing_track(track: Track) -> BuiltBatch:
     """Give the answer for a track that ends whichever worker takes it up."""
     why = BadAudio("decoder-killed", "the worker died each time it had this file and nothing else")
     return BuiltBatch(None, pa.Table.from_pylist([_reject(track, why, 0.0)], schema=INDEX_SCHEMA), "", 0.0)
@@ -90,18 +90,18 @@ def reject_alone(track: Track) -> BuiltBatch:
 
 def hash_files(tracks: Sequence[Track]) -> list[bytes | None]:
     """Give the SHA-256 of each file, None where it cannot be read. Raises: OSError as the disk does."""
-    with closing(fetched(track.url for track in tracks)) as paths:
+    with closing(iter_local_copies(track.url for track in tracks)) as paths:
         return [_hash(path) for path in paths]
 
 
 def _hash(path: Path | BadAudio) -> bytes | None:
     try:
-        return None if isinstance(path, BadAudio) else digest(path, "sha256")
+        return None if isinstance(path, BadAudio) else hash_file(path, "sha256")
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         return None
 
 
-def _reject(track: Track, why: BadAudio, build_s: float) -> Row:
+def _reject(track: Track, why: BadAudio, build_s: float) -> IndexRow:
     return {
         "track_id": track.track_id,
         "status": "rejected",
@@ -113,24 +113,24 @@ def _reject(track: Track, why: BadAudio, build_s: float) -> Row:
 
 
 def _mels(
-    tracks: Sequence[Track], settings: SpectrogramSettings, limits: LimitSettings, rows: list[Row]
+    tracks: Sequence[Track], settings: SpectrogramSettings, limits: LimitSettings, rows: list[IndexRow]
 ) -> Iterator[tuple[str, Iterator[NDArray[np.float32]]]]:
     """Yield the spectrogram of each track that has one; note in `rows` what became of every track."""
-    sandbox = sandbox_of_this_thread(limits)
-    with closing(fetched(track.url for track in tracks)) as paths:
+    sandbox = thread_sandbox(limits)
+    with closing(iter_local_copies(track.url for track in tracks)) as paths:
         for track, path in zip(tracks, paths, strict=True):
             begun = time.perf_counter()
             try:
                 if isinstance(path, BadAudio):
                     raise path
-                spooled, pieces = sandbox.mel(path, settings.mel, settings.excerpt, track.sha1)
+                spooled, pieces = sandbox.decode_mel(path, settings.mel, settings.excerpt, track.sha1)
             except BadAudio as why:
                 rows.append(_reject(track, why, time.perf_counter() - begun))
                 continue
             rows.append(
                 {
                     "track_id": track.track_id,
-                    "status": "ok-truncated" if spooled.is_cut_short else "ok",
+                    "status": "ok-truncated" if spooled.is_truncated else "ok",
                     "decoded_s": spooled.decoded_s,
                     "stated_s": spooled.stated_s,
                     "build_s": time.perf_counter() - begun,

@@ -52,7 +52,7 @@ def stream_audio(source: str) -> Iterator[FoundFile]:
     hidden, audio_name = re.compile(HIDDEN), re.compile(AUDIO_NAME)
     is_empty = True
     with _clear_line(source):
-        for file in stream_files(source, wanted=is_audio):
+        for file in stream_files(source, include=is_audio):
             is_empty = False
             yield file
     if is_empty:

@@ -13,35 +13,37 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from preprocessing.mel.fingerprint import (
-    DIGIT_DB,
-    MAX_MOVEMENT_APART,
-    MAX_TONE_APART_DB,
-    MOVEMENT,
-    STILL_DIGITS,
-    TONE,
-    are_alike,
-    movement,
+    MAX_MODULATION_DISTANCE,
+    MAX_SPECTRUM_DISTANCE_DB,
+    MODULATION,
+    MODULATION_OFFSET,
+    SPECTRUM,
+    STEP_DB,
+    match_fingerprints,
+    modulation_norm,
 )
 
-MAX_APART_S = 1.5  # in length: padding, and what encoders add
-LEAF = 256  # tracks of like tone that are compared with others together
-WINDOW = 8_192  # tracks that a leaf is compared with at once: 8 MiB of float32
-ROUND_UP = 1.001  # what float32 rounds off must not lose a copy: `are_alike` has the last word
-LOT = 1 << 15  # pairs that are looked at closely at once
+MAX_DURATION_DIFFERENCE_S = 1.5  # in length: padding, and what encoders add
+LEAF_TRACKS = 256  # tracks of like tone that are compared with others together
+TILE_TRACKS = 8_192  # tracks that a leaf is compared with at once: 8 MiB of float32
+ROUNDING_MARGIN = (
+    1.001  # what float32 rounds off must not lose a copy: `match_fingerprints` has the last word
+)
+PAIRS_PER_BATCH = 1 << 15  # pairs that are looked at closely at once
 
 Rows = NDArray[np.int64]
 
 
-def with_duplicate_groups(catalogue: pa.Table, answers: pa.Table) -> pa.Table:
+def add_duplicate_groups(catalogue: pa.Table, index_rows: pa.Table) -> pa.Table:
     """Fill a catalogue's column `duplicate_group`: for each copy the first track that is like it.
 
-    Shapes: `answers` has a row for each of the catalogue's, in its order, with sha256, fingerprint
+    Shapes: `index_rows` has a row for each of the catalogue's, in its order, with sha256, fingerprint
             and decoded_s, null where the track was rejected or never tried.
 
     "First" is in the catalogue's order, which is that of track_id. A track that is alone has null.
     """
-    assert len(answers) == len(catalogue)
-    least_T = group_duplicates(answers["sha256"], answers["fingerprint"], answers["decoded_s"])
+    assert len(index_rows) == len(catalogue)
+    least_T = group_duplicates(index_rows["sha256"], index_rows["fingerprint"], index_rows["decoded_s"])
     is_alone_T = np.bincount(least_T, minlength=len(least_T))[least_T] == 1
     names = catalogue["track_id"].take(pa.array(least_T, mask=is_alone_T))
     place = catalogue.schema.get_field_index("duplicate_group")
@@ -129,21 +131,23 @@ def _link_alike(
     What is in one group already is not compared again: a hundred thousand drones that are all
     alike cost some seconds, and no more memory than other tracks.
     """
-    for leaf, window in _tiles(digits_KD[:, TONE] * DIGIT_DB[TONE]):
+    for leaf, window in _tiles(digits_KD[:, SPECTRUM] * STEP_DB[SPECTRUM]):
         root_I, root_J = groups.find(rows_K[leaf]), groups.find(rows_K[window])
         if root_I.min() == root_I.max() == root_J.min() == root_J.max():
             continue
         is_near_IJ = _excess(digits_KD[leaf], digits_KD[window]) <= 0
-        if np.count_nonzero(is_near_IJ) > LOT:  # hardly ever, and then most are in one group already
+        if (
+            np.count_nonzero(is_near_IJ) > PAIRS_PER_BATCH
+        ):  # hardly ever, and then most are in one group already
             is_near_IJ &= root_I[:, None] != root_J
         near = np.flatnonzero(is_near_IJ)
-        for first in range(0, len(near), LOT):
-            i, j = np.divmod(near[first : first + LOT], len(window))
+        for first in range(0, len(near), PAIRS_PER_BATCH):
+            i, j = np.divmod(near[first : first + PAIRS_PER_BATCH], len(window))
             first_P, second_P = leaf[i], window[j]
-            is_open_P = np.abs(seconds_K[first_P] - seconds_K[second_P]) <= MAX_APART_S
+            is_open_P = np.abs(seconds_K[first_P] - seconds_K[second_P]) <= MAX_DURATION_DIFFERENCE_S
             is_open_P &= groups.find(rows_K[first_P]) != groups.find(rows_K[second_P])
             first_P, second_P = first_P[is_open_P], second_P[is_open_P]
-            is_alike_P = are_alike(digits_KD[first_P], digits_KD[second_P])
+            is_alike_P = match_fingerprints(digits_KD[first_P], digits_KD[second_P])
             groups.link(rows_K[first_P[is_alike_P]], rows_K[second_P[is_alike_P]])
 
 
@@ -159,15 +163,15 @@ def _tiles(tone_KD: NDArray[np.float32]) -> Iterator[tuple[Rows, Rows]]:
     for number, leaf in enumerate(leaves):
         gap_LD = np.maximum(lowest_LD[number:] - highest_LD[number], lowest_LD[number] - highest_LD[number:])
         apart_L = np.sqrt(np.square(np.maximum(gap_LD, 0)).sum(axis=1))
-        reached = number + np.flatnonzero(apart_L <= MAX_TONE_APART_DB * ROUND_UP)
+        reached = number + np.flatnonzero(apart_L <= MAX_SPECTRUM_DISTANCE_DB * ROUNDING_MARGIN)
         others = np.concatenate([leaves[other] for other in reached])
-        for start in range(0, len(others), WINDOW):
-            yield leaf, others[start : start + WINDOW]
+        for start in range(0, len(others), TILE_TRACKS):
+            yield leaf, others[start : start + TILE_TRACKS]
 
 
 def _leaves(rows: Rows, tone_KD: NDArray[np.float32]) -> Iterator[Rows]:
     """Part rows into leaves: halve them across the digit in which they differ most, and so on."""
-    if len(rows) <= LEAF:
+    if len(rows) <= LEAF_TRACKS:
         if len(rows):
             yield rows
         return
@@ -186,9 +190,9 @@ def _excess(first_ID: NDArray[np.int8], second_JD: NDArray[np.int8]) -> NDArray[
     |x - y|^2 - s^2 ((a + b) / 2 + c)^2: all of it products of what is known of one side, so
     one matrix product gives it, the fastest thing a processor does.
     """
-    share, still = np.float32(MAX_MOVEMENT_APART * ROUND_UP) ** 2, np.float32(STILL_DIGITS)
-    x_ID, y_JD = first_ID[:, MOVEMENT].astype(np.float32), second_JD[:, MOVEMENT].astype(np.float32)
-    a_I1, b_J1 = movement(first_ID)[:, None], movement(second_JD)[:, None]
+    share, still = np.float32(MAX_MODULATION_DISTANCE * ROUNDING_MARGIN) ** 2, np.float32(MODULATION_OFFSET)
+    x_ID, y_JD = first_ID[:, MODULATION].astype(np.float32), second_JD[:, MODULATION].astype(np.float32)
+    a_I1, b_J1 = modulation_norm(first_ID)[:, None], modulation_norm(second_JD)[:, None]
     alone_I1 = a_I1**2 * (1 - share / 4) - a_I1 * share * still - share * still**2
     alone_J1 = b_J1**2 * (1 - share / 4) - b_J1 * share * still
     left = np.hstack([-2 * x_ID, alone_I1, np.ones_like(a_I1), a_I1])

@@ -20,10 +20,10 @@ from preprocessing.catalogue.audio_files import find_audio
 from preprocessing.catalogue.splits import SPLITS
 from store.errors import BadInput
 from store.fs.files import exists, list_names, open_for_reading, read_bytes
-from store.fs.listing import below, below_each
+from store.fs.listing import child_url, child_urls
 
 SUBSETS = ("small", "medium", "large", "full")  # each within the next
-FMA_TYPES = {
+FMA_COLUMN_TYPES = {
     "track_id": pa.int64(),
     "track.title": pa.string(),
     "track.duration": pa.float64(),
@@ -46,12 +46,12 @@ class Genre:
     title: str
 
 
-def find_metadata(source: str) -> str | None:
+def find_fma_metadata(source: str) -> str | None:
     """Find the folder of FMA's tracks.csv: fma_metadata, the source itself, or within fma_metadata.zip."""
-    folders = [below(source, "fma_metadata"), source]
+    folders = [child_url(source, "fma_metadata"), source]
     if not source.startswith("zip://"):
-        folders.append(f"zip://fma_metadata::{below(source, 'fma_metadata.zip')}")
-    return next((folder for folder in folders if exists(below(folder, "tracks.csv"))), None)
+        folders.append(f"zip://fma_metadata::{child_url(source, 'fma_metadata.zip')}")
+    return next((folder for folder in folders if exists(child_url(folder, "tracks.csv"))), None)
 
 
 def read_fma(
@@ -69,7 +69,7 @@ def read_fma(
             f"{source}: {found}; wanted FMA's metadata; put fma_metadata.zip there or unpack it there, "
             "or set kind to folder-per-genre, flat or auto"
         )
-    tracks_url, genres_url = below(metadata, "tracks.csv"), below(metadata, "genres.csv")
+    tracks_url, genres_url = child_url(metadata, "tracks.csv"), child_url(metadata, "genres.csv")
     name, folder = _choose_subset(source, subset)
     names = _read_header(tracks_url)  # a wrong table is told of before a million files are listed
     audio = find_audio(folder)
@@ -87,7 +87,7 @@ def read_fma(
         )
     columns = {
         "track_id": tracks["track_id"].cast(pa.string()),
-        "url": below_each(folder, paths),
+        "url": child_urls(folder, paths),
         "size_bytes": files["size_bytes"],
         "artist": tracks["artist.name"],
         "album": tracks["album.title"],
@@ -99,7 +99,7 @@ def read_fma(
         "signature": files["signature"],
         **({"sha1": _read_checksums(folder, paths)} if checksums else {}),
     }
-    return columns, name_parents(tree)
+    return columns, parents_by_title(tree)
 
 
 def read_genre_tree(url: str) -> dict[int, Genre]:
@@ -135,7 +135,7 @@ def read_genre_tree(url: str) -> dict[int, Genre]:
     return tree
 
 
-def name_parents(tree: Mapping[int, Genre]) -> dict[str, str]:
+def parents_by_title(tree: Mapping[int, Genre]) -> dict[str, str]:
     """Give the title of each genre's parent by its own title, sorted; roots have none."""
     # Two genres of one title cannot be told apart here: what would make one its own ancestor is left out.
     parents: dict[str, str] = {}
@@ -177,9 +177,9 @@ def _choose_subset(source: str, wanted: str | None) -> tuple[str, str]:
     for subset in SUBSETS:
         folder = f"fma_{subset}"
         if folder in names:
-            folder_of[subset] = below(source, folder)
+            folder_of[subset] = child_url(source, folder)
         elif f"{folder}.zip" in names and not source.startswith("zip://"):
-            folder_of[subset] = f"zip://{folder}::{below(source, folder)}.zip"
+            folder_of[subset] = f"zip://{folder}::{child_url(source, folder)}.zip"
     chosen = wanted or (list(folder_of)[-1] if folder_of else None)
     if chosen is None or chosen not in folder_of:
         raise BadInput(
@@ -199,7 +199,7 @@ def _paths(track_ids: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _read_checksums(folder: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
     """Read the SHA-1 that FMA publishes beside its audio for each path; null for one it does not list."""
-    url = below(folder, "checksums")
+    url = child_url(folder, "checksums")
     try:
         text = read_bytes(url).decode()
     except FileNotFoundError:
@@ -292,8 +292,8 @@ def _read_tracks(url: str, names: list[str]) -> pa.Table:
                 ),
                 pyarrow.csv.ParseOptions(newlines_in_values=True),
                 pyarrow.csv.ConvertOptions(
-                    include_columns=list(FMA_TYPES),
-                    column_types=FMA_TYPES,
+                    include_columns=list(FMA_COLUMN_TYPES),
+                    column_types=FMA_COLUMN_TYPES,
                     null_values=[""],
                     strings_can_be_null=True,
                 ),
@@ -337,7 +337,7 @@ def _read_header(url: str) -> list[str]:
         )
     pairs = zip(header[0][1:], header[1][1:], strict=False)  # rows of unlike lengths lack columns: see below
     names = ["track_id", *(f"{group}.{name}" for group, name in pairs)]
-    missing = [name for name in FMA_TYPES if name not in names]
+    missing = [name for name in FMA_COLUMN_TYPES if name not in names]
     if missing:
         raise BadInput(f"{url}: no column {', '.join(missing)}; wanted {wanted}")
     return names

@@ -6,16 +6,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing.catalogue.settings import SplitSettings
-from preprocessing.catalogue.splits import split_mode
+from preprocessing.catalogue.splits import resolve_split_mode
 from store.dataset.snapshots import latest_snapshot, snapshot_url
 from store.fs.files import exists, join
 from store.fs.parquet import read_table
 from store.reader import Snapshot, open_snapshot
 
-COLUMNS = ("track_id", "split")
+SPLIT_COLUMNS = ("track_id", "split")
 
 
-def read_former_splits(root: str, catalogue: pa.Table, settings: SplitSettings) -> pa.Table | None:
+def read_previous_splits(root: str, catalogue: pa.Table, settings: SplitSettings) -> pa.Table | None:
     """Give track_id and split of all that finished builds knew, or None if all are to be dealt.
 
     The catalogue is the source's, with its official splits or none. What an interrupted
@@ -25,22 +25,22 @@ def read_former_splits(root: str, catalogue: pa.Table, settings: SplitSettings) 
     since a disk was missing for a night, may have been learned from before. Nothing older
     counts than the last build that dealt all anew, or that did not split by artist.
     """
-    if not settings.keep or split_mode(catalogue, settings) != "artist":
+    if not settings.keep_existing or resolve_split_mode(catalogue, settings) != "artist":
         return None
-    former: pa.Table | None = None
+    previous: pa.Table | None = None
     for snapshot, known in _finished_builds(root):
         wish = snapshot.file.settings["catalogue"]["split"]
         was = settings.model_copy(update={"mode": wish["mode"]})
-        if split_mode(catalogue, was) != "artist":
+        if resolve_split_mode(catalogue, was) != "artist":
             break  # official splits may part an artist: they are nothing to go on from
-        if former is None:
-            former = known
+        if previous is None:
+            previous = known
         else:
-            is_newer = pc.is_in(known["track_id"], value_set=former["track_id"].combine_chunks())
-            former = pa.concat_tables([former, known.filter(pc.invert(is_newer))])
-        if not wish.get("keep", True):
+            is_newer = pc.is_in(known["track_id"], value_set=previous["track_id"].combine_chunks())
+            previous = pa.concat_tables([previous, known.filter(pc.invert(is_newer))])
+        if not wish.get("keep_existing", True):
             break
-    return former
+    return previous
 
 
 def _finished_builds(root: str) -> Iterator[tuple[Snapshot, pa.Table]]:
@@ -60,7 +60,7 @@ def _finished_builds(root: str) -> Iterator[tuple[Snapshot, pa.Table]]:
         build = f"{snapshot.file.catalogue} {snapshot.file.settings['catalogue']['split']}"
         if snapshot.file.catalogue in unfinished or build in seen:
             continue  # the first snapshots of a build know less than its last
-        known = snapshot.read_catalogue(COLUMNS)
+        known = snapshot.read_catalogue(SPLIT_COLUMNS)
         if _is_finished(snapshot, known["track_id"], answered):
             seen.add(build)
             yield snapshot, known

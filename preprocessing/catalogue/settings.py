@@ -23,7 +23,7 @@ class SplitSettings(BaseModel):
         default=0.1, ge=0, lt=1, description="Part of each genre's tracks for the test (mode artist)"
     )
     seed: int = Field(default=0, ge=0, description="Seed of the drawing (mode artist)")
-    keep: bool = Field(
+    keep_existing: bool = Field(
         default=True,
         description="Tracks stay in the split that the store has them in, and only what is new is dealt out, "
         "so that a test stays the same test; off: all are dealt anew, which other shares or another seed "

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing.catalogue.audio_files import find_audio
-from preprocessing.catalogue.fma import find_metadata, read_fma
+from preprocessing.catalogue.fma import find_fma_metadata, read_fma
 from preprocessing.catalogue.settings import CatalogueSettings
 from store.dataset.genre_tree import with_genre_parents
 from store.errors import BadInput
 from store.fs.files import absolute, is_file, local_path
-from store.fs.listing import below_each, list_files
+from store.fs.listing import child_urls, list_files
 from store.tags.write import Credits, read_credits
 
 CATALOGUE_SCHEMA = pa.schema(
@@ -58,7 +58,7 @@ def read_catalogue(source: str, settings: CatalogueSettings) -> pa.Table:
     """
     source, kind = _enter_archive(absolute(source)), settings.kind
     genre_parents: dict[str, str] = {}
-    metadata = find_metadata(source) if kind in ("auto", "fma") else None
+    metadata = find_fma_metadata(source) if kind in ("auto", "fma") else None
     if kind == "fma" or metadata is not None:
         columns, genre_parents = read_fma(
             source, metadata, settings.subset, checksums=settings.verify_checksums
@@ -103,7 +103,7 @@ def _read_folder(source: str, kind: str) -> Columns:
         kind = "folder-per-genre" if _looks_like_genre_folders(paths) else "flat"
     columns = {
         "track_id": paths,
-        "url": below_each(source, paths),
+        "url": child_urls(source, paths),
         "size_bytes": files["size_bytes"],
         "signature": files["signature"],
     }

@@ -18,32 +18,32 @@ from preprocessing.catalogue.settings import SplitSettings
 from store.errors import BadInput
 
 SPLITS = ("training", "validation", "test")
-TRAINING = 0  # the weakest: see crossing_copies
-FREE = -1  # of a group that may be dealt to any part
-ATTEMPTS = 20  # drawings before artists who play several genres are given up on
+TRAINING_INDEX = 0  # the weakest: see find_cross_split_duplicates
+UNASSIGNED = -1  # of a group that may be dealt to any part
+MAX_ATTEMPTS = 20  # drawings before artists who play several genres are given up on
 
 
-def split_tracks(table: pa.Table, settings: SplitSettings, former: pa.Table | None = None) -> pa.Table:
+def split_tracks(table: pa.Table, settings: SplitSettings, previous: pa.Table | None = None) -> pa.Table:
     """Fill or clear a catalogue's column `split` as the settings ask.
 
     Raises: BadInput if official splits are asked for and there are none, or as split_by_artist.
 
-    `former` is what `read_former_splits` gives, if the catalogue has grown. Official splits
-    stay as they are, but for copies of a recording in several splits: see `crossing_copies`.
+    `previous` is what `read_previous_splits` gives, if the catalogue has grown. Official splits
+    stay as they are, but for copies of a recording in several splits: see `find_cross_split_duplicates`.
     """
-    match split_mode(table, settings):
+    match resolve_split_mode(table, settings):
         case "official":
             if table["split"].null_count == len(table):
                 raise BadInput("the catalogue has no official splits; set split.mode to artist, none or auto")
-            crossing = crossing_copies(table)
+            crossing = find_cross_split_duplicates(table)
             return _with_split(table, _without(table["split"], crossing)) if len(crossing) else table
         case "artist":
-            return split_by_artist(table, settings, former)
+            return split_by_artist(table, settings, previous)
         case "none":
             return _with_split(table, pa.nulls(len(table), pa.string()))
 
 
-def split_mode(table: pa.Table, settings: SplitSettings) -> Literal["official", "artist", "none"]:
+def resolve_split_mode(table: pa.Table, settings: SplitSettings) -> Literal["official", "artist", "none"]:
     """Say how a catalogue with its official splits (or none) will be split."""
     if settings.mode != "auto":
         return settings.mode
@@ -53,7 +53,7 @@ def split_mode(table: pa.Table, settings: SplitSettings) -> Literal["official", 
     return "artist" if has_genres else "none"
 
 
-def crossing_copies(table: pa.Table) -> NDArray[np.int64]:
+def find_cross_split_duplicates(table: pa.Table) -> NDArray[np.int64]:
     """Give the rows whose recording another split, a stronger one, holds too.
 
     Test is stronger than validation, and that than training: what is tested must not have
@@ -69,7 +69,7 @@ def crossing_copies(table: pa.Table) -> NDArray[np.int64]:
     return np.flatnonzero(is_weaker_T)
 
 
-def split_by_artist(table: pa.Table, settings: SplitSettings, former: pa.Table | None = None) -> pa.Table:
+def split_by_artist(table: pa.Table, settings: SplitSettings, previous: pa.Table | None = None) -> pa.Table:
     """Give every track of a catalogue a split, so that no artist and no recording is in two of them.
 
     Raises: BadInput if a genre has too few artists to be in every split.
@@ -78,48 +78,50 @@ def split_by_artist(table: pa.Table, settings: SplitSettings, former: pa.Table |
     without genre_top are parted too, as if they were one genre. The order of the rows
     does not matter.
 
-    With `former` splits (track_id, split), a group stays whole where its tracks are, and
+    With `previous` splits (track_id, split), a group stays whole where its tracks are, and
     only groups that are new are dealt. A genre is then in all splits only if its new
     artists suffice. Where groups of two splits turn out to be one, the tracks of the weaker
-    split (see `crossing_copies`) lose theirs: what was learned from is never tested with.
+    split (see `find_cross_split_duplicates`) lose theirs: what was learned from is never tested with.
     """
     training_share = 1 - settings.validation_share - settings.test_share
     shares = dict(zip(SPLITS, (training_share, settings.validation_share, settings.test_share), strict=True))
     wanted = [name for name, share in shares.items() if share > 0]
     purpose = f"a split into {', '.join(wanted)}"
     groups_T = group_tracks(table)
-    kept_G, is_out_T = _keep(table, groups_T, former if settings.keep else None)
+    kept_G, is_out_T = _keep(table, groups_T, previous if settings.keep_existing else None)
     # A split that has no share any more keeps what it holds: it is none of the parts that are dealt to.
     part_of_split = np.array([wanted.index(name) if name in wanted else len(wanted) for name in SPLITS])
-    kept_part_G = np.where(kept_G == FREE, FREE, part_of_split[kept_G])
+    kept_part_G = np.where(kept_G == UNASSIGNED, UNASSIGNED, part_of_split[kept_G])
     parts_T = _part(table, groups_T, [shares[name] for name in wanted], purpose, settings.seed, kept_part_G)
-    split_of_part = np.array([SPLITS.index(name) for name in wanted] + [FREE])
-    splits_T = np.where(kept_G[groups_T] == FREE, split_of_part[parts_T], kept_G[groups_T])
+    split_of_part = np.array([SPLITS.index(name) for name in wanted] + [UNASSIGNED])
+    splits_T = np.where(kept_G[groups_T] == UNASSIGNED, split_of_part[parts_T], kept_G[groups_T])
     return _with_split(table, pa.array(SPLITS, pa.string()).take(pa.array(splits_T, mask=is_out_T)))
 
 
 def _keep(
-    table: pa.Table, groups_T: NDArray[np.int64], former: pa.Table | None
+    table: pa.Table, groups_T: NDArray[np.int64], previous: pa.Table | None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Say which split each group stays in, FREE if it is new; and which tracks lose theirs.
+    """Say which split each group stays in, UNASSIGNED if it is new; and which tracks lose theirs.
 
     Shapes: (T,) -> (G,) places in SPLITS, (T,).
 
     A track that lost its split may have been learned from: its group can be for training
     only, once nothing stronger is in it.
     """
-    kept_G = np.full(groups_T.max(initial=-1) + 1, FREE)
-    if former is None:
+    kept_G = np.full(groups_T.max(initial=-1) + 1, UNASSIGNED)
+    if previous is None:
         return kept_G, np.zeros(len(table), dtype=bool)
-    rows = pc.index_in(table["track_id"], value_set=former["track_id"].combine_chunks())
-    was_T = pc.index_in(former["split"].take(rows), value_set=pa.array(SPLITS)).fill_null(FREE).to_numpy()
+    rows = pc.index_in(table["track_id"], value_set=previous["track_id"].combine_chunks())
+    was_T = (
+        pc.index_in(previous["split"].take(rows), value_set=pa.array(SPLITS)).fill_null(UNASSIGNED).to_numpy()
+    )
     is_known_T = rows.is_valid().to_numpy()
-    np.maximum.at(kept_G, groups_T, np.where(is_known_T, np.maximum(was_T, TRAINING), FREE))
-    is_out_T = is_known_T & (was_T < kept_G[groups_T]) & (kept_G[groups_T] > TRAINING)
+    np.maximum.at(kept_G, groups_T, np.where(is_known_T, np.maximum(was_T, TRAINING_INDEX), UNASSIGNED))
+    is_out_T = is_known_T & (was_T < kept_G[groups_T]) & (kept_G[groups_T] > TRAINING_INDEX)
     return kept_G, is_out_T
 
 
-def artist_folds(table: pa.Table, folds: int, seed: int = 0) -> NDArray[np.int64]:
+def assign_artist_folds(table: pa.Table, folds: int, seed: int = 0) -> NDArray[np.int64]:
     """Number the fold of each track for cross-validation, so that no artist is in two of them.
 
     Shapes: a table of T tracks -> (T,), 0 to folds - 1.
@@ -127,7 +129,7 @@ def artist_folds(table: pa.Table, folds: int, seed: int = 0) -> NDArray[np.int64
     """
     assert folds >= 2
     groups_T = group_tracks(table)
-    free_G = np.full(groups_T.max(initial=-1) + 1, FREE)
+    free_G = np.full(groups_T.max(initial=-1) + 1, UNASSIGNED)
     return _part(table, groups_T, [1 / folds] * folds, f"a split into {folds} folds", seed, free_G)
 
 
@@ -209,7 +211,7 @@ def _part(
 ) -> NDArray[np.int64]:
     """Number the part of each track: groups whole, genres in proportion, every genre in every part.
 
-    Groups that are not FREE stay in the part that `kept_G` says, or, from P on, in none that counts here.
+    Groups that are not UNASSIGNED stay in the part that `kept_G` says, or, from P on, in none that counts here.
     """
     if not len(table):
         return np.zeros(0, dtype=np.int64)
@@ -221,7 +223,7 @@ def _part(
     holds_GC = counts_GC[:, :-1] > 0
     _check_artists(table, names, holds_GC.sum(axis=0), len(shares_P), purpose)
     dealt: list[tuple[int, list[str], NDArray[np.int64]]] = []
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         part_of_group = _deal(counts_GC, np.array(shares_P), kept_G, np.random.default_rng([seed, attempt]))
         held_PC = np.array([holds_GC[part_of_group == part].any(axis=0) for part in range(len(shares_P))])
         lacking = [names[genre] for genre in np.flatnonzero(~np.all(held_PC, axis=0))]
@@ -229,7 +231,7 @@ def _part(
         if not lacking:
             break
     _, lacking, part_of_group = min(dealt, key=lambda each: each[0])
-    if lacking and (kept_G == FREE).all():  # what is kept may leave no way: then the best will do
+    if lacking and (kept_G == UNASSIGNED).all():  # what is kept may leave no way: then the best will do
         raise BadInput(
             f"genre {lacking[0]!r}: its artists play other genres too, and no way was found to have every genre "
             f"in every part of {purpose}; add artists of it, leave it out, or set split.mode to none"
@@ -258,7 +260,7 @@ def _deal(
     kept_G: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Deal the groups that are FREE out, largest first, each to the part that most lacks its genres.
+    """Deal the groups that are UNASSIGNED out, largest first, each to the part that most lacks its genres.
 
     Shapes: (G, C) tracks of each group by genre, (P,), (G,) -> (G,) the part of each group.
 
@@ -271,12 +273,12 @@ def _deal(
     for part in range(len(shares_P)):
         lacks_PC[part] -= weights_GC[kept_G == part].sum(axis=0)
         holds_PC[part] = (counts_GC[kept_G == part] > 0).any(axis=0)
-    left_C = (counts_GC[kept_G == FREE] > 0).sum(axis=0)
+    left_C = (counts_GC[kept_G == UNASSIGNED] > 0).sum(axis=0)
     shuffled = rng.permutation(len(counts_GC))
     ties_GP = rng.random((len(counts_GC), len(shares_P))) * 1e-9
     part_of_group = kept_G.copy()
     largest_first = shuffled[np.argsort(-weights_GC.sum(axis=1)[shuffled], kind="stable")]
-    for group in largest_first[kept_G[largest_first] == FREE]:
+    for group in largest_first[kept_G[largest_first] == UNASSIGNED]:
         own_C = np.flatnonzero(counts_GC[group])
         own_lacks_PC = lacks_PC[:, own_C]
         urgent_PC = ~holds_PC[:, own_C] & (left_C[own_C] <= (~holds_PC[:, own_C]).sum(axis=0))

@@ -15,12 +15,12 @@ MPEG_BITRATES_KBPS = {  # by (version 1 or not, layer): the 14 rates that header
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-WALK_BYTES = 1 << 22
-FREE_FRAME_BYTES = 6_000  # more than a frame of 640 kbit/s
-SEARCHED_BYTES = 1 << 16
-LONGEST_FRAME_BYTES = 2_881  # layer 2 at 160 kbit/s and 8 kHz, and its padding
+SCAN_BLOCK_BYTES = 1 << 22
+MAX_FREE_FORMAT_FRAME_BYTES = 6_000  # more than a frame of 640 kbit/s
+RESYNC_BYTES = 1 << 16
+MAX_MPEG_FRAME_BYTES = 2_881  # layer 2 at 160 kbit/s and 8 kHz, and its padding
 MPEG_RATES_HZ = (44_100, 48_000, 32_000)
-SIGNATURES = (  # offset, bytes, name
+MAGIC_NUMBERS = (  # offset, bytes, name
     (0, b"fLaC", "flac"),
     (0, b"OggS", "ogg"),
     (8, b"WAVE", "wav"),
@@ -47,20 +47,20 @@ class MpegHeader:
     side_info_bytes: int
 
 
-def identify(head: bytes) -> str | None:
+def sniff_format(head: bytes) -> str | None:
     """Name the kind of audio a file begins like, or None if it begins like none.
 
     Tags before the audio (ID3v2, several at times) are stepped over where they end within `head`.
     """
-    body = head[after_id3(head) :]
+    body = head[id3_end(head) :]
     if not body and head:
         return "mpeg"  # the tag, with its cover picture, is longer than what we were given
-    for offset, signature, kind in SIGNATURES:
-        if body[offset : offset + len(signature)] == signature:
+    for offset, magic, kind in MAGIC_NUMBERS:
+        if body[offset : offset + len(magic)] == magic:
             return kind
     if _find_adts(body):
         return "aac"
-    return "mpeg" if find_mpeg(body) is not None or _is_free_format(body) else None
+    return "mpeg" if find_mpeg_frame(body) is not None or _is_free_format(body) else None
 
 
 def stated_duration_s(head: bytes) -> float | None:
@@ -68,9 +68,9 @@ def stated_duration_s(head: bytes) -> float | None:
 
     Source: the layout of the Xing header as LAME writes it; Fraunhofer's VBRI lies 36 bytes in.
     """
-    body = head[after_id3(head) :]
-    start = find_mpeg(body)
-    header = parse_mpeg(body[start : start + 4]) if start is not None else None
+    body = head[id3_end(head) :]
+    start = find_mpeg_frame(body)
+    header = parse_mpeg_header(body[start : start + 4]) if start is not None else None
     if start is None or header is None:
         return None
     xing = start + 4 + header.side_info_bytes
@@ -83,7 +83,7 @@ def stated_duration_s(head: bytes) -> float | None:
     return None
 
 
-def count_mpeg_s(path: Path) -> float | None:
+def scan_mpeg_duration_s(path: Path) -> float | None:
     """Add up how long the MPEG frames of a file play, by their headers alone; None if there are none.
 
     It is what an MP3 without a Xing, Info or VBRI frame states: decoders estimate such a
@@ -92,12 +92,12 @@ def count_mpeg_s(path: Path) -> float | None:
     seconds, rest, skip = 0.0, b"", 0
     headers: dict[bytes, MpegHeader | None] = {}
     with path.open("rb") as file:
-        skip = after_id3(file.read(WALK_BYTES))
+        skip = id3_end(file.read(SCAN_BLOCK_BYTES))
         file.seek(skip)
         ends = False
         while not ends:
-            block = file.read(WALK_BYTES)
-            ends = len(block) < WALK_BYTES
+            block = file.read(SCAN_BLOCK_BYTES)
+            ends = len(block) < SCAN_BLOCK_BYTES
             rest, counted_s = _walk(rest + block, headers, ends=ends)
             seconds += counted_s
     return seconds or None
@@ -106,22 +106,22 @@ def count_mpeg_s(path: Path) -> float | None:
 def _walk(data: bytes, headers: dict[bytes, MpegHeader | None], *, ends: bool) -> tuple[bytes, float]:
     """Count the seconds of the whole frames in `data`; give back what is left over."""
     at, seconds = 0, 0.0
-    while at + LONGEST_FRAME_BYTES < len(data) or (ends and at + 4 <= len(data)):
+    while at + MAX_MPEG_FRAME_BYTES < len(data) or (ends and at + 4 <= len(data)):
         four = data[at : at + 4]
         if four not in headers:
-            headers[four] = parse_mpeg(four)
+            headers[four] = parse_mpeg_header(four)
         header = headers[four]
         if header is None:
-            window = data[at + 1 : at + 1 + SEARCHED_BYTES]
-            found = find_mpeg(window)
-            at += 1 + (max(len(window) - LONGEST_FRAME_BYTES, 1) if found is None else found)
+            window = data[at + 1 : at + 1 + RESYNC_BYTES]
+            found = find_mpeg_frame(window)
+            at += 1 + (max(len(window) - MAX_MPEG_FRAME_BYTES, 1) if found is None else found)
         else:
             at += header.size_bytes
             seconds += header.samples / header.rate_hz if at <= len(data) else 0.0
     return data[at:], seconds
 
 
-def after_id3(head: bytes) -> int:
+def id3_end(head: bytes) -> int:
     """Find where the ID3v2 tags at the start end; 0 if there are none."""
     end = 0
     while head[end : end + 3] == b"ID3" and len(head) >= end + 10:
@@ -131,16 +131,16 @@ def after_id3(head: bytes) -> int:
     return end
 
 
-def find_mpeg(body: bytes) -> int | None:
+def find_mpeg_frame(body: bytes) -> int | None:
     """Find the first MPEG frame that another of its kind follows where it says it ends.
 
     A lone frame that the file ends within counts too, if it lies at the very start.
     """
     start = body.find(b"\xff")
     while 0 <= start < len(body) - 4:
-        header = parse_mpeg(body[start : start + 4])
+        header = parse_mpeg_header(body[start : start + 4])
         if header is not None:
-            following = parse_mpeg(body[start + header.size_bytes : start + header.size_bytes + 4])
+            following = parse_mpeg_header(body[start + header.size_bytes : start + header.size_bytes + 4])
             cut_short = start == 0 and header.size_bytes + 4 > len(body)
             if cut_short or (following is not None and following.rate_hz == header.rate_hz):
                 return start
@@ -148,7 +148,7 @@ def find_mpeg(body: bytes) -> int | None:
     return None
 
 
-def parse_mpeg(four: bytes) -> MpegHeader | None:
+def parse_mpeg_header(four: bytes) -> MpegHeader | None:
     """Read one MPEG audio frame header, or None if these four bytes are none."""
     if len(four) < 4 or four[0] != 0xFF or four[1] & 0xE0 != 0xE0:
         return None
@@ -170,8 +170,8 @@ def parse_mpeg(four: bytes) -> MpegHeader | None:
 def _is_free_format(body: bytes) -> bool:
     """Say whether MPEG frames of a bit rate that no table lists start here: the same header again, nearby."""
     header = body[:2] + bytes([body[2] & 0xFC]) if len(body) > 4 else b""
-    listed = header and parse_mpeg(header[:2] + bytes([header[2] | 0x10]) + body[3:4])
-    return bool(listed) and header[2] >> 4 == 0 and header[:2] in body[4:FREE_FRAME_BYTES]
+    listed = header and parse_mpeg_header(header[:2] + bytes([header[2] | 0x10]) + body[3:4])
+    return bool(listed) and header[2] >> 4 == 0 and header[:2] in body[4:MAX_FREE_FORMAT_FRAME_BYTES]
 
 
 def _find_adts(body: bytes) -> bool:

@@ -23,29 +23,29 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from preprocessing.decode.container import count_mpeg_s, identify, stated_duration_s
-from preprocessing.decode.download import on_this_machine
+from preprocessing.decode.container import scan_mpeg_duration_s, sniff_format, stated_duration_s
+from preprocessing.decode.download import local_copy
 from preprocessing.errors import BadAudio
 
 HEAD_BYTES = 1 << 18
 BLOCK_VALUES = 1 << 18  # of all channels: 1 MiB, which the cache holds
-LOUDEST = 2.0  # damaged frames decode to peaks of 1e5; no honest overshoot reaches +6 dB
-SHORT_BY_S = 0.2  # encoders pad: what lacks less than this, or 1 %, lacks nothing
-RUN_UP_S = 0.25  # after a seek, transform codecs need a few packets to be exact again
+CLIP_LEVEL = 2.0  # damaged frames decode to peaks of 1e5; no honest overshoot reaches +6 dB
+PADDING_TOLERANCE_S = 0.2  # encoders pad: what lacks less than this, or 1 %, lacks nothing
+SEEK_PREROLL_S = 0.25  # after a seek, transform codecs need a few packets to be exact again
 STAMP_TOLERANCE_S = 0.05
-SILENT_BELOW = 1e-4  # -80 dB: a track that never exceeds this says nothing of its genre
-LONGEST_S = 12 * 3600.0
-ESTIMATING_FORMATS = frozenset(
+SILENCE_PEAK = 1e-4  # -80 dB: a track that never exceeds this says nothing of its genre
+MAX_DURATION_S = 12 * 3600.0
+FORMATS_WITHOUT_DURATION = frozenset(
     {"mp3", "aac", "ac3", "eac3", "amr", "dts"}
 )  # bare frames: FFmpeg guesses the length
 
 T = TypeVar("T")
-Waves = Iterator[NDArray[np.float32]]  # mono, at the rate that was asked for, laid end to end the track
-Block = tuple[NDArray[np.float32], int]  # mono samples and their rate in Hz
+WaveBlocks = Iterator[NDArray[np.float32]]  # mono, at the rate that was asked for, laid end to end the track
+RatedBlock = tuple[NDArray[np.float32], int]  # mono samples and their rate in Hz
 
 
 @dataclass(frozen=True)
-class Decoded(Generic[T]):
+class DecodeResult(Generic[T]):
     """What a waveform was made into, how long it plays, and how long the file said it would."""
 
     result: T
@@ -53,9 +53,9 @@ class Decoded(Generic[T]):
     stated_s: float | None  # None if the file does not say
 
     @property
-    def is_cut_short(self) -> bool:
+    def is_truncated(self) -> bool:
         """Say whether much less came out than the file promised."""
-        return self.stated_s is not None and lacks(self.decoded_s, self.stated_s)
+        return self.stated_s is not None and is_much_shorter(self.decoded_s, self.stated_s)
 
 
 def decode(
@@ -67,57 +67,57 @@ def decode(
     Units:  samples in [-1, 1] but for the overshoot of lossy codecs.
     Raises: BadAudio with a reason code if the file cannot be used; OSError if it cannot be read now.
     """
-    with on_this_machine(url) as path:
-        decoded = decode_into(
+    with local_copy(url) as path:
+        decoded = decode_blocks(
             _laid_end_to_end, path, sample_rate_hz=sample_rate_hz, start_s=start_s, duration_s=duration_s
         )
     return decoded.result
 
 
-def decode_into(
-    consume: Callable[[Waves], T],
+def decode_blocks(
+    consume: Callable[[WaveBlocks], T],
     path: Path,
     *,
     sample_rate_hz: int,
     start_s: float = 0.0,
     duration_s: float | None = None,
-    longest_s: float = LONGEST_S,
-) -> Decoded[T]:
+    max_duration_s: float = MAX_DURATION_S,
+) -> DecodeResult[T]:
     """Decode as `decode` does, passing the waveform to `consume` in blocks; give what it makes of them.
 
     Where one decoder breaks off, `consume` is called again with what another makes of the
     file from its start, and the longer answer is kept.
     """
-    head, size_bytes = look_at(path)
+    head, size_bytes = read_head(path)
     if size_bytes == 0:
         raise BadAudio("empty", "0 bytes")
-    kind = identify(head)
+    kind = sniff_format(head)
     if kind is None:
         raise BadAudio("not-audio", f"it begins with {head[:16]!r}, like no audio format")
     stated_s = None
     if kind == "mpeg":
         stated_s = stated_duration_s(head)
-        stated_s = count_mpeg_s(path) if stated_s is None else stated_s
-    window = Window(start_s, duration_s)
-    attempt = partial(attempt_with, consume, sample_rate_hz, longest_s)
+        stated_s = scan_mpeg_duration_s(path) if stated_s is None else stated_s
+    window = TimeRange(start_s, duration_s)
+    attempt = partial(attempt_decode, consume, sample_rate_hz, max_duration_s)
     try:
         first = _with_libsndfile(attempt, path, window, stated_s)
     except soundfile.LibsndfileError:
         first = None
-    if first is None or first.is_suspect:
+    if first is None or first.needs_fallback:
         second = _with_ffmpeg(attempt, path, window, stated_s)
         first = max(
-            filter(None, [first, second]), key=lambda it: (it.flaw is None, it.decoded_s), default=None
+            filter(None, [first, second]), key=lambda it: (it.error is None, it.decoded_s), default=None
         )
     return _checked(first, f"{size_bytes:,} bytes of {kind}", window)
 
 
 @dataclass(frozen=True)
-class Window:
+class TimeRange:
     start_s: float
     duration_s: float | None
 
-    def cut(self, stated_s: float | None) -> float | None:
+    def expected_duration_s(self, stated_s: float | None) -> float | None:
         """Say how long the window should be, given what the whole file states."""
         if stated_s is None:
             return None
@@ -126,24 +126,24 @@ class Window:
 
 
 @dataclass
-class Attempt(Generic[T]):
+class DecodeAttempt(Generic[T]):
     """What one decoder made of a file."""
 
     stated_s: float | None
     decoded_s: float = 0.0
     peak: float = 0.0
-    flaw: BadAudio | None = None
+    error: BadAudio | None = None
     results: list[T] = field(default_factory=list)  # one, unless there is a flaw
 
     @property
-    def is_suspect(self) -> bool:
+    def needs_fallback(self) -> bool:
         """Say whether this wants a second opinion: libsndfile may break off without a word."""
-        if self.flaw is not None:
-            return self.flaw.reason != "too-long"
-        return self.stated_s is not None and lacks(self.decoded_s, self.stated_s)
+        if self.error is not None:
+            return self.error.reason != "too-long"
+        return self.stated_s is not None and is_much_shorter(self.decoded_s, self.stated_s)
 
 
-def look_at(path: Path) -> tuple[bytes, int]:
+def read_head(path: Path) -> tuple[bytes, int]:
     """Give the first bytes of a file and its size. Raises: BadAudio if there is no file that can be read."""
     try:
         info = path.stat()
@@ -159,70 +159,74 @@ def look_at(path: Path) -> tuple[bytes, int]:
         raise BadAudio("no-permission", "this user may not read the file") from None
 
 
-def lacks(decoded_s: float, wanted_s: float) -> bool:
-    return wanted_s - decoded_s > max(SHORT_BY_S, 0.01 * wanted_s)
+def is_much_shorter(decoded_s: float, wanted_s: float) -> bool:
+    return wanted_s - decoded_s > max(PADDING_TOLERANCE_S, 0.01 * wanted_s)
 
 
-def _checked(attempt: Attempt[T] | None, what: str, window: Window) -> Decoded[T]:
+def _checked(attempt: DecodeAttempt[T] | None, what: str, window: TimeRange) -> DecodeResult[T]:
     """Raises: BadAudio if nothing came out, much less than was stated, or nothing that is heard."""
-    flaw = attempt.flaw if attempt is not None else None
-    if flaw is not None and flaw.reason != "too-short":
-        raise flaw
+    error = attempt.error if attempt is not None else None
+    if error is not None and error.reason != "too-short":
+        raise error
     if attempt is None or attempt.decoded_s == 0:
         if window.start_s > 0:
             raise BadAudio("too-short", f"nothing plays from {window.start_s:g} s on")
         raise BadAudio("truncated", f"{what}, and no decoder gets a sample out of them")
     if attempt.stated_s is not None and attempt.decoded_s < 0.5 * attempt.stated_s:
         raise BadAudio("truncated", f"{attempt.decoded_s:.1f} of {attempt.stated_s:.1f} s can be played")
-    if flaw is not None:
-        raise flaw
-    if attempt.peak < SILENT_BELOW:
+    if error is not None:
+        raise error
+    if attempt.peak < SILENCE_PEAK:
         raise BadAudio("silent", f"{attempt.decoded_s:.1f} s, never above -80 dB")
-    return Decoded(attempt.results[0], attempt.decoded_s, attempt.stated_s)
+    return DecodeResult(attempt.results[0], attempt.decoded_s, attempt.stated_s)
 
 
-def attempt_with(
-    consume: Callable[[Waves], T],
+def attempt_decode(
+    consume: Callable[[WaveBlocks], T],
     sample_rate_hz: int,
-    longest_s: float,
-    blocks: Iterator[Block],
+    max_duration_s: float,
+    blocks: Iterator[RatedBlock],
     stated_s: float | None,
-) -> Attempt[T]:
+) -> DecodeAttempt[T]:
     """Let `consume` have what one decoder gives. Its BadAudio is a flaw of this attempt, not yet the end."""
-    attempt = Attempt[T](stated_s)
+    attempt = DecodeAttempt[T](stated_s)
     try:
-        attempt.results.append(consume(_tallied(blocks, attempt, sample_rate_hz, longest_s)))
+        attempt.results.append(consume(_tallied(blocks, attempt, sample_rate_hz, max_duration_s)))
     except BadAudio as why:
-        attempt.flaw = why
+        attempt.error = why
     return attempt
 
 
-def _tallied(blocks: Iterator[Block], attempt: Attempt[T], sample_rate_hz: int, longest_s: float) -> Waves:
+def _tallied(
+    blocks: Iterator[RatedBlock], attempt: DecodeAttempt[T], sample_rate_hz: int, max_duration_s: float
+) -> WaveBlocks:
     """Resample blocks, cut what is too loud, and note seconds and peak in `attempt`."""
-    for wave_S in _resampled(_timed(blocks, attempt, longest_s), sample_rate_hz):
+    for wave_S in _resampled(_timed(blocks, attempt, max_duration_s), sample_rate_hz):
         peak = float(max(wave_S.max(), -wave_S.min()))  # NaN if any sample is
         if not np.isfinite(peak):
             raise BadAudio("not-audio", "the file decodes to NaN or infinite samples")
-        if peak > LOUDEST:
-            np.clip(wave_S, -LOUDEST, LOUDEST, out=wave_S)
+        if peak > CLIP_LEVEL:
+            np.clip(wave_S, -CLIP_LEVEL, CLIP_LEVEL, out=wave_S)
         attempt.peak = max(attempt.peak, peak)
         yield wave_S
 
 
-def _timed(blocks: Iterator[Block], attempt: Attempt[T], longest_s: float) -> Iterator[Block]:
+def _timed(
+    blocks: Iterator[RatedBlock], attempt: DecodeAttempt[T], max_duration_s: float
+) -> Iterator[RatedBlock]:
     for mono_S, rate_hz in blocks:
         attempt.decoded_s += mono_S.size / rate_hz
-        if attempt.decoded_s > longest_s:
-            raise BadAudio("too-long", f"plays for more than {longest_s / 3600:g} h")
+        if attempt.decoded_s > max_duration_s:
+            raise BadAudio("too-long", f"plays for more than {max_duration_s / 3600:g} h")
         yield mono_S, rate_hz
 
 
 def _with_libsndfile(
-    attempt: Callable[[Iterator[Block], float | None], Attempt[T]],
+    attempt: Callable[[Iterator[RatedBlock], float | None], DecodeAttempt[T]],
     path: Path,
-    window: Window,
+    window: TimeRange,
     stated_s: float | None,
-) -> Attempt[T]:
+) -> DecodeAttempt[T]:
     """Raises: LibsndfileError for a format it does not know or damage it cannot pass."""
     with soundfile.SoundFile(path) as file:
         rate_hz = file.samplerate
@@ -230,10 +234,10 @@ def _with_libsndfile(
             stated_s = file.frames / rate_hz
         file.seek(min(round(window.start_s * rate_hz), file.frames))
         left = file.frames if window.duration_s is None else round(window.duration_s * rate_hz)
-        return attempt(libsndfile_blocks(file, left), window.cut(stated_s))
+        return attempt(libsndfile_blocks(file, left), window.expected_duration_s(stated_s))
 
 
-def libsndfile_blocks(file: soundfile.SoundFile, left: int) -> Iterator[Block]:
+def libsndfile_blocks(file: soundfile.SoundFile, left: int) -> Iterator[RatedBlock]:
     block_SC = np.empty((max(1, BLOCK_VALUES // file.channels), file.channels), np.float32)
     while left > 0:
         read_SC = file.read(out=block_SC[:left])
@@ -244,18 +248,22 @@ def libsndfile_blocks(file: soundfile.SoundFile, left: int) -> Iterator[Block]:
 
 
 def _with_ffmpeg(
-    attempt: Callable[[Iterator[Block], float | None], Attempt[T]],
+    attempt: Callable[[Iterator[RatedBlock], float | None], DecodeAttempt[T]],
     path: Path,
-    window: Window,
+    window: TimeRange,
     stated_s: float | None,
-) -> Attempt[T] | None:
+) -> DecodeAttempt[T] | None:
     try:
         with av.open(str(path), mode="r", metadata_errors="replace") as container:
             if not container.streams.audio:
-                return Attempt(None, flaw=BadAudio("unsupported", "the file holds no audio stream"))
-            if stated_s is None and container.format.name not in ESTIMATING_FORMATS and container.duration:
+                return DecodeAttempt(None, error=BadAudio("unsupported", "the file holds no audio stream"))
+            if (
+                stated_s is None
+                and container.format.name not in FORMATS_WITHOUT_DURATION
+                and container.duration
+            ):
                 stated_s = container.duration / av.time_base
-            return attempt(ffmpeg_blocks(container, window), window.cut(stated_s))
+            return attempt(ffmpeg_blocks(container, window), window.expected_duration_s(stated_s))
     except av.error.FFmpegError as why:
         if why.errno in _MACHINE_ERRNOS:
             raise
@@ -265,14 +273,14 @@ def _with_ffmpeg(
 _MACHINE_ERRNOS = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ESTALE})  # not the file's fault
 
 
-def ffmpeg_blocks(container: "av.container.InputContainer", window: Window) -> Iterator[Block]:
+def ffmpeg_blocks(container: "av.container.InputContainer", window: TimeRange) -> Iterator[RatedBlock]:
     """Decode packet by packet, passing over the broken ones, and cut to the window by time stamp."""
     stream = container.streams.audio[0]
     origin_s = float((stream.start_time or 0) * (stream.time_base or 0))
     start_s = window.start_s + origin_s
     stop_s = float("inf") if window.duration_s is None else start_s + window.duration_s
     if window.start_s > 0:
-        container.seek(int((start_s - RUN_UP_S) * av.time_base), backward=True)
+        container.seek(int((start_s - SEEK_PREROLL_S) * av.time_base), backward=True)
     at_s = None
     for packet in _packets(container, stream):
         try:
@@ -327,7 +335,7 @@ def _to_mono(block_SC: NDArray[np.float32]) -> NDArray[np.float32]:
     return block_SC @ np.full(channels, 1 / channels, np.float32)
 
 
-def _resampled(blocks: Iterator[Block], sample_rate_hz: int) -> Waves:
+def _resampled(blocks: Iterator[RatedBlock], sample_rate_hz: int) -> WaveBlocks:
     """Resample blocks as one stream.
 
     Source: soxr HQ, which librosa uses; coarser resamplers change the top mel bands by 3 to 40 dB.
@@ -346,7 +354,7 @@ def _resampled(blocks: Iterator[Block], sample_rate_hz: int) -> Waves:
     yield from _rest_of(stream)
 
 
-def _rest_of(stream: soxr.ResampleStream | None) -> Waves:
+def _rest_of(stream: soxr.ResampleStream | None) -> WaveBlocks:
     wave_S = np.empty(0, np.float32)
     if stream is not None:
         wave_S = stream.resample_chunk(wave_S, last=True)
@@ -354,6 +362,6 @@ def _rest_of(stream: soxr.ResampleStream | None) -> Waves:
         yield wave_S
 
 
-def _laid_end_to_end(waves: Waves) -> NDArray[np.float32]:
+def _laid_end_to_end(waves: WaveBlocks) -> NDArray[np.float32]:
     parts = list(waves)
     return np.concatenate(parts) if parts else np.empty(0, np.float32)

@@ -12,12 +12,12 @@ from preprocessing.errors import BadAudio
 from store.errors import DamagedFile
 from store.fs.files import local_path, open_for_reading
 
-COPIED_AT_ONCE_BYTES = 1 << 20
-FETCHED_AT_ONCE = 4
+COPY_BLOCK_BYTES = 1 << 20
+MAX_PARALLEL_DOWNLOADS = 4
 
 
 @contextmanager
-def on_this_machine(url: str) -> Iterator[Path]:
+def local_copy(url: str) -> Iterator[Path]:
     """Give the path of a file: its own if it lies here, else that of a copy which lives as long as the block.
 
     Raises: BadAudio if there is no such file, this user may not read it, or the archive it lies in holds
@@ -30,7 +30,7 @@ def on_this_machine(url: str) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile(suffix=PurePosixPath(url.split("::")[0]).suffix) as copy:
         try:
             with open_for_reading(url) as far:
-                shutil.copyfileobj(far, copy, COPIED_AT_ONCE_BYTES)
+                shutil.copyfileobj(far, copy, COPY_BLOCK_BYTES)
         except FileNotFoundError:
             raise BadAudio("missing", "no such file") from None
         except PermissionError:
@@ -41,8 +41,8 @@ def on_this_machine(url: str) -> Iterator[Path]:
         yield Path(copy.name)
 
 
-def fetched(urls: Iterable[str]) -> Generator[Path | BadAudio, None, None]:
-    """Give one file after the other as `on_this_machine` does, fetching the next while the caller is at this one."""
+def iter_local_copies(urls: Iterable[str]) -> Generator[Path | BadAudio, None, None]:
+    """Give one file after the other as `local_copy` does, fetching the next while the caller is at this one."""
     with ThreadPoolExecutor(1) as ahead:
         waiting: Future[tuple[ExitStack, Path | BadAudio]] | None = None
         try:
@@ -58,10 +58,10 @@ def fetched(urls: Iterable[str]) -> Generator[Path | BadAudio, None, None]:
 
 
 @contextmanager
-def all_fetched(urls: Sequence[str | None]) -> Iterator[list[Path | BadAudio | None]]:
-    """Give what `fetched` gives of all files at once, for as long as the block lasts; None for None."""
+def local_copies(urls: Sequence[str | None]) -> Iterator[list[Path | BadAudio | None]]:
+    """Give what `iter_local_copies` gives of all files at once, for as long as the block lasts; None for None."""
     with ExitStack() as all_held:
-        with ThreadPoolExecutor(FETCHED_AT_ONCE) as ahead:
+        with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as ahead:
             coming = [None if url is None else ahead.submit(_hold, url) for url in urls]
         for each in coming:
             if each is not None and each.exception() is None:
@@ -73,6 +73,6 @@ def _hold(url: str) -> tuple[ExitStack, Path | BadAudio]:
     """Open a copy and leave it to the caller to close it."""
     held = ExitStack()
     try:
-        return held, held.enter_context(on_this_machine(url))
+        return held, held.enter_context(local_copy(url))
     except BadAudio as why:
         return held, why

@@ -28,14 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.child_processes import die_with_parent
-from preprocessing.decode.seeking import HeardWindow, SpooledWindow, heard_window, spool_windows
+from preprocessing.decode.seeking import DecodedWindow, SpooledWindow, open_window, spool_windows
 from preprocessing.decode.settings import ExcerptSettings, LimitSettings, WindowSettings
-from preprocessing.decode.spectrogram import SpooledMel, check_sha1, spool_mel
+from preprocessing.decode.spectrogram import SpooledMel, spool_mel, verify_sha1
 from preprocessing.errors import FATAL_REASONS, BadAudio, Reason
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
 
-START_S = 120.0  # for the decoding process to import what it needs, on a busy machine
+STARTUP_TIMEOUT_S = 120.0  # for the decoding process to import what it needs, on a busy machine
 
 
 class Sandbox:
@@ -47,7 +47,7 @@ class Sandbox:
         weakref.finalize(self, self._spool.close)
         self._process: _Decoder | None = None
 
-    def mel(
+    def decode_mel(
         self, path: Path, mel: MelSettings, excerpt: ExcerptSettings, sha1: str | None = None
     ) -> tuple[SpooledMel, Iterator[NDArray[np.float32]]]:
         """Turn an audio file into its spectrogram; give what is known of it, and its pieces.
@@ -62,29 +62,29 @@ class Sandbox:
             "path": str(path),
             "mel": mel.model_dump(),
             "excerpt": excerpt.model_dump(),
-            "longest_s": self.limits.longest_h * 3600,
+            "max_duration_s": self.limits.max_duration_h * 3600,
             "sha1": sha1,
         }
         spooled = SpooledMel(**self._ask_again(request, path))
-        return spooled, spooled.pieces(self._spool)
+        return spooled, spooled.read_blocks(self._spool)
 
-    def windows(
+    def decode_windows(
         self, path: Path, mel: MelSettings, windows: WindowSettings, *, as_waves: bool = False
-    ) -> list[HeardWindow]:
+    ) -> list[DecodedWindow]:
         """Decode windows of an audio file, to spectrograms or waveforms, which must be read before the next call.
 
-        Raises: as `mel` does.
+        Raises: as `decode_mel` does.
         """
         request = {
             "path": str(path),
             "mel": mel.model_dump(),
             "windows": windows.model_dump(),
             "as_waves": as_waves,
-            "longest_s": self.limits.longest_h * 3600,
+            "max_duration_s": self.limits.max_duration_h * 3600,
         }
         told = self._ask_again(request, path)["windows"]
         spool = self._spool.fileno()
-        return [heard_window(spool, SpooledWindow(**row), mel, as_waves=as_waves) for row in told]
+        return [open_window(spool, SpooledWindow(**row), mel, as_waves=as_waves) for row in told]
 
     def close(self) -> None:
         """End the process."""
@@ -110,7 +110,9 @@ class Sandbox:
             size_mb = 0.0  # whoever opens it finds out why
         answer = None
         try:
-            answer = self._process.ask(request, self.limits.time_s + self.limits.time_s_per_mb * size_mb)
+            answer = self._process.ask(
+                request, self.limits.timeout_s + self.limits.timeout_s_per_mb * size_mb
+            )
         finally:
             if answer is None:  # or it would come as the answer to the next request
                 self.close()
@@ -154,7 +156,7 @@ class _Decoder:
         os.close(requests)
         os.close(answers)
         self.end = weakref.finalize(self, _end, self._process, self._errors, self._requests, self._answers)
-        if self._line(START_S) is None:
+        if self._line(STARTUP_TIMEOUT_S) is None:
             raise RuntimeError(f"the decoding process does not start: {self._last_words()}")
 
     def ask(self, request: dict[str, Any], budget_s: float) -> dict[str, Any]:
@@ -208,7 +210,7 @@ def _end(process: "subprocess.Popen[bytes]", errors: BinaryIO, *pipes: int) -> N
 _of_this_thread = threading.local()
 
 
-def sandbox_of_this_thread(limits: LimitSettings) -> Sandbox:
+def thread_sandbox(limits: LimitSettings) -> Sandbox:
     """Give the thread's own sandbox: starting one takes a second, so it outlives the batch."""
     sandbox: Sandbox | None = getattr(_of_this_thread, "sandbox", None)
     if sandbox is None or sandbox.limits != limits:
@@ -259,16 +261,18 @@ def _answer(request: dict[str, Any], mels: BinaryIO) -> dict[str, Any]:
 
 
 def _spool(path: Path, request: dict[str, Any], spool: BinaryIO) -> dict[str, Any]:
-    mel, longest_s = MelSettings(**request["mel"]), request["longest_s"]
+    mel, max_duration_s = MelSettings(**request["mel"]), request["max_duration_s"]
     if "windows" in request:
         windows = WindowSettings(**request["windows"])
         as_waves = request["as_waves"]
-        told = spool_windows(path, spool, mel=mel, windows=windows, as_waves=as_waves, longest_s=longest_s)
+        told = spool_windows(
+            path, spool, mel=mel, windows=windows, as_waves=as_waves, max_duration_s=max_duration_s
+        )
         return {"windows": [asdict(window) for window in told]}
     if request["sha1"] is not None:
-        check_sha1(path, request["sha1"])
+        verify_sha1(path, request["sha1"])
     excerpt = ExcerptSettings(**request["excerpt"])
-    return asdict(spool_mel(path, spool, mel=mel, excerpt=excerpt, longest_s=longest_s))
+    return asdict(spool_mel(path, spool, mel=mel, excerpt=excerpt, max_duration_s=max_duration_s))
 
 
 def _out_of_memory() -> dict[str, Any]:

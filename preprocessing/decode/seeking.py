@@ -19,21 +19,28 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from preprocessing.decode.container import count_mpeg_s, identify, stated_duration_s
+from preprocessing.decode.container import scan_mpeg_duration_s, sniff_format, stated_duration_s
 from preprocessing.decode.decoders import (
-    ESTIMATING_FORMATS,
-    SILENT_BELOW,
-    Block,
-    Waves,
-    Window,
-    attempt_with,
-    decode_into,
+    FORMATS_WITHOUT_DURATION,
+    SILENCE_PEAK,
+    RatedBlock,
+    TimeRange,
+    WaveBlocks,
+    attempt_decode,
+    decode_blocks,
     ffmpeg_blocks,
     libsndfile_blocks,
-    look_at,
+    read_head,
 )
 from preprocessing.decode.settings import WindowSettings
-from preprocessing.decode.windows import Loudness, Span, Stretch, cut, place_windows, stretch_for
+from preprocessing.decode.windows import (
+    DecodeRange,
+    FrameRange,
+    PeakMeter,
+    decode_range_for,
+    place_windows,
+    slice_wave,
+)
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel_blocks
@@ -55,7 +62,7 @@ def spool_windows(
     mel: MelSettings,
     windows: WindowSettings,
     as_waves: bool,
-    longest_s: float,
+    max_duration_s: float,
 ) -> list[SpooledWindow]:
     """Append windows of a track to a spool: spectrograms, or the waveforms that they are made of, as raw float32.
 
@@ -64,16 +71,16 @@ def spool_windows(
         read now, or the spool cannot be written.
     """
     append = partial(_append_wave if as_waves else _append_mel, spool=spool, mel=mel)
-    told = _seek(append, path, mel, windows, longest_s)
+    told = _seek(append, path, mel, windows, max_duration_s)
     if told is None:
         frame_bytes = 4 * (mel.hop if as_waves else mel.bands)
-        told = _cut_from_whole(append, path, mel, windows, longest_s, frame_bytes=frame_bytes)
+        told = _cut_from_whole(append, path, mel, windows, max_duration_s, frame_bytes=frame_bytes)
     spool.flush()
     return told
 
 
 @dataclass(frozen=True)
-class HeardWindow:
+class DecodedWindow:
     """A window that can be read: `read(first, frames)` gives (F, M) in dB, or the (S,) that these are made of."""
 
     start_frame: int
@@ -81,17 +88,17 @@ class HeardWindow:
     read: Callable[[int, int], NDArray[np.float32]]
 
 
-def heard_window(spool: int, window: SpooledWindow, mel: MelSettings, *, as_waves: bool) -> HeardWindow:
+def open_window(spool: int, window: SpooledWindow, mel: MelSettings, *, as_waves: bool) -> DecodedWindow:
     """Make a window on a spool, a file descriptor, readable."""
 
     def read(first: int, frames: int) -> NDArray[np.float32]:
         if as_waves:
-            start, samples = Span(first, frames).sample_span(mel)
+            start, samples = FrameRange(first, frames).sample_range(mel)
             return _read_values(spool, window.start_byte + 4 * start, samples)
         values = _read_values(spool, window.start_byte + 4 * mel.bands * first, mel.bands * frames)
         return values.reshape(frames, mel.bands)
 
-    return HeardWindow(window.start_frame, window.frames, read)
+    return DecodedWindow(window.start_frame, window.frames, read)
 
 
 def _read_values(spool: int, start_byte: int, count: int) -> NDArray[np.float32]:
@@ -101,10 +108,12 @@ def _read_values(spool: int, start_byte: int, count: int) -> NDArray[np.float32]
     return values
 
 
-Append = Callable[[Waves], tuple[int, int]]  # onto the spool; gives where that starts, and how many frames
+Append = Callable[
+    [WaveBlocks], tuple[int, int]
+]  # onto the spool; gives where that starts, and how many frames
 
 
-def _append_mel(waves: Waves, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int]:
+def _append_mel(waves: WaveBlocks, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int]:
     start_byte, frames = spool.tell(), 0
     for mel_FM in log_mel_blocks(waves, mel):
         spool.write(mel_FM.data)
@@ -112,7 +121,7 @@ def _append_mel(waves: Waves, *, spool: BinaryIO, mel: MelSettings) -> tuple[int
     return start_byte, frames
 
 
-def _append_wave(waves: Waves, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int]:
+def _append_wave(waves: WaveBlocks, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int]:
     """Raises: BadAudio if there are too few samples for one frame."""
     start_byte, samples = spool.tell(), 0
     for wave_S in waves:
@@ -124,17 +133,17 @@ def _append_wave(waves: Waves, *, spool: BinaryIO, mel: MelSettings) -> tuple[in
 
 
 def _seek(
-    append: Append, path: Path, mel: MelSettings, windows: WindowSettings, longest_s: float
+    append: Append, path: Path, mel: MelSettings, windows: WindowSettings, max_duration_s: float
 ) -> list[SpooledWindow] | None:
     """Spool the windows of a track that seeking finds undamaged; None if the whole must be decoded to know."""
-    head, _ = look_at(path)
-    kind = identify(head)
-    if windows.whole or kind is None:
+    head, _ = read_head(path)
+    kind = sniff_format(head)
+    if windows.whole_track or kind is None:
         return None
     stated_s = None
     if kind == "mpeg":
-        stated_s = stated_duration_s(head) or count_mpeg_s(path)
-    place = partial(_placed, mel=mel, windows=windows, longest_s=longest_s)
+        stated_s = stated_duration_s(head) or scan_mpeg_duration_s(path)
+    place = partial(_placed, mel=mel, windows=windows, max_duration_s=max_duration_s)
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError:
@@ -146,15 +155,17 @@ def _seek(
             return None
 
 
-def _placed(duration_s: float, *, mel: MelSettings, windows: WindowSettings, longest_s: float) -> list[Span]:
+def _placed(
+    duration_s: float, *, mel: MelSettings, windows: WindowSettings, max_duration_s: float
+) -> list[FrameRange]:
     """Place windows over a track that should play so long; none if that is to be decoded from end to end."""
-    frames = mel.frames_in(duration_s)
-    if duration_s > longest_s or windows.cover(frames, mel):
+    frames = mel.count_frames(duration_s)
+    if duration_s > max_duration_s or windows.covers_track(frames, mel):
         return []
     return place_windows(frames, windows, mel)
 
 
-Place = Callable[[float], list[Span]]
+Place = Callable[[float], list[FrameRange]]
 
 
 def _seek_with_libsndfile(
@@ -166,7 +177,7 @@ def _seek_with_libsndfile(
     if stated_s is None:
         return None
 
-    def blocks(stretch: Stretch) -> Iterator[Block]:
+    def blocks(stretch: DecodeRange) -> Iterator[RatedBlock]:
         file.seek(round(stretch.start_s * rate_hz))  # an error beyond what it takes for the end
         return libsndfile_blocks(file, round(stretch.duration_s * rate_hz))
 
@@ -178,15 +189,15 @@ def _seek_with_ffmpeg(
 ) -> list[SpooledWindow] | None:
     try:
         with av.open(str(path), mode="r", metadata_errors="replace") as container:
-            if not container.streams.audio or container.format.name in ESTIMATING_FORMATS:
+            if not container.streams.audio or container.format.name in FORMATS_WITHOUT_DURATION:
                 return None
             rate_hz, stated = container.streams.audio[0].rate, container.duration
             if not rate_hz or not stated:
                 return None
             stated_s = stated / av.time_base
 
-            def blocks(stretch: Stretch) -> Iterator[Block]:
-                return ffmpeg_blocks(container, Window(stretch.start_s, stretch.duration_s))
+            def blocks(stretch: DecodeRange) -> Iterator[RatedBlock]:
+                return ffmpeg_blocks(container, TimeRange(stretch.start_s, stretch.duration_s))
 
             return _each_window(append, blocks, place(stated_s), stated_s, rate_hz, mel)
     except av.error.FFmpegError:
@@ -195,8 +206,8 @@ def _seek_with_ffmpeg(
 
 def _each_window(
     append: Append,
-    blocks: Callable[[Stretch], Iterator[Block]],
-    spans: list[Span],
+    blocks: Callable[[DecodeRange], Iterator[RatedBlock]],
+    spans: list[FrameRange],
     stated_s: float,
     rate_hz: int,
     mel: MelSettings,
@@ -204,25 +215,25 @@ def _each_window(
     """Spool each window that is heard; None if there is none, or one is not all that was stated."""
     told = []
     for span in spans:
-        stretch = stretch_for(span, rate_hz, mel)
-        wanted_s = Window(stretch.start_s, stretch.duration_s).cut(stated_s)
-        attempt = attempt_with(
+        stretch = decode_range_for(span, rate_hz, mel)
+        wanted_s = TimeRange(stretch.start_s, stretch.duration_s).expected_duration_s(stated_s)
+        attempt = attempt_decode(
             partial(_append_kept, append, stretch),
             mel.sample_rate_hz,
             float("inf"),
             blocks(stretch),
             wanted_s,
         )
-        if attempt.is_suspect:
+        if attempt.needs_fallback:
             return None
-        if attempt.peak >= SILENT_BELOW:
+        if attempt.peak >= SILENCE_PEAK:
             start_byte, frames = attempt.results[0]
             told.append(SpooledWindow(span.start, frames, start_byte))
     return told or None
 
 
-def _append_kept(append: Append, stretch: Stretch, waves: Waves) -> tuple[int, int]:
-    return append(cut(waves, stretch.skipped, stretch.kept))
+def _append_kept(append: Append, stretch: DecodeRange, waves: WaveBlocks) -> tuple[int, int]:
+    return append(slice_wave(waves, stretch.skip_samples, stretch.keep_samples))
 
 
 def _cut_from_whole(
@@ -230,23 +241,25 @@ def _cut_from_whole(
     path: Path,
     mel: MelSettings,
     windows: WindowSettings,
-    longest_s: float,
+    max_duration_s: float,
     *,
     frame_bytes: int,
 ) -> list[SpooledWindow]:
     """Spool a whole track, and say where in that its windows lie.
 
-    Raises: BadAudio as `decode_into` does, or if there is nothing to be heard in any window.
+    Raises: BadAudio as `decode_blocks` does, or if there is nothing to be heard in any window.
     """
 
-    def append_and_note(waves: Waves) -> tuple[int, int, Loudness]:
-        loudness = Loudness(mel)
-        return *append(loudness.note(waves)), loudness
+    def append_and_note(waves: WaveBlocks) -> tuple[int, int, PeakMeter]:
+        meter = PeakMeter(mel)
+        return *append(meter.measure(waves)), meter
 
-    decoded = decode_into(append_and_note, path, sample_rate_hz=mel.sample_rate_hz, longest_s=longest_s)
-    start_byte, frames, loudness = decoded.result
+    decoded = decode_blocks(
+        append_and_note, path, sample_rate_hz=mel.sample_rate_hz, max_duration_s=max_duration_s
+    )
+    start_byte, frames, meter = decoded.result
     spans = place_windows(frames, windows, mel)
-    heard = [span for span in spans if loudness.peak(span) >= SILENT_BELOW]
+    heard = [span for span in spans if meter.peak(span) >= SILENCE_PEAK]
     if not heard:
         raise BadAudio("silent", f"none of its {len(spans)} windows is ever above -80 dB")
     return [SpooledWindow(span.start, span.frames, start_byte + frame_bytes * span.start) for span in heard]

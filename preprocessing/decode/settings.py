@@ -10,7 +10,7 @@ class WindowSettings(BaseModel, frozen=True, extra="forbid"):
 
     count: int = Field(3, ge=1, le=100, description="Windows of each track, evenly spaced")
     length_s: float = Field(10.0, ge=0.5, le=600.0, description="Length of a window, in seconds")
-    whole: bool = Field(
+    whole_track: bool = Field(
         False, description="Listen to crops over the whole track instead, which decodes all of it"
     )
 
@@ -22,9 +22,9 @@ class WindowSettings(BaseModel, frozen=True, extra="forbid"):
             )
         return self
 
-    def cover(self, frames: int, mel: MelSettings) -> bool:
+    def covers_track(self, frames: int, mel: MelSettings) -> bool:
         """Say whether a track of so many frames is listened to from end to end."""
-        return self.whole or frames <= mel.frames_in(self.count * self.length_s)
+        return self.whole_track or frames <= mel.count_frames(self.count * self.length_s)
 
 
 class ExcerptSettings(BaseModel, frozen=True, extra="forbid"):
@@ -44,11 +44,11 @@ class ExcerptSettings(BaseModel, frozen=True, extra="forbid"):
 class LimitSettings(BaseModel, frozen=True, extra="forbid"):
     """What one track may cost before it is given up."""
 
-    time_s: float = Field(60.0, gt=0.0, description="Seconds that decoding any track may take")
-    time_s_per_mb: float = Field(
+    timeout_s: float = Field(60.0, gt=0.0, description="Seconds that decoding any track may take")
+    timeout_s_per_mb: float = Field(
         5.0, ge=0.0, description="Seconds more for each megabyte of the file; decoding needs about 0.1"
     )
     memory_gib: float = Field(
         1.0, gt=0.0, description="Memory that decoding one track may take beyond what the decoder starts with"
     )
-    longest_h: float = Field(12.0, gt=0.0, description="Hours that a track may play")
+    max_duration_h: float = Field(12.0, gt=0.0, description="Hours that a track may play")

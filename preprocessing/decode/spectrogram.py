@@ -14,14 +14,14 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.decode.decoders import Waves, decode_into, look_at
+from preprocessing.decode.decoders import WaveBlocks, decode_blocks, read_head
 from preprocessing.decode.settings import ExcerptSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.fingerprint import Fingerprinter
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel_blocks
 
-PIECE_FRAMES = 8_192  # 4 MiB at 128 bands
+READ_BLOCK_FRAMES = 8_192  # 4 MiB at 128 bands
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class SpooledMel:
     bands: int
     decoded_s: float
     stated_s: float | None
-    is_cut_short: bool
+    is_truncated: bool
     sha256: str | None  # of the file; null for an excerpt, which costs less than to hash all
     fingerprint: str  # both in hexadecimal
 
-    def pieces(self, spool: BinaryIO) -> Iterator[NDArray[np.float32]]:
+    def read_blocks(self, spool: BinaryIO) -> Iterator[NDArray[np.float32]]:
         """Read the spectrogram back. Shapes: (F_i, M), laid end to end all of it."""
         spool.seek(self.start_byte)
         left = self.frames
         while left:
-            frames = min(left, PIECE_FRAMES)
+            frames = min(left, READ_BLOCK_FRAMES)
             piece_FM = np.fromfile(spool, np.float32, frames * self.bands)
             if piece_FM.size < frames * self.bands:
                 raise OSError(errno.EIO, "a spectrogram's temporary file ends before the spectrogram does")
@@ -56,20 +56,20 @@ def spool_mel(
     *,
     mel: MelSettings,
     excerpt: ExcerptSettings,
-    longest_s: float,
+    max_duration_s: float,
 ) -> SpooledMel:
     """Append the log-mel spectrogram of an audio file to a spool, as raw float32.
 
     Raises: BadAudio if the file cannot be used; OSError if it cannot be read now, or the spool cannot
         be written.
     """
-    decoded = decode_into(
+    decoded = decode_blocks(
         partial(_append, spool=spool, mel=mel),
         path,
         sample_rate_hz=mel.sample_rate_hz,
         start_s=excerpt.start_s,
         duration_s=excerpt.duration_s,
-        longest_s=longest_s,
+        max_duration_s=max_duration_s,
     )
     start_byte, frames, fingerprint = decoded.result
     spool.flush()
@@ -79,27 +79,27 @@ def spool_mel(
         bands=mel.bands,
         decoded_s=decoded.decoded_s,
         stated_s=decoded.stated_s,
-        is_cut_short=decoded.is_cut_short,
-        sha256=digest(path, "sha256").hex() if excerpt.is_whole else None,
+        is_truncated=decoded.is_truncated,
+        sha256=hash_file(path, "sha256").hex() if excerpt.is_whole else None,
         fingerprint=fingerprint.hex(),
     )
 
 
-def digest(path: Path, algorithm: str) -> bytes:
+def hash_file(path: Path, algorithm: str) -> bytes:
     """Hash a file's content, a block at a time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).digest()
 
 
-def check_sha1(path: Path, wanted: str) -> None:
+def verify_sha1(path: Path, wanted: str) -> None:
     """Raises: BadAudio if the file's SHA-1 is another, or there is no file that can be read."""
-    look_at(path)
-    found = digest(path, "sha1").hex()
+    read_head(path)
+    found = hash_file(path, "sha1").hex()
     if found != wanted:
         raise BadAudio("checksum", f"its SHA-1 is {found}; its publisher says {wanted}: fetch it anew")
 
 
-def _append(waves: Waves, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int, bytes]:
+def _append(waves: WaveBlocks, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int, bytes]:
     """Give where the spectrogram starts, its frames, and its fingerprint."""
     start_byte, frames, fingerprinter = spool.tell(), 0, Fingerprinter()
     for mel_FM in log_mel_blocks(waves, mel):

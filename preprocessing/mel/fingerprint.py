@@ -13,25 +13,25 @@ FINGERPRINT_BYTES = 64
 STRIDE = 2  # frames overlap so much that every other one tells all
 BLOCK_FRAMES = 256  # at 128 bands these stay in the L2 cache
 MAX_CELLS = 2_048  # a multiple of BLOCK_FRAMES, and even
-HEARD_SHARE = 0.8  # of the mel bands: encoders at low bit rates throw the highest away
+BAND_SHARE = 0.8  # of the mel bands: encoders at low bit rates throw the highest away
 GROUPS, SEGMENTS = 16, 64  # the picture of loudness
 TIME_WAVES, BAND_WAVES = 16, 4  # what is kept of its cosine transform
-RANGE_DB = 40.0  # below the loudest part of the picture lies what encoders leave out or add
+DYNAMIC_RANGE_DB = 40.0  # below the loudest part of the picture lies what encoders leave out or add
 EDGE_SHARE = 1e-4  # of the energy lies in what is passed over at either end: padding, near-silence
-FLOOR_POWER = 1e-12
+MIN_POWER = 1e-12
 EXP2_PER_DB = np.float32(np.log2(10) / 10)
 
 # How far songs lie apart in each wave, in dB rms, measured on 380 clips and smoothed: about 12 digits.
 _SPREAD_TB = np.outer(2 / np.sqrt(np.maximum(np.arange(TIME_WAVES), 1)), [1.0, 0.42, 0.36, 0.27])
 _SPREAD_TB[0] = [1.0, 3.2, 2.1, 1.3]
-DIGIT_DB: NDArray[np.float32] = (_SPREAD_TB.ravel() / 16).astype(np.float32)
-TONE = slice(1, BAND_WAVES)  # the digits that tell the mean spectrum
-MOVEMENT = slice(BAND_WAVES, None)  # those that tell how it goes on
+STEP_DB: NDArray[np.float32] = (_SPREAD_TB.ravel() / 16).astype(np.float32)
+SPECTRUM = slice(1, BAND_WAVES)  # the digits that tell the mean spectrum
+MODULATION = slice(BAND_WAVES, None)  # those that tell how it goes on
 
 # Copies lie below both limits, other songs above one of them; measured, see DECISIONS.md.
-MAX_TONE_APART_DB = 0.8
-MAX_MOVEMENT_APART = 0.5
-STILL_DIGITS = 4.0  # a drone hardly moves: what encoders add to it must not count as movement
+MAX_SPECTRUM_DISTANCE_DB = 0.8
+MAX_MODULATION_DISTANCE = 0.5
+MODULATION_OFFSET = 4.0  # a drone hardly moves: what encoders add to it must not count as movement
 
 
 class Fingerprinter:
@@ -85,7 +85,7 @@ class Fingerprinter:
         np.cumsum(self._cells_NG[:cells], axis=0, out=until_NG[1:])
         time_TS, band_GB = _waves()
         waves_TB = time_TS @ _picture(until_NG, frame_N) @ band_GB
-        digits_D = np.rint(waves_TB.ravel() / DIGIT_DB)
+        digits_D = np.rint(waves_TB.ravel() / STEP_DB)
         digits_D[0] = 0  # the level
         return np.clip(digits_D, -127, 127).astype(np.int8).tobytes()
 
@@ -116,7 +116,7 @@ class Fingerprinter:
         self._frames_per_cell *= 2
 
 
-def compare(
+def fingerprint_distances(
     first_PD: NDArray[np.int8], second_PD: NDArray[np.int8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Measure how far apart fingerprints are, row by row.
@@ -129,19 +129,21 @@ def compare(
     the spectrum decides alone.
     """
     step_PD = first_PD.astype(np.float32) - second_PD
-    moves_P = np.float32(0.5) * (movement(first_PD) + movement(second_PD)) + np.float32(STILL_DIGITS)
-    return _length(step_PD[:, TONE] * DIGIT_DB[TONE]), movement(step_PD) / moves_P
+    moves_P = np.float32(0.5) * (modulation_norm(first_PD) + modulation_norm(second_PD)) + np.float32(
+        MODULATION_OFFSET
+    )
+    return _length(step_PD[:, SPECTRUM] * STEP_DB[SPECTRUM]), modulation_norm(step_PD) / moves_P
 
 
-def are_alike(first_PD: NDArray[np.int8], second_PD: NDArray[np.int8]) -> NDArray[np.bool_]:
+def match_fingerprints(first_PD: NDArray[np.int8], second_PD: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Say, row by row, whether two fingerprints are of one recording. Shapes: (P, 64), (P, 64) -> (P,)."""
-    tone_apart_db_P, movement_apart_P = compare(first_PD, second_PD)
-    return (tone_apart_db_P <= MAX_TONE_APART_DB) & (movement_apart_P <= MAX_MOVEMENT_APART)
+    tone_apart_db_P, movement_apart_P = fingerprint_distances(first_PD, second_PD)
+    return (tone_apart_db_P <= MAX_SPECTRUM_DISTANCE_DB) & (movement_apart_P <= MAX_MODULATION_DISTANCE)
 
 
-def movement(digits_PD: NDArray[np.int8] | NDArray[np.float32]) -> NDArray[np.float32]:
+def modulation_norm(digits_PD: NDArray[np.int8] | NDArray[np.float32]) -> NDArray[np.float32]:
     """Measure how much goes on in tracks, each wave by how much it differs from song to song. Units: digits."""
-    return _length(digits_PD[:, MOVEMENT].astype(np.float32))
+    return _length(digits_PD[:, MODULATION].astype(np.float32))
 
 
 def _length(vectors_PD: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -162,8 +164,8 @@ def _picture(until_NG: NDArray[np.float64], frame_N: NDArray[np.int64]) -> NDArr
     share_S = (edge_S - frame_N[cell_S]) / (frame_N[cell_S + 1] - frame_N[cell_S])
     until_SG = until_NG[cell_S] + share_S[:, None] * (until_NG[cell_S + 1] - until_NG[cell_S])
     power_SG = np.diff(until_SG, axis=0) / (edge_S[1] - edge_S[0])
-    picture_SG: NDArray[np.float64] = 10 * np.log10(np.maximum(power_SG, FLOOR_POWER))
-    np.maximum(picture_SG, picture_SG.max() - RANGE_DB, out=picture_SG)
+    picture_SG: NDArray[np.float64] = 10 * np.log10(np.maximum(power_SG, MIN_POWER))
+    np.maximum(picture_SG, picture_SG.max() - DYNAMIC_RANGE_DB, out=picture_SG)
     return picture_SG
 
 
@@ -173,7 +175,7 @@ def _band_groups(bands: int) -> NDArray[np.float32]:
 
     Shapes: (M, G), M only those that are heard.
     """
-    edge_G = np.linspace(0, HEARD_SHARE * bands, GROUPS + 1)
+    edge_G = np.linspace(0, BAND_SHARE * bands, GROUPS + 1)
     band_M = np.arange(int(np.ceil(edge_G[-1])))[:, None]
     shares_MG = np.minimum(band_M + 1, edge_G[1:]) - np.maximum(band_M, edge_G[:-1])
     means_MG: NDArray[np.float32] = (np.maximum(shares_MG, 0) / np.diff(edge_G)).astype(np.float32)

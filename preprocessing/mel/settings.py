@@ -30,10 +30,10 @@ class MelSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @property
-    def fingerprint(self) -> str:
+    def settings_hash(self) -> str:
         """Name these settings: two stores agree if and only if their fingerprints do."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
-    def frames_in(self, seconds: float) -> int:
+    def count_frames(self, seconds: float) -> int:
         """Count the frames that so many seconds of audio give, at least one."""
         return max(1, 1 + (int(seconds * self.sample_rate_hz) - self.window) // self.hop)

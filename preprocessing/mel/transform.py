@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 FLOOR_POWER = 1e-10  # librosa's `amin`: nothing is quieter than -100 dB
 FLOOR_DB = -100.0
-LOUDEST = 1e10  # where full scale is 1; beyond, the power of a frame would not fit into float32
-BLOCK_FRAMES = 64  # 64 windows of 2,048 floats stay in the L2 cache
+MAX_AMPLITUDE = 1e10  # where full scale is 1; beyond, the power of a frame would not fit into float32
+FFT_BLOCK_FRAMES = 64  # 64 windows of 2,048 floats stay in the L2 cache
 
 
 def log_mel(wave_S: NDArray[np.float32], settings: MelSettings) -> NDArray[np.float32]:
@@ -28,7 +28,7 @@ def log_mel(wave_S: NDArray[np.float32], settings: MelSettings) -> NDArray[np.fl
 
     Shapes: (S,) -> (F, M) with F = 1 + (S - window) // hop.
     Units:  wave in [-1, 1]; result in dB, 10 log10 of mel power, never below -100.
-    Raises: BadAudio if the wave is shorter than one window, not finite or louder than LOUDEST.
+    Raises: BadAudio if the wave is shorter than one window, not finite or louder than MAX_AMPLITUDE.
     Source: librosa.feature.melspectrogram(center=False) then power_to_db(top_db=None), both
             with their defaults (slaney scale and norm, Hann window, power 2, ref 1.0).
 
@@ -75,9 +75,9 @@ def _check_level(wave_S: NDArray[np.float32]) -> None:
     loudest = max(-wave_S.min(), wave_S.max())  # NaN if there is one: numpy's min and max pass it on
     if not np.isfinite(loudest):
         raise BadAudio("not-audio", "the wave has NaN or infinite samples")
-    if loudest > LOUDEST:
+    if loudest > MAX_AMPLITUDE:
         raise BadAudio(
-            "not-audio", f"samples up to {loudest:.0e}; need {LOUDEST:.0e} or less (full scale is 1)"
+            "not-audio", f"samples up to {loudest:.0e}; need {MAX_AMPLITUDE:.0e} or less (full scale is 1)"
         )
 
 
@@ -104,10 +104,10 @@ def _mel_power_of_any_window(wave_S: NDArray[np.float32], settings: MelSettings)
     frames_FW = np.lib.stride_tricks.sliding_window_view(wave_S, settings.window)[:: settings.hop]
     taper_W, filters_MN = _taper(settings.window), _sparse_filters(settings)
     mel_FM = np.empty((len(frames_FW), settings.bands), np.float32)
-    for first in range(0, len(frames_FW), BLOCK_FRAMES):
-        spectrum_FN = scipy.fft.rfft(frames_FW[first : first + BLOCK_FRAMES] * taper_W)
+    for first in range(0, len(frames_FW), FFT_BLOCK_FRAMES):
+        spectrum_FN = scipy.fft.rfft(frames_FW[first : first + FFT_BLOCK_FRAMES] * taper_W)
         power_FN = spectrum_FN.real**2 + spectrum_FN.imag**2
-        mel_FM[first : first + BLOCK_FRAMES] = (filters_MN @ power_FN.T).T
+        mel_FM[first : first + FFT_BLOCK_FRAMES] = (filters_MN @ power_FN.T).T
     return mel_FM
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from store.dataset.genre_tree import genre_parents
 from store.dataset.recipe import Encoding
-from store.dataset.shards import decode_stored
+from store.dataset.shards import decode_db
 from store.dataset.snapshots import (
     INDEX_SCHEMA,
     SnapshotFile,
@@ -73,7 +73,7 @@ class Snapshot:
 
     @property
     def mel_fingerprint(self) -> str:
-        """The name of the mel settings: see `MelSettings.fingerprint`."""
+        """The name of the mel settings: see `MelSettings.settings_hash`."""
         return self.file.recipe.mel_fingerprint
 
     @property
@@ -103,13 +103,13 @@ class Snapshot:
     def tracks(self) -> pa.Table:
         """The catalogue, in its order, joined with the index; status is null where nothing was tried."""
         names = [name for name in INDEX_SCHEMA.names if name not in self.catalogue.column_names]
-        answers = self.answers(self.catalogue["track_id"], names)
+        answers = self.read_index(self.catalogue["track_id"], names)
         tracks = self.catalogue
         for name in names:
             tracks = tracks.append_column(INDEX_SCHEMA.field(name), answers[name])
         return tracks
 
-    def answers(self, track_ids: pa.ChunkedArray, columns: Sequence[str]) -> pa.Table:
+    def read_index(self, track_ids: pa.ChunkedArray, columns: Sequence[str]) -> pa.Table:
         """Give what is known of some tracks: columns of the index, null where a track was never tried.
 
         Shapes: one row for each of `track_ids`, in their order. Where several snapshots
@@ -132,13 +132,13 @@ class Snapshot:
     @cached_property
     def _places(self) -> dict[str, tuple[str, int, int]]:
         track_ids = self.catalogue["track_id"]
-        columns = self.answers(track_ids, ("shard", "start_frame", "frames")).columns
+        columns = self.read_index(track_ids, ("shard", "start_frame", "frames")).columns
         places = zip(*(column.to_pylist() for column in columns), strict=True)
         return {
             track_id: place for track_id, place in zip(track_ids.to_pylist(), places, strict=True) if place[0]
         }
 
-    def name_content(self, track_ids: Iterable[str]) -> str:
+    def content_hash(self, track_ids: Iterable[str]) -> str:
         """Name what is stored of some tracks: built anew or otherwise, they bear another name."""
         content = [self.file.recipe, *((track_id, self._places[track_id]) for track_id in track_ids)]
         return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
@@ -157,7 +157,7 @@ class Snapshot:
         if shard not in self._arrays:
             self._arrays[shard] = _open_whole(join(self.root, "shards", shard))
         low, high = min(start_frame, count), min(start_frame + frames, count)
-        return decode_stored(np.asarray(self._arrays[shard][start + low : start + high]))
+        return decode_db(np.asarray(self._arrays[shard][start + low : start + high]))
 
 
 def _open_whole(url: str) -> "zarr.Array[Any]":

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
 from store.dataset.recipe import Encoding
-from store.fs.files import file_system, join, local_path, sync
+from store.fs.files import file_system, join, local_path, sync_to_disk
 
 CHUNK_FRAMES = 1_024  # the unit of reading: about the 30 s clip of FMA
 OBJECT_FRAMES = 65_536  # the unit of storage, a file or object: 16 MiB of float16 at 128 bands
-UINT8_LOWEST_DB, UINT8_STEP_DB = -100.0, 140.0 / 255  # -100 to +40 dB: all that 16-bit music reaches
+UINT8_MIN_DB, UINT8_STEP_DB = -100.0, 140.0 / 255  # -100 to +40 dB: all that 16-bit music reaches
 ENCODING_ERROR_DB: Mapping[Encoding, float] = {  # the largest error of a value in [-100, 40] dB
     "float32": 0.0,
     "float16": 0.03125,
@@ -39,21 +39,21 @@ class Shard:
     stored_bytes: int
 
 
-def encode(mel_FM: NDArray[np.float32], encoding: Encoding) -> NDArray[Any]:
+def encode_db(mel_FM: NDArray[np.float32], encoding: Encoding) -> NDArray[Any]:
     """Turn dB into what is stored. Units: dB; uint8 clips to [-100, 40] dB, see ENCODING_ERROR_DB."""
     match encoding:
         case "uint8":
-            steps_FM = np.rint((mel_FM - UINT8_LOWEST_DB) / UINT8_STEP_DB)
+            steps_FM = np.rint((mel_FM - UINT8_MIN_DB) / UINT8_STEP_DB)
             stored_FM: NDArray[Any] = np.clip(steps_FM, 0, 255).astype(np.uint8)
         case "float16" | "float32":
             stored_FM = mel_FM.astype(encoding)
     return stored_FM
 
 
-def decode_stored(stored_FM: NDArray[Any]) -> NDArray[np.float32]:
+def decode_db(stored_FM: NDArray[Any]) -> NDArray[np.float32]:
     """Turn what is stored back into dB."""
     if stored_FM.dtype == np.uint8:
-        return stored_FM.astype(np.float32) * np.float32(UINT8_STEP_DB) + np.float32(UINT8_LOWEST_DB)
+        return stored_FM.astype(np.float32) * np.float32(UINT8_STEP_DB) + np.float32(UINT8_MIN_DB)
     return stored_FM.astype(np.float32)
 
 
@@ -95,7 +95,7 @@ def write_shard(
 def _create_mel_array(
     url: str, bands: int, encoding: Encoding, attributes: Mapping[str, Any]
 ) -> "zarr.Array[Any]":
-    scale = {"scale_factor": UINT8_STEP_DB, "add_offset": UINT8_LOWEST_DB} if encoding == "uint8" else {}
+    scale = {"scale_factor": UINT8_STEP_DB, "add_offset": UINT8_MIN_DB} if encoding == "uint8" else {}
     return zarr.create_array(
         url,
         shape=(0, bands),
@@ -133,7 +133,7 @@ def _in_objects(
     for piece_FM in pieces:
         while len(piece_FM):
             taken = min(len(piece_FM), OBJECT_FRAMES - filled)
-            full_FM[filled : filled + taken] = encode(piece_FM[:taken], encoding)
+            full_FM[filled : filled + taken] = encode_db(piece_FM[:taken], encoding)
             filled, piece_FM = filled + taken, piece_FM[taken:]
             if filled == OBJECT_FRAMES:
                 yield first, full_FM
@@ -150,7 +150,7 @@ def _make_durable(url: str) -> int:
         return int(fs.du(remote))
     size_bytes = 0
     for entry in [path, *path.rglob("*")]:
-        sync(entry)
+        sync_to_disk(entry)
         size_bytes += entry.stat().st_size if entry.is_file() else 0
     return size_bytes
 

@@ -13,7 +13,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from store.errors import BadInput
-from store.fs.zip_archive import open_within, read_directory
+from store.fs.zip_archive import open_member, read_directory
 
 
 def join(url: str, *parts: str) -> str:
@@ -77,7 +77,7 @@ def exists(url: str) -> bool:
     zipped = split_zip_url(url)
     if zipped is None:
         fs, path = file_system(url)
-        with server_errors_told(url):  # a server that is in trouble does not say that there is no file
+        with translate_server_errors(url):  # a server that is in trouble does not say that there is no file
             return bool(fs.exists(path, strict=True) if is_http(url) else fs.exists(path))
     name, archive = zipped
     if not name:
@@ -100,7 +100,7 @@ def list_names(url: str) -> list[str]:
             return _names_within(*zipped)
         fs, path = file_system(url)
         # An object store answers from a cache of its own, which misses what others wrote since.
-        with server_errors_told(url):
+        with translate_server_errors(url):
             listing = fs.ls(path, detail=False, refresh=True) if fs.async_impl else fs.ls(path, detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -120,7 +120,7 @@ def read_bytes(url: str) -> bytes:
         with open_for_reading(url) as file:
             return file.read()
     fs, path = file_system(url)
-    with server_errors_told(url):
+    with translate_server_errors(url):
         content = fs.cat_file(path)
     assert isinstance(content, bytes)
     return content
@@ -134,9 +134,9 @@ def open_for_reading(url: str) -> Iterator[BinaryIO]:
     """
     zipped = split_zip_url(url)
     fs, path = file_system(url if zipped is None else zipped[1])
-    with server_errors_told(url if zipped is None else zipped[1]):
+    with translate_server_errors(url if zipped is None else zipped[1]):
         if zipped is not None:
-            opened = open_within(fs, path, zipped[0])
+            opened = open_member(fs, path, zipped[0])
         elif is_http(url):
             # As one stream, since not every server answers range requests; with a size, so that it is not
             # asked for: that question hides what is wrong.
@@ -148,7 +148,7 @@ def open_for_reading(url: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def server_errors_told(url: str) -> Iterator[None]:
+def translate_server_errors(url: str) -> Iterator[None]:
     """Make OSErrors of what a server answers: to be tried again, or a PermissionError.
 
     Raises: BadInput if there are no credentials for an object store.
@@ -185,7 +185,7 @@ def _s3_errors_told(url: str) -> Iterator[None]:
         raise OSError(f"{url}: {error}") from error
 
 
-def write_whole(url: str, data: bytes) -> None:
+def write_atomic(url: str, data: bytes) -> None:
     """Put `data` at `url`, replacing what was there in one step."""
     path = local_path(url)
     if path is None:
@@ -203,7 +203,7 @@ def make_folder(path: Path) -> None:
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
-    sync(path.parent)
+    sync_to_disk(path.parent)
 
 
 def put_if_absent(url: str, data: bytes) -> None:
@@ -224,9 +224,9 @@ def put_if_absent(url: str, data: bytes) -> None:
     try:
         with draft.open("xb") as file:
             file.write(data)
-        sync(draft)
+        sync_to_disk(draft)
         os.link(draft, path)
-        sync(path.parent)
+        sync_to_disk(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -241,9 +241,9 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = _draft_of(path)
     try:
         yield draft
-        sync(draft)
+        sync_to_disk(draft)
         os.replace(draft, path)
-        sync(path.parent)
+        sync_to_disk(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -252,7 +252,7 @@ def _draft_of(path: Path) -> Path:
     return path.with_name(f".{uuid4().hex}.part{path.suffix}")
 
 
-def sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Have the disk hold what was written: file content, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:

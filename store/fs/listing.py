@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from fsspec import AbstractFileSystem
 
-from store.fs.files import file_system, is_http, local_path, server_errors_told, split_zip_url
+from store.fs.files import file_system, is_http, local_path, split_zip_url, translate_server_errors
 from store.fs.zip_archive import read_directory
 
 LISTING_SCHEMA = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("signature", pa.string())])
 ROWS_PER_CHUNK = 1 << 14
 KEYS_PER_PAGE = 1_000  # the most that S3 answers at once
 
-Row = tuple[str, int | None, str | None]
+ListingRow = tuple[str, int | None, str | None]
 
 
 def list_files(url: str) -> pa.Table:
@@ -47,13 +47,13 @@ def list_files(url: str) -> pa.Table:
     return files
 
 
-def below(url: str, path: str) -> str:
+def child_url(url: str, path: str) -> str:
     """Give the URL of what lies below a folder: in zip://folder::s3://bucket/archive.zip, in the middle."""
     before, after = _around(url)
     return f"{before}{quote(path) if is_http(url) else path}{after}"
 
 
-def below_each(url: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+def child_urls(url: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
     """Give the URL of each path below a folder."""
     before, after = _around(url)
     if is_http(url):
@@ -68,7 +68,7 @@ def _around(url: str) -> tuple[str, str]:
     return (first if first.endswith("/") else f"{first}/"), f"{chain}{others}"
 
 
-def _table(rows: Iterable[Row]) -> pa.Table:
+def _table(rows: Iterable[ListingRow]) -> pa.Table:
     """Lay rows out in columns, some at a time: a million tuples would take a gigabyte."""
     left = iter(rows)
     batches = []
@@ -86,7 +86,7 @@ def _text(names: Iterable[str]) -> pa.Array:
         return pa.array([name.encode("utf-8", "backslashreplace").decode() for name in names], pa.string())
 
 
-def _walk(root: Path) -> Iterator[Row]:
+def _walk(root: Path) -> Iterator[ListingRow]:
     """Walk a folder on this machine, each folder once, links followed.
 
     fsspec's own walk leaves out folders that are links or may not be read, without a word.
@@ -126,7 +126,7 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
         raise
 
 
-def _look_into_archive(folder: str, archive: str) -> Iterator[Row]:
+def _look_into_archive(folder: str, archive: str) -> Iterator[ListingRow]:
     directory = read_directory(*file_system(archive))
     prefix = f"{folder}/" if folder else ""
     if folder in directory.row_of:
@@ -139,7 +139,7 @@ def _look_into_archive(folder: str, archive: str) -> Iterator[Row]:
             yield name[len(prefix) :], int(sizes[row]), f"{sizes[row]}-{crcs[row]:08x}"
 
 
-def _follow_links(url: str) -> Iterator[Row]:
+def _follow_links(url: str) -> Iterator[ListingRow]:
     """Walk the index pages of a web server; they tell names only.
 
     Links elsewhere, and those that sort the page, are left out. The paths are plain text, not quoted.
@@ -162,7 +162,7 @@ def _follow_links(url: str) -> Iterator[Row]:
 
 def _links(fs: AbstractFileSystem, root: str, folder: str) -> list[str]:
     """List what the page of a folder links to; nothing if a link to that folder leads nowhere."""
-    with server_errors_told(root):
+    with translate_server_errors(root):
         try:
             links: list[str] = fs.ls(f"{root}/{quote(folder)}", detail=False)
         except FileNotFoundError:
@@ -204,12 +204,12 @@ def list_bucket(fs: AbstractFileSystem, root: str) -> Iterator[tuple[str, int, s
         raise (NotADirectoryError if fs.exists(root) else FileNotFoundError)(f"s3://{root}")
 
 
-def _bucket_rows(fs: AbstractFileSystem, root: str) -> Iterator[Row]:
+def _bucket_rows(fs: AbstractFileSystem, root: str) -> Iterator[ListingRow]:
     for path, size, tag in list_bucket(fs, root):
         yield path, size, f"{size}-{tag}"
 
 
-def _list_elsewhere(fs: AbstractFileSystem, root: str) -> Iterator[Row]:
+def _list_elsewhere(fs: AbstractFileSystem, root: str) -> Iterator[ListingRow]:
     fs.invalidate_cache()
     found = fs.find(root, detail=True)
     if root in found:

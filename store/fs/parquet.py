@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from store.fs.files import read_bytes, write_whole
+from store.fs.files import read_bytes, write_atomic
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -18,7 +18,7 @@ def to_parquet(table: pa.Table) -> bytes:
 
 def write_table(url: str, table: pa.Table) -> None:
     """Put a table at `url`, replacing what was there in one step."""
-    write_whole(url, to_parquet(table))
+    write_atomic(url, to_parquet(table))
 
 
 def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:

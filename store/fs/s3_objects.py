@@ -12,19 +12,19 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 
 from store.errors import BadInput, ObjectChanged
-from store.fs.files import file_system, server_errors_told
+from store.fs.files import file_system, translate_server_errors
 
-MOST_BYTES = 5 << 30  # what one put may carry
+MAX_PUT_BYTES = 5 << 30  # what one put may carry
 BLOCK_BYTES = 1 << 20
-KEPT = (  # what an object bears beside its bytes, by the names that S3 has for it in both directions
+PRESERVED_HEADERS = (  # what an object bears beside its bytes, by the names that S3 has for it in both directions
     "BucketKeyEnabled", "CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType",
     "Expires", "Metadata", "SSEKMSKeyId", "ServerSideEncryption", "StorageClass", "WebsiteRedirectLocation",
 )  # fmt: skip
-OF_CREDENTIALS = (
+CREDENTIAL_ERROR_CODES = (
     "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "NotSignedUp", "RequestTimeTooSkewed",
     "SignatureDoesNotMatch", "TokenRefreshRequired",
 )  # fmt: skip
-CHANGED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+CONFLICT_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StoredObject:
     etag: str  # with its quotes
     version_id: str | None  # None where the bucket keeps no versions
     size_bytes: int
-    headers: Mapping[str, Any]  # KEPT, and Tagging
+    headers: Mapping[str, Any]  # PRESERVED_HEADERS, and Tagging
 
     @property
     def signature(self) -> str:
@@ -43,16 +43,16 @@ class StoredObject:
         return self.etag.strip('"')
 
 
-def read_object(url: str, path: Path, *, version_id: str | None = None) -> StoredObject:
+def download_object(url: str, path: Path, *, version_id: str | None = None) -> StoredObject:
     """Read an object, or an older version of it, into a file, and tell what else it bears.
 
     Raises: FileNotFoundError, PermissionError; BadInput if it cannot be put back as it is; OSError.
     """
     fs, bucket, key = _place(url)
     named = {"Bucket": bucket, "Key": key, **({"VersionId": version_id} if version_id else {})}
-    with server_errors_told(url):
+    with translate_server_errors(url):
         told: Mapping[str, Any] = sync(fs.loop, _download, fs, url, path, named)
-        headers = {name: told[name] for name in KEPT if told.get(name)}
+        headers = {name: told[name] for name in PRESERVED_HEADERS if told.get(name)}
         if told.get("TagCount"):
             tags = fs.call_s3("get_object_tagging", **named)["TagSet"]
             headers["Tagging"] = urlencode([(tag["Key"], tag["Value"]) for tag in tags])
@@ -71,11 +71,11 @@ def put_if_unchanged(url: str, path: Path, was: StoredObject) -> StoredObject:
     _refuse_too_large(url, path.stat().st_size)
     fs, bucket, key = _place(url)
     named = {"Bucket": bucket, "Key": key, "IfMatch": was.etag, **was.headers}
-    with server_errors_told(url):
+    with translate_server_errors(url):
         try:
             told: Mapping[str, Any] = sync(fs.loop, _upload, fs, path, named)
         except ClientError as error:
-            if error.response["Error"].get("Code") not in CHANGED:
+            if error.response["Error"].get("Code") not in CONFLICT_CODES:
                 raise translate_boto_error(error) from error
             return _unless_changed(url, path)
     return replace(was, etag=told["ETag"], version_id=told.get("VersionId"), size_bytes=path.stat().st_size)
@@ -84,7 +84,7 @@ def put_if_unchanged(url: str, path: Path, was: StoredObject) -> StoredObject:
 def has_version(url: str, version_id: str) -> bool:
     """Say whether a bucket still has a version of an object."""
     fs, bucket, key = _place(url)
-    with server_errors_told(url):
+    with translate_server_errors(url):
         try:
             fs.call_s3("head_object", Bucket=bucket, Key=key, VersionId=version_id)
         except FileNotFoundError:
@@ -92,10 +92,10 @@ def has_version(url: str, version_id: str) -> bool:
     return True
 
 
-def concerns_all_objects(error: PermissionError) -> bool:
+def is_credentials_error(error: PermissionError) -> bool:
     """Tell credentials that expired or are wrong from one object that may not be read or written."""
     answer = getattr(error.__cause__, "response", None) or {}
-    return answer.get("Error", {}).get("Code") in OF_CREDENTIALS
+    return answer.get("Error", {}).get("Code") in CREDENTIAL_ERROR_CODES
 
 
 def _unless_changed(url: str, path: Path) -> StoredObject:
@@ -104,7 +104,7 @@ def _unless_changed(url: str, path: Path) -> StoredObject:
     A client that retries by itself can be refused by the very put it just made.
     """
     with tempfile.NamedTemporaryFile() as copy:
-        there = read_object(url, Path(copy.name))
+        there = download_object(url, Path(copy.name))
         if not filecmp.cmp(copy.name, path, shallow=False):
             raise ObjectChanged(f"{url}: another writer changed the object meanwhile")
     return there
@@ -150,8 +150,8 @@ def _refuse_what_cannot_be_put(url: str, told: Mapping[str, Any]) -> None:
 
 
 def _refuse_too_large(url: str, size_bytes: int) -> None:
-    if size_bytes > MOST_BYTES:
+    if size_bytes > MAX_PUT_BYTES:
         raise BadInput(
-            f"{url}: {size_bytes / 2**30:.1f} GiB; an object of over {MOST_BYTES >> 30} GiB cannot be put "
+            f"{url}: {size_bytes / 2**30:.1f} GiB; an object of over {MAX_PUT_BYTES >> 30} GiB cannot be put "
             "in one step; tag a local copy"
         )

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from store.errors import BadInput
-from store.fs.files import file_system, join, local_path, server_errors_told
-from store.fs.listing import below, list_bucket
+from store.fs.files import file_system, join, local_path, translate_server_errors
+from store.fs.listing import child_url, list_bucket
 
 Problem = Literal[
-    "outside-root", "broken-link", "not-a-file", "name-not-utf-8", "name-parts-urls", "no-permission"
+    "outside-root", "broken-link", "not-a-file", "name-not-utf-8", "name-breaks-url", "no-permission"
 ]
-PARTING = ("::", "?versionId=")  # a URL would end there
+URL_SEPARATORS = ("::", "?versionId=")  # a URL would end there
 LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -40,7 +40,7 @@ class FoundFile:
 class _Tree:
     root: str
     real_root: str
-    wanted: Callable[[str], bool]
+    include: Callable[[str], bool]
 
     def full(self, path: str) -> str:
         """Give the path on this machine of what lies below the root."""
@@ -59,7 +59,7 @@ class _Tree:
         return FoundFile(_text(path), _text(join(self.root, path)), None, None, problem)
 
 
-def stream_files(source: str, *, wanted: Callable[[str], bool] = lambda path: True) -> Iterator[FoundFile]:
+def stream_files(source: str, *, include: Callable[[str], bool] = lambda path: True) -> Iterator[FoundFile]:
     """Give the wanted files below a local folder or an S3 URL, in order of their paths.
 
     Raises: FileNotFoundError, NotADirectoryError, PermissionError for the source itself;
@@ -71,34 +71,36 @@ def stream_files(source: str, *, wanted: Callable[[str], bool] = lambda path: Tr
     """
     root = local_path(source)
     if root is not None:
-        yield from _walk(_Tree(str(root), os.path.realpath(root), wanted))
+        yield from _walk(_Tree(str(root), os.path.realpath(root), include))
         return
     _refuse_other_kinds(source)
     fs, bucket = file_system(source)
-    with server_errors_told(source):
+    with translate_server_errors(source):
         for path, size_bytes, tag in list_bucket(fs, bucket):
-            if wanted(path):
-                problem: Problem | None = "name-parts-urls" if any(it in path for it in PARTING) else None
-                yield FoundFile(path, below(source, path), size_bytes, tag, problem)
+            if include(path):
+                problem: Problem | None = (
+                    "name-breaks-url" if any(it in path for it in URL_SEPARATORS) else None
+                )
+                yield FoundFile(path, child_url(source, path), size_bytes, tag, problem)
 
 
-def signature_now(url: str) -> str:
+def read_signature(url: str) -> str:
     """Give the signature that a file has at this moment.
 
     Raises: FileNotFoundError, PermissionError; BadInput for what is neither a local path nor an S3 URL.
     """
     path = local_path(url)
     if path is not None:
-        return signature_of(path.stat())
+        return signature_from_stat(path.stat())
     _refuse_other_kinds(url)
     fs, remote = file_system(url)
     bucket, key, _ = fs.split_path(remote)
-    with server_errors_told(url):
+    with translate_server_errors(url):
         tag: str = fs.call_s3("head_object", Bucket=bucket, Key=key)["ETag"]
     return tag.strip('"')
 
 
-def signature_of(status: os.stat_result) -> str:
+def signature_from_stat(status: os.stat_result) -> str:
     """Tell a local file from what it was: the time of change moves with our own writes, which keep the rest."""
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
@@ -119,7 +121,7 @@ def _walk(tree: _Tree) -> Iterator[FoundFile]:
             open_folders.pop()
             continue
         path = prefix + name
-        if not tree.wanted(_text(path)):
+        if not tree.include(_text(path)):
             continue
         if not name.endswith("/"):
             file = _look_at(tree, path)
@@ -163,7 +165,7 @@ def _way_into(tree: _Tree, path: str) -> Literal["itself", "link", "out"] | None
     target = tree.within(path)
     if target is None:
         return "out"
-    return None if not target or tree.wanted(f"{target}/") else "link"
+    return None if not target or tree.include(f"{target}/") else "link"
 
 
 def _is_new(tree: _Tree, path: str, linked: set[tuple[int, int]]) -> bool:
@@ -199,13 +201,13 @@ def _look_at(tree: _Tree, path: str) -> FoundFile | None:
         target = tree.within(path)
         if target is None:
             return tree.trouble(path, "outside-root")
-        if tree.wanted(target):
+        if tree.include(target):
             return None
     if not stat.S_ISREG(status.st_mode):
         return tree.trouble(path, "not-a-file")
     if _text(full) != full:
         return tree.trouble(path, "name-not-utf-8")
-    return FoundFile(path, full, status.st_size, signature_of(status))
+    return FoundFile(path, full, status.st_size, signature_from_stat(status))
 
 
 def _text(name: str) -> str:

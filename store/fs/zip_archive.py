@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from store.errors import BadInput, DamagedFile
 
-FETCHED_AT_ONCE_BYTES = 1 << 24  # a larger file streams through a window of this size
+MAX_FETCH_BYTES = 1 << 24  # a larger file streams through a window of this size
 DIRECTORY_BLOCK_BYTES = 1 << 20
-ARCHIVES_KNOWN = 4  # directories kept; the one longest unused goes first
+MAX_CACHED_DIRECTORIES = 4  # directories kept; the one longest unused goes first
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, then the lengths of name and extra field
-COLUMNS = np.dtype(
+DIRECTORY_DTYPE = np.dtype(
     [
         ("begin", np.int64),
         ("end", np.int64),  # where the next file begins
@@ -41,19 +41,19 @@ COLUMNS = np.dtype(
 
 
 @dataclass(frozen=True)
-class Directory:
-    """What an archive holds: the row of each file by its name (folders end with a slash), and COLUMNS."""
+class ZipDirectory:
+    """What an archive holds: the row of each file by its name (folders end with a slash), and DIRECTORY_DTYPE."""
 
     identity: tuple[object, ...]
     row_of: dict[str, int]
     columns: NDArray[np.void]
 
 
-_known: dict[str, Directory] = {}  # by URL: fsspec gives every thread a file system of its own
+_known: dict[str, ZipDirectory] = {}  # by URL: fsspec gives every thread a file system of its own
 _reading = threading.Lock()  # threads that want the same directory wait for the first to read it
 
 
-def read_directory(fs: AbstractFileSystem, path: str) -> Directory:
+def read_directory(fs: AbstractFileSystem, path: str) -> ZipDirectory:
     """List the files of an archive; from memory if it is the same archive as last time.
 
     Raises: FileNotFoundError; BadInput if this is no zip archive, or a part of one.
@@ -64,13 +64,13 @@ def read_directory(fs: AbstractFileSystem, path: str) -> Directory:
         if known is None or known.identity != identity:
             known = _read_anew(fs, path, identity)
         _known[url] = known
-        while len(_known) > ARCHIVES_KNOWN:
+        while len(_known) > MAX_CACHED_DIRECTORIES:
             del _known[next(iter(_known))]
     return known
 
 
 @contextmanager
-def open_within(fs: AbstractFileSystem, path: str, name: str) -> Iterator[BinaryIO]:
+def open_member(fs: AbstractFileSystem, path: str, name: str) -> Iterator[BinaryIO]:
     """Open one file of an archive, to be read as a stream.
 
     Raises: FileNotFoundError; BadInput as read_directory; DamagedFile when what is read does not unpack.
@@ -102,7 +102,7 @@ def _identity(fs: AbstractFileSystem, path: str) -> tuple[object, ...]:
     return tuple(str(info.get(key)) for key in ("size", "ETag", "LastModified", "created", "mtime"))
 
 
-def _read_anew(fs: AbstractFileSystem, path: str, identity: tuple[object, ...]) -> Directory:
+def _read_anew(fs: AbstractFileSystem, path: str, identity: tuple[object, ...]) -> ZipDirectory:
     try:
         with (
             fs.open(path, "rb", block_size=DIRECTORY_BLOCK_BYTES) as file,
@@ -116,23 +116,23 @@ def _read_anew(fs: AbstractFileSystem, path: str, identity: tuple[object, ...]) 
             f"{path}: cannot be read as a zip archive ({' '.join(str(error).split())}); wanted a whole .zip "
             "file, from a server that answers range requests if it lies afar; fetch it again"
         ) from error
-    columns = np.empty(len(members), COLUMNS)
+    columns = np.empty(len(members), DIRECTORY_DTYPE)
     for row, it in enumerate(members):
         columns[row] = (
             it.header_offset, end, it.compress_size, it.file_size, it.CRC, it.compress_type, it.flag_bits
         )  # fmt: skip
     order = np.argsort(columns["begin"], kind="stable")
     columns["end"][order[:-1]] = columns["begin"][order[1:]]
-    return Directory(identity, {it.filename: row for row, it in enumerate(members)}, columns)
+    return ZipDirectory(identity, {it.filename: row for row, it in enumerate(members)}, columns)
 
 
 @contextmanager
 def _open_range(fs: AbstractFileSystem, path: str, begin: int, end: int) -> Iterator[BinaryIO]:
     """Open an archive where a file begins; from afar, no more than that file is fetched."""
-    if not isinstance(fs, LocalFileSystem) and end - begin <= FETCHED_AT_ONCE_BYTES:
+    if not isinstance(fs, LocalFileSystem) and end - begin <= MAX_FETCH_BYTES:
         yield io.BytesIO(fs.cat_file(path, start=int(begin), end=int(end)))
         return
-    with fs.open(path, "rb", block_size=FETCHED_AT_ONCE_BYTES) as file:
+    with fs.open(path, "rb", block_size=MAX_FETCH_BYTES) as file:
         file.seek(int(begin))
         yield file
 

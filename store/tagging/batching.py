@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from store.fs.stream import FoundFile
 
-FILES_PER_FOLDER = 10  # as an album has
-MOST_FILES_IN_WHOLE_FOLDERS = 1_024
+TYPICAL_FOLDER_FILES = 10  # as an album has
+MAX_FILES_IN_WHOLE_FOLDERS = 1_024
 
 
-def cut_batches(
-    files: Iterable[FoundFile], *, about: int = 64, keep_folders: bool = False
+def iter_batches(
+    files: Iterable[FoundFile], *, target_size: int = 64, keep_folders: bool = False
 ) -> Iterator[list[FoundFile]]:
     """Cut a stream into batches of about so many files, and twice as many at most.
 
@@ -22,7 +22,7 @@ def cut_batches(
     them. One file more or less changes its own batch, and others only up to the next border that
     a name has set.
     """
-    return _whole_folders(files, about) if keep_folders else _single_files(files, about)
+    return _whole_folders(files, target_size) if keep_folders else _single_files(files, target_size)
 
 
 def batch_name(batch: Sequence[FoundFile]) -> str:
@@ -30,10 +30,10 @@ def batch_name(batch: Sequence[FoundFile]) -> str:
     return hashlib.blake2b(batch[0].path.encode(), digest_size=16).hexdigest()
 
 
-def _single_files(files: Iterable[FoundFile], about: int) -> Iterator[list[FoundFile]]:
+def _single_files(files: Iterable[FoundFile], target_size: int) -> Iterator[list[FoundFile]]:
     batch: list[FoundFile] = []
     for file in files:
-        if batch and (len(batch) >= 2 * about or _begins(file.path, about)):
+        if batch and (len(batch) >= 2 * target_size or _begins(file.path, target_size)):
             yield batch
             batch = []
         batch.append(file)
@@ -41,18 +41,18 @@ def _single_files(files: Iterable[FoundFile], about: int) -> Iterator[list[Found
         yield batch
 
 
-def _whole_folders(files: Iterable[FoundFile], about: int) -> Iterator[list[FoundFile]]:
+def _whole_folders(files: Iterable[FoundFile], target_size: int) -> Iterator[list[FoundFile]]:
     batch: list[FoundFile] = []
     folder, folder_start = "", 0  # of the last file: its folder, and where that begins in the batch
-    one_in = max(1, about // FILES_PER_FOLDER)
+    one_in = max(1, target_size // TYPICAL_FOLDER_FILES)
     for file in files:
         its_folder = file.path.rpartition("/")[0]
         if batch and its_folder != folder:
             folder_start = len(batch)
-            if len(batch) >= 2 * about or _begins(its_folder, one_in):
+            if len(batch) >= 2 * target_size or _begins(its_folder, one_in):
                 yield batch
                 batch, folder_start = [], 0
-        if len(batch) >= MOST_FILES_IN_WHOLE_FOLDERS:
+        if len(batch) >= MAX_FILES_IN_WHOLE_FOLDERS:
             end = folder_start or len(batch)
             yield batch[:end]
             batch, folder_start = batch[end:], 0

@@ -1,10 +1,10 @@
-"""The recipe that makes a file's former bytes out of its present ones, whatever its format.
+"""The delta that makes a file's former bytes out of its present ones, whatever its format.
 
-An edit of tags changes few bytes and moves large blocks. So a recipe copies what stands in both
+An edit of tags changes few bytes and moves large blocks. So a delta copies what stands in both
 files, and holds the rest, compressed against the bytes that took its place: a picture or a table
 that moved there costs next to nothing.
 
-A recipe says by how much the pages of an Ogg file are to be renumbered, 0 for all other files: one page more
+A delta says by how much the pages of an Ogg file are to be renumbered, 0 for all other files: one page more
 before the audio changes all that follow. Then come steps: a number whose lowest bit tells their kind, and
     copy    length (0: all the rest); place in the new file, counted from the end of the last step
     patch   length; place and length of what took its place; compressed length (0: plain); the bytes
@@ -19,9 +19,9 @@ import zstandard
 from zstandard import FORMAT_ZSTD1_MAGICLESS as MAGICLESS
 
 from store.errors import BadInput
-from store.tags.ogg_pages import Renumbered, list_pages, renumber
+from store.tags.ogg_pages import RenumberedFile, list_pages, renumber
 
-MOST_BYTES = 64 << 10  # a recipe beyond that is not worth keeping
+MAX_DELTA_BYTES = 64 << 10  # a delta beyond that is not worth keeping
 BLOCK_BYTES = 256 << 10
 PATCH_BYTES = 1 << 16  # what is compressed at once, so that memory does not grow with the file
 NEEDLE_BYTES = 1 << 10  # so much of the one file is looked for in the other
@@ -30,7 +30,7 @@ LEAST_DICTIONARY_BYTES = 8  # zstd ignores shorter ones
 LEVEL = 3
 
 
-class Span(NamedTuple):
+class Region(NamedTuple):
     """A stretch of the old file and the one of the new file that it is compared with."""
 
     old_start: int
@@ -64,8 +64,8 @@ class Patch(NamedTuple):
     plain: bool
 
 
-def make_delta(new: Path, old: Path, *, most_bytes: int = MOST_BYTES) -> bytes | None:
-    """Write the recipe that makes `old` out of `new`; None if it would be too long.
+def make_delta(new: Path, old: Path, *, max_bytes: int = MAX_DELTA_BYTES) -> bytes | None:
+    """Write the delta that makes `old` out of `new`; None if it would be too long.
 
     Both are read in blocks: memory does not grow with the files.
     """
@@ -74,13 +74,13 @@ def make_delta(new: Path, old: Path, *, most_bytes: int = MOST_BYTES) -> bytes |
         new_size, old_size = (os.fstat(file.fileno()).st_size for file in (of_new, of_old))
         pages = list_pages(of_new)
         shift = len(pages) - len(list_pages(of_old)) if pages else 0
-        source = renumber(of_new, pages, shift) if shift else Renumbered(of_new)
+        source = renumber(of_new, pages, shift) if shift else RenumberedFile(of_new)
         delta += _number(_unsigned(shift))
         place = 0
-        for step in _joined(_steps(Renumbered(of_old), source, Span(0, old_size, 0, new_size))):
+        for step in _joined(_steps(RenumberedFile(of_old), source, Region(0, old_size, 0, new_size))):
             delta += _encode(step, place, new_size)
             place = step.start + (step.size if isinstance(step, Copy) else step.replaced)
-            if len(delta) > most_bytes:
+            if len(delta) > max_bytes:
                 return None
     return bytes(delta)
 
@@ -88,12 +88,12 @@ def make_delta(new: Path, old: Path, *, most_bytes: int = MOST_BYTES) -> bytes |
 def apply_delta(new: Path, delta: bytes, old: Path) -> None:
     """Write to `old` what `new` was before.
 
-    Raises: BadInput if the recipe is not of this file.
+    Raises: BadInput if the delta is not of this file.
     """
     with new.open("rb", buffering=0) as of_new, old.open("wb") as target:
         spelt, at = _take_number(delta, 0)
         shift = _signed(spelt)
-        source = renumber(of_new, list_pages(of_new), shift) if shift else Renumbered(of_new)
+        source = renumber(of_new, list_pages(of_new), shift) if shift else RenumberedFile(of_new)
         for step in _decode(delta, at, os.fstat(of_new.fileno()).st_size):
             match step:
                 case Copy(start, length):
@@ -104,7 +104,7 @@ def apply_delta(new: Path, delta: bytes, old: Path) -> None:
                     target.write(packed if plain else _unpack(packed, length, there))
 
 
-def _steps(old: Renumbered, new: Renumbered, span: Span) -> Iterator[Copy | Patch]:
+def _steps(old: RenumberedFile, new: RenumberedFile, span: Region) -> Iterator[Copy | Patch]:
     """Copy what the two have in common at both ends, and look closer at what lies between."""
     front = _same_at_front(old, new, span)
     yield Copy(span.new_start, front)
@@ -119,7 +119,7 @@ def _steps(old: Renumbered, new: Renumbered, span: Span) -> Iterator[Copy | Patc
     yield Copy(middle.new_stop, back)
 
 
-def _same_at_front(old: Renumbered, new: Renumbered, span: Span) -> int:
+def _same_at_front(old: RenumberedFile, new: RenumberedFile, span: Region) -> int:
     """Count the bytes that are the same from the start of both."""
     most = min(span.old_size, span.new_size)
     for done in range(0, most, BLOCK_BYTES):
@@ -131,7 +131,7 @@ def _same_at_front(old: Renumbered, new: Renumbered, span: Span) -> int:
     return most
 
 
-def _same_at_back(old: Renumbered, new: Renumbered, span: Span) -> int:
+def _same_at_back(old: RenumberedFile, new: RenumberedFile, span: Region) -> int:
     """Count the bytes that are the same from the end of both."""
     most = min(span.old_size, span.new_size)
     for done in range(0, most, BLOCK_BYTES):
@@ -157,7 +157,7 @@ def _same_bytes(left: bytes, right: bytes, *, from_end: bool = False) -> int:
     return same
 
 
-def _parted(old: Renumbered, new: Renumbered, span: Span) -> tuple[Span, Span]:
+def _parted(old: RenumberedFile, new: RenumberedFile, span: Region) -> tuple[Region, Region]:
     """Part a span at a place that is found in both files, or half way."""
     for quarter in (2, 1, 3):
         at = span.old_start + span.old_size * quarter // 4
@@ -172,11 +172,11 @@ def _parted(old: Renumbered, new: Renumbered, span: Span) -> tuple[Span, Span]:
     return _cut(span, span.old_start + span.old_size // 2, span.new_start + span.new_size // 2)
 
 
-def _cut(span: Span, old_at: int, new_at: int) -> tuple[Span, Span]:
+def _cut(span: Region, old_at: int, new_at: int) -> tuple[Region, Region]:
     return span._replace(old_stop=old_at, new_stop=new_at), span._replace(old_start=old_at, new_start=new_at)
 
 
-def _patch(old: Renumbered, new: Renumbered, span: Span) -> Patch:
+def _patch(old: RenumberedFile, new: RenumberedFile, span: Region) -> Patch:
     there = new.read(span.new_start, min(span.new_stop, span.new_start + PATCH_BYTES))
     wanted = old.read(span.old_start, span.old_stop)
     packed = _pack(wanted, there) if wanted else b""
@@ -210,9 +210,9 @@ def _unpack(packed: bytes, size: int, there: bytes) -> bytes:
     try:
         wanted = unpacker.decompress(packed, max_output_size=size)
     except zstandard.ZstdError as why:
-        raise BadInput(f"the recipe of its former bytes is damaged ({why})") from None
+        raise BadInput(f"the delta of its former bytes is damaged ({why})") from None
     if len(wanted) != size:
-        raise BadInput(f"the recipe of its former bytes is damaged: {len(wanted)} bytes came out of {size}")
+        raise BadInput(f"the delta of its former bytes is damaged: {len(wanted)} bytes came out of {size}")
     return wanted
 
 
@@ -264,7 +264,7 @@ def _decode(delta: bytes, at: int, new_size: int) -> Iterator[Copy | Patch]:
             step = Copy(start, size or new_size - start)
             place = start + step.size
         if not 0 <= start <= place <= new_size or at > len(delta):
-            raise BadInput("the recipe of its former bytes does not fit this file")
+            raise BadInput("the delta of its former bytes does not fit this file")
         yield step
 
 
@@ -295,4 +295,4 @@ def _take_number(delta: bytes, at: int) -> tuple[int, int]:
         at += 1
         if delta[at - 1] <= 0x7F:
             return value, at
-    raise BadInput("the recipe of its former bytes is cut off")
+    raise BadInput("the delta of its former bytes is cut off")

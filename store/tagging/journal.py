@@ -15,7 +15,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from store.fs.files import join, list_names, read_bytes, write_whole
+from store.fs.files import join, list_names, read_bytes, write_atomic
 
 DIGEST_BYTES = 16
 BLOCK_BYTES = 1 << 20
@@ -29,14 +29,14 @@ JOURNAL_SCHEMA = pa.schema(
         ("new_digest", pa.binary(DIGEST_BYTES)),
         ("delta", pa.binary()),  # makes the old bytes out of the new (store/byte_delta.py); null: too long
         ("old_genres", pa.list_(pa.string())),
-        ("old_notes", pa.map_(pa.string(), pa.string())),
+        ("old_custom_tags", pa.map_(pa.string(), pa.string())),
         ("mtime_ns", pa.int64()),  # of the file as it was
         ("version", pa.string()),  # of the object as it was, where a bucket keeps versions
     ]
 )
 
 
-def write_part(journal_url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def write_entries(journal_url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Write what one attempt at the batch `name` is about to change, durably, and give its URL."""
     url = join(journal_url, f"{name}-{uuid4().hex[:12]}{SUFFIX}")
     sink = pa.BufferOutputStream()
@@ -44,19 +44,19 @@ def write_part(journal_url: str, name: str, rows: Sequence[Mapping[str, Any]]) -
     # Statistics, dictionaries and Arrow's own schema would take more room than the rows of a small part.
     settings = {"use_dictionary": False, "write_statistics": False, "store_schema": False}
     pq.write_table(table, sink, compression="zstd", **settings)
-    write_whole(url, sink.getvalue().to_pybytes())
+    write_atomic(url, sink.getvalue().to_pybytes())
     return url
 
 
-def list_batches(journal_url: str) -> list[str]:
+def list_journalled_batches(journal_url: str) -> list[str]:
     """Name the batches that have a journal, sorted."""
     return sorted({part.rsplit("-", 1)[0] for part in _parts(journal_url)})
 
 
-def read_batch(journal_url: str, name: str) -> list[dict[str, Any]]:
+def read_journal(journal_url: str, name: str) -> list[dict[str, Any]]:
     """Read what all attempts at a batch journalled; nothing, if there was none."""
     parts = (part for part in _parts(journal_url) if part.rsplit("-", 1)[0] == name)
-    return [row for part in parts for row in read_part(join(journal_url, part))]
+    return [row for part in parts for row in read_entries(join(journal_url, part))]
 
 
 def _parts(journal_url: str) -> list[str]:
@@ -64,7 +64,7 @@ def _parts(journal_url: str) -> list[str]:
     return [name for name in list_names(journal_url) if name.endswith(SUFFIX) and not name.startswith(".")]
 
 
-def read_part(url: str) -> list[dict[str, Any]]:
+def read_entries(url: str) -> list[dict[str, Any]]:
     """Read one part of a journal."""
     table = pq.ParquetFile(pa.BufferReader(read_bytes(url))).read(use_threads=False)
     rows: list[dict[str, Any]] = table.cast(JOURNAL_SCHEMA).to_pylist(maps_as_pydicts="strict")

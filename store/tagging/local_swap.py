@@ -22,22 +22,22 @@ from typing import Any
 from uuid import uuid4
 
 from store.errors import BadInput
-from store.fs.files import local_path, sync
-from store.fs.stream import signature_of
+from store.fs.files import local_path, sync_to_disk
+from store.fs.stream import signature_from_stat
 from store.tagging.byte_delta import make_delta
-from store.tagging.journal import digest_file, write_part
+from store.tagging.journal import digest_file, write_entries
 from store.tagging.settings import WriteSettings
 from store.tagging.swap import (
-    BYTES_AT_ONCE,
-    DRAFTS_AT_ONCE,
-    MOST_SUFFIX,
+    MAX_GROUP_BYTES,
+    MAX_GROUP_FILES,
+    MAX_SUFFIX_CHARS,
     FileSkipped,
-    Job,
-    Outcome,
-    Plan,
-    left_alone,
+    PlannedChange,
+    SwapJob,
+    SwapResult,
+    skipped_result,
 )
-from store.tags.write import audio_file, clear_line, dress_alike, is_read_only, is_untouched
+from store.tags.write import copy_metadata, is_read_only, is_unchanged, resolve_audio_file, translate_errors
 
 DRAFT_PREFIX = ".spectrogram-one-"  # of the hidden folders; a listing of music leaves them out
 OF_ONE_FILE = (errno.EBUSY, errno.EXDEV, errno.ENAMETOOLONG)  # mounted by itself; its path at its longest
@@ -45,7 +45,7 @@ THREADS = 8  # that wait for a disk
 
 
 @dataclass(frozen=True)
-class Draft:
+class PreparedFile:
     """A file's next content, compared and dressed, and what the journal will say."""
 
     number: int
@@ -57,7 +57,7 @@ class Draft:
 
 
 @dataclass
-class Attempt:
+class BatchState:
     """One attempt at a batch: how it is to be done, what it made and met, what became of each file."""
 
     settings: WriteSettings
@@ -66,34 +66,36 @@ class Attempt:
     folders: set[Path] = field(default_factory=set)
     met: set[Path] = field(default_factory=set)
     touched: set[Path] = field(default_factory=set)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    outcomes: dict[int, SwapResult] = field(default_factory=dict)
 
 
-def swap_files(jobs: Sequence[Job], *, settings: WriteSettings, journal_url: str, name: str) -> list[Outcome]:
+def swap_files(
+    jobs: Sequence[SwapJob], *, settings: WriteSettings, journal_url: str, name: str
+) -> list[SwapResult]:
     """Change the files of a batch, journalled under `name`, and tell what became of each.
 
     Raises: OSError if a disk is full or fails; every file is then whole, old or new, no draft is
     left, and the same call completes the batch.
     """
     batch = f"{journal_url}/{name}".encode()  # of this run: another may be at work on the same files
-    attempt = Attempt(settings, hashlib.blake2b(batch, digest_size=6).hexdigest(), uuid4().hex[:12])
+    attempt = BatchState(settings, hashlib.blake2b(batch, digest_size=6).hexdigest(), uuid4().hex[:12])
     folders = {_draft_folder(Path(os.path.realpath(_local(job.url))), attempt) for job in jobs}
     _sweep(folders, mark="")
     try:
         for drafts in _in_groups(_drafts(jobs, attempt)):
-            write_part(journal_url, name, [draft.entry for draft in drafts])
+            write_entries(journal_url, name, [draft.entry for draft in drafts])
             _sync_all([draft.path for draft in drafts])
             with _held_open([draft.real for draft in drafts]):
                 for draft in drafts:
                     attempt.outcomes[draft.number] = _swap(draft, attempt)
         for folder in sorted(attempt.touched):
-            sync(folder)
+            sync_to_disk(folder)
     finally:
         _sweep(attempt.folders, mark=attempt.mark)
     return [attempt.outcomes[number] for number in range(len(jobs))]
 
 
-def look_only(jobs: Sequence[Job], *, settings: WriteSettings) -> list[Outcome]:
+def plan_files(jobs: Sequence[SwapJob], *, settings: WriteSettings) -> list[SwapResult]:
     """Tell what swapping would do, and touch nothing."""
     met: set[Path] = set()
     outcomes = []
@@ -101,38 +103,38 @@ def look_only(jobs: Sequence[Job], *, settings: WriteSettings) -> list[Outcome]:
         try:
             with _reasons_told(job.url):
                 _, _, plan = _look(job, settings, met)
-            outcomes.append(Outcome(plan.status))
+            outcomes.append(SwapResult(plan.status))
         except FileSkipped as why:
-            outcomes.append(left_alone(why))
+            outcomes.append(skipped_result(why))
     return outcomes
 
 
-def _drafts(jobs: Sequence[Job], attempt: Attempt) -> Iterator[Draft]:
+def _drafts(jobs: Sequence[SwapJob], attempt: BatchState) -> Iterator[PreparedFile]:
     """Make the drafts one after another, and note what needs none."""
     for number, job in enumerate(jobs):
         try:
             with _reasons_told(job.url):
                 made = _draft(number, job, attempt)
         except FileSkipped as why:
-            made = left_alone(why)
-        if isinstance(made, Draft):
+            made = skipped_result(why)
+        if isinstance(made, PreparedFile):
             yield made
         else:
             attempt.outcomes[number] = made
 
 
-def _draft(number: int, job: Job, attempt: Attempt) -> Draft | Outcome:
+def _draft(number: int, job: SwapJob, attempt: BatchState) -> PreparedFile | SwapResult:
     real, before, plan = _look(job, attempt.settings, attempt.met)
-    if plan.make is None:
+    if plan.write_draft is None:
         attempt.touched.add(real.parent)  # an attempt that died may not have come to sync it
-        return Outcome(plan.status, signature=signature_of(before))
+        return SwapResult(plan.status, signature=signature_from_stat(before))
     with _room_for_draft(real, attempt) as path:
         old_digest = plan.digest or digest_file(real)
-        view = plan.make(real, path)
+        view = plan.write_draft(real, path)
         new_digest = digest_file(path)
         if new_digest == old_digest:
             path.unlink()
-            return Outcome(plan.status, signature=signature_of(before))
+            return SwapResult(plan.status, signature=signature_from_stat(before))
         mtime_ns = plan.mtime_ns
         if mtime_ns is None and attempt.settings.mtime == "now":
             mtime_ns = path.stat().st_mtime_ns
@@ -143,23 +145,25 @@ def _draft(number: int, job: Job, attempt: Attempt) -> Draft | Outcome:
             "new_digest": new_digest,
             "delta": make_delta(path, real),
             "old_genres": view.genres,
-            "old_notes": view.notes,
+            "old_custom_tags": view.custom_tags,
             "mtime_ns": before.st_mtime_ns,
             "version": None,
         }
-        dress_alike(real, path, before, mtime_ns=mtime_ns)  # last: reading moves the time of access
-    return Draft(number, plan.status, path, real, before, entry)
+        copy_metadata(real, path, before, mtime_ns=mtime_ns)  # last: reading moves the time of access
+    return PreparedFile(number, plan.status, path, real, before, entry)
 
 
-def _look(job: Job, settings: WriteSettings, met: set[Path]) -> tuple[Path, os.stat_result, Plan]:
+def _look(
+    job: SwapJob, settings: WriteSettings, met: set[Path]
+) -> tuple[Path, os.stat_result, PlannedChange]:
     """Look at a file before anything is done. Raises: FileSkipped."""
-    real = audio_file(_local(job.url))
+    real = resolve_audio_file(_local(job.url))
     before = real.stat()
     if real in met:
         raise FileSkipped("same-file", f"a link to {real}, which is in this batch already")
     met.add(real)
-    plan = job.look(real, signature_of(before))
-    if plan.make is not None:
+    plan = job.plan(real, signature_from_stat(before))
+    if plan.write_draft is not None:
         if is_read_only(real, before):
             raise FileSkipped("read-only", "the file is read-only: make it writable to have it tagged")
         if before.st_nlink > 1 and settings.hard_links == "refuse":
@@ -168,34 +172,34 @@ def _look(job: Job, settings: WriteSettings, met: set[Path]) -> tuple[Path, os.s
     return real, before, plan
 
 
-def _in_groups(drafts: Iterable[Draft]) -> Iterator[list[Draft]]:
+def _in_groups(drafts: Iterable[PreparedFile]) -> Iterator[list[PreparedFile]]:
     """Gather drafts until there are many, or they take much room."""
-    group: list[Draft] = []
+    group: list[PreparedFile] = []
     size = 0
     for draft in drafts:
         group.append(draft)
         size += draft.path.stat().st_size
-        if len(group) >= DRAFTS_AT_ONCE or size >= BYTES_AT_ONCE:
+        if len(group) >= MAX_GROUP_FILES or size >= MAX_GROUP_BYTES:
             yield group
             group, size = [], 0
     if group:
         yield group
 
 
-def _swap(draft: Draft, attempt: Attempt) -> Outcome:
+def _swap(draft: PreparedFile, attempt: BatchState) -> SwapResult:
     """Have a draft take the place of its file, if that is still what it was."""
     try:
         with _reasons_told(str(draft.real)):
             now = draft.real.stat()
-            if not is_untouched(draft.before, now):
+            if not is_unchanged(draft.before, now):
                 if digest_file(draft.real) == draft.entry["new_digest"]:  # by another attempt at this batch
-                    return Outcome(draft.status, signature=signature_of(now))
+                    return SwapResult(draft.status, signature=signature_from_stat(now))
                 raise FileSkipped("changed", "another program changed the file meanwhile")
             attempt.touched.add(draft.real.parent)
             os.replace(draft.path, draft.real)
-            return Outcome(draft.status, signature=signature_of(draft.real.stat()))
+            return SwapResult(draft.status, signature=signature_from_stat(draft.real.stat()))
     except FileSkipped as why:
-        return left_alone(why)
+        return skipped_result(why)
 
 
 @contextmanager
@@ -223,11 +227,11 @@ def _sync_all(paths: Sequence[Path]) -> None:
     system would take 0.2, but wait for whatever others write.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(sync, paths))
+        list(pool.map(sync_to_disk, paths))
 
 
 @contextmanager
-def _room_for_draft(real: Path, attempt: Attempt) -> Iterator[Path]:
+def _room_for_draft(real: Path, attempt: BatchState) -> Iterator[Path]:
     """Give a path beside a file for its draft; if the block raises, nothing is left there.
 
     No other attempt uses that path: one whose worker was believed dead may still be at work.
@@ -236,7 +240,7 @@ def _room_for_draft(real: Path, attempt: Attempt) -> Iterator[Path]:
     if folder not in attempt.folders:
         folder.mkdir(0o700, exist_ok=True)
         attempt.folders.add(folder)
-    path = folder / f"{attempt.mark}{uuid4().hex[:12]}{real.suffix[:MOST_SUFFIX]}"
+    path = folder / f"{attempt.mark}{uuid4().hex[:12]}{real.suffix[:MAX_SUFFIX_CHARS]}"
     try:
         yield path
     except BaseException:  # an interrupt too: it is raised again
@@ -244,7 +248,7 @@ def _room_for_draft(real: Path, attempt: Attempt) -> Iterator[Path]:
         raise
 
 
-def _draft_folder(real: Path, attempt: Attempt) -> Path:
+def _draft_folder(real: Path, attempt: BatchState) -> Path:
     return real.parent / f"{DRAFT_PREFIX}{attempt.token}"
 
 
@@ -272,7 +276,7 @@ def _sweep(folders: Iterable[Path], *, mark: str) -> None:
 def _reasons_told(url: str) -> Iterator[None]:
     """Name the reason why a file cannot be changed; let a failing disk raise its OSError."""
     try:
-        with clear_line(url):
+        with translate_errors(url):
             yield
     except BadInput as why:
         raise FileSkipped("unsupported", str(why).removeprefix(f"{url}: ")) from why

@@ -12,21 +12,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from store.errors import BadInput
-from store.fs.files import file_system, join, local_path, read_bytes, replacing, server_errors_told
+from store.fs.files import file_system, join, local_path, read_bytes, replacing, translate_server_errors
 
-NOTES = pa.map_(pa.string(), pa.string())
+CUSTOM_TAGS = pa.map_(pa.string(), pa.string())
 
 # What a batch sounded like: true as long as a file's signature is the same, whatever is made of it.
-HEARINGS_SCHEMA = pa.schema(
+INFERENCE_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
         ("url", pa.string()),
         ("signature", pa.string()),
-        ("status", pa.string()),  # heard | left (there was no need to listen) | rejected
+        ("status", pa.string()),  # predicted | not-needed (there was no need to listen) | rejected
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("old_genres", pa.list_(pa.string())),
-        ("old_notes", NOTES),
+        ("old_custom_tags", CUSTOM_TAGS),
         ("album", pa.string()),
         ("probabilities", pa.list_(pa.float32())),  # the network's own, in the order of the model's genres
     ]
@@ -43,20 +43,32 @@ PREDICTIONS_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("old_genres", pa.list_(pa.string())),
-        ("told", pa.list_(pa.string())),  # what the model says, in its own names, the likeliest first
+        (
+            "predicted_genres",
+            pa.list_(pa.string()),
+        ),  # what the model says, in its own names, the likeliest first
         ("genres", pa.list_(pa.string())),  # all that the file is to have
-        ("notes", NOTES),  # what else is to be written: GENRE_CONFIDENCE, GENRE_MODEL
+        ("custom_tags", CUSTOM_TAGS),  # what else is to be written: GENRE_CONFIDENCE, GENRE_MODEL
         ("confidence", pa.float64()),  # the probability of the likeliest genre
         ("probabilities", pa.list_(pa.float32())),  # calibrated, in the order of the model's genres
         ("model_version", pa.string()),
     ]
 )
-CSV_COLUMNS = ("track_id", "status", "had", "gets", "told", "confidence", "reason", "detail")
+CSV_COLUMNS = (
+    "track_id",
+    "status",
+    "old_genres",
+    "new_genres",
+    "predicted_genres",
+    "confidence",
+    "reason",
+    "detail",
+)
 INCOMPLETE = {"status": "skipped", "reason": "incomplete"}
-NEEDED_TO_APPLY = ("track_id", "url", "signature", "status", "genres")
+REQUIRED_COLUMNS = ("track_id", "url", "signature", "status", "genres")
 
 
-def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+def table_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Give the rows of a table, notes as dictionaries."""
     rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
     return rows
@@ -82,7 +94,7 @@ def write_predictions(url: str, csv_url: str, tables: Iterable[pa.Table], about:
 
 
 def _line(row: dict[str, Any]) -> list[str]:
-    texts = ("; ".join(row[name] or ()) for name in ("old_genres", "genres", "told"))
+    texts = ("; ".join(row[name] or ()) for name in ("old_genres", "genres", "predicted_genres"))
     confidence = "" if row["confidence"] is None else f"{row['confidence']:.3f}"
     return [row["track_id"], row["status"], *texts, confidence, row["reason"] or "", row["detail"] or ""]
 
@@ -104,7 +116,7 @@ def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Itera
         raise BadInput(
             f"{url}: not readable as Parquet ({why}); wanted the predictions.parquet of a run"
         ) from None
-    missing = [name for name in NEEDED_TO_APPLY if name not in file.schema_arrow.names]
+    missing = [name for name in REQUIRED_COLUMNS if name not in file.schema_arrow.names]
     if missing:
         raise BadInput(f"{url}: has no column {missing[0]}; wanted the predictions.parquet of a tagging run")
     about = {key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items()}
@@ -122,7 +134,7 @@ def read_plan(url: str, source: str, rows_at_once: int) -> tuple[str, Iterator[p
     root = source or about.get("source", "")
     if not root:
         raise BadInput(f"{url}: does not say of which source it is; name the folder with --source")
-    planned = ([_as_planned(row, root) for row in rows_of(table)] for table in tables)
+    planned = ([_as_planned(row, root) for row in table_rows(table)] for table in tables)
     return root, (pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA) for rows in planned)
 
 
@@ -162,8 +174,8 @@ def _column(batch: pa.RecordBatch, wanted: pa.Field, url: str) -> pa.Array:
     """Give a column in its type. Other programs know no maps, and write them as lists; and NaN for nothing."""
     column = batch[wanted.name]
     try:
-        if wanted.name == "notes":
-            return pa.array([_as_notes(value) for value in column.to_pylist()], NOTES)
+        if wanted.name == "custom_tags":
+            return pa.array([_as_notes(value) for value in column.to_pylist()], CUSTOM_TAGS)
         if wanted.name == "confidence" and pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
         return column.cast(wanted.type)
@@ -193,5 +205,5 @@ def _whole_file(url: str) -> Iterator[Path]:
         draft = Path(folder, "draft")
         yield draft
         fs, remote = file_system(url)
-        with server_errors_told(url):
+        with translate_server_errors(url):
             fs.put_file(str(draft), remote)

@@ -6,7 +6,7 @@ RUNS/NAME/plan.json           names all parts: the plan is complete, nothing was
 RUNS/NAME/journal/...         what files were, before they are touched
 RUNS/NAME/done/PART.parquet   what became of a part's files
 RUNS/NAME/summary.json        written last: the run is over
-RUNS/heard/KEY/PART.parquet   what batches sounded like, for every run that listens in the same way
+RUNS/inference/KEY/PART.parquet   what batches sounded like, for every run that listens in the same way
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from store.errors import BadInput
-from store.fs.files import exists, join, list_names, put_if_absent, read_bytes, write_whole
+from store.fs.files import exists, join, list_names, put_if_absent, read_bytes, write_atomic
 from store.fs.parquet import read_table, write_table
 
-RUN, PLAN, SUMMARY, HEARD = "run.json", "plan.json", "summary.json", "heard"
+RUN, PLAN, SUMMARY, INFERENCE = "run.json", "plan.json", "summary.json", "inference"
 KEY_LETTERS = 8
 Folder = Literal["plan", "done"]
 
@@ -51,7 +51,7 @@ class TaggingRun:
         """Keep a part, whole."""
         write_table(self._part_url(folder, part), rows)
 
-    def parts_in(self, folder: Folder) -> list[str]:
+    def list_parts(self, folder: Folder) -> list[str]:
         """List the parts that are there."""
         names = list_names(join(self.url, folder))
         whole = (name for name in names if not name.startswith("."))  # what a killed process left is hidden
@@ -63,16 +63,16 @@ class TaggingRun:
 
     def complete_plan(self, parts: Sequence[str]) -> None:
         """Say that the plan is all there: from now on nothing is listened to, and files may be written."""
-        write_whole(join(self.url, PLAN), json.dumps({"parts": parts}).encode())
+        write_atomic(join(self.url, PLAN), json.dumps({"parts": parts}).encode())
 
     def planned_parts(self) -> list[str] | None:
         """Name the parts of the plan in order, or None while it is not complete."""
         plan = _read_json(join(self.url, PLAN))
         return None if plan is None else list(plan["parts"])
 
-    def has_begun_to_write(self) -> bool:
+    def has_started_writing(self) -> bool:
         """Say whether files, or copies of them, may have been written."""
-        return self.has_journal() or bool(self.parts_in("done"))
+        return self.has_journal() or bool(self.list_parts("done"))
 
     def has_journal(self) -> bool:
         """Say whether files themselves may have been written."""
@@ -80,13 +80,13 @@ class TaggingRun:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Say that the run is over, and how it ended."""
-        write_whole(join(self.url, SUMMARY), json.dumps(summary, indent=1).encode())
+        write_atomic(join(self.url, SUMMARY), json.dumps(summary, indent=1).encode())
 
     def summary(self) -> dict[str, Any] | None:
         """Tell how it ended; None if it has not."""
         return _read_json(join(self.url, SUMMARY))
 
-    def asked_for(self) -> dict[str, Any]:
+    def request(self) -> dict[str, Any]:
         """Tell what was asked for."""
         return _read_json(join(self.url, RUN)) or {}
 
@@ -94,9 +94,9 @@ class TaggingRun:
         return join(self.url, folder, f"{part}.parquet")
 
 
-def begin_run(runs: str, asked_for: Mapping[str, Any]) -> TaggingRun:
+def open_run(runs: str, request: Mapping[str, Any]) -> TaggingRun:
     """Begin a run, or take up the last one that was asked for the same and is not over."""
-    content = json.dumps(asked_for, indent=1, sort_keys=True).encode()
+    content = json.dumps(request, indent=1, sort_keys=True).encode()
     key = hashlib.sha256(content).hexdigest()[:KEY_LETTERS]
     names = (name for name in list_names(runs) if name.endswith(f"-{key}"))
     alike = [TaggingRun(join(runs, name)) for name in names if exists(join(runs, name, RUN))]
@@ -109,7 +109,7 @@ def begin_run(runs: str, asked_for: Mapping[str, Any]) -> TaggingRun:
 
 def list_runs(runs: str) -> list[TaggingRun]:
     """List the runs, oldest first."""
-    named = [name for name in list_names(runs) if name != HEARD]
+    named = [name for name in list_names(runs) if name != INFERENCE]
     return [TaggingRun(join(runs, name)) for name in named if exists(join(runs, name, RUN))]
 
 
@@ -133,16 +133,16 @@ def find_run(runs: str, which: str) -> TaggingRun:
         )
     if found[0] not in writing:
         raise BadInput(f"{found[0].url}: this run wrote into no file, so there is nothing to undo")
-    undone = found[0].asked_for().get("undo")
+    undone = found[0].request().get("undo")
     if which == "latest" and undone is not None and found[0].summary() is None:
         return find_run(runs, undone)
     return found[0]
 
 
-def heard_url(runs: str, listening: Mapping[str, Any]) -> str:
+def inference_url(runs: str, settings: Mapping[str, Any]) -> str:
     """Name the folder of what was heard after all that decides what is heard."""
-    key = hashlib.sha256(json.dumps(listening, sort_keys=True).encode()).hexdigest()
-    return join(runs, HEARD, key[:12])
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return join(runs, INFERENCE, key[:12])
 
 
 def _read_json(url: str) -> dict[str, Any] | None:

@@ -18,26 +18,26 @@ from typing import Any
 from uuid import uuid4
 
 from store.errors import BadInput, ObjectChanged
-from store.fs.s3_objects import StoredObject, concerns_all_objects, put_if_unchanged, read_object
+from store.fs.s3_objects import StoredObject, download_object, is_credentials_error, put_if_unchanged
 from store.tagging.byte_delta import make_delta
-from store.tagging.journal import digest_file, write_part
+from store.tagging.journal import digest_file, write_entries
 from store.tagging.swap import (
-    BYTES_AT_ONCE,
-    DRAFTS_AT_ONCE,
-    MOST_SUFFIX,
+    MAX_GROUP_BYTES,
+    MAX_GROUP_FILES,
+    MAX_SUFFIX_CHARS,
     FileSkipped,
-    Job,
-    Outcome,
-    Plan,
-    left_alone,
+    PlannedChange,
+    SwapJob,
+    SwapResult,
+    skipped_result,
 )
-from store.tags.write import clear_line
+from store.tags.write import translate_errors
 
 REQUESTS_AT_ONCE = 8  # an answer takes long, and needs little of this machine
 
 
 @dataclass(frozen=True)
-class Draft:
+class PreparedObject:
     """An object's next content, compared, and what the journal will say."""
 
     status: str
@@ -46,32 +46,32 @@ class Draft:
     entry: Mapping[str, Any]
 
 
-def is_object(url: str) -> bool:
+def is_s3_url(url: str) -> bool:
     """Say whether it is an S3 object, not a file on a disk."""
     return url.startswith("s3://")
 
 
-def swap_objects(jobs: Sequence[Job], *, journal_url: str, name: str) -> list[Outcome]:
+def swap_objects(jobs: Sequence[SwapJob], *, journal_url: str, name: str) -> list[SwapResult]:
     """Change the objects of a batch, journalled under `name`, and tell what became of each.
 
     Raises: OSError if disk or store fails; every object is then whole, old or new, and the same call
         completes the batch.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[SwapResult] = []
     with (
         tempfile.TemporaryDirectory(prefix="spectrogram-one-") as folder,
         ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool,
     ):
         for group in _in_groups(_drafts(jobs, Path(folder), pool)):
-            drafts = [made for made in group if isinstance(made, Draft)]
+            drafts = [made for made in group if isinstance(made, PreparedObject)]
             if drafts:
-                write_part(journal_url, name, [draft.entry for draft in drafts])
+                write_entries(journal_url, name, [draft.entry for draft in drafts])
             became = pool.map(_put, drafts)
-            outcomes += [next(became) if isinstance(made, Draft) else made for made in group]
+            outcomes += [next(became) if isinstance(made, PreparedObject) else made for made in group]
     return outcomes
 
 
-def look_at_objects(jobs: Sequence[Job]) -> list[Outcome]:
+def plan_objects(jobs: Sequence[SwapJob]) -> list[SwapResult]:
     """Tell what swapping would do, and touch nothing."""
     with (
         tempfile.TemporaryDirectory(prefix="spectrogram-one-") as folder,
@@ -80,7 +80,9 @@ def look_at_objects(jobs: Sequence[Job]) -> list[Outcome]:
         return list(pool.map(partial(_look, folder=Path(folder)), jobs))
 
 
-def _drafts(jobs: Sequence[Job], folder: Path, pool: ThreadPoolExecutor) -> Iterator[Draft | Outcome]:
+def _drafts(
+    jobs: Sequence[SwapJob], folder: Path, pool: ThreadPoolExecutor
+) -> Iterator[PreparedObject | SwapResult]:
     """Make drafts, some at a time, or tell in their places why there is none."""
     met: set[str] = set()
     for first in range(0, len(jobs), REQUESTS_AT_ONCE):
@@ -88,34 +90,34 @@ def _drafts(jobs: Sequence[Job], folder: Path, pool: ThreadPoolExecutor) -> Iter
         yield from pool.map(partial(_draft, folder=folder), _once_each(some, met))
 
 
-def _once_each(jobs: Iterable[Job], met: set[str]) -> Iterator[Job]:
+def _once_each(jobs: Iterable[SwapJob], met: set[str]) -> Iterator[SwapJob]:
     for job in jobs:
-        yield replace(job, look=_refuse_second) if job.url in met else job
+        yield replace(job, plan=_refuse_second) if job.url in met else job
         met.add(job.url)
 
 
-def _refuse_second(copy: Path, signature: str) -> Plan:
+def _refuse_second(copy: Path, signature: str) -> PlannedChange:
     raise FileSkipped("same-file", "the object is in this batch already")
 
 
-def _draft(job: Job, folder: Path) -> Draft | Outcome:
+def _draft(job: SwapJob, folder: Path) -> PreparedObject | SwapResult:
     try:
-        with _copied(job, folder) as (copy, was), clear_line(job.url):
+        with _copied(job, folder) as (copy, was), translate_errors(job.url):
             return _edited(job, copy, was)
     except FileSkipped as why:
-        return left_alone(why)
+        return skipped_result(why)
 
 
-def _edited(job: Job, copy: Path, was: StoredObject) -> Draft | Outcome:
-    plan = job.look(copy, was.signature)
-    if plan.make is None:
-        return Outcome(plan.status, signature=was.signature)
+def _edited(job: SwapJob, copy: Path, was: StoredObject) -> PreparedObject | SwapResult:
+    plan = job.plan(copy, was.signature)
+    if plan.write_draft is None:
+        return SwapResult(plan.status, signature=was.signature)
     draft = _room_beside(copy)
-    view = plan.make(copy, draft)
+    view = plan.write_draft(copy, draft)
     old_digest, new_digest = plan.digest or digest_file(copy), digest_file(draft)
     if new_digest == old_digest:
         draft.unlink()
-        return Outcome(plan.status, signature=was.signature)
+        return SwapResult(plan.status, signature=was.signature)
     entry = {
         "track_id": job.track_id,
         "url": job.url,
@@ -123,41 +125,41 @@ def _edited(job: Job, copy: Path, was: StoredObject) -> Draft | Outcome:
         "new_digest": new_digest,
         "delta": make_delta(draft, copy),
         "old_genres": view.genres,
-        "old_notes": view.notes,
+        "old_custom_tags": view.custom_tags,
         "mtime_ns": None,
         "version": was.version_id,
     }
-    return Draft(plan.status, draft, was, entry)
+    return PreparedObject(plan.status, draft, was, entry)
 
 
-def _look(job: Job, folder: Path) -> Outcome:
+def _look(job: SwapJob, folder: Path) -> SwapResult:
     try:
-        with _copied(job, folder) as (copy, was), clear_line(job.url):
-            return Outcome(job.look(copy, was.signature).status)
+        with _copied(job, folder) as (copy, was), translate_errors(job.url):
+            return SwapResult(job.plan(copy, was.signature).status)
     except FileSkipped as why:
-        return left_alone(why)
+        return skipped_result(why)
 
 
-def _put(draft: Draft) -> Outcome:
+def _put(draft: PreparedObject) -> SwapResult:
     """Have a draft take the place of its object, if nobody changed that since it was copied."""
     try:
         with _reasons_told(draft.was.url):
             now = put_if_unchanged(draft.was.url, draft.path, draft.was)
     except FileSkipped as why:
-        return left_alone(why)
+        return skipped_result(why)
     finally:
         draft.path.unlink()
-    return Outcome(draft.status, signature=now.signature)
+    return SwapResult(draft.status, signature=now.signature)
 
 
-def _in_groups(made: Iterable[Draft | Outcome]) -> Iterator[list[Draft | Outcome]]:
+def _in_groups(made: Iterable[PreparedObject | SwapResult]) -> Iterator[list[PreparedObject | SwapResult]]:
     """Gather drafts until there are many, or they take much room."""
-    group: list[Draft | Outcome] = []
+    group: list[PreparedObject | SwapResult] = []
     size = 0
     for one in made:
         group.append(one)
-        size += one.path.stat().st_size if isinstance(one, Draft) else 0
-        if len(group) >= DRAFTS_AT_ONCE or size >= BYTES_AT_ONCE:
+        size += one.path.stat().st_size if isinstance(one, PreparedObject) else 0
+        if len(group) >= MAX_GROUP_FILES or size >= MAX_GROUP_BYTES:
             yield group
             group, size = [], 0
     if group:
@@ -165,18 +167,18 @@ def _in_groups(made: Iterable[Draft | Outcome]) -> Iterator[list[Draft | Outcome
 
 
 @contextmanager
-def _copied(job: Job, folder: Path) -> Iterator[tuple[Path, StoredObject]]:
+def _copied(job: SwapJob, folder: Path) -> Iterator[tuple[Path, StoredObject]]:
     """Give a copy of an object that lives as long as the block, named like it."""
     copy = _room_beside(folder / PurePosixPath(job.url).name)
     try:
         with _reasons_told(job.url):
-            yield copy, read_object(job.url, copy)
+            yield copy, download_object(job.url, copy)
     finally:
         copy.unlink(missing_ok=True)
 
 
 def _room_beside(path: Path) -> Path:
-    return path.with_name(f"{uuid4().hex}{path.suffix[:MOST_SUFFIX]}")
+    return path.with_name(f"{uuid4().hex}{path.suffix[:MAX_SUFFIX_CHARS]}")
 
 
 @contextmanager
@@ -189,7 +191,7 @@ def _reasons_told(url: str) -> Iterator[None]:
     except BadInput as why:
         raise FileSkipped("unsupported", str(why).removeprefix(f"{url}: ")) from why
     except PermissionError as why:
-        if concerns_all_objects(why):
+        if is_credentials_error(why):
             raise OSError(f"{url}: {why}") from why
         raise FileSkipped("no-permission", str(why)) from why
     except FileNotFoundError as why:

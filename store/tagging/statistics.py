@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-BINS = 20  # of equal width, of confidences from 0 to 1
-MOST_CHANGES = 50
-MOST_OF_A_REASON = 8
-LONGEST_TEXT = 300  # characters of a sample's detail or name: an error may quote half a file
-MOST_NAMES = 12
-CHANGED = (
+CONFIDENCE_BINS = 20  # of equal width, of confidences from 0 to 1
+MAX_CHANGED_SAMPLES = 50
+MAX_SAMPLES_PER_REASON = 8
+MAX_TEXT_CHARS = 300  # characters of a sample's detail or name: an error may quote half a file
+MAX_GENRE_NAMES = 12
+CHANGED_STATUSES = (
     "change",
     "written",
     "copied",
@@ -23,7 +23,7 @@ CHANGED = (
     "would-restore",
     "would-restore-tags",
 )  # statuses of files that get what their row says
-COLUMNS = ("track_id", "status", "reason", "detail", "old_genres", "genres", "confidence")
+COUNTED_COLUMNS = ("track_id", "status", "reason", "detail", "old_genres", "genres", "confidence")
 Counts = Mapping[str, int]
 Bins = tuple[int, ...]
 
@@ -36,35 +36,41 @@ class Sample:
     status: str
     reason: str
     detail: str
-    had: tuple[str, ...]
-    gets: tuple[str, ...]
+    old_genres: tuple[str, ...]
+    new_genres: tuple[str, ...]
     confidence: float | None
 
 
 @dataclass(frozen=True)
-class Tally:
+class TaggingStatistics:
     """How many files ended how, with some of them to look at; `+` adds up what is told of different files."""
 
     statuses: Counts = field(default_factory=dict)
     reasons: Mapping[str, Counts] = field(default_factory=dict)  # by status, of rows that give one
     genres: Counts = field(default_factory=dict)  # files that get a genre they did not have
-    sure: Bins = (0,) * BINS  # confidences of files that get genres
-    unsure: Bins = (0,) * BINS  # confidences of files that were heard, but stay as they are
+    changed_confidences: Bins = (0,) * CONFIDENCE_BINS  # confidences of files that get genres
+    unchanged_confidences: Bins = (
+        0,
+    ) * CONFIDENCE_BINS  # confidences of files that were heard, but stay as they are
     changes: tuple[Sample, ...] = ()
-    left_alone: tuple[Sample, ...] = ()
+    unchanged_samples: tuple[Sample, ...] = ()
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
+    def __add__(self, other: "TaggingStatistics") -> "TaggingStatistics":
+        return TaggingStatistics(
             statuses=_sum(self.statuses, other.statuses),
             reasons={
                 status: _sum(self.reasons.get(status, {}), other.reasons.get(status, {}))
                 for status in sorted({*self.reasons, *other.reasons})
             },
             genres=_sum(self.genres, other.genres),
-            sure=tuple(map(sum, zip(self.sure, other.sure, strict=True))),
-            unsure=tuple(map(sum, zip(self.unsure, other.unsure, strict=True))),
+            changed_confidences=tuple(
+                map(sum, zip(self.changed_confidences, other.changed_confidences, strict=True))
+            ),
+            unchanged_confidences=tuple(
+                map(sum, zip(self.unchanged_confidences, other.unchanged_confidences, strict=True))
+            ),
             changes=_some(self.changes + other.changes),
-            left_alone=_some_of_each_reason(self.left_alone + other.left_alone),
+            unchanged_samples=_some_of_each_reason(self.unchanged_samples + other.unchanged_samples),
         )
 
     @property
@@ -75,44 +81,46 @@ class Tally:
     @property
     def changed(self) -> int:
         """Count the files that get genres, or would."""
-        return sum(self.statuses.get(status, 0) for status in CHANGED)
+        return sum(self.statuses.get(status, 0) for status in CHANGED_STATUSES)
 
-    def note(self, genres: int = 3) -> str:
+    def summary_line(self, genres: int = 3) -> str:
         """Say it in few words, for a line of progress: how many ended how, and the commonest genres."""
-        counts = ", ".join(f"{count:,} {status}" for status, count in most_first(self.statuses))
-        told = ", ".join(f"{genre} {count:,}" for genre, count in most_first(self.genres)[:genres])
+        counts = ", ".join(f"{count:,} {status}" for status, count in by_descending_count(self.statuses))
+        told = ", ".join(f"{genre} {count:,}" for genre, count in by_descending_count(self.genres)[:genres])
         return "; ".join(filter(None, [counts, told]))
 
 
-def tally(table: pa.Table) -> Tally:
+def count_rows(table: pa.Table) -> TaggingStatistics:
     """Count rows of PREDICTIONS_SCHEMA.
 
     The samples are drawn by a digest of the file's name: the same ones whatever the order and
     the batches, and not all from the first folder.
     """
-    rows = table.select(COLUMNS).to_pylist()
+    rows = table.select(COUNTED_COLUMNS).to_pylist()
     samples = [_sample(row) for row in rows]
-    changes = [sample for sample in samples if sample.status in CHANGED]
-    others = [sample for sample in samples if sample.status not in CHANGED]
+    changes = [sample for sample in samples if sample.status in CHANGED_STATUSES]
+    others = [sample for sample in samples if sample.status not in CHANGED_STATUSES]
     reasons: dict[str, Counter[str]] = {}
     for row in rows:
         if row["reason"]:
             reasons.setdefault(row["status"], Counter())[row["reason"]] += 1
     new = (
-        set(row["genres"] or ()) - set(row["old_genres"] or ()) for row in rows if row["status"] in CHANGED
+        set(row["genres"] or ()) - set(row["old_genres"] or ())
+        for row in rows
+        if row["status"] in CHANGED_STATUSES
     )
-    return Tally(
+    return TaggingStatistics(
         statuses=_sum(Counter(row["status"] for row in rows), {}),
         reasons={status: _sum(reasons[status], {}) for status in sorted(reasons)},
         genres=_sum(Counter(genre for genres in new for genre in genres), {}),
-        sure=_histogram(changes),
-        unsure=_histogram(others),
+        changed_confidences=_histogram(changes),
+        unchanged_confidences=_histogram(others),
         changes=_some(changes),
-        left_alone=_some_of_each_reason(others),
+        unchanged_samples=_some_of_each_reason(others),
     )
 
 
-def most_first(counts: Counts) -> list[tuple[str, int]]:
+def by_descending_count(counts: Counts) -> list[tuple[str, int]]:
     """Sort counts, the largest first, equal ones by name."""
     return sorted(counts.items(), key=lambda each: (-each[1], each[0]))
 
@@ -123,11 +131,11 @@ def _sum(one: Counts, other: Counts) -> dict[str, int]:
 
 def _histogram(samples: Iterable[Sample]) -> Bins:
     places = Counter(
-        min(max(int(sample.confidence * BINS), 0), BINS - 1)
+        min(max(int(sample.confidence * CONFIDENCE_BINS), 0), CONFIDENCE_BINS - 1)
         for sample in samples
         if sample.confidence is not None
     )
-    return tuple(places[place] for place in range(BINS))
+    return tuple(places[place] for place in range(CONFIDENCE_BINS))
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
@@ -136,23 +144,23 @@ def _sample(row: Mapping[str, Any]) -> Sample:
         status=row["status"],
         reason=row["reason"] or "",
         detail=_cut(row["detail"] or ""),
-        had=tuple(map(_cut, (row["old_genres"] or ())[:MOST_NAMES])),
-        gets=tuple(map(_cut, (row["genres"] or ())[:MOST_NAMES])),
+        old_genres=tuple(map(_cut, (row["old_genres"] or ())[:MAX_GENRE_NAMES])),
+        new_genres=tuple(map(_cut, (row["genres"] or ())[:MAX_GENRE_NAMES])),
         confidence=row["confidence"],
     )
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}\N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _some(samples: Iterable[Sample], most: int = MOST_CHANGES) -> tuple[Sample, ...]:
+def _some(samples: Iterable[Sample], most: int = MAX_CHANGED_SAMPLES) -> tuple[Sample, ...]:
     return tuple(sorted(samples, key=_lot)[:most])
 
 
 def _some_of_each_reason(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     ordered = sorted(samples, key=lambda sample: (*_end(sample), _lot(sample)))
-    groups = (list(group)[:MOST_OF_A_REASON] for _, group in groupby(ordered, key=_end))
+    groups = (list(group)[:MAX_SAMPLES_PER_REASON] for _, group in groupby(ordered, key=_end))
     return tuple(sample for group in groups for sample in group)
 
 

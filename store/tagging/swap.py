@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.errors import SpectrogramOneError
-from store.tags.formats import TagView
+from store.tags.formats import FileTags
 
-DRAFTS_AT_ONCE = 64  # they are held open while they are synced
-BYTES_AT_ONCE = 1 << 30  # the room that drafts may take on the disk of the music
-MOST_SUFFIX = 16
+MAX_GROUP_FILES = 64  # they are held open while they are synced
+MAX_GROUP_BYTES = 1 << 30  # the room that drafts may take on the disk of the music
+MAX_SUFFIX_CHARS = 16
 
 
 class FileSkipped(SpectrogramOneError):
@@ -21,26 +21,26 @@ class FileSkipped(SpectrogramOneError):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be done to one file: `make` writes the draft and gives the tags that the file has."""
+class PlannedChange:
+    """What is to be done to one file: `write_draft` writes the draft and gives the tags that the file has."""
 
     status: str  # once it is done
-    make: Callable[[Path, Path], TagView] | None  # None: nothing is to be done
+    write_draft: Callable[[Path, Path], FileTags] | None  # None: nothing is to be done
     mtime_ns: int | None = None  # None: as the settings have it
     digest: bytes | None = None  # of the file, if it was read already
 
 
 @dataclass(frozen=True)
-class Job:
-    """One file of a batch, and who looks at it first. `look` raises FileSkipped."""
+class SwapJob:
+    """One file of a batch, and who looks at it first. `plan` raises FileSkipped."""
 
     track_id: str
     url: str
-    look: Callable[[Path, str], Plan]  # takes the path of the file, or of a copy, and its signature
+    plan: Callable[[Path, str], PlannedChange]  # takes the path of the file, or of a copy, and its signature
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SwapResult:
     """What became of one file."""
 
     status: str
@@ -49,6 +49,6 @@ class Outcome:
     signature: str | None = None  # of the file as it now is; None if it was left alone
 
 
-def left_alone(why: FileSkipped) -> Outcome:
+def skipped_result(why: FileSkipped) -> SwapResult:
     """Tell of a file that was not touched."""
-    return Outcome("skipped", why.reason, str(why))
+    return SwapResult("skipped", why.reason, str(why))

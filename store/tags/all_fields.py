@@ -11,13 +11,13 @@ import mutagen
 from mutagen.flac import Picture
 from mutagen.id3 import ID3
 
-from store.tags.formats import TagFormat, edited_keys, open_tags, read_view, tag_format
+from store.tags.formats import TagFormat, detect_tag_format, edited_fields, open_tags, parse_tags
 from store.tags.id3_files import read_id3_tags
-from store.tags.schema import NOTE_NAMES
-from store.tags.wav_aiff import read_chunk_tags
-from store.tags.write import audio_file, clear_line
+from store.tags.schema import CUSTOM_TAG_NAMES
+from store.tags.wav_aiff import read_wav_aiff_tags
+from store.tags.write import resolve_audio_file, translate_errors
 
-LONGEST_TEXT = 200
+MAX_VALUE_CHARS = 200
 ITUNES = "----:com.apple.iTunes:"
 
 Fields = dict[str, list[str]]
@@ -31,15 +31,15 @@ def read_fields(path: Path | str) -> Fields:
     Long texts are cut. What is no text, pictures say, is told in few words, with the start of its
     SHA-256, so that two of a kind can be told apart.
     """
-    with clear_line(path):
-        real = audio_file(path)
-        kind = tag_format(real)
-        view = read_view(real, kind)
+    with translate_errors(path):
+        real = resolve_audio_file(path)
+        kind = detect_tag_format(real)
+        view = parse_tags(real, kind)
         credits = {name: [getattr(view.credits, name) or ""] for name in ("artist", "album", "title")}
         fields: Fields = {
             "genre": view.genres,
             **credits,
-            **{key: [text] for key, text in view.notes.items()},
+            **{key: [text] for key, text in view.custom_tags.items()},
         }
         for name, value in _others(real, kind):
             fields.setdefault(name, []).append(_spell(value))
@@ -56,12 +56,12 @@ def _others(path: Path, kind: TagFormat) -> Iterator[tuple[str, Any]]:
             yield from ((f"APEv2:{key}", value) for key, value in ape.items())
             return
         case "riff" | "aiff":
-            tag, entries = read_chunk_tags(path)
+            tag, entries = read_wav_aiff_tags(path)
             yield from _frames(tag)
             yield from ((f"INFO:{name.decode('latin-1')}", text.split(b"\0")[0]) for name, text in entries)
             return
     audio = open_tags(path, kind)
-    told_already = edited_keys(kind)
+    told_already = edited_fields(kind)
     tags: Any = audio.tags if audio.tags is not None else {}
     for key, value in tags if isinstance(tags, list) else tags.items():
         if key.lower() not in told_already:
@@ -76,11 +76,11 @@ def _others(path: Path, kind: TagFormat) -> Iterator[tuple[str, Any]]:
 
 def _frames(tag: ID3) -> Iterator[tuple[str, Any]]:
     """List (name, value) of the frames of an ID3 tag; of one that is about something, the name says of what."""
-    told_already = edited_keys("id3")
+    told_already = edited_fields("id3")
     for frame in tag.values():
         about = [getattr(frame, part, "") for part in ("desc", "owner", "element_id", "lang")]
         name = ":".join([frame.FrameID, *(text.strip(" \0") for text in about if text.strip(" \0"))])
-        if frame.FrameID.lower() in told_already or name in [f"TXXX:{note}" for note in NOTE_NAMES]:
+        if frame.FrameID.lower() in told_already or name in [f"TXXX:{note}" for note in CUSTOM_TAG_NAMES]:
             continue
         match frame.FrameID:
             case "APIC":
@@ -139,7 +139,7 @@ def _text_in(data: bytes) -> str | None:
 
 def _spell_text(text: str) -> str:
     """Shorten a text; a picture in base64, as Vorbis comments have it, is told in few words."""
-    if len(text) > LONGEST_TEXT:
+    if len(text) > MAX_VALUE_CHARS:
         try:
             data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
@@ -153,7 +153,7 @@ def _spell_text(text: str) -> str:
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}… ({len(line):,} characters)"
+    return line if len(line) <= MAX_VALUE_CHARS else f"{line[:MAX_VALUE_CHARS]}… ({len(line):,} characters)"
 
 
 def _sum_of(data: bytes) -> str:

@@ -25,14 +25,22 @@ from mutagen.trueaudio import TrueAudio
 from mutagen.wavpack import WavPack
 
 from store.errors import BadInput
-from store.tags.id3 import find_id3v1
-from store.tags.id3_files import ape_texts, put_back_id3v1, read_id3_file, write_id3_file
-from store.tags.payload import container_of, end_of_leading_tags
-from store.tags.schema import NOTE_NAMES, Credits, Edit, TagView, credit
+from store.tags.id3 import read_id3v1
+from store.tags.id3_files import ape_values, read_id3_file, restore_id3v1, write_id3_file
+from store.tags.payload import detect_container, end_of_leading_tags
+from store.tags.schema import CUSTOM_TAG_NAMES, Credits, FileTags, TagEdit, join_values
 from store.tags.vorbis_comments import check_comments
-from store.tags.wav_aiff import read_chunk_file, write_chunk_file
+from store.tags.wav_aiff import read_wav_aiff_file, write_wav_aiff_file
 
-__all__ = ["NOTE_NAMES", "Credits", "Edit", "TagView", "read_view", "tag_format", "write_edited"]
+__all__ = [
+    "CUSTOM_TAG_NAMES",
+    "Credits",
+    "FileTags",
+    "TagEdit",
+    "detect_tag_format",
+    "parse_tags",
+    "write_edited_copy",
+]
 
 TagFormat = Literal["id3", "riff", "aiff", "flac", "ogg", "mp4", "asf", "ape"]
 
@@ -40,16 +48,16 @@ APE_KINDS = [WavPack, MonkeysAudio, OptimFROG, TAK]  # not Musepack: damaged one
 OGG_KINDS = [OggVorbis, OggOpus, OggFLAC, OggSpeex, OggTheora]
 
 
-def tag_format(path: Path) -> TagFormat:
+def detect_tag_format(path: Path) -> TagFormat:
     """Tell which tags a file has or can have.
 
     Raises: BadInput if we know none.
     """
     with path.open("rb") as file:
-        container = container_of(file)
+        container = detect_container(file)
         file.seek(end_of_leading_tags(file))
         start = file.read(4)
-    if container != "bare":
+    if container != "raw":
         return container
     # ID3 before these has mutagen take them for MP3, TrueAudio unless the file is called .tta.
     if len(start) == 4 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:  # ADTS
@@ -66,33 +74,33 @@ def tag_format(path: Path) -> TagFormat:
     return "ape"
 
 
-def read_view(path: Path, kind: TagFormat) -> TagView:
+def parse_tags(path: Path, kind: TagFormat) -> FileTags:
     """Read all tags of a file."""
     match kind:
         case "id3":
             return read_id3_file(path)
         case "riff" | "aiff":
-            return read_chunk_file(path)
+            return read_wav_aiff_file(path)
     audio = open_tags(path, kind)
     tags: Any = audio.tags if audio.tags is not None else {}
     genre_key, *credit_keys = _keys(kind)
-    notes = {name: _texts(tags, _note_key(kind, name)) for name in NOTE_NAMES}
-    return TagView(
+    custom_tags = {name: _texts(tags, _note_key(kind, name)) for name in CUSTOM_TAG_NAMES}
+    return FileTags(
         list(dict.fromkeys(_texts(tags, genre_key))),
-        Credits(*(credit(_texts(tags, key)) for key in credit_keys)),
+        Credits(*(join_values(_texts(tags, key)) for key in credit_keys)),
         _others(audio, kind, path),
-        {name: texts[0] for name, texts in notes.items() if texts},
+        {name: texts[0] for name, texts in custom_tags.items() if texts},
     )
 
 
-def write_edited(source: Path, draft: Path, edit: Edit, kind: TagFormat) -> None:
+def write_edited_copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat) -> None:
     """Write to `draft` what `source` is, edited."""
     match kind:
         case "id3":
             write_id3_file(source, draft, edit)
             return
         case "riff" | "aiff":
-            write_chunk_file(source, draft, edit, kind)
+            write_wav_aiff_file(source, draft, edit, kind)
             return
     shutil.copyfile(source, draft)
     audio = open_tags(draft, kind)
@@ -100,12 +108,12 @@ def write_edited(source: Path, draft: Path, edit: Edit, kind: TagFormat) -> None
         check_comments(source, kind, audio.tags or [])
     if edit.genres is not None:
         _set_field(audio, _keys(kind)[0], list(edit.genres))
-    for name, text in edit.notes.items():
+    for name, text in edit.custom_tags.items():
         value = text.encode() if kind == "mp4" and text is not None else text
         _set_field(audio, _note_key(kind, name), [] if value is None else [value])
     audio.save()
     if kind == "ape":
-        put_back_id3v1(source, draft, edit)
+        restore_id3v1(source, draft, edit)
 
 
 def _set_field(audio: Any, key: str, values: list[Any]) -> None:
@@ -143,10 +151,10 @@ def _keys(kind: TagFormat) -> tuple[str, str, str, str]:
             return "genre", "artist", "album", "title"
 
 
-def edited_keys(kind: TagFormat, *, with_credits: bool = True) -> set[str]:
+def edited_fields(kind: TagFormat, *, with_credits: bool = True) -> set[str]:
     """Name the fields of genres, notes and credits, in small letters."""
     keys = _keys(kind)[: None if with_credits else 1]
-    return {key.lower() for key in (*keys, *(_note_key(kind, name) for name in NOTE_NAMES))}
+    return {key.lower() for key in (*keys, *(_note_key(kind, name) for name in CUSTOM_TAG_NAMES))}
 
 
 def _note_key(kind: TagFormat, name: str) -> str:
@@ -157,14 +165,14 @@ def _texts(tags: Any, key: str) -> list[str]:
     """List the values of one field that are not blank."""
     value = tags.get(key, [])
     if not isinstance(value, list):
-        return ape_texts(tags, key)
+        return ape_values(tags, key)
     texts = (text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in value)
     return [text.strip() for text in texts if text.strip()]
 
 
 def _others(audio: Any, kind: TagFormat, path: Path) -> list[str]:
     tags: Any = audio.tags
-    edited = edited_keys(kind, with_credits=False)
+    edited = edited_fields(kind, with_credits=False)
     match kind:
         case "flac":
             pictures = [
@@ -186,5 +194,5 @@ def _others(audio: Any, kind: TagFormat, path: Path) -> list[str]:
     others = [f"{key} {value!r}" for key, value in (tags or {}).items() if key.lower() not in edited]
     if kind == "ape":
         with path.open("rb") as file:
-            others.append(f"ID3v1 {find_id3v1(file)[:-1]!r}")
+            others.append(f"ID3v1 {read_id3v1(file)[:-1]!r}")
     return sorted(others)

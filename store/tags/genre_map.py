@@ -47,16 +47,16 @@ class GenreMap(BaseModel, frozen=True, extra="forbid"):
 
     def key(self, name: str) -> str:
         """Tell genres apart: two names have the same key if and only if they mean the same."""
-        return spelling_key(self.own_name(name))
+        return spelling_key(self.preferred_name(name))
 
-    def own_name(self, name: str) -> str:
+    def preferred_name(self, name: str) -> str:
         """Spell a genre as the owner does, where the map says how."""
         return self._name_of.get(spelling_key(name), name)
 
-    def names_for(self, told: Sequence[str]) -> Names:
+    def map_genres(self, predicted: Sequence[str]) -> Names:
         """Give what is to be written for the model's names, in their order."""
-        written = (name for genre in told for name in self._names_of.get(spelling_key(genre), (genre,)))
-        return tuple(self.own_name(name) for name in written)
+        written = (name for genre in predicted for name in self._names_of.get(spelling_key(genre), (genre,)))
+        return tuple(self.preferred_name(name) for name in written)
 
     @cached_property
     def _names_of(self) -> dict[str, Names]:
@@ -115,7 +115,7 @@ def format_genre_map(genre_map: GenreMap) -> str:
     return "\n".join(lines) + "\n"
 
 
-def refuse_odd_name(name: str) -> None:
+def validate_genre_name(name: str) -> None:
     """Raises: BadInput if a file cannot bear this genre: NUL, for one, stands between genres there."""
     if not name or name != name.strip() or not name.isprintable():
         raise BadInput(f"{name!r} is no genre: wanted printable text without spaces around it")
@@ -137,7 +137,7 @@ def _refuse_contradictions(where: str, genres: Mapping[str, Names], spellings: M
                 raise BadInput(f"{where}: {name!r} and {twin!r} are one genre; keep one of the two lines")
     for name in (*(name for names in genres.values() for name in names), *spellings.values()):
         try:
-            refuse_odd_name(name)
+            validate_genre_name(name)
         except BadInput as why:
             raise BadInput(f"{where}: {why}") from None
     name_of = {spelling_key(spelling): name for spelling, name in spellings.items()}

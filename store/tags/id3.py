@@ -11,8 +11,8 @@ from typing import BinaryIO
 from mutagen.id3 import ID3, TCON, TXXX, ID3NoHeaderError
 
 from store.errors import BadInput
-from store.tags.id3_frames import count_frames, plain_frames, split_frames, tag_head
-from store.tags.schema import NOTE_NAMES, Credits, Edit, credit
+from store.tags.id3_frames import count_frames, id3_header, plain_frames, split_frames
+from store.tags.schema import CUSTOM_TAG_NAMES, Credits, TagEdit, join_values
 
 ID3V1_BYTES = 128
 PADDING_BYTES = 1024  # room for the next editor to write in place
@@ -39,32 +39,32 @@ def id3_genres(tag: ID3) -> list[str]:
     return [name for name in dict.fromkeys(names) if name]
 
 
-def id3_notes(tag: ID3) -> dict[str, str]:
+def id3_custom_tags(tag: ID3) -> dict[str, str]:
     """Give our notes that a tag holds, by name."""
-    frames = [frame for frame in tag.getall("TXXX") if frame.desc in NOTE_NAMES]
+    frames = [frame for frame in tag.getall("TXXX") if frame.desc in CUSTOM_TAG_NAMES]
     return {frame.desc: str(frame.text[0]) for frame in frames if frame.text}
 
 
 def id3_credits(tag: ID3) -> Credits:
     """Give artist, album and title."""
     artist, album, title = (
-        credit(str(text).strip() for frame in tag.getall(key) for text in frame.text)
+        join_values(str(text).strip() for frame in tag.getall(key) for text in frame.text)
         for key in ("TPE1", "TALB", "TIT2")
     )
     return Credits(artist, album, title)
 
 
-def id3_others(tag: ID3) -> list[str]:
+def id3_other_fields(tag: ID3) -> list[str]:
     """Spell all frames but genres and notes, leaving out the encoding, which ID3v2.3 may have to change."""
     frames = [
         f"{key} { {name: value for name, value in vars(frame).items() if name != 'encoding'}!r}"
         for key, frame in tag.items()
-        if not (frame.FrameID == "TCON" or (frame.FrameID == "TXXX" and frame.desc in NOTE_NAMES))
+        if not (frame.FrameID == "TCON" or (frame.FrameID == "TXXX" and frame.desc in CUSTOM_TAG_NAMES))
     ]
     return frames + [repr(bytes(frame)) for frame in tag.unknown_frames]
 
 
-def edit_id3(block: bytes, tag: ID3 | None, edit: Edit) -> bytes:
+def edit_id3(block: bytes, tag: ID3 | None, edit: TagEdit) -> bytes:
     """Render the ID3v2 tag `block`, which mutagen read as `tag`, edited; nothing if nothing is left.
 
     A plain tag keeps all its other frames byte for byte, those too that mutagen would
@@ -85,31 +85,33 @@ def edit_id3(block: bytes, tag: ID3 | None, edit: Edit) -> bytes:
     others = [frame for frame in frames if not _is_edited(frame, edit, block)]
     place = next((number for number, frame in enumerate(frames) if frame[:4] == b"TCON"), len(frames))
     before = [frame for frame in frames[:place] if not _is_edited(frame, edit, block)]
-    notes = [
-        _text_frame(TXXX, [text], version, desc=name) for name, text in edit.notes.items() if text is not None
+    custom_tags = [
+        _text_frame(TXXX, [text], version, desc=name)
+        for name, text in edit.custom_tags.items()
+        if text is not None
     ]
-    body = b"".join([*before, _genre_frame(edit.genres or (), version), *others[len(before) :], *notes])
+    body = b"".join([*before, _genre_frame(edit.genres or (), version), *others[len(before) :], *custom_tags])
     if not body:
         return b""
     room = len(block) - 10 - len(body)
     body += b"\0" * (room if room >= 0 else PADDING_BYTES)
-    return tag_head(version, len(body)) + body
+    return id3_header(version, len(body)) + body
 
 
-def _is_edited(frame: bytes, edit: Edit, block: bytes) -> bool:
+def _is_edited(frame: bytes, edit: TagEdit, block: bytes) -> bool:
     """Say whether the edit puts something else in the place of a frame of the tag `block`."""
     match frame[:4]:
         case b"TCON":
             return edit.genres is not None
         case b"TXXX":
-            return _description(frame, block) in edit.notes
+            return _description(frame, block) in edit.custom_tags
     return False
 
 
 def _description(frame: bytes, block: bytes) -> str:
     """Read what a TXXX frame is about; nothing if it says so in an encoding of damage."""
     if frame[8:10] != b"\0\0":  # compressed, say: mutagen unpacks it out of a tag of its own
-        alone = load_id3(BytesIO(tag_head(block[3], len(frame)) + frame))
+        alone = load_id3(BytesIO(id3_header(block[3], len(frame)) + frame))
         return "".join(found.desc for found in alone.getall("TXXX")) if alone is not None else ""
     encoding, content = frame[10:11], frame[11:]
     match encoding:
@@ -152,7 +154,7 @@ def _as_text(genre: str) -> str:
     return "(" + genre if LOOKS_LIKE_A_CODE.match(genre) else genre
 
 
-def find_id3v1(file: BinaryIO) -> bytes:
+def read_id3v1(file: BinaryIO) -> bytes:
     """Read the ID3v1 tag at the end of a file, or give nothing."""
     if file.seek(0, 2) < ID3V1_BYTES:
         return b""

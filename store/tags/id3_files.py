@@ -10,27 +10,27 @@ from mutagen.id3 import ID3
 
 from store.tags.id3 import (
     edit_id3,
-    find_id3v1,
     id3_credits,
+    id3_custom_tags,
     id3_genres,
-    id3_notes,
-    id3_others,
+    id3_other_fields,
     id3v1_with_genres,
     load_id3,
+    read_id3v1,
 )
 from store.tags.payload import end_of_leading_tags
-from store.tags.schema import Edit, TagView
+from store.tags.schema import FileTags, TagEdit
 
 
-def read_id3_file(path: Path) -> TagView:
+def read_id3_file(path: Path) -> FileTags:
     """Read the tags of a file."""
     tag, ape = read_id3_tags(path)
     with path.open("rb") as file:
-        v1 = find_id3v1(file)
-    genres = id3_genres(tag) or ape_texts(ape, "genre")
+        v1 = read_id3v1(file)
+    genres = id3_genres(tag) or ape_values(ape, "genre")
     apes = [f"APE {key} {value!r}" for key, value in ape.items() if key.lower() != "genre"]
-    others = [*id3_others(tag), *apes, f"ID3v1 {v1[:-1]!r}"]
-    return TagView(genres, id3_credits(tag), sorted(others), id3_notes(tag))
+    others = [*id3_other_fields(tag), *apes, f"ID3v1 {v1[:-1]!r}"]
+    return FileTags(genres, id3_credits(tag), sorted(others), id3_custom_tags(tag))
 
 
 def read_id3_tags(path: Path) -> tuple[ID3, Any]:
@@ -47,14 +47,14 @@ def _load_ape(path: Path) -> Any:
     return {}
 
 
-def write_id3_file(source: Path, draft: Path, edit: Edit) -> None:
+def write_id3_file(source: Path, draft: Path, edit: TagEdit) -> None:
     """Put the new tag before the stream, and keep ID3v1 and APEv2 tags in step where there are any."""
     with source.open("rb") as old, draft.open("wb") as new:
         size = end_of_leading_tags(old, first_only=True)
         tag = load_id3(old, with_v1=size == 0)
         old.seek(0)
         block = old.read(size)
-        if block or edit.genres or any(edit.notes.values()):
+        if block or edit.genres or any(edit.custom_tags.values()):
             new.write(edit_id3(block, tag, edit))
         old.seek(size)
         shutil.copyfileobj(old, new, 1 << 20)
@@ -65,18 +65,18 @@ def write_id3_file(source: Path, draft: Path, edit: Edit) -> None:
         else:
             del ape["genre"]
         ape.save()
-    put_back_id3v1(source, draft, edit)
+    restore_id3v1(source, draft, edit)
 
 
-def put_back_id3v1(source: Path, draft: Path, edit: Edit) -> None:
+def restore_id3v1(source: Path, draft: Path, edit: TagEdit) -> None:
     """End `draft` with the ID3v1 tag of `source`, which mutagen's APEv2 cuts off."""
     with source.open("rb") as file:
-        v1 = find_id3v1(file)
+        v1 = read_id3v1(file)
     with draft.open("rb+") as file:
-        file.seek(-len(find_id3v1(file)), 2)
+        file.seek(-len(read_id3v1(file)), 2)
         file.write(v1 if edit.genres is None else id3v1_with_genres(v1, edit.genres))
 
 
-def ape_texts(tags: Any, key: str) -> list[str]:
+def ape_values(tags: Any, key: str) -> list[str]:
     """List the values of one APEv2 field, which are one text parted by NUL."""
     return [text.strip() for text in str(tags.get(key, "")).split("\0") if text.strip()]

@@ -9,7 +9,7 @@ FRAME_NAME = re.compile(rb"[A-Z][A-Z0-9]{3}")
 UNSYNCHRONISED, EXTENDED, FOOTER = 0x80, 0x40, 0x10
 
 
-def tag_head(version: int, size: int) -> bytes:
+def id3_header(version: int, size: int) -> bytes:
     """Render what stands before the frames of a plain tag."""
     return b"ID3" + bytes([version, 0, 0]) + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
 

@@ -16,7 +16,7 @@ HEAD_BYTES = 27
 
 
 @dataclass(frozen=True)
-class Renumbered:
+class RenumberedFile:
     """A file as it reads with other numbers on some pages."""
 
     file: FileIO
@@ -53,7 +53,7 @@ def list_pages(file: FileIO) -> list[int]:
     return pages
 
 
-def renumber(file: FileIO, pages: list[int], shift: int) -> Renumbered:
+def renumber(file: FileIO, pages: list[int], shift: int) -> RenumberedFile:
     """Read a file as if its stream had so many pages fewer before its audio; or more, below 0.
 
     The first page stays. Where the others start to be those of the audio does not matter.
@@ -70,4 +70,4 @@ def renumber(file: FileIO, pages: list[int], shift: int) -> Renumbered:
             break
         places.append(pages[index] + NUMBER_AT)
         numbers.append(page.write()[NUMBER_AT : NUMBER_AT + NUMBER_BYTES])
-    return Renumbered(file, places, numbers)
+    return RenumberedFile(file, places, numbers)

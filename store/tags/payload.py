@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal
 from store.errors import BadInput
 from store.tags.riff import list_chunks
 
-Container = Literal["riff", "aiff", "flac", "ogg", "mp4", "asf", "bare"]
+Container = Literal["riff", "aiff", "flac", "ogg", "mp4", "asf", "raw"]
 
 BLOCK_BYTES = 1 << 20
 MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
@@ -18,7 +18,7 @@ OGG_WITH_COMMENTS = (b"\x01vorbis", b"OpusHead", b"Speex   ", b"\x80theora", b"\
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 
 
-def hash_audio(path: Path) -> str:
+def hash_payload(path: Path) -> str:
     """Hash the encoded audio of a file, without its tags and wherever they lie.
 
     Raises: BadInput, without the file's name, if its outline is broken.
@@ -32,7 +32,7 @@ def hash_audio(path: Path) -> str:
     return digest.hexdigest()
 
 
-def container_of(file: BinaryIO) -> Container:
+def detect_container(file: BinaryIO) -> Container:
     """Tell by its first bytes what holds the audio, whatever the file is called."""
     file.seek(0)
     start = file.read(12)
@@ -47,7 +47,7 @@ def container_of(file: BinaryIO) -> Container:
         return "flac"
     if start[4:8] in MP4_FIRST_BOXES:
         return "mp4"
-    return "asf" if start == ASF_HEADER[:12] else "bare"
+    return "asf" if start == ASF_HEADER[:12] else "raw"
 
 
 def end_of_leading_tags(file: BinaryIO, *, first_only: bool = False) -> int:
@@ -91,7 +91,7 @@ def _at(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    match container_of(file):
+    match detect_container(file):
         case "riff":
             yield from _chunks(file, (b"fmt ", b"data"))
         case "aiff":
@@ -104,7 +104,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
             yield from _mp4_pieces(file)
         case "asf":
             yield from _span(file, _end_of_asf_header(file))  # the Data object and its indices
-        case "bare":
+        case "raw":
             yield from _span(file, end_of_leading_tags(file), start_of_trailing_tags(file))
 
 

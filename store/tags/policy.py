@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from store.tags.genre_map import GenreMap, refuse_odd_name
-from store.tags.schema import NOTE_NAMES
+from store.tags.genre_map import GenreMap, validate_genre_name
+from store.tags.schema import CUSTOM_TAG_NAMES
 
-CONFIDENCE, MODEL = NOTE_NAMES
+CONFIDENCE, MODEL = CUSTOM_TAG_NAMES
 FieldPolicy = Literal["never", "fill", "replace"]
 NO_MAP = GenreMap()
 
@@ -39,11 +39,11 @@ class TagPolicy(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            refuse_odd_name(name)
+            validate_genre_name(name)
         return names
 
 
-def leaves_alone(
+def keep_reason(
     old_genres: Sequence[str], policy: TagPolicy, genre_map: GenreMap = NO_MAP
 ) -> tuple[str, str] | None:
     """Tell, with reason and detail, whether a file stays as it is, whatever a model would tell."""
@@ -57,17 +57,17 @@ def leaves_alone(
 
 
 def new_genres(
-    old_genres: Sequence[str], told: Sequence[str], policy: TagPolicy, genre_map: GenreMap = NO_MAP
+    old_genres: Sequence[str], predicted: Sequence[str], policy: TagPolicy, genre_map: GenreMap = NO_MAP
 ) -> tuple[str, ...] | None:
     """Give all genres a file is to have, in order; None if there is nothing to change.
 
-    `told` are the model's names, the likeliest first. Spelling alone is no change, unless
+    `predicted` are the model's names, the likeliest first. Spelling alone is no change, unless
     `respell` asks for it; another order is one, since most players show the first genre.
     Blank values are not kept.
     """
-    if leaves_alone(old_genres, policy, genre_map):
+    if keep_reason(old_genres, policy, genre_map):
         return None
-    wanted = _without_repeats(genre_map.names_for(told), genre_map)
+    wanted = _without_repeats(genre_map.map_genres(predicted), genre_map)
     if not wanted:
         return None
     there = tuple(name for name in old_genres if name.strip())
@@ -80,33 +80,33 @@ def new_genres(
     return None if changed == there else changed
 
 
-def why_unchanged(
-    old_genres: Sequence[str], told: Sequence[str], policy: TagPolicy, genre_map: GenreMap = NO_MAP
+def unchanged_reason(
+    old_genres: Sequence[str], predicted: Sequence[str], policy: TagPolicy, genre_map: GenreMap = NO_MAP
 ) -> tuple[str, str]:
     """Give reason and detail for a file that `new_genres` does not change."""
-    assert new_genres(old_genres, told, policy, genre_map) is None, "it would be changed"
-    left = leaves_alone(old_genres, policy, genre_map)
+    assert new_genres(old_genres, predicted, policy, genre_map) is None, "it would be changed"
+    left = keep_reason(old_genres, policy, genre_map)
     if left:
         return left
-    if told and not genre_map.names_for(told):
-        return "mapped-to-nothing", ", ".join(told)
+    if predicted and not genre_map.map_genres(predicted):
+        return "mapped-to-nothing", ", ".join(predicted)
     return "has-genre", ", ".join(old_genres)
 
 
-def notes_for(
-    confidence: float | None, model_version: str, old_notes: Mapping[str, str], policy: TagPolicy
+def custom_tags_to_write(
+    confidence: float | None, model_version: str, old_custom_tags: Mapping[str, str], policy: TagPolicy
 ) -> dict[str, str]:
     """Give the custom fields to write beside the genres, by name: only those that change."""
     told = {
         CONFIDENCE: (policy.confidence_field, None if confidence is None else f"{confidence:.2f}"),
         MODEL: (policy.model_field, model_version),
     }
-    notes = {}
+    custom_tags = {}
     for name, (wish, value) in told.items():
-        old = old_notes.get(name, "")
+        old = old_custom_tags.get(name, "")
         if value and value != old and (wish == "replace" or (wish == "fill" and not old)):
-            notes[name] = value
-    return notes
+            custom_tags[name] = value
+    return custom_tags
 
 
 def _append(
@@ -116,7 +116,7 @@ def _append(
     kept = list(old_genres)
     if policy.respell:
         name_of = {genre_map.key(name): name for name in wanted}
-        kept = [name_of.get(genre_map.key(name), genre_map.own_name(name)) for name in old_genres]
+        kept = [name_of.get(genre_map.key(name), genre_map.preferred_name(name)) for name in old_genres]
         kept = list(_without_repeats(kept, genre_map))
     return (*kept, *(name for name in wanted if genre_map.key(name) not in there))
 

@@ -96,7 +96,7 @@ def _copy(file: BinaryIO, new: BinaryIO, chunk: Chunk) -> None:
         left -= len(block)
 
 
-def tags_behind(file: BinaryIO) -> bool:
+def has_trailing_tags(file: BinaryIO) -> bool:
     """Say whether chunks of tags lie behind the outermost chunk, left there by writers that did not lengthen it."""
     _, end = _outline(file)
     file.seek(end)
@@ -124,7 +124,7 @@ def _outline(file: BinaryIO) -> tuple[str, int]:
 # LIST/INFO: a chunk whose content is "INFO" and then small chunks of text.
 
 
-def info_entries(content: bytes) -> list[tuple[bytes, bytes]]:
+def parse_info(content: bytes) -> list[tuple[bytes, bytes]]:
     """Split the content of a LIST/INFO chunk into its entries: (name, text with its end mark).
 
     Raises: BadInput if it cannot be split without loss.
@@ -143,7 +143,7 @@ def info_entries(content: bytes) -> list[tuple[bytes, bytes]]:
     return entries
 
 
-def info_content(entries: Sequence[tuple[bytes, bytes]]) -> bytes:
+def build_info(entries: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Join entries into the content of a LIST/INFO chunk."""
     return b"INFO" + b"".join(
         struct.pack("<4sI", name, len(text)) + text + b"\0" * (len(text) % 2) for name, text in entries

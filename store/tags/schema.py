@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-NOTE_NAMES = ("GENRE_CONFIDENCE", "GENRE_MODEL")  # fields of our own beside the genres
+CUSTOM_TAG_NAMES = ("GENRE_CONFIDENCE", "GENRE_MODEL")  # fields of our own beside the genres
 
 
 @dataclass(frozen=True)
@@ -16,26 +16,26 @@ class Credits:
 
 
 @dataclass(frozen=True)
-class TagView:
+class FileTags:
     """All that a file's tags say: genres, credits, our notes, and the rest, spelt so that it can be compared."""
 
     genres: list[str]
     credits: Credits
-    others: list[str]
-    notes: dict[str, str] = field(default_factory=dict)
+    other_fields: list[str]
+    custom_tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Edit:
+class TagEdit:
     """What a file's tags are to say; all that is not named here stays.
 
-    Genres: None leaves them, () takes them away. Notes, by NOTE_NAMES: None takes one away.
+    Genres: None leaves them, () takes them away. Notes, by CUSTOM_TAG_NAMES: None takes one away.
     """
 
     genres: tuple[str, ...] | None
-    notes: Mapping[str, str | None] = field(default_factory=dict)
+    custom_tags: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def credit(texts: Iterable[str]) -> str | None:
+def join_values(texts: Iterable[str]) -> str | None:
     """Make one text of the values of a field; None if they say nothing."""
     return "; ".join(text for text in texts if text) or None

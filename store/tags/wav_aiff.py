@@ -9,23 +9,23 @@ from typing import BinaryIO, Literal
 from mutagen.id3 import ID3
 
 from store.errors import BadInput
-from store.tags.id3 import edit_id3, id3_credits, id3_genres, id3_notes, id3_others, load_id3
+from store.tags.id3 import edit_id3, id3_credits, id3_custom_tags, id3_genres, id3_other_fields, load_id3
 from store.tags.riff import (
     Chunk,
+    build_info,
     copy_chunks,
-    info_content,
-    info_entries,
+    has_trailing_tags,
     list_chunks,
     new_chunk,
+    parse_info,
     read_chunk,
-    tags_behind,
 )
-from store.tags.schema import Credits, Edit, TagView
+from store.tags.schema import Credits, FileTags, TagEdit
 
 ChunkFormat = Literal["riff", "aiff"]
 
 
-def read_chunk_file(path: Path) -> TagView:
+def read_wav_aiff_file(path: Path) -> FileTags:
     """Read the tags of a file."""
     with path.open("rb") as file:
         chunks = list_chunks(file)
@@ -38,19 +38,19 @@ def read_chunk_file(path: Path) -> TagView:
     info = {name: _info_text(text) for name, text in entries}
     genres = id3_genres(tag) or [text.strip() for text in info.get(b"IGNR", "").split(";") if text.strip()]
     of_id3 = id3_credits(tag)
-    return TagView(
+    return FileTags(
         genres,
         Credits(
             of_id3.artist or info.get(b"IART") or None,
             of_id3.album or info.get(b"IPRD") or None,
             of_id3.title or info.get(b"INAM") or None,
         ),
-        others + sorted(id3_others(tag)) + [repr(entry) for entry in entries if entry[0] != b"IGNR"],
-        id3_notes(tag),
+        others + sorted(id3_other_fields(tag)) + [repr(entry) for entry in entries if entry[0] != b"IGNR"],
+        id3_custom_tags(tag),
     )
 
 
-def read_chunk_tags(path: Path) -> tuple[ID3, list[tuple[bytes, bytes]]]:
+def read_wav_aiff_tags(path: Path) -> tuple[ID3, list[tuple[bytes, bytes]]]:
     """Read the ID3 tag of a file, empty if there is none, and the entries of its INFO chunks."""
     with path.open("rb") as file:
         return _tags_in(file, list_chunks(file))
@@ -59,7 +59,7 @@ def read_chunk_tags(path: Path) -> tuple[ID3, list[tuple[bytes, bytes]]]:
 def _tags_in(file: BinaryIO, chunks: Sequence[Chunk]) -> tuple[ID3, list[tuple[bytes, bytes]]]:
     infos = [read_chunk(file, chunk) for chunk in chunks if _is_info(file, chunk)]
     tag = _chunk_id3(file, chunks)
-    return ID3() if tag is None else tag, [entry for info in infos for entry in info_entries(info)]
+    return ID3() if tag is None else tag, [entry for info in infos for entry in parse_info(info)]
 
 
 def _info_text(text: bytes) -> str:
@@ -89,10 +89,10 @@ def _chunk_id3(file: BinaryIO, chunks: Sequence[Chunk]) -> ID3 | None:
     return None
 
 
-def write_chunk_file(source: Path, draft: Path, edit: Edit, kind: ChunkFormat) -> None:
+def write_wav_aiff_file(source: Path, draft: Path, edit: TagEdit, kind: ChunkFormat) -> None:
     """Exchange the ID3 chunk, and in a WAV the INFO chunk too: Windows reads no other."""
     with source.open("rb") as file:
-        if tags_behind(file):
+        if has_trailing_tags(file):
             raise BadInput("it has tags behind the end that its header claims, and readers disagree on those")
         chunks = _with_id3(file, list_chunks(file), edit, kind)
         if kind == "riff" and edit.genres is not None:
@@ -100,7 +100,7 @@ def write_chunk_file(source: Path, draft: Path, edit: Edit, kind: ChunkFormat) -
         copy_chunks(file, draft, chunks)
 
 
-def _with_id3(file: BinaryIO, chunks: list[Chunk], edit: Edit, kind: ChunkFormat) -> list[Chunk]:
+def _with_id3(file: BinaryIO, chunks: list[Chunk], edit: TagEdit, kind: ChunkFormat) -> list[Chunk]:
     place = next((number for number, chunk in enumerate(chunks) if _is_id3(chunk)), None)
     if place is None:
         name, block = (b"id3 " if kind == "riff" else b"ID3 "), b""
@@ -120,12 +120,12 @@ def _with_info(file: BinaryIO, chunks: list[Chunk], genres: Sequence[str]) -> li
     result = []
     for chunk in chunks:
         if _is_info(file, chunk):
-            entries = _entries_with_genre(info_entries(read_chunk(file, chunk)), text)
-            result.append(new_chunk(b"LIST", info_content(entries)))
+            entries = _entries_with_genre(parse_info(read_chunk(file, chunk)), text)
+            result.append(new_chunk(b"LIST", build_info(entries)))
             text = b""  # said once
         else:
             result.append(chunk)
-    return result if not text else [*result, new_chunk(b"LIST", info_content([(b"IGNR", text)]))]
+    return result if not text else [*result, new_chunk(b"LIST", build_info([(b"IGNR", text)]))]
 
 
 def _entries_with_genre(entries: Sequence[tuple[bytes, bytes]], text: bytes) -> list[tuple[bytes, bytes]]:

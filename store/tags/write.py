@@ -16,8 +16,16 @@ import mutagen
 
 from store.errors import BadInput
 from store.fs.files import replacing
-from store.tags.formats import NOTE_NAMES, Credits, Edit, TagView, read_view, tag_format, write_edited
-from store.tags.payload import hash_audio
+from store.tags.formats import (
+    CUSTOM_TAG_NAMES,
+    Credits,
+    FileTags,
+    TagEdit,
+    detect_tag_format,
+    parse_tags,
+    write_edited_copy,
+)
+from store.tags.payload import hash_payload
 
 __all__ = ["Credits", "audio_hash", "copy_with_genres", "read_credits", "read_genres", "write_genres"]
 
@@ -35,14 +43,14 @@ def read_genres(path: Path | str) -> list[str]:
     return read_tags(path).genres
 
 
-def read_tags(path: Path | str) -> TagView:
+def read_tags(path: Path | str) -> FileTags:
     """Read all that a file's tags say.
 
     Raises: BadInput if the file or its tags cannot be read.
     """
-    with clear_line(path):
-        real = audio_file(path)
-        return read_view(real, tag_format(real))
+    with translate_errors(path):
+        real = resolve_audio_file(path)
+        return parse_tags(real, detect_tag_format(real))
 
 
 def read_credits(path: Path | str) -> Credits:
@@ -61,16 +69,16 @@ def write_genres(path: Path | str, genres: Sequence[str]) -> None:
 
     Owner, mode, times and extended attributes stay; a link is followed to its file.
     """
-    with clear_line(path):
+    with translate_errors(path):
         edit = checked_edit(genres)
-        real = audio_file(path)
+        real = resolve_audio_file(path)
         before = real.stat()
         if is_read_only(real, before):
             raise PermissionError(errno.EACCES, "the file is read-only: make it writable to have it tagged")
         with replacing(real) as draft:
-            write_tagged(real, draft, edit)
-            dress_alike(real, draft, before)
-            if not is_untouched(before, real.stat()):
+            write_tagged_copy(real, draft, edit)
+            copy_metadata(real, draft, before)
+            if not is_unchanged(before, real.stat()):
                 raise BadInput("another program changed the file meanwhile: try again")
 
 
@@ -79,15 +87,15 @@ def copy_with_genres(
     target: Path | str,
     genres: Sequence[str],
     *,
-    notes: Mapping[str, str | None] | None = None,
+    custom_tags: Mapping[str, str | None] | None = None,
 ) -> None:
     """Write to `target` a copy of `source` with other genres, whole or not at all.
 
     Raises: BadInput if that cannot be done without changing more than the genre, or if both are one file.
     """
-    with clear_line(source):
-        edit = checked_edit(genres, notes)
-        real, goal = audio_file(source), Path(target)
+    with translate_errors(source):
+        edit = checked_edit(genres, custom_tags)
+        real, goal = resolve_audio_file(source), Path(target)
         before = real.stat()
         if goal.exists() and goal.samefile(real):
             raise BadInput(f"the copy {goal} would overwrite the original: choose another folder")
@@ -95,15 +103,18 @@ def copy_with_genres(
             raise BadInput(f"another file is there already: {goal}; choose another folder")
         goal.parent.mkdir(parents=True, exist_ok=True)
         with replacing(goal) as draft:
-            write_tagged(real, draft, edit)
-            dress_alike(real, draft, before, owner=False)
+            write_tagged_copy(real, draft, edit)
+            copy_metadata(real, draft, before, owner=False)
 
 
 def _differ_in_genres_only(one: Path, other: Path) -> bool:
     """Say whether a file may be replaced by a copy of the other: nothing but genres and notes would be lost."""
-    if hash_audio(one) != hash_audio(other):
+    if hash_payload(one) != hash_payload(other):
         return False
-    return read_view(one, tag_format(one)).others == read_view(other, tag_format(other)).others
+    return (
+        parse_tags(one, detect_tag_format(one)).other_fields
+        == parse_tags(other, detect_tag_format(other)).other_fields
+    )
 
 
 def audio_hash(path: Path | str) -> str:
@@ -111,30 +122,34 @@ def audio_hash(path: Path | str) -> str:
 
     Raises: BadInput if the file cannot be read or its outline is broken.
     """
-    with clear_line(path):
-        return hash_audio(audio_file(path))
+    with translate_errors(path):
+        return hash_payload(resolve_audio_file(path))
 
 
-def write_tagged(real: Path, draft: Path, edit: Edit) -> TagView:
+def write_tagged_copy(real: Path, draft: Path, edit: TagEdit) -> FileTags:
     """Write the draft of a file, and give the tags that the file has.
 
     Raises: BadInput if more than what was asked for would change.
     """
-    kind = tag_format(real)
-    audio_before, before = hash_audio(real), read_view(real, kind)
-    write_edited(real, draft, edit, kind)
-    after = read_view(draft, kind)
-    if tag_format(draft) != kind or hash_audio(draft) != audio_before:
+    kind = detect_tag_format(real)
+    audio_before, before = hash_payload(real), parse_tags(real, kind)
+    write_edited_copy(real, draft, edit, kind)
+    after = parse_tags(draft, kind)
+    if detect_tag_format(draft) != kind or hash_payload(draft) != audio_before:
         raise BadInput("tagging it would change its audio: the file is damaged or of an odd kind")
     genres = before.genres if edit.genres is None else list(edit.genres)
     if after.genres != genres:
         raise BadInput(f"tagged with {genres}, it would read {after.genres}: the format cannot hold that")
-    notes = {name: text for name, text in {**before.notes, **edit.notes}.items() if text is not None}
-    if after.notes != notes:
-        raise BadInput(f"noted with {notes}, it would read {after.notes}: the format cannot hold that")
-    if after.others != before.others:
+    custom_tags = {
+        name: text for name, text in {**before.custom_tags, **edit.custom_tags}.items() if text is not None
+    }
+    if after.custom_tags != custom_tags:
         raise BadInput(
-            f"tagging it would change other tags: {_first_difference(before.others, after.others)}"
+            f"noted with {custom_tags}, it would read {after.custom_tags}: the format cannot hold that"
+        )
+    if after.other_fields != before.other_fields:
+        raise BadInput(
+            f"tagging it would change other tags: {_first_difference(before.other_fields, after.other_fields)}"
         )
     return before
 
@@ -144,24 +159,26 @@ def _first_difference(before: list[str], after: list[str]) -> str:
     return lost[0][:80]
 
 
-def checked_edit(genres: Sequence[str] | None, notes: Mapping[str, str | None] | None = None) -> Edit:
+def checked_edit(
+    genres: Sequence[str] | None, custom_tags: Mapping[str, str | None] | None = None
+) -> TagEdit:
     """Take genres once each, and refuse texts that no tag can hold."""
-    for name, text in (notes or {}).items():
-        if name not in NOTE_NAMES or (text is not None and not _is_plain(text)):
-            raise BadInput(f"{name}={text!r} is no note: wanted printable text for one of {NOTE_NAMES}")
+    for name, text in (custom_tags or {}).items():
+        if name not in CUSTOM_TAG_NAMES or (text is not None and not _is_plain(text)):
+            raise BadInput(f"{name}={text!r} is no note: wanted printable text for one of {CUSTOM_TAG_NAMES}")
     if isinstance(genres, str):
         raise BadInput(f"genres are a list of names; got the text {genres!r}")
     for name in genres or ():
         if not _is_plain(name):
             raise BadInput(f"{name!r} is no genre: wanted printable text without spaces around it")
-    return Edit(None if genres is None else tuple(dict.fromkeys(genres)), dict(notes or {}))
+    return TagEdit(None if genres is None else tuple(dict.fromkeys(genres)), dict(custom_tags or {}))
 
 
 def _is_plain(text: str) -> bool:
     return text.isprintable() and text == text.strip() != ""
 
 
-def audio_file(path: Path | str) -> Path:
+def resolve_audio_file(path: Path | str) -> Path:
     """Follow links to the file itself. Raises: BadInput if it is a folder, pipe or device."""
     real = Path(os.path.realpath(path))
     if not stat.S_ISREG(real.stat().st_mode):
@@ -174,14 +191,14 @@ def is_read_only(real: Path, status: os.stat_result) -> bool:
     return not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(real, os.W_OK)
 
 
-def is_untouched(before: os.stat_result, now: os.stat_result) -> bool:
+def is_unchanged(before: os.stat_result, now: os.stat_result) -> bool:
     """Say whether a file is what it was; the time of change of one with several names moves with those."""
     kept = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
     alike = kept == (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
     return alike and (before.st_nlink > 1 or before.st_ctime_ns == now.st_ctime_ns)
 
 
-def dress_alike(
+def copy_metadata(
     real: Path, draft: Path, before: os.stat_result, *, owner: bool = True, mtime_ns: int | None = None
 ) -> None:
     """Give the draft the owner, mode, extended attributes and times of the original, or another time."""
@@ -209,7 +226,7 @@ def _attributes(path: Path) -> set[str]:
 
 
 @contextmanager
-def clear_line(path: Path | str) -> Iterator[None]:
+def translate_errors(path: Path | str) -> Iterator[None]:
     """Say what is wrong with a file in one line that names it; let a failing disk raise its OSError."""
     try:
         yield

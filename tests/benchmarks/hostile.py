@@ -23,11 +23,11 @@ FOLDER = Path("../shared/data/hostile")
 def outcome(sandbox: Sandbox, path: Path) -> str:
     """Build one file's spectrogram and read it; say how it ended."""
     try:
-        spooled, pieces = sandbox.mel(path, MelSettings(), ExcerptSettings())
+        spooled, pieces = sandbox.decode_mel(path, MelSettings(), ExcerptSettings())
         assert sum(map(len, pieces)) == spooled.frames
     except BadAudio as why:
         return why.reason
-    return "ok-truncated" if spooled.is_cut_short else "ok"
+    return "ok-truncated" if spooled.is_truncated else "ok"
 
 
 def tell(title: str, counts: dict[str, Counter[str]], seconds: float) -> None:
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     wanted = parser.parse_args()
-    sandbox = Sandbox(LimitSettings(time_s=20.0))
+    sandbox = Sandbox(LimitSettings(timeout_s=20.0))
     mutate(sandbox, wanted.mutations, wanted.seed)
     if wanted.folder.exists():
         read_folder(sandbox, wanted.folder)

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import mutagen
 
-from store.fs.stream import signature_of
-from store.tagging.batch import WriteSettings, undo_batch, write_batch
-from store.tagging.journal import list_batches, read_batch
+from store.fs.stream import signature_from_stat
+from store.tagging.batch import WriteSettings, apply_batch, undo_batch
+from store.tagging.journal import list_journalled_batches, read_journal
 from tests.support.formats import CODECS, encode
 
 DEMO = Path("tests/data/demo_music/fma_small")
@@ -66,19 +66,19 @@ def tag_ours(paths: Sequence[Path], journal_url: str) -> None:
         {
             "track_id": str(path),
             "url": str(path),
-            "signature": signature_of(path.stat()),
+            "signature": signature_from_stat(path.stat()),
             "genres": GENRES,
-            "notes": {},
+            "custom_tags": {},
         }
         for path in paths
     ]
-    done = write_batch(rows, settings=WriteSettings(), journal_url=journal_url, name=paths[0].stem)
+    done = apply_batch(rows, settings=WriteSettings(), journal_url=journal_url, name=paths[0].stem)
     assert {row["status"] for row in done} == {"written"}
 
 
 def undo_ours(name: str, journal_url: str) -> None:
     done = undo_batch(
-        read_batch(journal_url, name),
+        read_journal(journal_url, name),
         settings=WriteSettings(),
         journal_url=f"{journal_url}-undo",
         name=name,
@@ -117,7 +117,7 @@ def measure(title: str, originals: Sequence[Path], folder: Path, count: int, rou
             batches = [paths[start : start + BATCH] for start in range(0, count, BATCH)]
             rates["ours"].append(BATCH * rate(pool, tag_ours, batches, journal))
             sizes = [path.stat().st_size for path in Path(journal).iterdir()]
-            rates["undo"].append(BATCH * rate(pool, undo_ours, list_batches(journal), journal))
+            rates["undo"].append(BATCH * rate(pool, undo_ours, list_journalled_batches(journal), journal))
             lay_out(originals, count, folder / "music")
             rates["mutagen, in place"].append(BATCH * rate(pool, tag_in_place, batches, ""))
     print(f"{title}: {count} files of {sum(map(os.path.getsize, originals)) // len(originals):,} bytes, mean")

@@ -34,7 +34,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from preprocessing.decode.sandbox import sandbox_of_this_thread
+from preprocessing.decode.sandbox import thread_sandbox
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.mel.settings import MelSettings
 from store.model_registry import publish_version
@@ -188,11 +188,11 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         tracks = make_tracks(clips, folder, wanted.tracks)
         version_url, who = make_model(folder / "models")
-        sandbox = sandbox_of_this_thread(LIMITS)
+        sandbox = thread_sandbox(LIMITS)
         crops = [
             crop
             for path in tracks
-            for crop in cut_crops(sandbox.windows(path, who.mel, WINDOWS), who.crop_frames, None)
+            for crop in cut_crops(sandbox.decode_windows(path, who.mel, WINDOWS), who.crop_frames, None)
         ]
         networks = [torch_on_mels(version_url, who, "cpu"), onnx_on_mels(version_url, who, None)]
 
@@ -207,7 +207,7 @@ def main() -> None:
             "all of it": lambda: all_of_it("torch"),
             "all of it, onnxruntime": lambda: all_of_it("onnx"),
             "decoding and spectrograms alone": lambda: [
-                sandbox.windows(path, who.mel, WINDOWS) for path in tracks
+                sandbox.decode_windows(path, who.mel, WINDOWS) for path in tracks
             ],
             "the network alone, torch": lambda: run_network(networks[0], crops),
             "the network alone, onnxruntime": lambda: run_network(networks[1], crops),

@@ -74,9 +74,9 @@ def make_catalogue(folder: Path, files: int, seconds: float) -> None:
     for number, suffix in enumerate(dict.fromkeys(SUFFIXES)):
         bare = folder / "originals" / f"{number}{suffix}"
         encode(bare, *CODECS[suffix], seconds=seconds)
-        for variant, (genres, notes) in enumerate(VARIANTS):
+        for variant, (genres, custom_tags) in enumerate(VARIANTS):
             target = folder / "originals" / f"{number}-{variant}{suffix}"
-            copy_with_genres(bare, target, genres, notes=notes)
+            copy_with_genres(bare, target, genres, custom_tags=custom_tags)
             originals.append(target)
     by_suffix = {suffix: [it for it in originals if it.suffix == suffix] for suffix in SUFFIXES}
     kinds = cycle(SUFFIXES)

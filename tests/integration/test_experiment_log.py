@@ -8,7 +8,7 @@ import pytest
 from prefect import flow
 
 from flows.services.mlflow_log import ENVIRONMENT, log_experiment
-from store.fs.files import join, write_whole
+from store.fs.files import join, write_atomic
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -40,9 +40,9 @@ def test_a_server_that_is_gone_is_told_of_and_costs_nothing_else(
     dead_server, warnings_told, tmp_path, capsys
 ):
     version, run = join(str(tmp_path), "v"), join(str(tmp_path), "run")
-    write_whole(join(run, "history.json"), json.dumps({"epochs": []}).encode())
+    write_atomic(join(run, "history.json"), json.dumps({"epochs": []}).encode())
     card = {"version": "v", "run": run, "trained": "2026-01-02T03:04:05+00:00"}
-    write_whole(join(version, "model.json"), json.dumps(card).encode())
+    write_atomic(join(version, "model.json"), json.dumps(card).encode())
 
     @flow(name="finish-a-training")
     def finish(uri):

@@ -22,7 +22,7 @@ from flows.train_model import train_model
 from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
-from store.model_registry import champion, history, list_versions, promote, read_card
+from store.model_registry import champion, list_versions, promote, promotion_history, read_card
 from training.fit.settings import TrainSettings
 from training.networks.settings import ModelSettings
 
@@ -110,7 +110,7 @@ def test_three_nights_and_a_rollback(folder, settings_of):
     promoted = retrain_nightly(settings)
     assert promoted.outcome == "promoted", promoted.reason
     assert promoted.champion == promoted.version == champion(models) != first
-    assert history(models)[-1].reason == promoted.reason
+    assert promotion_history(models)[-1].reason == promoted.reason
     assert "macro F1 0." in promoted.reason
     assert "on 12 test tracks by 4 artists" in promoted.reason
     ((row,),) = artifacts_of_last_run("nightly-result")

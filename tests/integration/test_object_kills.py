@@ -10,8 +10,8 @@ import boto3
 import pytest
 
 from store.fs.stream import stream_files
-from store.tagging.batch import WriteSettings, undo_batch, write_batch
-from store.tagging.journal import read_batch
+from store.tagging.batch import WriteSettings, apply_batch, undo_batch
+from store.tagging.journal import read_journal
 from store.tags.write import write_genres
 from tests.support.cut_answers import cutting
 from tests.support.formats import CODECS, encode
@@ -19,8 +19,8 @@ from tests.support.formats import CODECS, encode
 SETTINGS = WriteSettings()
 TAG = """
 import json, sys
-from store.tagging.batch import WriteSettings, write_batch
-write_batch(json.load(sys.stdin), settings=WriteSettings(), journal_url=sys.argv[1], name="1")
+from store.tagging.batch import WriteSettings, apply_batch
+apply_batch(json.load(sys.stdin), settings=WriteSettings(), journal_url=sys.argv[1], name="1")
 """
 
 
@@ -41,7 +41,7 @@ def music(s3_url, tmp_path):
 
 
 def rows_of(music: str) -> list[dict]:
-    asked = {"status": "change", "genres": ["Folk"], "notes": {}}
+    asked = {"status": "change", "genres": ["Folk"], "custom_tags": {}}
     return [
         {"track_id": file.path, "url": file.url, "signature": file.signature, **asked}
         for file in stream_files(music)
@@ -63,16 +63,16 @@ def test_a_killed_batch_is_completed(music, tmp_path, s3_endpoint, lost, after):
         child.communicate(json.dumps(rows).encode(), timeout=120)
     assert child.returncode == -signal.SIGKILL
     left = content(music)
-    assert {row["track_id"] for row in read_batch(journal, "1")} == set(old)
+    assert {row["track_id"] for row in read_journal(journal, "1")} == set(old)
     changed = [name for name in old if left[name] != old[name]]
     assert len(changed) >= (lost == "answer")
-    done = write_batch(rows, settings=SETTINGS, journal_url=journal, name="1")
+    done = apply_batch(rows, settings=SETTINGS, journal_url=journal, name="1")
     assert {row["status"] for row in done} == {"written"}
     new = content(music)
     assert all(left[name] in (old[name], new[name]) for name in old)
     assert all(left[name] == new[name] for name in changed)
     back = undo_batch(
-        read_batch(journal, "1"),
+        read_journal(journal, "1"),
         settings=SETTINGS,
         journal_url=f"{journal}-undo",
         name="1",

@@ -20,7 +20,7 @@ from flows.undo_tagging import undo_tagging
 from preprocessing.decode.settings import WindowSettings
 from store.errors import BadInput
 from store.fs.parquet import read_table, write_table
-from store.tagging.predictions import HEARINGS_SCHEMA, rows_of
+from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
 from store.tags.write import audio_hash, read_genres, write_genres
 from tests.support.dask_processes import Host, scheduler, workers
 from tests.support.tagging import GENRES, lay_out_music, publish_small_model
@@ -69,13 +69,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 def pretend_to_have_heard(runs: Path, probabilities: list[float]) -> list[str]:
     """Change what was heard, to see later whether it was asked for again; give the names of the files."""
     heard = []
-    for part in (runs / "heard").rglob("*.parquet"):
-        rows = rows_of(read_table(str(part)))
+    for part in (runs / "inference").rglob("*.parquet"):
+        rows = table_rows(read_table(str(part)))
         for row in rows:
-            if row["status"] == "heard":
+            if row["status"] == "predicted":
                 row["probabilities"] = probabilities
                 heard.append(row["track_id"])
-        write_table(str(part), pa.Table.from_pylist(rows, schema=HEARINGS_SCHEMA))
+        write_table(str(part), pa.Table.from_pylist(rows, schema=INFERENCE_SCHEMA))
     return heard
 
 
@@ -93,7 +93,7 @@ def test_dry_run_write_and_undo(common, music, tmp_path):
     written = tag_catalogue(TagSettings(**common, write=True))
     assert written.statuses == {"written": 3, "rejected": 1}
     for name, hashed in hashes.items():
-        assert read_genres(music / name) == [lines[name]["gets"]]
+        assert read_genres(music / name) == [lines[name]["new_genres"]]
         assert audio_hash(music / name) == hashed
     again = tag_catalogue(TagSettings(**common, write=True))
     assert again.statuses == {"kept": 3, "rejected": 1}
@@ -108,12 +108,12 @@ def test_dry_run_write_and_undo(common, music, tmp_path):
     assert contents(music) == before
     redone = undo_tagging(UndoSettings(run="latest", runs=common["runs"], cluster=common["cluster"]))
     assert redone.statuses == {"restored": 3}
-    assert read_genres(music / "a/1.mp3") == [lines["a/1.mp3"]["gets"]]
+    assert read_genres(music / "a/1.mp3") == [lines["a/1.mp3"]["new_genres"]]
 
 
 def test_a_dry_run_is_applied_as_a_person_left_it(common, music):
     dry = tag_catalogue(TagSettings(**common))
-    rows = rows_of(pq.read_table(dry.predictions))
+    rows = table_rows(pq.read_table(dry.predictions))
     for row in rows:
         if row["track_id"] == "a/1.mp3":
             row["genres"] = ["Polka", "Old-Time / Historic"]
@@ -142,7 +142,7 @@ def test_predictions_never_lead_out_of_their_source(common, music, tmp_path):
     dry = tag_catalogue(TagSettings(**common))
     outside = lay_out_music(tmp_path / "outside", {"x.mp3": "200033"}) / "x.mp3"
     table = pq.read_table(dry.predictions)
-    rows = [{**row, "url": str(outside), "track_id": "../outside/x.mp3"} for row in rows_of(table)][:1]
+    rows = [{**row, "url": str(outside), "track_id": "../outside/x.mp3"} for row in table_rows(table)][:1]
     pq.write_table(
         pa.Table.from_pylist(rows, schema=table.schema).replace_schema_metadata(table.schema.metadata),
         dry.predictions,
@@ -159,10 +159,10 @@ def test_what_was_written_is_not_heard_again_for_another_policy(common, music, t
     tag_catalogue(TagSettings(**common, write=True))
     pretend_to_have_heard(tmp_path / "runs", [1.0, 0.0])
     summary = tag_catalogue(TagSettings(**common, policy={"policy": "replace"}))
-    told = rows_of(pq.read_table(summary.predictions))
-    assert [row["told"] for row in told if row["told"]] == [["Electronic"]] * 3, (
-        "heard anew, it would say other things"
-    )
+    predicted_genres = table_rows(pq.read_table(summary.predictions))
+    assert [row["predicted_genres"] for row in predicted_genres if row["predicted_genres"]] == [
+        ["Electronic"]
+    ] * 3, "heard anew, it would say other things"
 
 
 def test_copies_are_tagged_and_the_files_are_not(common, music, tmp_path):
@@ -247,11 +247,11 @@ def test_a_killed_run_goes_on_without_listening_twice(common, music, models, tmp
     assert heard
     ended = tag_catalogue(TagSettings(**common, write=True))
     assert ended.statuses == {"written": len(hashes), "rejected": 1}
-    told = {row["track_id"]: row["probabilities"] for row in rows_of(pq.read_table(ended.predictions))}
+    told = {row["track_id"]: row["probabilities"] for row in table_rows(pq.read_table(ended.predictions))}
     assert {name: told[name] for name in heard} == {name: [0.25, 0.75] for name in heard}, "heard twice"
     assert {path: audio_hash(path) for path in hashes} == hashes
     assert not list(music.rglob(".*")), "drafts of the killed run are left"
-    (run,) = [path for path in (tmp_path / "runs").iterdir() if path.name != "heard"]
+    (run,) = [path for path in (tmp_path / "runs").iterdir() if path.name != "inference"]
     assert run.name == ended.run
     undone = undo_tagging(UndoSettings(run=ended.run, runs=common["runs"], cluster=common["cluster"]))
     assert set(undone.statuses) <= {"restored", "as-it-was"}

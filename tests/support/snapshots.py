@@ -30,7 +30,7 @@ def publish_mels(
         shards=[shard.name],
         index=index_of(shard),
         catalogue=put_catalogue(root, catalogue),
-        recipe=Recipe(mel.model_dump(), mel.fingerprint, "float16", {}),
+        recipe=Recipe(mel.model_dump(), mel.settings_hash, "float16", {}),
         settings={},
     )
     return open_snapshot(root)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from store.fs.stream import signature_of
-from store.tagging.batch import WriteSettings, undo_batch, write_batch
-from store.tagging.journal import read_batch
+from store.fs.stream import signature_from_stat
+from store.tagging.batch import WriteSettings, apply_batch, undo_batch
+from store.tagging.journal import read_journal
 from store.tagging.local_swap import DRAFT_PREFIX
 from store.tags.write import audio_hash, write_genres
 from tests.support.disk_faults import faults
@@ -23,19 +23,25 @@ MEMORY = "/dev/shm"  # a kill or a failing call is the same there, and the suite
 
 def row_of(path: Path) -> dict[str, Any]:
     """Give the row that asks for a file to be tagged."""
-    signature = signature_of(path.stat())
-    return {"track_id": path.name, "url": str(path), "signature": signature, "genres": GENRES, "notes": NOTES}
+    signature = signature_from_stat(path.stat())
+    return {
+        "track_id": path.name,
+        "url": str(path),
+        "signature": signature,
+        "genres": GENRES,
+        "custom_tags": NOTES,
+    }
 
 
 def tag(rows: Sequence[dict[str, Any]], run: str) -> set[str]:
     """Tag files as one batch; give their statuses."""
-    done = write_batch(rows, settings=SETTINGS, journal_url=f"{run}/journal", name="0")
+    done = apply_batch(rows, settings=SETTINGS, journal_url=f"{run}/journal", name="0")
     return {row["status"] for row in done}
 
 
 def undo(run: str) -> set[str]:
     """Undo that batch; give the files' statuses."""
-    journal = read_batch(f"{run}/journal", "0")
+    journal = read_journal(f"{run}/journal", "0")
     done = undo_batch(
         journal, settings=SETTINGS, journal_url=f"{run}/undo", name="0", even_changed=False, dry_run=False
     )

@@ -75,7 +75,7 @@ def lay_out(
     )
     run = TrainingRun(
         snapshot_url=snapshot.url,
-        mel_fingerprint=MEL.fingerprint,
+        mel_fingerprint=MEL.settings_hash,
         genres=("low", "high"),
         start=sha256(start).hexdigest() if start else "",
         settings=settings,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from store.errors import BadInput
-from store.fs.files import join, read_bytes, write_whole
+from store.fs.files import join, read_bytes, write_atomic
 
 NAMES = ("checkpoint-a.pt", "checkpoint-b.pt")
 
@@ -53,7 +53,7 @@ def write_checkpoint(folder: str, checkpoint: Checkpoint, fingerprint: str) -> N
     torch.save({**vars(checkpoint), "part": asdict(checkpoint.part)}, buffer)
     body = buffer.getvalue()
     head = {"number": checkpoint.number, "run": fingerprint, "sha256": hashlib.sha256(body).hexdigest()}
-    write_whole(join(folder, NAMES[checkpoint.number % 2]), json.dumps(head).encode() + b"\n" + body)
+    write_atomic(join(folder, NAMES[checkpoint.number % 2]), json.dumps(head).encode() + b"\n" + body)
 
 
 def read_checkpoint(folder: str, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:

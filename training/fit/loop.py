@@ -20,7 +20,7 @@ from torch.optim import AdamW
 
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
-from store.fs.files import join, read_bytes, write_whole
+from store.fs.files import join, read_bytes, write_atomic
 from store.reader import Snapshot
 from training.fit.checkpoint import Checkpoint, PartOfEpoch, read_checkpoint, write_checkpoint
 from training.fit.crops import MelSlice, Tracks, groups_of_rank, held_in_memory
@@ -97,7 +97,7 @@ def prepare(run: TrainingRun, tracks: pa.Table, snapshot: Snapshot, seat: Seat, 
         training=training,
         validation=validation,
         mel_slice=mel_slice,
-        crop_frames=MelSettings.model_validate(snapshot.mel_settings).frames_in(settings.crop_s),
+        crop_frames=MelSettings.model_validate(snapshot.mel_settings).count_frames(settings.crop_s),
         steps=math.ceil(len(training.ids) * settings.crops_per_track / settings.batch_size),
         groups=groups,
     )
@@ -276,5 +276,5 @@ def _is_among_best(history: list[dict[str, float]]) -> bool:
 def _write_results(folder: str, state: Checkpoint) -> None:
     weights = {name: tensor.contiguous() for name, tensor in state.best_weights.items()}
     history = {"best_epoch": state.best_epoch, "epochs": state.history}
-    write_whole(join(folder, HISTORY), json.dumps(history, indent=2).encode())
-    write_whole(join(folder, WEIGHTS), safetensors.torch.save(weights))
+    write_atomic(join(folder, HISTORY), json.dumps(history, indent=2).encode())
+    write_atomic(join(folder, WEIGHTS), safetensors.torch.save(weights))

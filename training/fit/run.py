@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError
 
 from store.errors import BadInput
-from store.fs.files import exists, join, read_bytes, write_whole
+from store.fs.files import exists, join, read_bytes, write_atomic
 from training.fit.settings import TrainSettings
 from training.networks.network import WEIGHTS
 
@@ -43,11 +43,11 @@ def write_run(folder: str, run: TrainingRun, tracks: pa.Table, start: bytes | No
     `start` is what `training.networks.pretrained.read_start` gave, if the network does not start from fresh weights.
     """
     if start is not None:
-        write_whole(join(folder, START), start)
+        write_atomic(join(folder, START), start)
     table = io.BytesIO()
     pq.write_table(tracks.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA), table)
-    write_whole(join(folder, "tracks.parquet"), table.getvalue())
-    write_whole(join(folder, "run.json"), run.model_dump_json(indent=2).encode())
+    write_atomic(join(folder, "tracks.parquet"), table.getvalue())
+    write_atomic(join(folder, "run.json"), run.model_dump_json(indent=2).encode())
 
 
 def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:

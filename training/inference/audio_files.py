@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from preprocessing.decode.sandbox import sandbox_of_this_thread
-from preprocessing.decode.seeking import HeardWindow
+from preprocessing.decode.sandbox import thread_sandbox
+from preprocessing.decode.seeking import DecodedWindow
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.errors import BadAudio
 from store.errors import BadInput
@@ -113,15 +113,15 @@ def _decode(
     if isinstance(path, BadAudio):
         return path
     try:
-        heard = sandbox_of_this_thread(limits).windows(path, identity.mel, windows, as_waves=as_waves)
+        heard = thread_sandbox(limits).decode_windows(path, identity.mel, windows, as_waves=as_waves)
     except BadAudio as why:
         return why
     return cut_crops(
-        heard, identity.crop_frames, identity.training.validation_crops if windows.whole else None
+        heard, identity.crop_frames, identity.training.validation_crops if windows.whole_track else None
     )
 
 
-def cut_crops(heard: Sequence[HeardWindow], crop_frames: int, count: int | None) -> Iterator[Crop]:
+def cut_crops(heard: Sequence[DecodedWindow], crop_frames: int, count: int | None) -> Iterator[Crop]:
     """Read crops evenly spaced within each window: `count` of them, or as many as cover it."""
     for window in heard:
         track = Tracks(("",), np.array([window.frames]), np.zeros((1, 1), np.float32))

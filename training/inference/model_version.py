@@ -52,7 +52,7 @@ class ModelIdentity(BaseModel, frozen=True, extra="ignore"):
     @property
     def crop_frames(self) -> int:
         """Frames of one crop."""
-        return self.mel.frames_in(self.training.crop_s)
+        return self.mel.count_frames(self.training.crop_s)
 
 
 def read_identity(version_url: str) -> ModelIdentity:
@@ -93,10 +93,10 @@ def hear_stored(
     Raises: BadInput if the spectrograms are not of the kind the model was trained on.
     """
     snapshot = _opened(snapshot_url)
-    if snapshot.mel_fingerprint != identity.mel.fingerprint:
+    if snapshot.mel_fingerprint != identity.mel.settings_hash:
         raise BadInput(
             f"{snapshot_url}: mel settings {snapshot.mel_fingerprint}; the model was trained on "
-            f"{identity.mel.fingerprint}: build a store with its settings"
+            f"{identity.mel.settings_hash}: build a store with its settings"
         )
     frames_T = np.array([snapshot.frames(row["track_id"]) for row in track_rows], np.int64)
     ids = tuple(row["track_id"] for row in track_rows)

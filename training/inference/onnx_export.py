@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from store.errors import BadInput
-from store.fs.files import join, read_bytes, write_whole
+from store.fs.files import join, read_bytes, write_atomic
 from training.inference.model_version import ModelIdentity, load_model
 from training.networks.network import MIDDLE_DB, SPREAD_DB, WEIGHTS
 
@@ -38,7 +38,7 @@ def export_onnx(
     Raises: BadInput if a logit differs by more than WORST_DIFFERENCE, or the extra `onnx` is not installed.
     """
     data, worst = _proved(version_url, identity, crops)
-    write_whole(target_url, data)
+    write_atomic(target_url, data)
     return worst
 
 

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from preprocessing.decode.container import identify
-from preprocessing.decode.decoders import look_at
-from preprocessing.decode.download import all_fetched
+from preprocessing.decode.container import sniff_format
+from preprocessing.decode.decoders import read_head
+from preprocessing.decode.download import local_copies
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.errors import BadAudio, Reason
 from store.errors import BadInput
 from store.fs.files import join, local_path
 from store.fs.parquet import read_table, write_table
-from store.fs.stream import FoundFile, signature_now
+from store.fs.stream import FoundFile, read_signature
 from store.tagging.batching import batch_name
-from store.tagging.predictions import HEARINGS_SCHEMA, PREDICTIONS_SCHEMA, rows_of
+from store.tagging.predictions import INFERENCE_SCHEMA, PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import TaggingRun
-from store.tagging.statistics import Tally, tally
+from store.tagging.statistics import TaggingStatistics, count_rows
 from store.tags.genre_map import GenreMap
-from store.tags.policy import TagPolicy, leaves_alone, new_genres, notes_for, why_unchanged
+from store.tags.policy import TagPolicy, custom_tags_to_write, keep_reason, new_genres, unchanged_reason
 from store.tags.write import read_tags
 from training.inference.audio_files import hear_files
 from training.inference.genre_selection import Answer, Answers, answer
@@ -60,7 +60,9 @@ class Listener:
         return self.version_url.rstrip("/").rsplit("/", 1)[-1]
 
 
-def plan_batch(files: Sequence[FoundFile], *, run: TaggingRun, heard_url: str, listener: Listener) -> Tally:
+def plan_batch(
+    files: Sequence[FoundFile], *, run: TaggingRun, inference_url: str, listener: Listener
+) -> TaggingStatistics:
     """Listen to what was not heard before, and keep what is to become of each file as a part of the plan.
 
     Raises: OSError if the source or the run's folder fails; a bad file is an answer, not an error.
@@ -69,10 +71,12 @@ def plan_batch(files: Sequence[FoundFile], *, run: TaggingRun, heard_url: str, l
     so that other thresholds or another policy cost no listening.
     """
     part = batch_name(files)
-    return _keep_plan(run, part, hear_batch(files, join(heard_url, f"{part}.parquet"), listener), listener)
+    return _keep_plan(
+        run, part, hear_batch(files, join(inference_url, f"{part}.parquet"), listener), listener
+    )
 
 
-def plan_without(file: FoundFile, *, run: TaggingRun, listener: Listener) -> Tally:
+def plan_without(file: FoundFile, *, run: TaggingRun, listener: Listener) -> TaggingStatistics:
     """Give the answer for a file that ends whichever worker takes it up."""
     row = _rejected(
         _row(file), "decoder-killed", "the worker died each time it had this file and nothing else"
@@ -80,18 +84,18 @@ def plan_without(file: FoundFile, *, run: TaggingRun, listener: Listener) -> Tal
     return _keep_plan(run, batch_name([file]), [row], listener)
 
 
-def _keep_plan(run: TaggingRun, part: str, hearings: Sequence[Row], listener: Listener) -> Tally:
+def _keep_plan(run: TaggingRun, part: str, hearings: Sequence[Row], listener: Listener) -> TaggingStatistics:
     plan = pa.Table.from_pylist(plan_rows(hearings, listener), schema=PREDICTIONS_SCHEMA)
     run.write_part("plan", part, plan)
-    return tally(plan)
+    return count_rows(plan)
 
 
 # Listening
 
 
-def hear_batch(files: Sequence[FoundFile], heard_url: str, listener: Listener) -> list[Row]:
-    """Give a row of HEARINGS_SCHEMA for each file; what was heard before and is still true is not heard again."""
-    known = _known(heard_url)
+def hear_batch(files: Sequence[FoundFile], inference_url: str, listener: Listener) -> list[Row]:
+    """Give a row of INFERENCE_SCHEMA for each file; what was heard before and is still true is not heard again."""
+    known = _known(inference_url)
     still = {file.path: row for file in files if (row := _still_true(known, file, listener)) is not None}
     left = [file for file in files if file.path not in still]
     for first in range(0, len(left), listener.files_at_once):
@@ -99,13 +103,13 @@ def hear_batch(files: Sequence[FoundFile], heard_url: str, listener: Listener) -
         still |= {row["track_id"]: row for row in _listen(group, listener)}
     rows = [still[file.path] for file in files]
     if left or len(known) != len(files):
-        write_table(heard_url, pa.Table.from_pylist(rows, schema=HEARINGS_SCHEMA))
+        write_table(inference_url, pa.Table.from_pylist(rows, schema=INFERENCE_SCHEMA))
     return rows
 
 
-def _known(heard_url: str) -> dict[str, Row]:
+def _known(inference_url: str) -> dict[str, Row]:
     try:
-        return {row["track_id"]: row for row in rows_of(read_table(heard_url))}
+        return {row["track_id"]: row for row in table_rows(read_table(inference_url))}
     except FileNotFoundError:
         return {}
 
@@ -115,7 +119,7 @@ def _still_true(known: dict[str, Row], file: FoundFile, listener: Listener) -> R
     if row is None or row["signature"] != file.signature or row["reason"] in MAY_BE_MENDED:
         return None
     match row["status"]:
-        case "left":
+        case "not-needed":
             return row if _left_alone(row, listener) is not None else None
         case "rejected":
             return None if listener.retry_rejects else row
@@ -124,7 +128,7 @@ def _still_true(known: dict[str, Row], file: FoundFile, listener: Listener) -> R
 
 def _listen(files: Sequence[FoundFile], listener: Listener) -> list[Row]:
     """Look at files, and listen to those that are not to be left alone."""
-    with all_fetched([None if file.problem else file.url for file in files]) as paths:
+    with local_copies([None if file.problem else file.url for file in files]) as paths:
         rows = [_look_at(file, path, listener) for file, path in zip(files, paths, strict=True)]
         chosen = [place for place, row in enumerate(rows) if "status" not in row]
         heard = hear_files(
@@ -141,7 +145,7 @@ def _listen(files: Sequence[FoundFile], listener: Listener) -> list[Row]:
         if isinstance(said, BadAudio):
             rows[place] = _rejected(rows[place], said.reason, said.detail)
         else:
-            rows[place] |= {"status": "heard", "probabilities": said.tolist()}
+            rows[place] |= {"status": "predicted", "probabilities": said.tolist()}
     return rows
 
 
@@ -154,7 +158,7 @@ def _look_at(file: FoundFile, path: Path | BadAudio | None, listener: Listener) 
         return _rejected(row, path.reason, path.detail)
     try:
         if local_path(file.url) is not None:
-            row["signature"] = signature_now(file.url)  # what is read now may be newer than the listing
+            row["signature"] = read_signature(file.url)  # what is read now may be newer than the listing
         tags = read_tags(path)
     except (FileNotFoundError, NotADirectoryError):
         return _rejected(row, "missing", "no such file")
@@ -162,19 +166,19 @@ def _look_at(file: FoundFile, path: Path | BadAudio | None, listener: Listener) 
         return _rejected(row, "no-permission", "this user may not read it")
     except BadInput as why:
         return _rejected(row, _worse(path) or "unsupported", str(why).removeprefix(f"{path}: "))
-    row |= {"old_genres": tags.genres, "old_notes": tags.notes, "album": tags.credits.album}
-    return row | {"status": "left"} if _left_alone(row, listener) is not None else row
+    row |= {"old_genres": tags.genres, "old_custom_tags": tags.custom_tags, "album": tags.credits.album}
+    return row | {"status": "not-needed"} if _left_alone(row, listener) is not None else row
 
 
 def _worse(path: Path) -> Reason | None:
     """Name what is wrong with a file whose tags cannot be read, if that is worse than its tags."""
     try:
-        head, size_bytes = look_at(path)
+        head, size_bytes = read_head(path)
     except BadAudio as why:
         return why.reason
     if size_bytes == 0:
         return "empty"
-    return "not-audio" if identify(head) is None else None
+    return "not-audio" if sniff_format(head) is None else None
 
 
 def _row(file: FoundFile) -> Row:
@@ -186,14 +190,14 @@ def _rejected(row: Row, reason: str, detail: str) -> Row:
 
 
 def _left_alone(row: Row, listener: Listener) -> tuple[str, str] | None:
-    return leaves_alone(row["old_genres"] or (), listener.policy, listener.genre_map)
+    return keep_reason(row["old_genres"] or (), listener.policy, listener.genre_map)
 
 
 # Deciding
 
 
 def plan_rows(hearings: Sequence[Row], listener: Listener) -> list[Row]:
-    """Say what is to become of each file: rows of PREDICTIONS_SCHEMA for rows of HEARINGS_SCHEMA."""
+    """Say what is to become of each file: rows of PREDICTIONS_SCHEMA for rows of INFERENCE_SCHEMA."""
     said = iter(_answers([row for row in hearings if _is_asked(row, listener)], listener))
     return [
         _planned(row, next(said) if _is_asked(row, listener) else None, listener)
@@ -203,7 +207,7 @@ def plan_rows(hearings: Sequence[Row], listener: Listener) -> list[Row]:
 
 
 def _is_asked(row: Row, listener: Listener) -> bool:
-    return row["status"] == "heard" and _left_alone(row, listener) is None
+    return row["status"] == "predicted" and _left_alone(row, listener) is None
 
 
 def _answers(heard: Sequence[Row], listener: Listener) -> list[Answer]:
@@ -227,7 +231,7 @@ def _planned(row: Row, said: Answer | None, listener: Listener) -> Row:
         reason, detail = _left_alone(row, listener) or ("", "")
         return plan | {"status": "kept", "reason": reason, "detail": detail}
     plan |= {
-        "told": said.told,
+        "predicted_genres": said.told,
         "confidence": said.confidence,
         "probabilities": said.chance_G.tolist(),
         "reason": said.reason,
@@ -237,7 +241,9 @@ def _planned(row: Row, said: Answer | None, listener: Listener) -> Row:
         return plan | {"status": "unsure"}
     genres = new_genres(row["old_genres"], said.told, listener.policy, listener.genre_map)
     if genres is None:
-        reason, detail = why_unchanged(row["old_genres"], said.told, listener.policy, listener.genre_map)
+        reason, detail = unchanged_reason(row["old_genres"], said.told, listener.policy, listener.genre_map)
         return plan | {"status": "kept", "reason": reason, "detail": detail}
-    notes = notes_for(said.confidence, listener.version, row["old_notes"] or {}, listener.policy)
-    return plan | {"status": "change", "genres": genres, "notes": notes}
+    custom_tags = custom_tags_to_write(
+        said.confidence, listener.version, row["old_custom_tags"] or {}, listener.policy
+    )
+    return plan | {"status": "change", "genres": genres, "custom_tags": custom_tags}

@@ -120,10 +120,10 @@ def _version_weights(
             f"{url}: the model is a {card.training.model.network}, wanted {settings.network}; "
             "set name and width to its, or start from another"
         )
-    if card.mel.fingerprint != mel.fingerprint:
+    if card.mel.settings_hash != mel.settings_hash:
         raise BadInput(
-            f"{url}: the model listens to mel settings {card.mel.fingerprint}, the spectrograms are of "
-            f"{mel.fingerprint}; build a store with its settings, or start from another"
+            f"{url}: the model listens to mel settings {card.mel.settings_hash}, the spectrograms are of "
+            f"{mel.settings_hash}; build a store with its settings, or start from another"
         )
     file = join(url, WEIGHTS)
     tensors, wanted = _read_file(file), _state_of(settings, len(card.genres), mel.bands)

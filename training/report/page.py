@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.mel.settings import MelSettings
-from store.fs.files import write_whole
+from store.fs.files import write_atomic
 from training.evaluation.calibration import NEVER, Decision, Target
 from training.evaluation.metrics import Scores, reliability
 from training.evaluation.tables import (
@@ -118,7 +118,7 @@ def write_report(
         "report.html": page.encode(),
     }
     for file, content in files.items():
-        write_whole(str(folder / file), content)
+        write_atomic(str(folder / file), content)
     return folder / "report.html"
 
 

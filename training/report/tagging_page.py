@@ -9,14 +9,20 @@ from typing import Any, Literal, NamedTuple
 
 import jinja2
 
-from store.tagging.statistics import BINS, CHANGED, Sample, Tally, most_first
+from store.tagging.statistics import (
+    CHANGED_STATUSES,
+    CONFIDENCE_BINS,
+    Sample,
+    TaggingStatistics,
+    by_descending_count,
+)
 from training.report.page import percent
 
 Way = Literal["dry-run", "write", "copy", "undo", "undo-dry-run"]
 FIRST_GENRES = 40  # the rest of a long table is folded away
 IN_MARKDOWN = 20  # rows of a table in the Prefect UI, beside which the page is a click away
 BY_ITS_STATUS = {  # what became of a file, in the order of the page
-    "tagged": CHANGED,
+    "tagged": CHANGED_STATUSES,
     "left as they were": ("kept", "as-it-was"),
     "left, unsure": ("unsure",),
     "not possible": ("rejected", "skipped", "failed"),
@@ -37,7 +43,7 @@ MEANINGS = {
     "low-confidence": "no genre is likely enough",
     "mapped-to-nothing": "the map says that its genres are never written",
     "missing": "the file is gone",
-    "name-parts-urls": "its name holds signs that would part a URL",
+    "name-breaks-url": "its name holds signs that would part a URL",
     "name-not-utf-8": "its name is not UTF-8",
     "no-permission": "this user may not read or write it",
     "not-a-file": "a folder, pipe or device",
@@ -103,7 +109,7 @@ class Bar(NamedTuple):
     unsure: float
 
 
-def render_page(tally: Tally, facts: RunFacts) -> bytes:
+def render_page(tally: TaggingStatistics, facts: RunFacts) -> bytes:
     """Lay a run out as one HTML page without scripts, which asks for nothing outside."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -121,10 +127,10 @@ def render_page(tally: Tally, facts: RunFacts) -> bytes:
         lede=lede(tally, facts),
         parts=parts(tally),
         took=took(tally, facts),
-        genres=most_first(tally.genres),
+        genres=by_descending_count(tally.genres),
         first_genres=FIRST_GENRES,
         bars=bars(tally),
-        bins=BINS,
+        bins=CONFIDENCE_BINS,
         most_in_a_bar=most_in_a_bar(tally),
         changes=sorted(tally.changes, key=lambda sample: sample.track_id),
         ends=list(ends(tally)),
@@ -136,12 +142,13 @@ def render_page(tally: Tally, facts: RunFacts) -> bytes:
     return page.encode()
 
 
-def markdown_summary(tally: Tally, facts: RunFacts) -> str:
+def markdown_summary(tally: TaggingStatistics, facts: RunFacts) -> str:
     """Tell the same in Markdown. Names of files and genres are other people's: they stay text."""
     files = [
-        [sample.track_id, listed(sample.had), listed(sample.gets), sure(sample)] for sample in tally.changes
+        [sample.track_id, listed(sample.old_genres), listed(sample.new_genres), sure(sample)]
+        for sample in tally.changes
     ]
-    genres = [[genre, f"{count:,}"] for genre, count in most_first(tally.genres)]
+    genres = [[genre, f"{count:,}"] for genre, count in by_descending_count(tally.genres)]
     left = [[end.status, end.reason, f"{end.files:,}", end.meaning] for end in ends(tally)]
     blocks = [
         f"# {headline(tally, facts)}",
@@ -157,7 +164,7 @@ def markdown_summary(tally: Tally, facts: RunFacts) -> str:
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def headline(tally: Tally, facts: RunFacts) -> str:
+def headline(tally: TaggingStatistics, facts: RunFacts) -> str:
     """Put what happened in one line."""
     match facts.way:
         case "dry-run":
@@ -178,7 +185,7 @@ def headline(tally: Tally, facts: RunFacts) -> str:
     return f"{count} of {tally.files:,} files {one if tally.changed == 1 else several}"
 
 
-def lede(tally: Tally, facts: RunFacts) -> str:
+def lede(tally: TaggingStatistics, facts: RunFacts) -> str:
     """Say what that means for the files."""
     if is_dry(facts):
         return "Nothing was written: this was a dry run."
@@ -193,7 +200,7 @@ def lede(tally: Tally, facts: RunFacts) -> str:
     return f"Audio and all other tags were compared before each file was swapped in.{untouched}"
 
 
-def took(tally: Tally, facts: RunFacts) -> str:
+def took(tally: TaggingStatistics, facts: RunFacts) -> str:
     """Say how long it took, and how fast that was."""
     hours, rest = divmod(round(facts.seconds), 3600)
     minutes, seconds = divmod(rest, 60)
@@ -204,7 +211,7 @@ def took(tally: Tally, facts: RunFacts) -> str:
     return f"{tally.files:,} {'file' if tally.files == 1 else 'files'} in {time}{speed}"
 
 
-def parts(tally: Tally) -> list[Part]:
+def parts(tally: TaggingStatistics) -> list[Part]:
     """Cut the bar of all files by how they ended; a status that is not known is not possible."""
     known = {status for statuses in BY_ITS_STATUS.values() for status in statuses}
     counts = {
@@ -220,10 +227,10 @@ def parts(tally: Tally) -> list[Part]:
     return found
 
 
-def bars(tally: Tally) -> list[Bar]:
+def bars(tally: TaggingStatistics) -> list[Bar]:
     """Lay out the histogram of confidences: files that get a genre, and above them those that do not."""
     most = max(most_in_a_bar(tally), 1)
-    width = 100 // BINS
+    width = 100 // CONFIDENCE_BINS
     return [
         Bar(
             place,
@@ -231,25 +238,29 @@ def bars(tally: Tally) -> list[Bar]:
             sure / most,
             unsure / most,
         )
-        for place, (sure, unsure) in enumerate(zip(tally.sure, tally.unsure, strict=True))
+        for place, (sure, unsure) in enumerate(
+            zip(tally.changed_confidences, tally.unchanged_confidences, strict=True)
+        )
     ]
 
 
-def most_in_a_bar(tally: Tally) -> int:
+def most_in_a_bar(tally: TaggingStatistics) -> int:
     """Count the files of the highest bar."""
-    return max(map(sum, zip(tally.sure, tally.unsure, strict=True)))
+    return max(map(sum, zip(tally.changed_confidences, tally.unchanged_confidences, strict=True)))
 
 
-def ends(tally: Tally) -> Iterator[End]:
+def ends(tally: TaggingStatistics) -> Iterator[End]:
     """List how files ended that stay as they are, most first; those without a reason last of their status."""
-    for status, count in most_first(tally.statuses):
-        if status in CHANGED:
+    for status, count in by_descending_count(tally.statuses):
+        if status in CHANGED_STATUSES:
             continue
         reasons = tally.reasons.get(status, {})
         rest = count - sum(reasons.values())
-        for reason, files in [*most_first(reasons), *([("", rest)] if rest else [])]:
+        for reason, files in [*by_descending_count(reasons), *([("", rest)] if rest else [])]:
             examples = [
-                sample for sample in tally.left_alone if (sample.status, sample.reason) == (status, reason)
+                sample
+                for sample in tally.unchanged_samples
+                if (sample.status, sample.reason) == (status, reason)
             ]
             yield End(status, reason, MEANINGS.get(reason, ""), files, examples)
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.catalogue.settings import SplitSettings
-from preprocessing.catalogue.splits import artist_folds, split_by_artist
+from preprocessing.catalogue.splits import assign_artist_folds, split_by_artist
 from training.evaluation.calibration import Target
 from training.evaluation.metrics import Scores, score
 from training.fit.labels import choose_genres, choose_tracks
@@ -93,7 +93,7 @@ def split_folds(
     The validation part is a share of the rest, of artists of its own again: a fold's test
     part chooses nothing.
     """
-    fold_T = artist_folds(labelled, folds, seed)
+    fold_T = assign_artist_folds(labelled, folds, seed)
     return [
         choose_tracks(_split_for(labelled, fold_T == fold, validation_share, seed), target, genres)
         for fold in range(folds)

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from store.errors import CommitConflict
-from store.fs.files import exists, join, read_bytes, write_whole
+from store.fs.files import exists, join, read_bytes, write_atomic
 from store.model_registry import promote
 from training.selection.champion import Verdict
 
@@ -33,7 +33,7 @@ def settle(models: str, version: str, verdict: Verdict, terms: Terms) -> Verdict
         except CommitConflict as why:
             verdict = Verdict(is_better=False, reason=str(why))
     note = {"version": version, **asdict(verdict), "terms": asdict(terms)}
-    write_whole(_url(models, version), json.dumps(note, indent=1).encode())
+    write_atomic(_url(models, version), json.dumps(note, indent=1).encode())
     return verdict
 
 

@@ -18,7 +18,7 @@ from flows.train_model import TrainSummary, choose_learning, describe_run
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
-from store.fs.files import join, write_whole
+from store.fs.files import join, write_atomic
 from store.fs.parquet import to_parquet
 from store.model_registry import promote, publish_version, rollback
 from tests.support.snapshots import publish_mels
@@ -104,8 +104,8 @@ def test_what_is_not_alike_is_trained(snapshot, settings_of):
     assert find_alike(snapshot, settings.train) is None, "neither judged nor in service"
     settle(models, version, WORSE, terms_of(settings, None))
     assert find_alike(snapshot, settings.train) == version
-    write_whole(join(models, "99-damaged", "model.json"), b"[]")
-    write_whole(join(models, "98-other", "model.json"), b"{}")
+    write_atomic(join(models, "99-damaged", "model.json"), b"[]")
+    write_atomic(join(models, "98-other", "model.json"), b"{}")
     assert find_alike(snapshot, settings.train) == version, "others' damage is no obstacle"
     calibrated = {"decision": {"calibrate": False}}
     for changes in ({"training": {"seed": 5}}, calibrated, {"genres": ["Jazz", "Rock"]}):

@@ -24,7 +24,7 @@ def sandbox():
 def outcome(sandbox, path):
     """Say how it ended, and see that the spectrogram, if there is one, can be learned from."""
     try:
-        spooled, pieces = sandbox.mel(path, MelSettings(), ExcerptSettings())
+        spooled, pieces = sandbox.decode_mel(path, MelSettings(), ExcerptSettings())
     except BadAudio as why:
         return why.reason
     mel_FM = np.concatenate(list(pieces))

@@ -60,7 +60,7 @@ def tagged(originals, tmp_path_factory) -> Path:
     sources |= {"monkey.ape": MONKEY} if MONKEY.exists() else {}
     for kind, source in sources.items():
         copy_with_genres(source, folder / "plain" / kind, GENRES)
-        copy_with_genres(source, folder / "noted" / kind, GENRES, notes=NOTES)
+        copy_with_genres(source, folder / "noted" / kind, GENRES, custom_tags=NOTES)
     return folder
 
 
@@ -126,13 +126,13 @@ def test_other_programs_show_the_genres(kind, reader, tagged, readers, need):
     need(kind != "monkey.ape" or MONKEY.exists(), f"{MONKEY} is not here")
     expected = SHOWN[kind][READERS.index(reader)]
     assert readers(reader, tagged / "plain" / kind) == (expected, {})
-    notes = {} if expected is NOTHING or (reader, kind) in NO_NOTES else NOTES
-    assert readers(reader, tagged / "noted" / kind) == (expected, notes)
+    custom_tags = {} if expected is NOTHING or (reader, kind) in NO_NOTES else NOTES
+    assert readers(reader, tagged / "noted" / kind) == (expected, custom_tags)
 
 
 @pytest.mark.parametrize("kind", SHOWN)
 def test_ours_shows_all(kind, tagged, need):
     need(kind != "monkey.ape" or MONKEY.exists(), f"{MONKEY} is not here")
-    for folder, notes in (("plain", {}), ("noted", NOTES)):
+    for folder, custom_tags in (("plain", {}), ("noted", NOTES)):
         view = read_tags(tagged / folder / kind)
-        assert (view.genres, view.notes) == (GENRES, notes)
+        assert (view.genres, view.custom_tags) == (GENRES, custom_tags)

@@ -5,16 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import BadInput, CommitConflict
-from store.fs.files import join, read_bytes, write_whole
+from store.fs.files import join, read_bytes, write_atomic
 from store.model_registry import (
     champion,
-    find_version,
-    history,
     list_versions,
     promote,
+    promotion_history,
     publish_version,
     read_card,
     read_cards,
+    resolve_version,
     rollback,
 )
 
@@ -34,7 +34,7 @@ def test_a_version_holds_its_files_and_its_card(tmp_path):
 
 
 def test_a_folder_without_its_card_is_no_version(tmp_path):
-    write_whole(str(tmp_path / "half" / "weights.safetensors"), b"")
+    write_atomic(str(tmp_path / "half" / "weights.safetensors"), b"")
     assert list_versions(str(tmp_path)) == []
     with pytest.raises(BadInput, match=r"no model version \(model.json is missing\)"):
         read_card(str(tmp_path / "half"))
@@ -48,7 +48,7 @@ def test_promotion_moves_the_pointer_and_nothing_else(tmp_path):
     promote(root, other)
     assert champion(root) == other
     promote(root, one)
-    assert find_version(root, "champion") == join(root, one)
+    assert resolve_version(root, "champion") == join(root, one)
     assert sorted(list_versions(root)) == sorted([one, other])
 
 
@@ -56,10 +56,10 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path):
     root = str(tmp_path)
     for which in ("champion", "latest"):
         with pytest.raises(BadInput, match=f"holds no {which} model; train one with `spectrogram-one train`"):
-            find_version(root, which)
+            resolve_version(root, which)
     with pytest.raises(BadInput, match="no model version"):
         promote(root, "20200101T000000-abcdef")
-    write_whole(join(root, "broken", "model.json"), json.dumps({}).encode()[:1])
+    write_atomic(join(root, "broken", "model.json"), json.dumps({}).encode()[:1])
     with pytest.raises(BadInput, match="not readable as JSON"):
         read_card(join(root, "broken"))
 
@@ -75,7 +75,7 @@ def test_a_rollback_restores_the_champion_before_and_tells_why(tmp_path):
     promote(root, one, "the first")
     promote(root, other, "better by 5 points")
     assert rollback(root) == champion(root) == one
-    told = [(move.version, move.reason, move.is_rollback) for move in history(root)]
+    told = [(move.version, move.reason, move.is_rollback) for move in promotion_history(root)]
     assert told == [
         (one, "the first", False),
         (other, "better by 5 points", False),
@@ -90,7 +90,7 @@ def test_a_rollback_restores_the_champion_before_and_tells_why(tmp_path):
 def test_rollbacks_lead_back_along_the_promotions_and_never_to_and_fro(moves, tmp_path_factory):
     root = str(tmp_path_factory.mktemp("models"))
     for name in "ABC":
-        write_whole(join(root, name, "model.json"), b"{}")
+        write_atomic(join(root, name, "model.json"), b"{}")
     line: list[str] = []
     for move in moves:
         if move != "<":
@@ -103,7 +103,7 @@ def test_rollbacks_lead_back_along_the_promotions_and_never_to_and_fro(moves, tm
             with pytest.raises(BadInput, match="no champion to go back to"):
                 rollback(root)
         assert champion(root) == line[-1] if line else champion(root) is None
-    assert [move.version for move in history(root)][-1:] == line[-1:]
+    assert [move.version for move in promotion_history(root)][-1:] == line[-1:]
 
 
 def test_the_champion_promoted_again_does_not_come_before_itself(tmp_path):
@@ -111,7 +111,7 @@ def test_the_champion_promoted_again_does_not_come_before_itself(tmp_path):
     one, other = add(root), add(root)
     for version in (one, other, other):
         promote(root, version)
-    assert [move.version for move in history(root)] == [one, other]
+    assert [move.version for move in promotion_history(root)] == [one, other]
     assert rollback(root) == one
 
 
@@ -119,11 +119,11 @@ def test_a_champion_of_an_older_version_stays_in_service_and_begins_the_history(
     root = str(tmp_path)
     one, other = add(root), add(root)
     old = {"version": one, "promoted": "2026-01-01T00:00:00+00:00"}
-    write_whole(join(root, "champion.json"), json.dumps(old).encode())
+    write_atomic(join(root, "champion.json"), json.dumps(old).encode())
     assert champion(root) == one
     promote(root, other)
-    assert [move.version for move in history(root)] == [one, other]
-    assert history(root)[0].at == "2026-01-01T00:00:00+00:00"
+    assert [move.version for move in promotion_history(root)] == [one, other]
+    assert promotion_history(root)[0].at == "2026-01-01T00:00:00+00:00"
     assert json.loads(read_bytes(join(root, "champion.json")))["version"] == other, "older versions read it"
     assert rollback(root) == one
 
@@ -157,8 +157,8 @@ def test_a_champion_whose_folder_is_gone_is_not_gone_back_to(tmp_path):
 def test_a_damaged_champion_is_told_in_one_line_and_not_overwritten(content, tmp_path):
     root = str(tmp_path)
     version = add(root)
-    write_whole(join(root, "champion.json"), content)
-    for ask in (champion, history, rollback, lambda it: promote(it, version)):
+    write_atomic(join(root, "champion.json"), content)
+    for ask in (champion, promotion_history, rollback, lambda it: promote(it, version)):
         with pytest.raises(
             BadInput, match=r"champion\.json: does not say which model is in service .*remove it"
         ):
@@ -169,22 +169,22 @@ def test_a_damaged_champion_is_told_in_one_line_and_not_overwritten(content, tmp
 def test_a_version_is_found_by_the_beginning_of_its_name_if_only_one_begins_so(tmp_path):
     root = str(tmp_path)
     for name in ("20260101T0-a", "20260102T0-b", "20260102T0-bc"):
-        write_whole(join(root, name, "model.json"), b"{}")
-    assert find_version(root, "20260101") == join(root, "20260101T0-a")
-    assert find_version(root, "20260102T0-b") == join(root, "20260102T0-b"), "a whole name is no beginning"
+        write_atomic(join(root, name, "model.json"), b"{}")
+    assert resolve_version(root, "20260101") == join(root, "20260101T0-a")
+    assert resolve_version(root, "20260102T0-b") == join(root, "20260102T0-b"), "a whole name is no beginning"
     with pytest.raises(
         BadInput, match="2 versions begin with 20260102: 20260102T0-b, 20260102T0-bc; give more"
     ):
-        find_version(root, "20260102")
+        resolve_version(root, "20260102")
     with pytest.raises(BadInput, match="no model version"):
-        find_version(root, "2027")
+        resolve_version(root, "2027")
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b'"a"', b"5", b'{"genr', b"\xff", b"[" * 100_000])
 def test_a_damaged_card_is_told_of_when_asked_for_and_hides_no_other(content, tmp_path):
     root = str(tmp_path)
     version = add(root)
-    write_whole(join(root, "0-damaged", "model.json"), content)
+    write_atomic(join(root, "0-damaged", "model.json"), content)
     told = r"0-damaged/model\.json: not readable as JSON of a model .*restore it from a copy, or remove the folder"
     for ask in (lambda: read_card(join(root, "0-damaged")), lambda: promote(root, "0-damaged")):
         with pytest.raises(BadInput, match=told):

@@ -40,7 +40,7 @@ from mutagen.id3 import (
 from mutagen.mp4 import MP4, MP4Cover
 from mutagen.wave import WAVE
 
-from store.tags.write import checked_edit, read_tags, write_tagged
+from store.tags.write import checked_edit, read_tags, write_tagged_copy
 from tests.support.tagged_files import PICTURE
 
 NOTES = {"GENRE_CONFIDENCE": "0.87", "GENRE_MODEL": "v1"}
@@ -54,9 +54,9 @@ EDITS = [
 
 def edits_of(track: Path) -> Iterator[None]:
     """Make one edit after the other, with a look at the file after each."""
-    for genres, notes in EDITS:
+    for genres, custom_tags in EDITS:
         draft = track.with_name("draft")
-        write_tagged(track, draft, checked_edit(genres, notes))
+        write_tagged_copy(track, draft, checked_edit(genres, custom_tags))
         draft.replace(track)
         yield
 
@@ -335,11 +335,11 @@ def test_all_other_asf_objects_and_attributes_stay(originals, tmp_path):
     markers = bytes.fromhex("01cd87f451a9cf118ee600c00c205365")  # as chapters are kept in ASF
     content = b"\0" * 16 + struct.pack("<IHH", 0, 0, 0)
     put_asf_object(track, markers + struct.pack("<Q", 24 + len(content)) + content)
-    before, others = asf_objects(track), read_tags(track).others
+    before, other_fields = asf_objects(track), read_tags(track).other_fields
     assert (markers, content) in before
     for _ in edits_of(track):
         assert sorted(asf_objects(track)) == sorted(before)
-        assert read_tags(track).others == others
+        assert read_tags(track).other_fields == other_fields
 
 
 def put_asf_object(path: Path, made: bytes) -> None:

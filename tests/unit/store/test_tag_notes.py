@@ -13,18 +13,18 @@ from mutagen.id3 import ID3
 from mutagen.mp4 import MP4
 
 from store.errors import BadInput
-from store.tags.schema import NOTE_NAMES, TagView
-from store.tags.write import audio_hash, checked_edit, read_tags, write_genres, write_tagged
+from store.tags.schema import CUSTOM_TAG_NAMES, FileTags
+from store.tags.write import audio_hash, checked_edit, read_tags, write_genres, write_tagged_copy
 from tests.support.tagged_files import id3v1
 
 NOTES = {"GENRE_CONFIDENCE": "0.87", "GENRE_MODEL": "20261127-élan"}
 GENRES = ["Old-Time / Historic", "Électronique"]
 
 
-def edit(track: Path, genres, **notes) -> TagView:
+def edit(track: Path, genres, **custom_tags) -> FileTags:
     """Edit a file in its place; give what its tags say then."""
     draft = track.with_name("draft")
-    write_tagged(track, draft, checked_edit(genres, notes))
+    write_tagged_copy(track, draft, checked_edit(genres, custom_tags))
     draft.replace(track)
     return read_tags(track)
 
@@ -36,27 +36,27 @@ def test_notes_come_back_as_written_and_no_other_field_moves(track):
     before = read_tags(track)
     audio = audio_hash(track)
     after = edit(track, GENRES, **NOTES)
-    assert (after.genres, after.notes) == (GENRES, NOTES)
-    assert (after.credits, after.others) == (before.credits, before.others)
+    assert (after.genres, after.custom_tags) == (GENRES, NOTES)
+    assert (after.credits, after.other_fields) == (before.credits, before.other_fields)
     assert audio_hash(track) == audio
 
 
 def test_a_note_is_replaced_or_taken_away_alone(track):
     edit(track, GENRES, **NOTES)
     replaced = edit(track, None, GENRE_CONFIDENCE="0.5")
-    assert replaced.notes == {**NOTES, "GENRE_CONFIDENCE": "0.5"}
+    assert replaced.custom_tags == {**NOTES, "GENRE_CONFIDENCE": "0.5"}
     left = edit(track, None, GENRE_CONFIDENCE=None)
-    assert (left.genres, left.notes) == (GENRES, {"GENRE_MODEL": NOTES["GENRE_MODEL"]})
-    assert edit(track, None, GENRE_MODEL=None).notes == {}
+    assert (left.genres, left.custom_tags) == (GENRES, {"GENRE_MODEL": NOTES["GENRE_MODEL"]})
+    assert edit(track, None, GENRE_MODEL=None).custom_tags == {}
     assert b"GENRE_" not in track.read_bytes()
 
 
 def test_an_edit_of_the_genres_alone_keeps_notes(track):
     edit(track, GENRES, **NOTES)
     write_genres(track, ["Rock"])
-    assert read_tags(track).notes == NOTES
+    assert read_tags(track).custom_tags == NOTES
     write_genres(track, [])
-    assert (read_tags(track).genres, read_tags(track).notes) == ([], NOTES)
+    assert (read_tags(track).genres, read_tags(track).custom_tags) == ([], NOTES)
 
 
 @pytest.mark.parametrize("genres", [["Old-Time / Historic"], ["Old-Time / Historic", "Folk", "17"]], ids=len)
@@ -92,12 +92,12 @@ def test_twice_is_once(track):
 def test_taking_away_notes_that_are_not_there_changes_nothing(track):
     write_genres(track, GENRES)  # mutagen has laid out the tag
     before = track.read_bytes()
-    edit(track, None, **dict.fromkeys(NOTE_NAMES))
+    edit(track, None, **dict.fromkeys(CUSTOM_TAG_NAMES))
     assert track.read_bytes() == before
 
 
 note_edits = st.dictionaries(
-    st.sampled_from(NOTE_NAMES), st.none() | st.sampled_from(["0.5", "v 1", "日本", "=/;"])
+    st.sampled_from(CUSTOM_TAG_NAMES), st.none() | st.sampled_from(["0.5", "v 1", "日本", "=/;"])
 )
 genre_edits = st.none() | st.lists(st.sampled_from(["Rock", "17", "Älter", "a; b"]), unique=True, max_size=3)
 
@@ -107,12 +107,16 @@ genre_edits = st.none() | st.lists(st.sampled_from(["Rock", "17", "Älter", "a; 
 def test_any_row_of_edits_ends_in_what_they_say(track, originals, steps):
     shutil.copy(originals / track.name, track)
     start = read_tags(track)
-    genres, notes = start.genres, {}
+    genres, custom_tags = start.genres, {}
     for new_genres, new_notes in steps:
         genres = genres if new_genres is None else new_genres
-        notes = {name: text for name, text in {**notes, **new_notes}.items() if text is not None}
+        custom_tags = {name: text for name, text in {**custom_tags, **new_notes}.items() if text is not None}
         after = edit(track, new_genres, **new_notes)
-        assert (after.genres, after.notes, after.others) == (genres, notes, start.others)
+        assert (after.genres, after.custom_tags, after.other_fields) == (
+            genres,
+            custom_tags,
+            start.other_fields,
+        )
 
 
 # ID3: tags as others leave them
@@ -188,18 +192,26 @@ def odd(request, originals, tmp_path) -> Path:
 def test_notes_in_odd_tags_are_replaced_and_taken_away(odd):
     before = read_tags(odd)
     assert before.credits.title == "Before"
-    assert (before.genres, list(before.notes)) == (["Rock"], ["GENRE_MODEL"])
+    assert (before.genres, list(before.custom_tags)) == (["Rock"], ["GENRE_MODEL"])
     after = edit(odd, None, GENRE_MODEL="new")
-    assert (after.genres, after.notes, after.others) == (["Rock"], {"GENRE_MODEL": "new"}, before.others)
+    assert (after.genres, after.custom_tags, after.other_fields) == (
+        ["Rock"],
+        {"GENRE_MODEL": "new"},
+        before.other_fields,
+    )
     assert ID3(odd, translate=False)["TCON"].text == ["(17)Rock"]
     assert [str(it) for it in ID3(odd).getall("TXXX")] == ["new"]
-    assert edit(odd, None, GENRE_MODEL=None).notes == {}
+    assert edit(odd, None, GENRE_MODEL=None).custom_tags == {}
 
 
 def test_notes_in_odd_tags_are_kept(odd):
     before = read_tags(odd)
     after = edit(odd, GENRES)
-    assert (after.genres, after.notes, after.others) == (GENRES, before.notes, before.others)
+    assert (after.genres, after.custom_tags, after.other_fields) == (
+        GENRES,
+        before.custom_tags,
+        before.other_fields,
+    )
 
 
 @pytest.mark.parametrize("kind", [name for name in ODD_TAGS if name[0] in "2ue"])
@@ -241,10 +253,10 @@ def test_fields_of_others_that_are_called_alike_stay(originals, tmp_path):
     body = b"".join(frame(b"TXXX", content) for content in strangers)
     track = tmp_path / "song.mp3"
     track.write_bytes(tag(body) + (originals / "bare.mp3").read_bytes())
-    assert read_tags(track).notes == {}
+    assert read_tags(track).custom_tags == {}
     edit(track, None, **NOTES)
     assert track.read_bytes()[10:].startswith(body)
-    edit(track, None, **dict.fromkeys(NOTE_NAMES))
+    edit(track, None, **dict.fromkeys(CUSTOM_TAG_NAMES))
     assert track.read_bytes()[10:].startswith(body + b"\0" * 50)
 
 
@@ -254,11 +266,11 @@ def test_notes_alone_leave_id3v1_and_apev2_as_they_are(originals, tmp_path):
     track.write_bytes((originals / "ape.mp3").read_bytes() + v1)
     trailing = track.read_bytes()[len((originals / "bare.mp3").read_bytes()) :]
     after = edit(track, None, **NOTES)
-    assert (after.genres, after.notes) == (["Rock"], NOTES)
+    assert (after.genres, after.custom_tags) == (["Rock"], NOTES)
     assert track.read_bytes().endswith(trailing)
     assert ID3(track)["TCON"].text == ["Rock"]  # some readers look no further than the new tag
     taken = edit(track, None, **dict.fromkeys(NOTES))
-    assert (taken.genres, taken.notes) == (["Rock"], {})
+    assert (taken.genres, taken.custom_tags) == (["Rock"], {})
     assert track.read_bytes().endswith(trailing)
 
 
@@ -281,10 +293,10 @@ def test_notes_alone_leave_the_info_chunk_as_it_is(originals, tmp_path):
     data = (originals / "music.wav").read_bytes()
     track.write_bytes(b"RIFF" + struct.pack("<I", len(data) + len(info) - 8) + data[8:] + info)
     after = edit(track, None, **NOTES)
-    assert (after.genres, after.notes) == (["Noise", "Drone"], NOTES)
+    assert (after.genres, after.custom_tags) == (["Noise", "Drone"], NOTES)
     assert info in track.read_bytes()
     taken = edit(track, None, **dict.fromkeys(NOTES))
-    assert (taken.genres, taken.notes) == (["Noise", "Drone"], {})
+    assert (taken.genres, taken.custom_tags) == (["Noise", "Drone"], {})
 
 
 # Other formats: what is not a note is none
@@ -295,10 +307,10 @@ def test_a_vorbis_note_of_several_values_or_other_case_is_one_note(originals, tm
     audio = FLAC(track)
     audio["genre_model"] = ["a", "b"]
     audio.save()
-    assert read_tags(track).notes == {"GENRE_MODEL": "a"}
+    assert read_tags(track).custom_tags == {"GENRE_MODEL": "a"}
     write_genres(track, GENRES)
     assert FLAC(track)["GENRE_MODEL"] == ["a", "b"]
-    assert edit(track, None, GENRE_MODEL="c").notes == {"GENRE_MODEL": "c"}
+    assert edit(track, None, GENRE_MODEL="c").custom_tags == {"GENRE_MODEL": "c"}
     assert FLAC(track)["GENRE_MODEL"] == ["c"]
 
 
@@ -307,6 +319,6 @@ def test_mp4_notes_of_another_program_stay(originals, tmp_path):
     audio = MP4(track)
     audio["----:org.example:GENRE_MODEL"] = [b"theirs"]
     audio.save()
-    assert edit(track, None, **NOTES).notes == NOTES
-    assert edit(track, None, **dict.fromkeys(NOTES)).notes == {}
+    assert edit(track, None, **NOTES).custom_tags == NOTES
+    assert edit(track, None, **dict.fromkeys(NOTES)).custom_tags == {}
     assert MP4(track)["----:org.example:GENRE_MODEL"] == [b"theirs"]

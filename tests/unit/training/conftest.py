@@ -24,7 +24,7 @@ class HeldSnapshot:
 
     mels: dict[str, NDArray[np.float32]]
     url: str = "held in memory"
-    mel_fingerprint: str = MEL.fingerprint
+    mel_fingerprint: str = MEL.settings_hash
 
     @property
     def mel_settings(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def toy() -> Callable[..., Toy]:
         }
         run = TrainingRun(
             snapshot_url="held in memory",
-            mel_fingerprint=MEL.fingerprint,
+            mel_fingerprint=MEL.settings_hash,
             genres=("high", "low"),
             settings=TrainSettings(**{**plain, **settings}),
         )

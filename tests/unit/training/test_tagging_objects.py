@@ -7,10 +7,10 @@ import pytest
 
 from preprocessing.catalogue.audio_files import stream_audio
 from store.tagging.batch import WriteSettings
-from store.tagging.batching import batch_name, cut_batches
-from store.tagging.journal import read_batch
-from store.tagging.predictions import rows_of
-from store.tagging.run import begin_run
+from store.tagging.batching import batch_name, iter_batches
+from store.tagging.journal import read_journal
+from store.tagging.predictions import table_rows
+from store.tagging.run import open_run
 from store.tagging.tasks import undo_parts, write_parts
 from store.tags.write import audio_hash, read_genres
 from tests.support.tagging import DEMO, make_listener, publish_small_model
@@ -38,17 +38,17 @@ def content(music: str) -> dict[str, bytes]:
 
 def test_a_bucket_is_tagged_and_undone(music, tmp_path, s3_url, listener):
     before = content(music)
-    run = begin_run(f"{s3_url}/runs", {"write": True})
-    batches = list(cut_batches(stream_audio(music), about=2))
+    run = open_run(f"{s3_url}/runs", {"write": True})
+    batches = list(iter_batches(stream_audio(music), target_size=2))
     parts = [batch_name(batch) for batch in batches]
     for batch in batches:
-        plan_batch(batch, run=run, heard_url=f"{s3_url}/heard", listener=listener)
+        plan_batch(batch, run=run, inference_url=f"{s3_url}/inference", listener=listener)
     run.complete_plan(parts)
     settings = WriteSettings()
-    told = write_parts(parts, run=run, settings=settings, copy_to=None, heard_url=f"{s3_url}/heard")
+    told = write_parts(parts, run=run, settings=settings, copy_to=None, inference_url=f"{s3_url}/inference")
     assert dict(told.statuses) == {"written": 3, "skipped": 1, "rejected": 1}
-    done = {row["track_id"]: row for table in run.tables("done", parts) for row in rows_of(table)}
-    assert done["a::b.mp3"]["reason"] == "name-parts-urls"
+    done = {row["track_id"]: row for table in run.tables("done", parts) for row in table_rows(table)}
+    assert done["a::b.mp3"]["reason"] == "name-breaks-url"
     assert done["page.mp3"]["status"] == "rejected"
     for name, data in before.items():
         if done.get(name, {"status": ""})["status"] != "written":
@@ -57,8 +57,8 @@ def test_a_bucket_is_tagged_and_undone(music, tmp_path, s3_url, listener):
         (tmp_path / "now.mp3").write_bytes(content(music)[name])
         assert read_genres(tmp_path / "now.mp3") == done[name]["genres"]
         assert audio_hash(tmp_path / "now.mp3") == audio_hash(Path(DEMO / name))
-    journalled = [part for part in parts if read_batch(run.journal_url, part)]
-    back = begin_run(f"{s3_url}/runs", {"undo": run.name})
+    journalled = [part for part in parts if read_journal(run.journal_url, part)]
+    back = open_run(f"{s3_url}/runs", {"undo": run.name})
     told = undo_parts(journalled, run=back, target=run, settings=settings, even_changed=False, dry_run=False)
     assert dict(told.statuses) == {"restored": 3}
     assert {name: data for name, data in content(music).items() if name in before} == before
@@ -66,11 +66,13 @@ def test_a_bucket_is_tagged_and_undone(music, tmp_path, s3_url, listener):
 
 def test_objects_that_were_written_are_not_listened_to_again(music, s3_url, listener):
     for attempt in ("first", "second"):
-        run = begin_run(f"{s3_url}/runs", {"attempt": attempt})
-        (batch,) = cut_batches(stream_audio(music), about=5_000)
+        run = open_run(f"{s3_url}/runs", {"attempt": attempt})
+        (batch,) = iter_batches(stream_audio(music), target_size=5_000)
         part = batch_name(batch)
-        plan_batch(batch, run=run, heard_url=f"{s3_url}/heard", listener=listener)
-        rows = rows_of(run.read_part("plan", part))
+        plan_batch(batch, run=run, inference_url=f"{s3_url}/inference", listener=listener)
+        rows = table_rows(run.read_part("plan", part))
         assert sum(row["status"] == ("change" if attempt == "first" else "kept") for row in rows) == 3
         run.complete_plan([part])
-        write_parts([part], run=run, settings=WriteSettings(), copy_to=None, heard_url=f"{s3_url}/heard")
+        write_parts(
+            [part], run=run, settings=WriteSettings(), copy_to=None, inference_url=f"{s3_url}/inference"
+        )

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from flows.commands.models import compare_models, list_models, promote_model, read_rival, show_model
 from store.errors import BadInput
-from store.fs.files import join, write_whole
+from store.fs.files import join, write_atomic
 from store.fs.parquet import to_parquet
 
 
@@ -22,9 +22,9 @@ def root(tmp_path):
         "parent": f"{root}/20260101-aa",
         "metrics": {"test": test},
     }
-    write_whole(join(root, "20260101-aa", "model.json"), b"{}")
-    write_whole(join(root, "20260102-bb", "model.json"), json.dumps(card).encode())
-    write_whole(join(root, "20260102-bb", "MODEL_CARD.md"), b"# Model\nIt listens.\n")
+    write_atomic(join(root, "20260101-aa", "model.json"), b"{}")
+    write_atomic(join(root, "20260102-bb", "model.json"), json.dumps(card).encode())
+    write_atomic(join(root, "20260102-bb", "MODEL_CARD.md"), b"# Model\nIt listens.\n")
     return root
 
 
@@ -53,7 +53,7 @@ def test_a_version_is_told_of_by_its_card_and_its_time_in_service(root):
 
 def test_what_was_heard_must_have_been_kept(root):
     identity = {"genres": ["a", "b"], "mel": {}, "training": {}}
-    write_whole(join(root, "20260101-aa", "model.json"), json.dumps(identity).encode())
+    write_atomic(join(root, "20260101-aa", "model.json"), json.dumps(identity).encode())
     with pytest.raises(
         BadInput, match=r"20260101-aa: did not keep what it heard .*predictions\.parquet is missing"
     ):
@@ -67,7 +67,7 @@ def test_names_of_versions_are_whole_in_a_narrow_terminal(tmp_path):
     card = {"trained": "2026-11-22T22:00:00", "snapshot": "/s/00000003.json", "parent": f"{root}/{names[0]}"}
     for name in names:
         content = json.dumps({**card, "metrics": {"test": test}}).encode()
-        write_whole(join(root, name, "model.json"), content)
+        write_atomic(join(root, name, "model.json"), content)
     printed = io.StringIO()
     Console(file=printed, width=80).print(list_models(root))
     for name in names:
@@ -82,7 +82,7 @@ def test_a_folder_without_versions_is_told_of(tmp_path):
 
 
 def test_a_damaged_version_is_listed_as_such(root):
-    write_whole(join(root, "20260103-cc", "model.json"), b"[]")
+    write_atomic(join(root, "20260103-cc", "model.json"), b"[]")
     assert cells(list_models(root))[-1] == ("", "20260103-cc", "damaged", "-", "-", "-", "-")
     with pytest.raises(BadInput, match=r"20260103-cc/model\.json: not readable as JSON of a model"):
         show_model(root, "20260103-cc")
@@ -101,8 +101,8 @@ def test_a_damaged_version_is_listed_as_such(root):
 )
 def test_what_was_heard_and_is_damaged_is_told_in_one_line(root, content, told):
     identity = {"genres": ["a", "b"], "mel": {}, "training": {}}
-    write_whole(join(root, "20260101-aa", "model.json"), json.dumps(identity).encode())
-    write_whole(join(root, "20260101-aa", "report/predictions.parquet"), content)
+    write_atomic(join(root, "20260101-aa", "model.json"), json.dumps(identity).encode())
+    write_atomic(join(root, "20260101-aa", "report/predictions.parquet"), content)
     with pytest.raises(BadInput, match=rf"^\S+report/predictions\.parquet: {told}") as caught:
         read_rival(join(root, "20260101-aa"))
     assert "\n" not in str(caught.value)

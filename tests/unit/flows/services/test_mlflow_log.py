@@ -16,7 +16,7 @@ import pytest
 
 from flows.services.mlflow_log import ENVIRONMENT, EXPERIMENT, check_tracking, log_version
 from store.errors import BadInput
-from store.fs.files import join, write_whole
+from store.fs.files import join, write_atomic
 
 EPOCHS = [
     {"epoch": 1, "train_loss": 1.5, "validation_accuracy": 0.5, "learning_rate": None, "seconds": 2.0},
@@ -63,12 +63,12 @@ def version(tmp_path):
     """A version as the flow publishes it, small, and the history of its run."""
     models = join(str(tmp_path), "models")
     url, run = join(models, CARD["version"]), join(models, "runs", "1a2b")
-    write_whole(join(run, "history.json"), json.dumps({"best_epoch": 2, "epochs": EPOCHS}).encode())
-    write_whole(join(url, "MODEL_CARD.md"), b"# Model card\n")
-    write_whole(join(url, "report", "metrics.json"), b"{}")
-    write_whole(join(url, "report", "report.html"), b"<html>")
-    write_whole(join(url, "weights.safetensors"), b"large")
-    write_whole(join(url, "model.json"), json.dumps({**CARD, "run": run}).encode())
+    write_atomic(join(run, "history.json"), json.dumps({"best_epoch": 2, "epochs": EPOCHS}).encode())
+    write_atomic(join(url, "MODEL_CARD.md"), b"# Model card\n")
+    write_atomic(join(url, "report", "metrics.json"), b"{}")
+    write_atomic(join(url, "report", "report.html"), b"<html>")
+    write_atomic(join(url, "weights.safetensors"), b"large")
+    write_atomic(join(url, "model.json"), json.dumps({**CARD, "run": run}).encode())
     return url
 
 
@@ -137,7 +137,7 @@ def test_card_and_report_lie_beside_the_database_and_the_weights_do_not(version,
 
 def test_each_version_is_a_run_of_one_experiment(version, uri, tmp_path):
     card = json.loads((tmp_path / "models" / CARD["version"] / "model.json").read_text())
-    write_whole(join(version, "model.json"), json.dumps({**card, "parent": "/models/older"}).encode())
+    write_atomic(join(version, "model.json"), json.dumps({**card, "parent": "/models/older"}).encode())
     ids = {log_version.fn(uri, version) for _ in range(2)}
     _, runs = read_runs(uri)
     assert {run.info.run_id for run in runs} == ids

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from preprocessing.build.settings import SpectrogramSettings
-from preprocessing.build.shard_task import Track, build_shard, hash_files, reject_alone
+from preprocessing.build.shard_task import Track, build_shard, hash_files, reject_crashing_track
 from preprocessing.decode.decoders import decode
 from preprocessing.decode.sandbox import Sandbox
 from preprocessing.decode.settings import ExcerptSettings, LimitSettings
@@ -95,7 +95,7 @@ def test_files_are_hashed_and_what_cannot_be_read_has_no_hash():
 
 
 def test_a_track_that_ends_its_worker_is_rejected_with_the_reason():
-    built = reject_alone(track(1, signature="s"))
+    built = reject_crashing_track(track(1, signature="s"))
     (row,) = built.index.to_pylist()
     assert (row["status"], row["reason"], row["signature"]) == ("rejected", "decoder-killed", "s")
 
@@ -106,7 +106,7 @@ def test_a_long_track_needs_no_more_memory_than_a_short_one(tmp_path):
     info = whole.index(b"Info" if b"Info" in whole[:400] else b"Xing")
     (tmp_path / "long.mp3").write_bytes(whole[whole.index(b"\xff", info) :] * 225)
     sandbox = Sandbox(LimitSettings(memory_gib=0.06))
-    spooled, pieces = sandbox.mel(tmp_path / "long.mp3", SETTINGS.mel, SETTINGS.excerpt)
+    spooled, pieces = sandbox.decode_mel(tmp_path / "long.mp3", SETTINGS.mel, SETTINGS.excerpt)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert sum(len(piece_FM) for piece_FM in pieces) == spooled.frames > 200_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10, "in KiB"

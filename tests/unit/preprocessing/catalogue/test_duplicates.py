@@ -7,19 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.catalogue.duplicates import LEAF, MAX_APART_S, group_duplicates, with_duplicate_groups
+from preprocessing.catalogue.duplicates import (
+    LEAF_TRACKS,
+    MAX_DURATION_DIFFERENCE_S,
+    add_duplicate_groups,
+    group_duplicates,
+)
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from preprocessing.decode.decoders import decode
 from preprocessing.mel.fingerprint import (
-    DIGIT_DB,
-    MAX_MOVEMENT_APART,
-    MAX_TONE_APART_DB,
-    MOVEMENT,
-    STILL_DIGITS,
-    TONE,
+    MAX_MODULATION_DISTANCE,
+    MAX_SPECTRUM_DISTANCE_DB,
+    MODULATION,
+    MODULATION_OFFSET,
+    SPECTRUM,
+    STEP_DB,
     Fingerprinter,
-    are_alike,
-    movement,
+    match_fingerprints,
+    modulation_norm,
 )
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
@@ -57,8 +62,8 @@ def joined_one_by_one(sha256, digits_TD, durations_s):
             same = sha256[one] is not None and sha256[one] == sha256[other]
             if not same and digits_TD[one] is not None and digits_TD[other] is not None:
                 known = durations_s[one] is not None and durations_s[other] is not None
-                near = known and abs(durations_s[one] - durations_s[other]) <= MAX_APART_S
-                same = near and are_alike(digits_TD[one][None], digits_TD[other][None])[0]
+                near = known and abs(durations_s[one] - durations_s[other]) <= MAX_DURATION_DIFFERENCE_S
+                same = near and match_fingerprints(digits_TD[one][None], digits_TD[other][None])[0]
             if same:
                 old, new = max(group[one], group[other]), min(group[one], group[other])
                 group = [new if each == old else each for each in group]
@@ -84,21 +89,23 @@ def test_copies_are_those_of_equal_content_and_those_alike_and_as_long(tracks):
 
 @pytest.mark.parametrize("tones", [1, 1_000])
 def test_no_pair_is_missed_among_many_leaves_even_at_the_very_limits(tones):
-    rng, rows = np.random.default_rng(0), 20 * LEAF  # more than one WINDOW
+    rng, rows = np.random.default_rng(0), 20 * LEAF_TRACKS  # more than one TILE_TRACKS
     first_TD = songs(rows)
-    first_TD[:, TONE] = songs(tones, seed=1)[rng.integers(0, tones, rows), TONE]
+    first_TD[:, SPECTRUM] = songs(tones, seed=1)[rng.integers(0, tones, rows), SPECTRUM]
     # As far away as a copy may be, in movement and for most in tone, give or take what rounding does.
     away_TD = rng.normal(size=first_TD.shape)
     for _ in range(20):
-        moves_T = (movement(first_TD) + movement(first_TD + away_TD)) / 2
-        away_TD[:, MOVEMENT] *= (MAX_MOVEMENT_APART * (moves_T + STILL_DIGITS) / movement(away_TD))[:, None]
-    away_TD[:, : TONE.stop] = 0
-    along_T = rng.integers(TONE.start, TONE.stop, rows)
+        moves_T = (modulation_norm(first_TD) + modulation_norm(first_TD + away_TD)) / 2
+        away_TD[:, MODULATION] *= (
+            MAX_MODULATION_DISTANCE * (moves_T + MODULATION_OFFSET) / modulation_norm(away_TD)
+        )[:, None]
+    away_TD[:, : SPECTRUM.stop] = 0
+    along_T = rng.integers(SPECTRUM.start, SPECTRUM.stop, rows)
     away_TD[np.arange(rows), along_T] = rng.choice([-1, 0, 1], rows) * (
-        MAX_TONE_APART_DB // DIGIT_DB[along_T] + rng.choice([0, 0, 1], rows)
+        MAX_SPECTRUM_DISTANCE_DB // STEP_DB[along_T] + rng.choice([0, 0, 1], rows)
     )
     copy_TD = np.rint(first_TD + away_TD).astype(np.int8)
-    is_copy_T = are_alike(first_TD, copy_TD)
+    is_copy_T = match_fingerprints(first_TD, copy_TD)
     assert 0.2 < is_copy_T.mean() < 0.8
     order = rng.permutation(2 * rows)
     both_TD = np.concatenate([first_TD, copy_TD])[order]
@@ -112,7 +119,7 @@ def test_copies_of_copies_are_one_group_known_by_its_least_row():
     step = np.random.default_rng(3).choice([-1, 1], 64) * 4
     step[:4] = 0
     chain_TD = np.clip(chain_TD + np.arange(5)[:, None] * step, -127, 127).astype(np.int8)
-    assert not are_alike(chain_TD[:1], chain_TD[4:])[0]
+    assert not match_fingerprints(chain_TD[:1], chain_TD[4:])[0]
     digits_TD = [*songs(2, seed=9), *chain_TD[[3, 1, 4, 0, 2]]]
     found = group_duplicates(*columns([None] * 7, digits_TD, [9.0] * 7))
     assert found.tolist() == [0, 1, 2, 2, 2, 2, 2]
@@ -138,7 +145,7 @@ def test_thousands_of_tracks_that_hardly_move_are_no_burden(alike):
     rows = 12_000  # 72 million pairs: as two numbers each they would be more than a gigabyte
     digits_TD = songs(1, lively=0 if alike else 6).repeat(rows, axis=0)
     if not alike:
-        digits_TD[:, MOVEMENT] = songs(rows, lively=6)[:, MOVEMENT]
+        digits_TD[:, MODULATION] = songs(rows, lively=6)[:, MODULATION]
     given_columns = columns([None] * rows, digits_TD, [30.0] * rows)
     tracemalloc.start()
     found = group_duplicates(*given_columns)
@@ -153,18 +160,18 @@ def test_the_catalogue_names_the_first_copy_and_nothing_where_a_track_is_alone()
     sha256, fingerprints, durations_s = columns([None] * 5, digits_TD, [30.0, 30.0, 31.0, 32.0, 30.0])
     catalogue = pa.Table.from_pylist([{"track_id": name} for name in "abcde"], schema=CATALOGUE_SCHEMA)
     answers = pa.table({"sha256": sha256, "fingerprint": fingerprints, "decoded_s": durations_s})
-    marked = with_duplicate_groups(catalogue, answers)
+    marked = add_duplicate_groups(catalogue, answers)
     assert marked["duplicate_group"].to_pylist() == ["a", "b", "a", None, "b"]
     assert marked.schema == CATALOGUE_SCHEMA
     of_an_old_store = catalogue.drop_columns("duplicate_group")
-    assert with_duplicate_groups(of_an_old_store, answers)["duplicate_group"] == marked["duplicate_group"]
+    assert add_duplicate_groups(of_an_old_store, answers)["duplicate_group"] == marked["duplicate_group"]
 
 
 def test_a_catalogue_that_was_never_built_has_no_copies():
     catalogue = pa.Table.from_pylist([{"track_id": "a"}, {"track_id": "b"}], schema=CATALOGUE_SCHEMA)
     answers = pa.Table.from_pylist([{}, {}], schema=INDEX_SCHEMA)
-    assert with_duplicate_groups(catalogue, answers)["duplicate_group"].null_count == 2
-    nothing = with_duplicate_groups(catalogue[:0], answers[:0])
+    assert add_duplicate_groups(catalogue, answers)["duplicate_group"].null_count == 2
+    nothing = add_duplicate_groups(catalogue[:0], answers[:0])
     assert nothing.schema == CATALOGUE_SCHEMA
 
 

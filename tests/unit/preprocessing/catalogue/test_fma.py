@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.catalogue.duplicates import with_duplicate_groups
-from preprocessing.catalogue.fma import Genre, name_parents, read_genre_tree, with_ancestors
+from preprocessing.catalogue.duplicates import add_duplicate_groups
+from preprocessing.catalogue.fma import Genre, parents_by_title, read_genre_tree, with_ancestors
 from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, read_catalogue
 from preprocessing.catalogue.splits import split_tracks
@@ -96,7 +96,7 @@ def test_the_genre_tree_travels_with_the_catalogue_all_the_way_into_a_snapshot(t
             parent=None,
             shards=[],
             index=INDEX_SCHEMA.empty_table(),
-            catalogue=put_catalogue(root, with_duplicate_groups(split, answers)),
+            catalogue=put_catalogue(root, add_duplicate_groups(split, answers)),
             recipe=Recipe({}, "", "float16", {}),
             settings={},
         )
@@ -108,7 +108,7 @@ def test_the_genre_tree_travels_with_the_catalogue_all_the_way_into_a_snapshot(t
 def test_titles_that_are_there_twice_make_no_genre_its_own_ancestor():
     nodes = [(1, None, "A"), (2, 1, "B"), (3, None, "B"), (4, 3, "A"), (5, 4, "C"), (6, 5, "C")]
     tree = {number: Genre(number, parent, title) for number, parent, title in nodes}
-    assert name_parents(tree) == {"A": "B", "C": "A"}
+    assert parents_by_title(tree) == {"A": "B", "C": "A"}
 
 
 def test_metadata_may_lie_beside_the_audio_folder(fma):

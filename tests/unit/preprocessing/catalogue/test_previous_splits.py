@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from preprocessing.catalogue.previous_splits import read_former_splits
+from preprocessing.catalogue.previous_splits import read_previous_splits
 from preprocessing.catalogue.settings import SplitSettings
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from preprocessing.catalogue.splits import split_tracks
@@ -47,8 +47,10 @@ def publish_build(tmp_path):
 
 
 def read(root, settings=AUTO, source=SOURCE):
-    former = read_former_splits(root, source, settings)
-    return former and dict(zip(*(former[name].to_pylist() for name in ("track_id", "split")), strict=True))
+    previous = read_previous_splits(root, source, settings)
+    return previous and dict(
+        zip(*(previous[name].to_pylist() for name in ("track_id", "split")), strict=True)
+    )
 
 
 def test_a_store_without_a_build_has_no_splits(tmp_path):
@@ -91,7 +93,7 @@ def test_what_was_learned_from_is_never_tested_with_though_a_mount_was_missing(p
     nights = []
     for there in (names, names[40:], names):
         table = catalogue(dict.fromkeys(there))
-        split = split_tracks(table, settings, read_former_splits(str(tmp_path), table, settings))
+        split = split_tracks(table, settings, read_previous_splits(str(tmp_path), table, settings))
         nights.append(dict(zip(there, split["split"].to_pylist(), strict=True)))
         publish_build(nights[-1], there, "artist")
     assert nights[2] == nights[0]
@@ -99,7 +101,7 @@ def test_what_was_learned_from_is_never_tested_with_though_a_mount_was_missing(p
 
 def test_nothing_counts_from_before_all_was_dealt_anew_or_split_otherwise(publish_build):
     publish_build({"a": "test", "c": "test"}, "ac")
-    publish_build({"a": "training"}, "", keep=False)
+    publish_build({"a": "training"}, "", keep_existing=False)
     root = publish_build({"a": "training"}, "")
     assert read(root) == {"a": "training"}
     publish_build({"a": "training", "b": "test"}, "b", "official")
@@ -135,7 +137,7 @@ def test_each_file_is_read_once_however_many_snapshots_name_it(publish_build, mo
         ("official", SplitSettings(mode="artist"), False),
         ("none", AUTO, False),
         ("artist", SplitSettings(mode="none"), False),
-        ("artist", SplitSettings(keep=False), False),
+        ("artist", SplitSettings(keep_existing=False), False),
     ],
 )
 def test_only_splits_by_artist_are_gone_on_from(was, settings, counts, publish_build):

@@ -11,11 +11,11 @@ from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, read_catalogue
 from preprocessing.catalogue.splits import (
     SPLITS,
-    artist_folds,
-    crossing_copies,
+    assign_artist_folds,
+    find_cross_split_duplicates,
     group_tracks,
+    resolve_split_mode,
     split_by_artist,
-    split_mode,
     split_tracks,
 )
 from store.errors import BadInput
@@ -103,7 +103,7 @@ def test_each_genre_is_in_each_split_and_near_its_share(sizes, validation, test)
 @given(sizes=artist_sizes, folds=st.integers(2, 5), seed=st.integers(0, 5))
 def test_folds_share_no_artist_and_are_balanced(sizes, folds, seed):
     tracks = tracks_of(sizes)
-    numbers = artist_folds(catalogue(tracks), folds, seed)
+    numbers = assign_artist_folds(catalogue(tracks), folds, seed)
     folds_of_artist = defaultdict(set)
     for (artist, _, _), number in zip(tracks, numbers, strict=True):
         folds_of_artist[artist].add(number)
@@ -170,7 +170,7 @@ def test_copies_of_a_recording_stay_on_one_side(data, tracks, seed):
     table = with_column(catalogue(tracks), "duplicate_group", copies)
     try:
         splits = split_by_artist(table, SplitSettings(seed=seed))["split"].to_pylist()
-        folds = artist_folds(table, 2, seed).tolist()
+        folds = assign_artist_folds(table, 2, seed).tolist()
     except BadInput:
         assume(False)
     for sides in (splits, folds):
@@ -190,7 +190,7 @@ def test_a_genre_of_too_few_artists_is_bad_input():
     with pytest.raises(BadInput, match=r"'Folk' has 1 artist \(Solo\); .* needs 3; add tracks"):
         split_by_artist(catalogue(tracks), ARTIST)
     with pytest.raises(BadInput, match=r"'Folk' has 1 artist \(Solo\); a split into 5 folds .* needs 5"):
-        artist_folds(catalogue(tracks), 5)
+        assign_artist_folds(catalogue(tracks), 5)
 
 
 def test_no_tracks_get_no_split():
@@ -220,7 +220,7 @@ def test_of_copies_in_several_official_splits_the_strongest_stay(rows):
     table = with_column(table, "duplicate_group", copies)
     assume(any(official))
     kept = split_tracks(table, SplitSettings(mode="official"))["split"].to_pylist()
-    out = crossing_copies(table).tolist()
+    out = find_cross_split_duplicates(table).tolist()
     for row, (split, copy) in enumerate(rows):
         splits_of_copy = [split, *(other for other, its in rows if copy and its == copy)]
         strongest = max(splits_of_copy, key=[None, *SPLITS].index)
@@ -234,15 +234,18 @@ def test_official_splits_of_a_catalogue_without_copies_are_the_very_same():
     assert split_tracks(table, settings) is table
     older = table.drop_columns("duplicate_group")
     assert split_tracks(older, settings) is older
-    assert crossing_copies(older).tolist() == []
+    assert find_cross_split_duplicates(older).tolist() == []
 
 
 def test_auto_follows_what_the_catalogue_has():
     plain = catalogue(tracks_of([[1] * 3]))
-    assert split_mode(with_column(plain, "split", list(SPLITS)), SplitSettings()) == "official"
-    assert split_mode(with_column(plain, "split", ["test", None, "training"]), SplitSettings()) == "artist"
-    assert split_mode(catalogue([("a", None, None)]), SplitSettings()) == "none"
-    assert split_mode(plain, SplitSettings(mode="none")) == "none"
+    assert resolve_split_mode(with_column(plain, "split", list(SPLITS)), SplitSettings()) == "official"
+    assert (
+        resolve_split_mode(with_column(plain, "split", ["test", None, "training"]), SplitSettings())
+        == "artist"
+    )
+    assert resolve_split_mode(catalogue([("a", None, None)]), SplitSettings()) == "none"
+    assert resolve_split_mode(plain, SplitSettings(mode="none")) == "none"
 
 
 def test_tracks_without_genres_get_no_split_unless_asked():
@@ -265,7 +268,7 @@ def test_real_music_is_split_evenly(need):
     found = Counter(zip(genres, table["split"].to_pylist(), strict=True))
     assert {found[genre, "test"] for genre in set(genres)} == {8}
     assert {found[genre, "validation"] for genre in set(genres)} == {8}
-    numbers = artist_folds(table, 5)
+    numbers = assign_artist_folds(table, 5)
     held = Counter(zip(genres, numbers.tolist(), strict=True))
     assert set(held.values()) <= {14, 15, 16, 17, 18}  # 80 tracks a genre
 
@@ -287,18 +290,18 @@ def grown(rows, was_there):
     table = with_column(catalogue([row[:3] for row in rows]), "duplicate_group", [row[3] for row in rows])
     before = with_column(table.filter(pa.array(was_there)), "duplicate_group", [None] * sum(was_there))
     try:
-        former = split_by_artist(before, ARTIST)
-        split_by_artist(table, ARTIST, former)
+        previous = split_by_artist(before, ARTIST)
+        split_by_artist(table, ARTIST, previous)
     except BadInput:  # a genre with too few artists, before or since copies joined some
         assume(False)
-    return table, former
+    return table, previous
 
 
 @given(rows_and_flags=growing, seed=st.integers(0, 3))
 def test_a_catalogue_that_grows_keeps_its_test_and_leaks_nothing_into_it(rows_and_flags, seed):
-    table, former = grown(*rows_and_flags)
-    now = split_by_artist(table, SplitSettings(seed=seed), former)
-    before, after = by_track(former), by_track(now)
+    table, previous = grown(*rows_and_flags)
+    now = split_by_artist(table, SplitSettings(seed=seed), previous)
+    before, after = by_track(previous), by_track(now)
     groups = dict(zip(table["track_id"].to_pylist(), group_tracks(table).tolist(), strict=True))
     splits_of_group = defaultdict(set)
     for track, split in after.items():
@@ -314,13 +317,13 @@ def test_a_catalogue_that_grows_keeps_its_test_and_leaks_nothing_into_it(rows_an
 
 @given(rows_and_flags=growing, order=st.randoms(use_true_random=False))
 def test_growth_twice_equals_once_in_any_order_of_rows(rows_and_flags, order):
-    table, former = grown(*rows_and_flags)
-    once = split_by_artist(table, ARTIST, former)
-    rows, former_rows = list(range(len(table))), list(range(len(former)))
+    table, previous = grown(*rows_and_flags)
+    once = split_by_artist(table, ARTIST, previous)
+    rows, former_rows = list(range(len(table))), list(range(len(previous)))
     order.shuffle(rows)
     order.shuffle(former_rows)
     assert by_track(
-        split_by_artist(table.take(rows), ARTIST, former.take(pa.array(former_rows, pa.int64())))
+        split_by_artist(table.take(rows), ARTIST, previous.take(pa.array(former_rows, pa.int64())))
     ) == by_track(once)
     assert by_track(split_by_artist(table, ARTIST, once)) == by_track(once)
     shares_of_today = SplitSettings(mode="artist", validation_share=0.0, test_share=0.3, seed=5)
@@ -329,13 +332,13 @@ def test_growth_twice_equals_once_in_any_order_of_rows(rows_and_flags, order):
 
 @given(rows_and_flags=growing)
 def test_what_was_never_to_be_kept_is_dealt_anew(rows_and_flags):
-    table, former = grown(*rows_and_flags)
+    table, previous = grown(*rows_and_flags)
     try:
         anew = by_track(split_by_artist(table, ARTIST))
     except BadInput:
         assume(False)
-    assert by_track(split_by_artist(table, SplitSettings(keep=False), former)) == anew
-    assert by_track(split_by_artist(table, ARTIST, former[:0])) == anew
+    assert by_track(split_by_artist(table, SplitSettings(keep_existing=False), previous)) == anew
+    assert by_track(split_by_artist(table, ARTIST, previous[:0])) == anew
 
 
 @given(old=artist_sizes, new=st.lists(st.integers(1, 9), min_size=10, max_size=30), seed=st.integers(0, 3))
@@ -343,10 +346,10 @@ def test_new_artists_bring_each_genre_near_its_share_again(old, new, seed):
     before = tracks_of([[size for size in counts if size > 0] for counts in old])
     later = [(f"later {number}", None, "genre 0") for number, size in enumerate(new) for _ in range(size)]
     settings = SplitSettings(mode="artist", seed=seed, validation_share=0.2, test_share=0.2)
-    former = split_by_artist(catalogue(before), SplitSettings(mode="artist"))  # a tenth each, then
-    table = split_by_artist(catalogue(before + later), settings, former)
+    previous = split_by_artist(catalogue(before), SplitSettings(mode="artist"))  # a tenth each, then
+    table = split_by_artist(catalogue(before + later), settings, previous)
     found = Counter(zip(table["genre_top"].to_pylist(), table["split"].to_pylist(), strict=True))
-    was = Counter(zip(former["genre_top"].to_pylist(), former["split"].to_pylist(), strict=True))
+    was = Counter(zip(previous["genre_top"].to_pylist(), previous["split"].to_pylist(), strict=True))
     total = sum(old[0]) + sum(new)
     for split, share in {"training": 0.6, "validation": 0.2, "test": 0.2}.items():
         low, high = share * total - 2 * 9, max(share * total + 2 * 9, was["genre 0", split])
@@ -357,8 +360,8 @@ def test_a_track_that_lost_its_split_may_be_learned_from_again_but_never_tested_
     pairs = [str(number) for number in range(20)]
     table = catalogue([(f"{kind} {pair}", None, None) for kind in ("tested", "learned") for pair in pairs])
     table = with_column(table, "duplicate_group", pairs * 2)
-    former = with_column(table, "split", ["test"] * 20 + ["training"] * 20)
-    linked = split_by_artist(table, ARTIST, former)
+    previous = with_column(table, "split", ["test"] * 20 + ["training"] * 20)
+    linked = split_by_artist(table, ARTIST, previous)
     assert linked["split"].to_pylist() == ["test"] * 20 + [None] * 20
     alone = table.slice(20)  # the test tracks are gone from the source
     assert split_by_artist(alone, ARTIST, linked)["split"].to_pylist() == ["training"] * 20
@@ -366,15 +369,15 @@ def test_a_track_that_lost_its_split_may_be_learned_from_again_but_never_tested_
 
 def test_a_new_genre_of_old_artists_goes_where_they_are():
     before = tracks_of([[2] * 6])
-    former = split_by_artist(catalogue(before), ARTIST)
+    previous = split_by_artist(catalogue(before), ARTIST)
     of_training = [
         artist
-        for artist, split in zip(former["artist"].to_pylist(), former["split"].to_pylist(), strict=True)
+        for artist, split in zip(previous["artist"].to_pylist(), previous["split"].to_pylist(), strict=True)
         if split == "training"
     ]
     later = [(artist, None, "Polka") for artist in dict.fromkeys(of_training)]
-    now = split_by_artist(catalogue(before + later), ARTIST, former)
+    now = split_by_artist(catalogue(before + later), ARTIST, previous)
     polka = now["split"].to_pylist()[len(before) :]
     assert set(polka) == {"training"}, "no way has it in every split: what can be dealt is dealt"
     with pytest.raises(BadInput, match=r"'Polka' has 1 artist \(New\); .* needs 3"):
-        split_by_artist(catalogue([*before, ("New", None, "Polka")]), ARTIST, former)
+        split_by_artist(catalogue([*before, ("New", None, "Polka")]), ARTIST, previous)

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from preprocessing.decode import container
 from preprocessing.decode.container import (
-    FREE_FRAME_BYTES,
-    LONGEST_FRAME_BYTES,
+    MAX_FREE_FORMAT_FRAME_BYTES,
+    MAX_MPEG_FRAME_BYTES,
     SEARCHED_BYTES,
-    after_id3,
-    count_mpeg_s,
-    find_mpeg,
-    identify,
-    parse_mpeg,
+    find_mpeg_frame,
+    id3_end,
+    parse_mpeg_header,
+    scan_mpeg_duration_s,
+    sniff_format,
     stated_duration_s,
 )
 from preprocessing.decode.decoders import decode
@@ -43,24 +43,24 @@ def frames(count):
 def test_every_format_is_known_by_its_first_bytes(suffix, tmp_path):
     codec, rate, container = CODECS[suffix]
     encode(tmp_path / "it", codec, rate, container)
-    assert identify((tmp_path / "it").read_bytes()) == KINDS[suffix]
+    assert sniff_format((tmp_path / "it").read_bytes()) == KINDS[suffix]
 
 
 def test_true_audio_is_known_too(tmp_path):
     encode(tmp_path / "it.tta", "tta", 22050, "tta")
-    assert identify((tmp_path / "it.tta").read_bytes()) == "true-audio"
+    assert sniff_format((tmp_path / "it.tta").read_bytes()) == "true-audio"
     assert len(decode(str(tmp_path / "it.tta"), sample_rate_hz=22050)) == pytest.approx(22050, abs=2000)
 
 
 def test_a_frame_header_is_read_as_the_standard_says():
-    header = parse_mpeg(HEADER)
+    header = parse_mpeg_header(HEADER)
     assert (header.size_bytes, header.rate_hz, header.samples, header.side_info_bytes) == (
         417,
         44_100,
         1_152,
         32,
     )
-    mono_22k = parse_mpeg(b"\xff\xf3\x80\xc4")  # MPEG 2 layer 3, 64 kbit/s, 22.05 kHz, mono
+    mono_22k = parse_mpeg_header(b"\xff\xf3\x80\xc4")  # MPEG 2 layer 3, 64 kbit/s, 22.05 kHz, mono
     assert (mono_22k.size_bytes, mono_22k.rate_hz, mono_22k.samples, mono_22k.side_info_bytes) == (
         208,
         22_050,
@@ -71,9 +71,9 @@ def test_a_frame_header_is_read_as_the_standard_says():
 
 def test_all_frames_of_a_real_file_follow_one_another():
     data = DEMO_TRACK.read_bytes()
-    at, count = after_id3(data) + find_mpeg(data[after_id3(data) :]), 0
+    at, count = id3_end(data) + find_mpeg_frame(data[id3_end(data) :]), 0
     while at < len(data) - 4:
-        at += parse_mpeg(data[at : at + 4]).size_bytes
+        at += parse_mpeg_header(data[at : at + 4]).size_bytes
         count += 1
     assert abs(at - len(data)) <= 4
     assert count == pytest.approx(24.0 * 44_100 / 1_152, abs=5)
@@ -82,27 +82,27 @@ def test_all_frames_of_a_real_file_follow_one_another():
 @given(st.text(max_size=3_000))
 def test_no_text_is_audio(text):
     page = f"<html>{text}</html>".encode()
-    assert identify(page) is None
+    assert sniff_format(page) is None
 
 
 @given(junk=st.binary(max_size=200).filter(lambda junk: b"\xff" not in junk and junk[:3] != b"ID3"))
 def test_mpeg_audio_is_found_behind_junk(junk):
-    assert find_mpeg(junk + frames(3)) == len(junk)
+    assert find_mpeg_frame(junk + frames(3)) == len(junk)
 
 
 def test_one_lone_header_amid_other_bytes_is_not_audio():
-    assert find_mpeg(bytes(50) + HEADER + bytes(2_000)) is None
+    assert find_mpeg_frame(bytes(50) + HEADER + bytes(2_000)) is None
 
 
 @given(sizes=st.lists(st.integers(0, 300), min_size=1, max_size=3))
 def test_several_id3_tags_are_stepped_over(sizes):
     tags = b"".join(b"ID3\x04\x00\x00" + bytes([0, 0, size >> 7, size & 127]) + bytes(size) for size in sizes)
-    assert after_id3(tags + frames(2)) == len(tags)
-    assert identify(tags + frames(2)) == "mpeg"
+    assert id3_end(tags + frames(2)) == len(tags)
+    assert sniff_format(tags + frames(2)) == "mpeg"
 
 
 def test_a_tag_longer_than_what_was_read_may_hide_audio():
-    assert identify(b"ID3\x04\x00\x00\x00\x7f\x7f\x7f" + bytes(1_000)) == "mpeg"
+    assert sniff_format(b"ID3\x04\x00\x00\x00\x7f\x7f\x7f" + bytes(1_000)) == "mpeg"
 
 
 def test_the_stated_duration_is_that_of_the_xing_header():
@@ -114,9 +114,9 @@ def test_the_stated_duration_is_that_of_the_xing_header():
 
 @given(st.binary(max_size=400))
 def test_no_bytes_break_it(data):
-    identify(data)
+    sniff_format(data)
     stated_duration_s(data)
-    identify(Path(DEMO_TRACK).read_bytes()[:600] + data)
+    sniff_format(Path(DEMO_TRACK).read_bytes()[:600] + data)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_no_bytes_break_it(data):
     ],
 )
 def test_each_version_and_layer_has_its_own_tables(four, size_bytes, rate_hz, samples):
-    header = parse_mpeg(bytes.fromhex(four))
+    header = parse_mpeg_header(bytes.fromhex(four))
     assert (header.size_bytes, header.rate_hz, header.samples) == (size_bytes, rate_hz, samples)
 
 
@@ -142,17 +142,17 @@ ALL_HEADERS = [
     four
     for version_and_layer in range(0xE0, 0x100)
     for rates in range(0, 0x100, 2)
-    if parse_mpeg(four := bytes([0xFF, version_and_layer, rates, 0xC4]))
+    if parse_mpeg_header(four := bytes([0xFF, version_and_layer, rates, 0xC4]))
 ]
 
 
 def test_no_frame_is_longer_than_the_longest():
-    assert max(parse_mpeg(four).size_bytes for four in ALL_HEADERS) == LONGEST_FRAME_BYTES
+    assert max(parse_mpeg_header(four).size_bytes for four in ALL_HEADERS) == MAX_MPEG_FRAME_BYTES
 
 
 def run_of(four, count):
     """So many frames of a kind, and how long they play."""
-    header = parse_mpeg(four)
+    header = parse_mpeg_header(four)
     return (four + bytes(header.size_bytes - 4)) * count, count * header.samples / header.rate_hz
 
 
@@ -160,7 +160,7 @@ def counted_s(data, folder, walk_bytes=1 << 22):
     (folder / "it.mp3").write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(container, "WALK_BYTES", walk_bytes)
-        return count_mpeg_s(folder / "it.mp3")
+        return scan_mpeg_duration_s(folder / "it.mp3")
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_frames_are_counted_whatever_lies_between_them_and_however_they_are_read
 @pytest.mark.parametrize(
     "length",
     [
-        *range(SEARCHED_BYTES - 2 * LONGEST_FRAME_BYTES, SEARCHED_BYTES + 100, 577),
+        *range(SEARCHED_BYTES - 2 * MAX_MPEG_FRAME_BYTES, SEARCHED_BYTES + 100, 577),
         *(3 * SEARCHED_BYTES + shift for shift in (-1, 0, 1)),
     ],
 )
@@ -249,24 +249,24 @@ def test_as_many_frames_are_counted_as_ffmpeg_finds_in_real_music(number, folder
 FREE = b"\xff\xfb\x00\x64"  # MPEG 1 layer 3 of a bit rate that no table lists
 
 
-@given(size=st.integers(8, FREE_FRAME_BYTES - 2), padding=st.booleans())
+@given(size=st.integers(8, MAX_FREE_FORMAT_FRAME_BYTES - 2), padding=st.booleans())
 def test_frames_of_a_free_bit_rate_are_mpeg(size, padding):
     second = bytes([*FREE[:2], FREE[2] | padding << 1, FREE[3]])
-    assert identify(FREE + bytes(size - 4) + second + bytes(size)) == "mpeg"
+    assert sniff_format(FREE + bytes(size - 4) + second + bytes(size)) == "mpeg"
 
 
 def test_a_header_of_a_free_bit_rate_must_come_again_soon():
-    assert identify(FREE + bytes(20_000)) is None
-    assert identify(FREE + bytes(FREE_FRAME_BYTES) + FREE) is None
-    assert identify(FREE) is None
+    assert sniff_format(FREE + bytes(20_000)) is None
+    assert sniff_format(FREE + bytes(MAX_FREE_FORMAT_FRAME_BYTES) + FREE) is None
+    assert sniff_format(FREE) is None
     listed = HEADER + bytes(200) + HEADER + bytes(500)  # its frames are 417 bytes long, or it is none
-    assert identify(listed) is None
+    assert sniff_format(listed) is None
 
 
 @pytest.mark.parametrize("four", ["fffff064", "fffb0c64", "ffeb0064", "fff90064", "aafb0064", "ff1b0064"])
 def test_what_no_mpeg_header_may_say_is_no_free_bit_rate_either(four):
     four = bytes.fromhex(four)
-    assert identify((four + bytes(500)) * 4) is None
+    assert sniff_format((four + bytes(500)) * 4) is None
 
 
 def test_a_free_bit_rate_is_not_counted(folder):

@@ -14,7 +14,7 @@ import pytest
 import scipy.signal
 import soundfile
 
-from preprocessing.decode.decoders import Decoded, decode, decode_into
+from preprocessing.decode.decoders import DecodeResult, decode, decode_blocks
 from preprocessing.errors import BadAudio
 from tests.support.formats import CODECS, DEMO_TRACK, encode
 
@@ -25,7 +25,7 @@ SECONDS = 4.0
 
 def decode_track(path, **window):
     """Decode and keep nothing but what is said of the track."""
-    return decode_into(
+    return decode_blocks(
         lambda waves: sum(wave_S.size for wave_S in waves), path, sample_rate_hz=RATE_HZ, **window
     )
 
@@ -175,13 +175,13 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 def test_a_track_longer_than_allowed_is_given_up_on_the_way():
     with pytest.raises(BadAudio, match=r"too-long: plays for more than 0\.005 h"):
-        decode_track(DEMO_TRACK, longest_s=18.0)
+        decode_track(DEMO_TRACK, max_duration_s=18.0)
 
 
 def test_many_channels_take_no_more_memory(tmp_path):
     soundfile.write(tmp_path / "wide.wav", np.full((3_000, 1_024), 0.1, np.float32), RATE_HZ)
     seen = []
-    decode_into(
+    decode_blocks(
         lambda waves: seen.extend(wave_S.size for wave_S in waves),
         tmp_path / "wide.wav",
         sample_rate_hz=RATE_HZ,
@@ -202,7 +202,7 @@ def test_an_mp3_that_states_no_length_is_counted_frame_by_frame(tmp_path):
     path = without_xing(DEMO_TRACK, tmp_path)
     decoded = decode_track(path)
     assert decoded.stated_s == pytest.approx(24.0, abs=0.1)
-    assert not decoded.is_cut_short
+    assert not decoded.is_truncated
 
 
 def test_where_the_estimated_length_is_too_short_the_rest_is_decoded_too(tmp_path):
@@ -213,7 +213,7 @@ def test_where_the_estimated_length_is_too_short_the_rest_is_decoded_too(tmp_pat
     joined.write_bytes(without_xing(tmp_path / "fast.mp3", tmp_path).read_bytes() + bare)
     decoded = decode_track(joined)
     assert decoded.decoded_s > 25
-    assert not decoded.is_cut_short
+    assert not decoded.is_truncated
 
 
 def test_a_window_beyond_the_end_is_too_short():
@@ -225,10 +225,10 @@ def test_the_end_of_a_track_may_be_missing_if_it_is_said(tmp_path):
     whole = DEMO_TRACK.read_bytes()
     (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) * 3 // 4])
     cut = decode_track(tmp_path / "cut.mp3")
-    assert cut.is_cut_short
+    assert cut.is_truncated
     assert cut.stated_s == pytest.approx(24.0, abs=0.1)
     assert 17 < cut.decoded_s < 19
-    assert not decode_track(DEMO_TRACK).is_cut_short
+    assert not decode_track(DEMO_TRACK).is_truncated
 
 
 def test_where_libsndfile_breaks_off_without_a_word_the_second_decoder_goes_on(tmp_path):
@@ -269,7 +269,7 @@ def test_a_file_this_user_may_not_read_is_rejected(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("decoded_s", "stated_s", "is_cut_short"),
+    ("decoded_s", "stated_s", "is_truncated"),
     [
         (9.81, 10, False),
         (9.79, 10, True),
@@ -282,9 +282,9 @@ def test_a_file_this_user_may_not_read_is_rejected(tmp_path):
     ],
 )
 def test_a_file_is_cut_short_if_it_lacks_a_fifth_of_a_second_and_one_percent(
-    decoded_s, stated_s, is_cut_short
+    decoded_s, stated_s, is_truncated
 ):
-    assert Decoded(None, decoded_s, stated_s).is_cut_short == is_cut_short
+    assert DecodeResult(None, decoded_s, stated_s).is_truncated == is_truncated
 
 
 @pytest.mark.parametrize(("share", "is_usable"), [(0.47, False), (0.53, True)])
@@ -292,7 +292,7 @@ def test_half_of_a_track_is_a_track_and_less_is_not(share, is_usable, tmp_path):
     whole = DEMO_TRACK.read_bytes()
     (tmp_path / "cut.mp3").write_bytes(whole[: int(len(whole) * share)])
     if is_usable:
-        assert decode_track(tmp_path / "cut.mp3").is_cut_short
+        assert decode_track(tmp_path / "cut.mp3").is_truncated
     else:
         with pytest.raises(BadAudio, match="truncated: "):
             decode_track(tmp_path / "cut.mp3")
@@ -316,7 +316,7 @@ def test_a_wavpack_file_that_breaks_off_plays_up_to_there(formats, tmp_path):
     whole = (formats / "music.wv").read_bytes()
     (tmp_path / "cut.wv").write_bytes(whole[: len(whole) * 4 // 5])
     cut = decode_track(tmp_path / "cut.wv")
-    assert cut.is_cut_short
+    assert cut.is_truncated
     assert cut.stated_s == pytest.approx(SECONDS, abs=0.1)
     assert 0.5 * SECONDS < cut.decoded_s < 0.85 * SECONDS
 
@@ -351,5 +351,5 @@ def test_a_track_that_is_too_long_is_not_decoded_a_second_time():
         return sum(wave_S.size for wave_S in waves)
 
     with pytest.raises(BadAudio, match="too-long"):
-        decode_into(consume, DEMO_TRACK, sample_rate_hz=RATE_HZ, longest_s=18.0)
+        decode_blocks(consume, DEMO_TRACK, sample_rate_hz=RATE_HZ, max_duration_s=18.0)
     assert len(begun) == 1

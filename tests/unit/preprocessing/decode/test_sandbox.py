@@ -13,7 +13,7 @@ import pytest
 
 from preprocessing.decode import sandbox as sandbox_module
 from preprocessing.decode.decoders import decode
-from preprocessing.decode.sandbox import Sandbox, sandbox_of_this_thread
+from preprocessing.decode.sandbox import Sandbox, thread_sandbox
 from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
@@ -27,7 +27,7 @@ LONGEST_S = 60
 
 @pytest.fixture
 def sandbox():
-    sandbox = Sandbox(LimitSettings(time_s=3.0, time_s_per_mb=0.0, memory_gib=0.5))
+    sandbox = Sandbox(LimitSettings(timeout_s=3.0, timeout_s_per_mb=0.0, memory_gib=0.5))
     yield sandbox
     sandbox.close()
 
@@ -39,7 +39,7 @@ def poisonous(monkeypatch, tmp_path):
 
 
 def mel_of(sandbox, path, sha1=None):
-    spooled, pieces = sandbox.mel(path, MelSettings(), ExcerptSettings(), sha1)
+    spooled, pieces = sandbox.decode_mel(path, MelSettings(), ExcerptSettings(), sha1)
     return spooled, np.concatenate(list(pieces))
 
 
@@ -60,10 +60,10 @@ def test_the_spectrogram_is_that_of_the_decoded_wave(sandbox):
 
 def test_a_longer_track_leaves_nothing_behind_for_a_shorter_one(sandbox):
     short = ExcerptSettings(duration_s=2.0)
-    _, pieces = sandbox.mel(DEMO_TRACK, MelSettings(), short)
+    _, pieces = sandbox.decode_mel(DEMO_TRACK, MelSettings(), short)
     alone_FM = np.concatenate(list(pieces))
     mel_of(sandbox, MUSIC / "200002.mp3")
-    _, pieces = sandbox.mel(DEMO_TRACK, MelSettings(), short)
+    _, pieces = sandbox.decode_mel(DEMO_TRACK, MelSettings(), short)
     np.testing.assert_array_equal(np.concatenate(list(pieces)), alone_FM)
     assert os.fstat(sandbox._spool.fileno()).st_size == alone_FM.nbytes
 
@@ -89,7 +89,7 @@ def test_a_bad_file_is_an_answer_and_the_process_lives_on(sandbox):
 )
 def test_what_ends_its_decoder_is_rejected_and_the_next_file_is_decoded(poison, message, poisonous, tmp_path):
     assert poison in POISON
-    sandbox = Sandbox(LimitSettings(time_s=3.0, time_s_per_mb=0.0, memory_gib=0.25))
+    sandbox = Sandbox(LimitSettings(timeout_s=3.0, timeout_s_per_mb=0.0, memory_gib=0.25))
     with pytest.raises(BadAudio, match=message):
         mel_of(sandbox, poisoned(tmp_path, poison))
     mel_of(sandbox, DEMO_TRACK)
@@ -159,7 +159,7 @@ def test_the_answer_that_nobody_waited_for_is_not_that_of_the_next_file(sandbox)
 
 
 def test_a_large_file_may_take_longer():
-    large = Sandbox(LimitSettings(time_s=1e-6, time_s_per_mb=300.0))
+    large = Sandbox(LimitSettings(timeout_s=1e-6, timeout_s_per_mb=300.0))
     assert len(mel_of(large, DEMO_TRACK)[1]) > 1_000
     large.close()
 
@@ -168,7 +168,7 @@ def test_a_mistake_of_ours_is_no_fault_of_the_file_and_leaves_the_sandbox_usable
     wrong = MelSettings.model_construct(sample_rate_hz=1, window=2_048, hop=512, bands=128)
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"200001\.mp3: the decoding process ended: .*pydantic"):
-            sandbox.mel(DEMO_TRACK, wrong, ExcerptSettings())
+            sandbox.decode_mel(DEMO_TRACK, wrong, ExcerptSettings())
     mel_of(sandbox, DEMO_TRACK)
 
 
@@ -179,7 +179,7 @@ def test_a_process_that_hangs_ends_with_its_parent_however_that_ends():
         "from preprocessing.decode.sandbox import Sandbox\n"
         "from preprocessing.decode.settings import ExcerptSettings, LimitSettings\n"
         "sandbox = Sandbox(LimitSettings())\n"
-        f"sandbox.mel(pathlib.Path('{DEMO_TRACK}'), MelSettings(), ExcerptSettings())\n"
+        f"sandbox.decode_mel(pathlib.Path('{DEMO_TRACK}'), MelSettings(), ExcerptSettings())\n"
         "print(sandbox._process._process.pid, flush=True)\n"
         "time.sleep(600)"
     )
@@ -225,12 +225,12 @@ def test_another_checksum_than_the_publisher_says(sandbox):
 
 
 def test_a_thread_has_one_sandbox_as_long_as_the_limits_are_the_same():
-    limits = LimitSettings(time_s=9.0)
-    one = sandbox_of_this_thread(limits)
-    assert sandbox_of_this_thread(limits) is one
-    assert sandbox_of_this_thread(LimitSettings(time_s=8.0)) is not one
+    limits = LimitSettings(timeout_s=9.0)
+    one = thread_sandbox(limits)
+    assert thread_sandbox(limits) is one
+    assert thread_sandbox(LimitSettings(timeout_s=8.0)) is not one
     others = []
-    thread = threading.Thread(target=lambda: others.append(sandbox_of_this_thread(limits)))
+    thread = threading.Thread(target=lambda: others.append(thread_sandbox(limits)))
     thread.start()
     thread.join()
     assert others[0] is not one

@@ -10,9 +10,9 @@ import soundfile
 from preprocessing.decode import seeking
 from preprocessing.decode.decoders import decode
 from preprocessing.decode.sandbox import Sandbox
-from preprocessing.decode.seeking import heard_window, spool_windows
+from preprocessing.decode.seeking import open_window, spool_windows
 from preprocessing.decode.settings import LimitSettings, WindowSettings
-from preprocessing.decode.windows import Span
+from preprocessing.decode.windows import FrameRange
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
@@ -39,13 +39,15 @@ SEEKED = [
 @pytest.fixture
 def no_whole(monkeypatch):
     """Have a decoding of all of a track fail the test."""
-    monkeypatch.setattr(seeking, "decode_into", lambda *_, **__: pytest.fail("all of it was decoded"))
+    monkeypatch.setattr(seeking, "decode_blocks", lambda *_, **__: pytest.fail("all of it was decoded"))
 
 
 def spooled(path, tmp_path, windows=WINDOWS, *, as_waves=False):
     with (tmp_path / "spool").open("w+b") as spool:
-        told = spool_windows(path, spool, mel=MEL, windows=windows, as_waves=as_waves, longest_s=LONGEST_S)
-        read = [heard_window(spool.fileno(), window, MEL, as_waves=as_waves) for window in told]
+        told = spool_windows(
+            path, spool, mel=MEL, windows=windows, as_waves=as_waves, max_duration_s=LONGEST_S
+        )
+        read = [open_window(spool.fileno(), window, MEL, as_waves=as_waves) for window in told]
         return [(window.start_frame, window.read(0, window.frames)) for window in read]
 
 
@@ -72,7 +74,7 @@ def errors_db(path, found):
 def test_a_seeked_window_is_part_of_the_whole_spectrogram(tmp_path, no_whole, suffix, rate_hz):
     path = in_format(tmp_path, suffix, rate_hz)
     found = spooled(path, tmp_path)
-    assert [len(part_FM) for _, part_FM in found] == [MEL.frames_in(2.0)] * 3
+    assert [len(part_FM) for _, part_FM in found] == [MEL.count_frames(2.0)] * 3
     for error in errors_db(path, found):
         assert error.size > 5_000
         assert error.max() < 0.005
@@ -146,18 +148,18 @@ def test_waveforms_are_what_the_spectrograms_are_made_of(tmp_path):
 def test_a_part_of_a_window_is_read_alone(tmp_path, as_waves):
     with (tmp_path / "spool").open("w+b") as spool:
         told = spool_windows(
-            DEMO_TRACK, spool, mel=MEL, windows=WINDOWS, as_waves=as_waves, longest_s=LONGEST_S
+            DEMO_TRACK, spool, mel=MEL, windows=WINDOWS, as_waves=as_waves, max_duration_s=LONGEST_S
         )
-        window = heard_window(spool.fileno(), told[1], MEL, as_waves=as_waves)
+        window = open_window(spool.fileno(), told[1], MEL, as_waves=as_waves)
         all_of_it, part = window.read(0, window.frames), window.read(20, 9)
-        first, samples = Span(20, 9).sample_span(MEL) if as_waves else (20, 9)
+        first, samples = FrameRange(20, 9).sample_range(MEL) if as_waves else (20, 9)
         np.testing.assert_array_equal(part, all_of_it[first : first + samples])
         with pytest.raises(OSError, match="ends before its windows do"):
-            heard_window(spool.fileno(), told[2], MEL, as_waves=as_waves).read(10, 10_000)
+            open_window(spool.fileno(), told[2], MEL, as_waves=as_waves).read(10, 10_000)
 
 
 @pytest.mark.parametrize(
-    "windows", [WindowSettings(whole=True), WindowSettings(count=3, length_s=10.0)], ids=str
+    "windows", [WindowSettings(whole_track=True), WindowSettings(count=3, length_s=10.0)], ids=str
 )
 def test_a_short_track_or_one_heard_whole_is_one_window(tmp_path, windows):
     ((start, mel_FM),) = spooled(DEMO_TRACK, tmp_path, windows)
@@ -235,20 +237,20 @@ def test_what_is_no_audio_is_named_as_it_always_was(tmp_path, content, reason):
 
 def test_longer_than_is_allowed_is_too_long(tmp_path):
     with (tmp_path / "spool").open("w+b") as spool, pytest.raises(BadAudio, match="too-long"):
-        spool_windows(DEMO_TRACK, spool, mel=MEL, windows=WINDOWS, as_waves=False, longest_s=10.0)
+        spool_windows(DEMO_TRACK, spool, mel=MEL, windows=WINDOWS, as_waves=False, max_duration_s=10.0)
 
 
 def test_the_sandbox_gives_the_windows_of_one_file_after_the_other(tmp_path):
     sandbox = Sandbox(LimitSettings())
     for path in (DEMO_TRACK, in_format(tmp_path, ".flac", 44_100), DEMO_TRACK):
-        heard = sandbox.windows(path, MEL, WINDOWS)
+        heard = sandbox.decode_windows(path, MEL, WINDOWS)
         for window, (start, mel_FM) in zip(heard, spooled(path, tmp_path), strict=True):
             assert window.start_frame == start
             np.testing.assert_array_equal(window.read(0, window.frames), mel_FM)
-    wave_S = sandbox.windows(DEMO_TRACK, MEL, WINDOWS, as_waves=True)[0].read(0, 3)
+    wave_S = sandbox.decode_windows(DEMO_TRACK, MEL, WINDOWS, as_waves=True)[0].read(0, 3)
     assert wave_S.shape == (2 * MEL.hop + MEL.window,)
     with pytest.raises(BadAudio, match="missing: no such file"):
-        sandbox.windows(Path("nowhere.mp3"), MEL, WINDOWS)
+        sandbox.decode_windows(Path("nowhere.mp3"), MEL, WINDOWS)
     sandbox.close()
 
 
@@ -256,6 +258,6 @@ def test_a_file_that_kills_its_decoder_costs_that_file_only(tmp_path, monkeypatc
     monkeypatch.setenv("PYTHONPATH", with_poisonous_decoder(tmp_path))
     sandbox = Sandbox(LimitSettings())
     with pytest.raises(BadAudio, match="decoder-killed"):
-        sandbox.windows(poisoned(tmp_path, "segfault"), MEL, WINDOWS)
-    assert len(sandbox.windows(DEMO_TRACK, MEL, WINDOWS)) == 3
+        sandbox.decode_windows(poisoned(tmp_path, "segfault"), MEL, WINDOWS)
+    assert len(sandbox.decode_windows(DEMO_TRACK, MEL, WINDOWS)) == 3
     sandbox.close()

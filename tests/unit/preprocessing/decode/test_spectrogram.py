@@ -14,7 +14,7 @@ import soxr
 from preprocessing.decode import decoders as decode
 from preprocessing.decode import spectrogram
 from preprocessing.decode.settings import ExcerptSettings
-from preprocessing.decode.spectrogram import SpooledMel, check_sha1, spool_mel
+from preprocessing.decode.spectrogram import SpooledMel, spool_mel, verify_sha1
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from tests.support.formats import CODECS, DEMO_TRACK, encode
@@ -52,8 +52,8 @@ def music(channels, rate_hz):
 def mel_of(path, excerpt=None, mel=SETTINGS):
     """Give what `spool_mel` tells, and the spectrogram as it lies on the spool."""
     with tempfile.TemporaryFile() as spool:
-        spooled = spool_mel(path, spool, mel=mel, excerpt=excerpt or ExcerptSettings(), longest_s=60.0)
-        return spooled, np.concatenate(list(spooled.pieces(spool)))
+        spooled = spool_mel(path, spool, mel=mel, excerpt=excerpt or ExcerptSettings(), max_duration_s=60.0)
+        return spooled, np.concatenate(list(spooled.read_blocks(spool)))
 
 
 def mel_of_librosa(wave_S):
@@ -182,12 +182,12 @@ def test_no_block_boundary_is_heard(channels, suffix, block_values, tmp_path, mo
 
 def test_the_spool_is_read_back_in_pieces_from_where_the_track_starts(tmp_path, monkeypatch):
     _, alone_FM = mel_of(DEMO_TRACK)
-    monkeypatch.setattr(spectrogram, "PIECE_FRAMES", 100)
+    monkeypatch.setattr(spectrogram, "READ_BLOCK_FRAMES", 100)
     with tempfile.TemporaryFile() as spool:
         spool.write(bytes(777))
-        spooled = spool_mel(DEMO_TRACK, spool, mel=SETTINGS, excerpt=ExcerptSettings(), longest_s=60.0)
+        spooled = spool_mel(DEMO_TRACK, spool, mel=SETTINGS, excerpt=ExcerptSettings(), max_duration_s=60.0)
         assert spooled.start_byte == 777
-        pieces = [piece_FM.copy() for piece_FM in spooled.pieces(spool)]
+        pieces = [piece_FM.copy() for piece_FM in spooled.read_blocks(spool)]
     assert {len(piece_FM) for piece_FM in pieces} == {100, len(alone_FM) % 100}
     np.testing.assert_array_equal(np.concatenate(pieces), alone_FM)
 
@@ -197,7 +197,7 @@ def test_what_is_told_of_a_track():
     assert (spooled.frames, spooled.bands) == mel_FM.shape
     assert spooled.decoded_s == pytest.approx(24.0, abs=0.1)
     assert spooled.stated_s == pytest.approx(24.0, abs=0.1)
-    assert not spooled.is_cut_short
+    assert not spooled.is_truncated
     assert spooled.sha256 == hashlib.sha256(DEMO_TRACK.read_bytes()).hexdigest()
     assert len(bytes.fromhex(spooled.fingerprint)) == 64
 
@@ -235,11 +235,11 @@ def test_a_track_shorter_than_a_window_is_too_short(tmp_path):
 
 
 def test_a_file_is_the_one_its_publisher_names_or_it_is_refused():
-    check_sha1(DEMO_TRACK, hashlib.sha1(DEMO_TRACK.read_bytes()).hexdigest())
+    verify_sha1(DEMO_TRACK, hashlib.sha1(DEMO_TRACK.read_bytes()).hexdigest())
     with pytest.raises(
         BadAudio, match=r"checksum: its SHA-1 is \w{40}; its publisher says abc: fetch it anew"
     ):
-        check_sha1(DEMO_TRACK, "abc")
+        verify_sha1(DEMO_TRACK, "abc")
 
 
 def test_a_spool_that_was_cut_is_an_error_not_an_endless_loop(tmp_path):
@@ -248,4 +248,4 @@ def test_a_spool_that_was_cut_is_an_error_not_an_endless_loop(tmp_path):
         spool.write(bytes(4 * 8 * 9))
         spool.flush()
         with pytest.raises(OSError, match="ends before the spectrogram does"):
-            list(spooled.pieces(spool))
+            list(spooled.read_blocks(spool))

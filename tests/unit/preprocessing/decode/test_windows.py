@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from preprocessing.decode.settings import WindowSettings
-from preprocessing.decode.windows import RUN_S, Loudness, Span, cut, place_windows, stretch_for
+from preprocessing.decode.windows import (
+    RESAMPLER_MARGIN_S,
+    FrameRange,
+    PeakMeter,
+    decode_range_for,
+    place_windows,
+    slice_wave,
+)
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
 
@@ -28,16 +35,16 @@ def in_blocks(wave_S, sizes):
     frames=st.integers(1, 200_000),
     count=st.integers(1, 20),
     length_s=st.floats(0.5, 30.0),
-    whole=st.booleans(),
+    whole_track=st.booleans(),
 )
-def test_windows_lie_apart_within_the_track_at_equal_distances(frames, count, length_s, whole):
-    windows = WindowSettings(count=count, length_s=length_s, whole=whole)
+def test_windows_lie_apart_within_the_track_at_equal_distances(frames, count, length_s, whole_track):
+    windows = WindowSettings(count=count, length_s=length_s, whole_track=whole_track)
     spans = place_windows(frames, windows, MEL)
-    if windows.cover(frames, MEL):
-        assert spans == [Span(0, frames)]
+    if windows.covers_track(frames, MEL):
+        assert spans == [FrameRange(0, frames)]
         return
-    assert not whole
-    assert [span.frames for span in spans] == [MEL.frames_in(length_s)] * count
+    assert not whole_track
+    assert [span.frames for span in spans] == [MEL.count_frames(length_s)] * count
     ends = [(span.start, span.start + span.frames) for span in spans]
     gaps = [after[0] - before[1] for before, after in pairwise(ends)]
     assert ends[0][0] >= 0
@@ -50,27 +57,29 @@ def test_windows_lie_apart_within_the_track_at_equal_distances(frames, count, le
 def test_three_windows_of_ten_seconds_pass_over_the_start_and_the_end_of_a_song():
     starts_s = [
         span.start * MEL.hop / MEL.sample_rate_hz
-        for span in place_windows(MEL.frames_in(240.0), WindowSettings(), MEL)
+        for span in place_windows(MEL.count_frames(240.0), WindowSettings(), MEL)
     ]
     assert starts_s == pytest.approx([35, 115, 195], abs=0.05)
 
 
 def test_a_track_that_is_no_longer_than_its_windows_is_heard_whole():
-    assert place_windows(MEL.frames_in(30.0), WindowSettings(), MEL) == [Span(0, MEL.frames_in(30.0))]
-    assert len(place_windows(MEL.frames_in(30.1), WindowSettings(), MEL)) == 3
+    assert place_windows(MEL.count_frames(30.0), WindowSettings(), MEL) == [
+        FrameRange(0, MEL.count_frames(30.0))
+    ]
+    assert len(place_windows(MEL.count_frames(30.1), WindowSettings(), MEL)) == 3
 
 
 @given(rate_hz=st.sampled_from(RATES_HZ), start=st.integers(0, 10_000), frames=st.integers(1, 500))
 def test_what_is_decoded_starts_where_both_rates_have_a_sample(rate_hz, start, frames):
-    span = Span(start, frames)
-    stretch = stretch_for(span, rate_hz, MEL)
+    span = FrameRange(start, frames)
+    stretch = decode_range_for(span, rate_hz, MEL)
     for rate in (rate_hz, MEL.sample_rate_hz):
         assert stretch.start_s * rate == pytest.approx(round(stretch.start_s * rate), abs=1e-3)
-    first, samples = span.sample_span(MEL)
-    assert round(stretch.start_s * MEL.sample_rate_hz) + stretch.skipped == first
-    assert stretch.kept == samples
-    assert stretch.skipped >= min(first, RUN_S * MEL.sample_rate_hz - 1)
-    assert round(stretch.duration_s * MEL.sample_rate_hz) >= stretch.skipped + stretch.kept
+    first, samples = span.sample_range(MEL)
+    assert round(stretch.start_s * MEL.sample_rate_hz) + stretch.skip_samples == first
+    assert stretch.keep_samples == samples
+    assert stretch.skip_samples >= min(first, RESAMPLER_MARGIN_S * MEL.sample_rate_hz - 1)
+    assert round(stretch.duration_s * MEL.sample_rate_hz) >= stretch.skip_samples + stretch.keep_samples
 
 
 @given(
@@ -80,7 +89,7 @@ def test_what_is_decoded_starts_where_both_rates_have_a_sample(rate_hz, start, f
 )
 def test_what_is_cut_is_the_same_however_the_waveform_comes(sizes, skipped, kept):
     wave_S = np.arange(1_500, dtype=np.float32)
-    parts = list(cut(in_blocks(wave_S, sizes), skipped, kept))
+    parts = list(slice_wave(in_blocks(wave_S, sizes), skipped, kept))
     np.testing.assert_array_equal(np.concatenate([wave_S[:0], *parts]), wave_S[skipped : skipped + kept])
 
 
@@ -93,18 +102,18 @@ def test_what_is_cut_is_the_same_however_the_waveform_comes(sizes, skipped, kept
 def test_the_loudest_sample_of_a_window_is_known_to_a_hop(sizes, start, frames, at):
     wave_S = np.zeros(5_050, np.float32)
     wave_S[at] = -0.5
-    loudness = Loudness(SMALL)
-    assert sum(part.size for part in loudness.note(in_blocks(wave_S, sizes))) == wave_S.size
-    span = Span(start, frames)
-    first, samples = span.sample_span(SMALL)
+    meter = PeakMeter(SMALL)
+    assert sum(part.size for part in meter.measure(in_blocks(wave_S, sizes))) == wave_S.size
+    span = FrameRange(start, frames)
+    first, samples = span.sample_range(SMALL)
     if first <= at < first + samples:
-        assert loudness.peak(span) == 0.5
+        assert meter.peak(span) == 0.5
     elif not first - SMALL.hop < at < first + samples + SMALL.hop:
-        assert loudness.peak(span) == 0.0
+        assert meter.peak(span) == 0.0
 
 
 def test_the_samples_of_a_span_give_its_frames():
-    first, samples = Span(7, 5).sample_span(SMALL)
+    first, samples = FrameRange(7, 5).sample_range(SMALL)
     wave_S = np.random.default_rng(0).normal(0, 0.1, 4_000).astype(np.float32)
     mel_FM = log_mel(wave_S[first : first + samples], SMALL)
     np.testing.assert_allclose(mel_FM, log_mel(wave_S, SMALL)[7:12], atol=1e-4)

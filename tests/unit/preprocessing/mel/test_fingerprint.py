@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from preprocessing.decode.decoders import decode
 from preprocessing.mel.fingerprint import (
     FINGERPRINT_BYTES,
-    MAX_MOVEMENT_APART,
-    MAX_TONE_APART_DB,
+    MAX_MODULATION_DISTANCE,
+    MAX_SPECTRUM_DISTANCE_DB,
     Fingerprinter,
-    are_alike,
-    compare,
+    fingerprint_distances,
+    match_fingerprints,
 )
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
@@ -61,38 +61,38 @@ def test_another_encoding_of_a_song_is_like_it(tmp_path, song, suffix):
     copy = tmp_path / f"copy{suffix}"
     encode(copy, *CODECS[suffix], seconds=60)
     again_S = decode(str(copy), sample_rate_hz=MEL.sample_rate_hz)
-    assert are_alike(of_wave(song), of_wave(again_S)).all()
+    assert match_fingerprints(of_wave(song), of_wave(again_S)).all()
 
 
 @pytest.mark.parametrize(("before_s", "after_s"), [(0.4, 0), (0, 0.4), (0.3, 0.3)])
 def test_padding_and_level_change_next_to_nothing(song, before_s, after_s):
     padded_S = np.concatenate([silence(before_s), 0.1 * song, silence(after_s)])
-    tone_apart_db, movement_apart = compare(of_wave(song), of_wave(padded_S))
-    assert tone_apart_db[0] < MAX_TONE_APART_DB / 3
-    assert movement_apart[0] < MAX_MOVEMENT_APART / 2
+    tone_apart_db, movement_apart = fingerprint_distances(of_wave(song), of_wave(padded_S))
+    assert tone_apart_db[0] < MAX_SPECTRUM_DISTANCE_DB / 3
+    assert movement_apart[0] < MAX_MODULATION_DISTANCE / 2
 
 
 def test_a_song_that_starts_a_little_later_is_like_it(song):
-    assert are_alike(of_wave(song), of_wave(song[int(0.25 * MEL.sample_rate_hz) :])).all()
+    assert match_fingerprints(of_wave(song), of_wave(song[int(0.25 * MEL.sample_rate_hz) :])).all()
 
 
 def test_no_two_songs_are_alike_not_even_of_one_artist():
     songs = [of_wave(decode(str(path), sample_rate_hz=MEL.sample_rate_hz)) for path in MUSIC]
     assert len(songs) == 48
     first, second = (np.concatenate(side) for side in zip(*combinations(songs, 2), strict=True))
-    assert not are_alike(first, second).any()
-    assert compare(first, second)[1].min() > 1.5 * MAX_MOVEMENT_APART
+    assert not match_fingerprints(first, second).any()
+    assert fingerprint_distances(first, second)[1].min() > 1.5 * MAX_MODULATION_DISTANCE
     used = abs(np.concatenate(songs)[:, 1:].astype(int))
     assert 5 < used.mean() < 20  # neither lost in rounding
     assert (used == 127).mean() < 0.01  # nor cut
 
 
 def test_drones_are_told_apart_by_pitch_and_noises_by_how_they_move():
-    assert not are_alike(of_wave(sine(300)), of_wave(sine(3_000)))[0]
-    assert are_alike(of_wave(sine(300)), of_wave(0.2 * sine(300, seconds=8.4)))[0]
+    assert not match_fingerprints(of_wave(sine(300)), of_wave(sine(3_000)))[0]
+    assert match_fingerprints(of_wave(sine(300)), of_wave(0.2 * sine(300, seconds=8.4)))[0]
     first_S, second_S = np.random.default_rng(0).normal(0, 0.1, (2, 200_000))
-    assert not are_alike(of_wave(first_S), of_wave(second_S))[0]
-    assert are_alike(of_wave(first_S), of_wave(0.5 * first_S + 0.001 * second_S))[0]
+    assert not match_fingerprints(of_wave(first_S), of_wave(second_S))[0]
+    assert match_fingerprints(of_wave(first_S), of_wave(0.5 * first_S + 0.001 * second_S))[0]
 
 
 @settings(max_examples=30, deadline=None)
@@ -150,8 +150,8 @@ def test_a_break_may_be_silent_or_hiss(song):
     silent, hissing = song.copy(), song.copy()
     silent[gap] = 0
     hissing[gap] = np.random.default_rng(0).normal(0, 1e-3, 4 * MEL.sample_rate_hz)
-    assert compare(of_wave(silent), of_wave(hissing))[1] < 0.05
-    assert not are_alike(of_wave(silent), of_wave(song)).any()
+    assert fingerprint_distances(of_wave(silent), of_wave(hissing))[1] < 0.05
+    assert not match_fingerprints(of_wave(silent), of_wave(song)).any()
 
 
 def test_what_is_too_much_for_a_digit_is_cut_and_not_turned_round():
@@ -165,12 +165,14 @@ def test_what_is_too_much_for_a_digit_is_cut_and_not_turned_round():
 @pytest.mark.parametrize("bands", [64, 96])
 def test_fewer_bands_tell_about_the_same(song, bands):
     coarse = digits_of(log_mel(song, MelSettings(bands=bands)))
-    assert are_alike(of_wave(song), coarse).all()
+    assert match_fingerprints(of_wave(song), coarse).all()
 
 
 @given(first=digits, second=digits)
 def test_distances_are_the_same_both_ways_and_none_from_itself(first, second):
     first_PD, second_PD = np.array([first], np.int8), np.array([second], np.int8)
-    np.testing.assert_allclose(compare(first_PD, second_PD), compare(second_PD, first_PD), rtol=1e-5)
-    np.testing.assert_array_equal(compare(first_PD, first_PD), 0)
-    assert are_alike(first_PD, first_PD)[0]
+    np.testing.assert_allclose(
+        fingerprint_distances(first_PD, second_PD), fingerprint_distances(second_PD, first_PD), rtol=1e-5
+    )
+    np.testing.assert_array_equal(fingerprint_distances(first_PD, first_PD), 0)
+    assert match_fingerprints(first_PD, first_PD)[0]

@@ -182,7 +182,7 @@ def test_a_wave_with_nan_is_bad_audio():
 
 
 def test_the_fingerprint_names_the_settings():
-    assert MelSettings().fingerprint == MelSettings(hop=512).fingerprint
+    assert MelSettings().settings_hash == MelSettings(hop=512).settings_hash
     others = [
         {"hop": 511},
         {"window": 1_024},
@@ -190,7 +190,7 @@ def test_the_fingerprint_names_the_settings():
         {"sample_rate_hz": 16_000},
         {"high_hz": 8_000.0},
     ]
-    assert len({MelSettings(**other).fingerprint for other in others} | {MelSettings().fingerprint}) == 6
+    assert len({MelSettings(**other).settings_hash for other in others} | {MelSettings().settings_hash}) == 6
 
 
 def test_bands_above_half_the_sample_rate_are_refused():
@@ -201,7 +201,7 @@ def test_bands_above_half_the_sample_rate_are_refused():
 @given(seconds=st.floats(0.2, 100))
 def test_frames_in_counts_what_log_mel_gives(seconds):
     samples = int(seconds * SMALL.sample_rate_hz)
-    assert SMALL.frames_in(seconds) == 1 + (samples - SMALL.window) // SMALL.hop
+    assert SMALL.count_frames(seconds) == 1 + (samples - SMALL.window) // SMALL.hop
 
 
 @pytest.mark.parametrize(

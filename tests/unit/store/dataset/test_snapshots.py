@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.dataset.recipe import Recipe
-from store.dataset.shards import ENCODING_ERROR_DB, OBJECT_FRAMES, decode_stored, encode, write_shard
+from store.dataset.shards import ENCODING_ERROR_DB, OBJECT_FRAMES, decode_db, encode_db, write_shard
 from store.dataset.snapshots import latest_snapshot, publish, put_catalogue, read_snapshot_file, snapshot_url
 from store.errors import BadInput, CommitConflict
-from store.fs.files import exists, join, list_names, write_whole
+from store.fs.files import exists, join, list_names, write_atomic
 from store.reader import open_snapshot
 from tests.support.snapshots import index_of
 
@@ -156,7 +156,7 @@ def test_the_hash_is_that_of_the_rows_stored(tmp_path):
 
 def test_a_file_that_is_no_snapshot_is_refused_in_one_line(tmp_path):
     url = str(tmp_path / "snapshots" / "00000000.json")
-    write_whole(url, json.dumps({"number": 0}).encode())
+    write_atomic(url, json.dumps({"number": 0}).encode())
     with pytest.raises(BadInput, match="not a snapshot of a dataset"):
         read_snapshot_file(url)
     with pytest.raises(BadInput, match="no such snapshot"):
@@ -174,9 +174,9 @@ def test_the_same_catalogue_is_stored_once(tmp_path):
 @given(value=st.floats(-100, 40, width=32), encoding=st.sampled_from(["float16", "float32", "uint8"]))
 def test_an_encoding_keeps_its_stated_error(value, encoding):
     mel_FM = np.full((1, 1), value, np.float32)
-    assert abs(decode_stored(encode(mel_FM, encoding))[0, 0] - value) <= ENCODING_ERROR_DB[encoding] * 1.001
+    assert abs(decode_db(encode_db(mel_FM, encoding))[0, 0] - value) <= ENCODING_ERROR_DB[encoding] * 1.001
 
 
 def test_uint8_clips_what_lies_outside():
     mel_FM = np.array([[-120.0, 60.0]], np.float32)
-    np.testing.assert_allclose(decode_stored(encode(mel_FM, "uint8")), [[-100, 40]], atol=1e-4)
+    np.testing.assert_allclose(decode_db(encode_db(mel_FM, "uint8")), [[-100, 40]], atol=1e-4)

@@ -20,7 +20,7 @@ from store.fs.files import (
     read_bytes,
     replacing,
     split_zip_url,
-    write_whole,
+    write_atomic,
 )
 from tests.support.disk_faults import faults
 
@@ -39,8 +39,8 @@ def folder(request, tmp_path):
 def test_what_is_written_is_read_and_replaced(folder):
     url = join(folder, "a", "b.json")
     assert not exists(url)
-    write_whole(url, b"one")
-    write_whole(url, b"two")
+    write_atomic(url, b"one")
+    write_atomic(url, b"two")
     assert read_bytes(url) == b"two"
     assert list_names(join(folder, "a")) == ["b.json"]
 
@@ -82,14 +82,14 @@ def test_of_many_that_create_at_once_one_wins(tmp_path):
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_file_and_no_draft(call, tmp_path, monkeypatch):
     url = str(tmp_path / "kept")
-    write_whole(url, b"old")
+    write_atomic(url, b"old")
 
     def fail(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, call, fail)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(url, b"new")
+        write_atomic(url, b"new")
     monkeypatch.undo()
     assert read_bytes(url) == b"old"
     assert list_names(str(tmp_path)) == ["kept"]
@@ -127,7 +127,7 @@ def test_a_file_with_colons_in_its_name_is_read(tmp_path):
 
 
 def test_a_folder_is_no_file(folder):
-    write_whole(join(folder, "a", "b.json"), b"one")
+    write_atomic(join(folder, "a", "b.json"), b"one")
     assert is_file(join(folder, "a", "b.json"))
     assert not is_file(join(folder, "a"))
     assert not is_file(join(folder, "missing"))
@@ -141,7 +141,7 @@ def test_an_archive_looks_like_a_folder(folder, tmp_path):
         packed.mkdir("empty")
         packed.writestr("a/b/x.mp3", b"abc")
     archive = join(folder, "music.zip")
-    write_whole(archive, (tmp_path / "music.zip").read_bytes())
+    write_atomic(archive, (tmp_path / "music.zip").read_bytes())
     assert list_names(f"zip://::{archive}") == ["a", "empty"]
     assert list_names(f"zip://a::{archive}") == ["b"]
     assert list_names(f"zip://missing::{archive}") == list_names(f"zip://::{archive}.not") == []
@@ -193,7 +193,7 @@ def test_what_a_web_server_answers_is_an_error_of_reading(read, http_url):
 
 
 @pytest.mark.parametrize(
-    "ask", [exists, is_file, list_names, local_path, absolute, read_bytes, lambda url: write_whole(url, b"")]
+    "ask", [exists, is_file, list_names, local_path, absolute, read_bytes, lambda url: write_atomic(url, b"")]
 )
 def test_a_url_of_no_known_kind_is_told_in_one_line(ask):
     with pytest.raises(BadInput, match=r"^s3x://a/b: Protocol not known: s3x; wanted a local path, or a URL"):
@@ -202,7 +202,7 @@ def test_a_url_of_no_known_kind_is_told_in_one_line(ask):
 
 def test_the_disk_holds_new_folders_too(tmp_path):
     with faults() as met:
-        write_whole(str(tmp_path / "run" / "journal" / "part"), b"data")
+        write_atomic(str(tmp_path / "run" / "journal" / "part"), b"data")
     assert [name for name in met.made if name in ("mkdir", "fsync", "replace")] == [
         *["mkdir", "fsync"] * 2,  # each folder's name
         *["fsync", "replace", "fsync"],

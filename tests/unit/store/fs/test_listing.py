@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from store.errors import BadInput
 from store.fs import listing
 from store.fs.files import open_for_reading, read_bytes
-from store.fs.listing import LISTING_SCHEMA, below, below_each, list_files
+from store.fs.listing import LISTING_SCHEMA, child_url, child_urls, list_files
 from tests.support.sources import fill
 
 
@@ -109,8 +109,8 @@ def test_an_archive_is_listed_without_unpacking(tmp_path):
         assert sizes(url) == found
         assert signatures(url)[0] == "3-352441c2"
         path = next(iter(found))
-        assert read_bytes(below(url, path)) == b"abc"
-        with open_for_reading(below(url, path)) as file:
+        assert read_bytes(child_url(url, path)) == b"abc"
+        with open_for_reading(child_url(url, path)) as file:
             assert file.read(2) == b"ab"
 
 
@@ -181,8 +181,8 @@ def test_the_index_pages_of_a_web_server_are_followed(http_url, tmp_path):
         assert sizes(url) == dict.fromkeys(sorted(names))
         assert signatures(url) == [None] * len(names)
         for name in names:
-            assert read_bytes(below(url, name)) == b"abc"
-            with open_for_reading(below(url, name)) as file:
+            assert read_bytes(child_url(url, name)) == b"abc"
+            with open_for_reading(child_url(url, name)) as file:
                 assert file.read() == b"abc"
     for folder in ("a b/c&d", "a%20b/c&d", "a%20b/c%26d/"):
         assert sizes(f"{http_url}/music/{folder}") == {"x#1.mp3": None}
@@ -237,11 +237,11 @@ def test_a_file_is_no_folder(folder):
     ],
 )
 def test_below_keeps_the_kind_of_url(url, expected):
-    assert below(url, "a%/x.mp3") == expected
+    assert child_url(url, "a%/x.mp3") == expected
 
 
 @given(paths=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1)))
 @pytest.mark.parametrize("url", ["/music", "http://host/m/", "zip://::/m.zip"])
 def test_below_each_is_below_for_each(url, paths):
     table = listing._table((path, None, None) for path in paths)
-    assert below_each(url, table["path"]).to_pylist() == [below(url, path) for path in paths]
+    assert child_urls(url, table["path"]).to_pylist() == [child_url(url, path) for path in paths]

@@ -8,8 +8,8 @@ import pytest
 
 from store.errors import BadInput, ObjectChanged
 from store.fs import s3_objects as objects
-from store.fs.s3_objects import has_version, put_if_unchanged, read_object
-from store.fs.stream import signature_now, stream_files
+from store.fs.s3_objects import download_object, has_version, put_if_unchanged
+from store.fs.stream import read_signature, stream_files
 
 BORNE = {
     "CacheControl": "max-age=60",
@@ -58,16 +58,16 @@ def content(url: str) -> bytes:
 
 
 def test_an_object_is_read_with_what_it_bears(song, tmp_path):
-    was = read_object(song, tmp_path / "copy")
+    was = download_object(song, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"old" * 1000
     assert (was.url, was.size_bytes, was.version_id) == (song, 3000, None)
     assert {name: was.headers[name] for name in BORNE} == BORNE
     (listed,) = stream_files(song.rsplit("/", 1)[0])
-    assert was.signature == listed.signature == signature_now(song)
+    assert was.signature == listed.signature == read_signature(song)
 
 
 def test_what_is_put_bears_what_the_object_bore(song, draft, tmp_path):
-    was = read_object(song, tmp_path / "copy")
+    was = download_object(song, tmp_path / "copy")
     now = put_if_unchanged(song, draft, was)
     there = ask("get_object", song)
     assert there["Body"].read() == b"new" * 2000
@@ -76,7 +76,7 @@ def test_what_is_put_bears_what_the_object_bore(song, draft, tmp_path):
         {"Key": "by", "Value": "Ann + Bob="},
         {"Key": "year", "Value": "é"},
     ]
-    assert now == read_object(song, tmp_path / "copy")
+    assert now == download_object(song, tmp_path / "copy")
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_what_is_put_bears_what_the_object_bore(song, draft, tmp_path):
 def test_odd_keys_are_listed_read_and_put(s3_url, bucket, draft, tmp_path, key):
     boto3.client("s3").put_object(Bucket=bucket, Key=f"music/{key}", Body=b"old")
     (file,) = stream_files(f"{s3_url}/music")
-    assert (file.path, file.problem, signature_now(file.url)) == (key, None, file.signature)
-    put_if_unchanged(file.url, draft, read_object(file.url, tmp_path / "copy"))
+    assert (file.path, file.problem, read_signature(file.url)) == (key, None, file.signature)
+    put_if_unchanged(file.url, draft, download_object(file.url, tmp_path / "copy"))
     assert (tmp_path / "copy").read_bytes() == b"old"
     there = boto3.client("s3").get_object(Bucket=bucket, Key=f"music/{key}")
     assert there["Body"].read() == b"new" * 2000
@@ -94,7 +94,7 @@ def test_odd_keys_are_listed_read_and_put(s3_url, bucket, draft, tmp_path, key):
 
 
 def test_what_another_writer_put_stays(song, draft, tmp_path):
-    was = read_object(song, tmp_path / "copy")
+    was = download_object(song, tmp_path / "copy")
     ask("put_object", song, Body=b"theirs")
     with pytest.raises(ObjectChanged, match="another writer changed the object meanwhile"):
         put_if_unchanged(song, draft, was)
@@ -102,7 +102,7 @@ def test_what_another_writer_put_stays(song, draft, tmp_path):
 
 
 def test_what_another_writer_removed_stays_away(song, draft, tmp_path):
-    was = read_object(song, tmp_path / "copy")
+    was = download_object(song, tmp_path / "copy")
     ask("delete_object", song)
     with pytest.raises(FileNotFoundError):
         put_if_unchanged(song, draft, was)
@@ -113,16 +113,16 @@ def test_what_another_writer_removed_stays_away(song, draft, tmp_path):
 def test_a_put_that_is_tried_again_is_whole_and_no_other_writer(song, draft, tmp_path, cut_s3, lost):
     """If the answer was lost, the client is refused by its own first request."""
     cut_s3(lost, 1)
-    was = read_object(song, tmp_path / "copy")
+    was = download_object(song, tmp_path / "copy")
     now = put_if_unchanged(song, draft, was)
-    assert now == read_object(song, tmp_path / "copy")
+    assert now == download_object(song, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"new" * 2000
 
 
 @pytest.mark.parametrize(("lost", "left"), [("request", b"old" * 1000), ("answer", b"new" * 2000)])
 def test_a_store_that_does_not_answer_is_an_error(song, draft, tmp_path, cut_s3, monkeypatch, lost, left):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    was = read_object(song, tmp_path / "copy")
+    was = download_object(song, tmp_path / "copy")
     cut_s3(lost, 99)
     with pytest.raises(OSError, match=r"a song\.mp3: "):
         put_if_unchanged(song, draft, was)
@@ -132,11 +132,11 @@ def test_a_store_that_does_not_answer_is_an_error(song, draft, tmp_path, cut_s3,
 def test_versions_are_named_and_can_be_read_again(song, bucket, draft, tmp_path):
     boto3.client("s3").put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     ask("put_object", song, Body=b"first")
-    was = read_object(song, tmp_path / "copy")
+    was = download_object(song, tmp_path / "copy")
     assert was.version_id
     now = put_if_unchanged(song, draft, was)
     assert now.version_id not in (None, was.version_id)
-    read_object(song, tmp_path / "before", version_id=was.version_id)
+    download_object(song, tmp_path / "before", version_id=was.version_id)
     assert (tmp_path / "before").read_bytes() == b"first"
     assert has_version(song, was.version_id)
     ask("delete_object", song, VersionId=was.version_id)
@@ -144,12 +144,12 @@ def test_versions_are_named_and_can_be_read_again(song, bucket, draft, tmp_path)
 
 
 def test_what_one_put_cannot_carry_is_refused_before_it_is_read(song, draft, tmp_path, monkeypatch):
-    was = read_object(song, tmp_path / "copy")
-    monkeypatch.setattr(objects, "MOST_BYTES", 2_999)
+    was = download_object(song, tmp_path / "copy")
+    monkeypatch.setattr(objects, "MAX_PUT_BYTES", 2_999)
     with pytest.raises(
         BadInput, match=r"a song\.mp3: 0\.0 GiB; an object of over 0 GiB cannot be put in one step"
     ):
-        read_object(song, tmp_path / "other")
+        download_object(song, tmp_path / "other")
     assert not (tmp_path / "other").exists()
     with pytest.raises(BadInput, match="cannot be put in one step"):
         put_if_unchanged(song, draft, was)
@@ -158,13 +158,13 @@ def test_what_one_put_cannot_carry_is_refused_before_it_is_read(song, draft, tmp
 
 def test_an_object_that_is_not_there_is_missing(s3_url, tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_object(f"{s3_url}/missing.mp3", tmp_path / "copy")
+        download_object(f"{s3_url}/missing.mp3", tmp_path / "copy")
 
 
 def test_an_object_of_many_blocks_is_put_whole(s3_url, tmp_path: Path):
     url, path = f"{s3_url}/large.wav", tmp_path / "large.wav"
     path.write_bytes(bytes(range(256)) * 40_000)
     ask("put_object", url, Body=b"x")
-    put_if_unchanged(url, path, read_object(url, tmp_path / "copy"))
-    read_object(url, tmp_path / "copy")
+    put_if_unchanged(url, path, download_object(url, tmp_path / "copy"))
+    download_object(url, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == path.read_bytes()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from store.errors import BadInput
 from store.fs import listing
-from store.fs.stream import FoundFile, signature_now, stream_files
+from store.fs.stream import FoundFile, read_signature, stream_files
 from tests.support.sources import fill
 
 
@@ -57,27 +57,27 @@ def test_all_files_are_given_in_order_of_their_paths(source, monkeypatch):
     assert [file.path for file in files] == sorted(names)
     for file in files:
         assert (file.url, file.size_bytes, file.problem) == (f"{url}/{file.path}", 3, None)
-        assert file.signature == signature_now(file.url)
+        assert file.signature == read_signature(file.url)
 
 
 @everywhere
 def test_only_what_is_wanted_is_given(source):
     url = source(["a.mp3", "b.txt", ".hidden/c.mp3", "d/.e.mp3", "d/f.mp3"])
-    assert problems(url, wanted=is_plain_mp3) == {"a.mp3": None, "d/f.mp3": None}
+    assert problems(url, include=is_plain_mp3) == {"a.mp3": None, "d/f.mp3": None}
 
 
 @everywhere
 def test_a_signature_changes_with_the_content(source):
     url = f"{source(['a.mp3'], b'abc')}/a.mp3"
-    before = signature_now(url)
+    before = read_signature(url)
     source(["a.mp3"], b"abd")
-    assert signature_now(url) != before
+    assert read_signature(url) != before
 
 
 @everywhere
 def test_a_file_that_is_gone_has_no_signature(source):
     with pytest.raises(FileNotFoundError):
-        signature_now(f"{source(['a.mp3'])}/b.mp3")
+        read_signature(f"{source(['a.mp3'])}/b.mp3")
 
 
 @everywhere
@@ -93,18 +93,18 @@ def test_other_kinds_of_url_are_refused():
     with pytest.raises(BadInput, match="memory://music: tags are written to local files and S3 objects"):
         paths("memory://music")
     with pytest.raises(BadInput, match=r"http://host/a\.mp3: tags are written"):
-        signature_now("http://host/a.mp3")
+        read_signature("http://host/a.mp3")
 
 
 def test_keys_that_would_part_a_url_are_named(s3_url):
     for key in ("a::b.mp3", "a?versionId=b.mp3", "a?b.mp3"):
         boto3.client("s3").put_object(Bucket=s3_url.removeprefix("s3://"), Key=key, Body=b"")
     assert problems(s3_url) == {
-        "a::b.mp3": "name-parts-urls",
+        "a::b.mp3": "name-breaks-url",
         "a?b.mp3": None,
-        "a?versionId=b.mp3": "name-parts-urls",
+        "a?versionId=b.mp3": "name-breaks-url",
     }
-    assert signature_now(f"{s3_url}/a?b.mp3")
+    assert read_signature(f"{s3_url}/a?b.mp3")
 
 
 def test_such_names_are_good_on_a_disk(tmp_path):
@@ -114,11 +114,11 @@ def test_such_names_are_good_on_a_disk(tmp_path):
 
 def test_what_moved_but_kept_size_and_time_has_another_signature(tmp_path):
     fill(tmp_path, ["a.mp3"], b"abc")
-    before, status = signature_now(str(tmp_path / "a.mp3")), (tmp_path / "a.mp3").stat()
+    before, status = read_signature(str(tmp_path / "a.mp3")), (tmp_path / "a.mp3").stat()
     fill(tmp_path, ["b.mp3"], b"abd")
     os.utime(tmp_path / "b.mp3", ns=(status.st_atime_ns, status.st_mtime_ns))
     os.replace(tmp_path / "b.mp3", tmp_path / "a.mp3")
-    assert signature_now(str(tmp_path / "a.mp3")) != before
+    assert read_signature(str(tmp_path / "a.mp3")) != before
 
 
 # Links
@@ -140,9 +140,9 @@ def test_a_link_to_what_is_not_listed_otherwise_is_followed(tmp_path):
         (tmp_path / name).symlink_to(".git/annex/tree")
     (tmp_path / ".git/annex/tree/round").symlink_to("../tree")
     (tmp_path / ".git/annex/tree/up").symlink_to("..")
-    found = list(stream_files(str(tmp_path), wanted=is_plain_mp3))
+    found = list(stream_files(str(tmp_path), include=is_plain_mp3))
     assert [(file.path, file.size_bytes) for file in found] == [("one/z.mp3", 4), ("song.mp3", 4)]
-    assert found[1].signature == signature_now(str(tmp_path / "song.mp3"))
+    assert found[1].signature == read_signature(str(tmp_path / "song.mp3"))
 
 
 def test_a_link_out_of_the_source_is_not_followed(tmp_path):
@@ -164,7 +164,7 @@ def test_the_source_itself_may_be_a_link(tmp_path):
     (tmp_path / "music").symlink_to("real")
     (tmp_path / "real/same.mp3").symlink_to("a.mp3")
     assert list(stream_files(str(tmp_path / "music"))) == [
-        FoundFile("a.mp3", str(tmp_path / "music/a.mp3"), 0, signature_now(str(tmp_path / "real/a.mp3")))
+        FoundFile("a.mp3", str(tmp_path / "music/a.mp3"), 0, read_signature(str(tmp_path / "real/a.mp3")))
     ]
 
 

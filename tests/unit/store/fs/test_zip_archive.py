@@ -43,7 +43,7 @@ def opened(monkeypatch) -> list[str]:
 @pytest.mark.parametrize("at_once", [1 << 24, 1_000])
 @pytest.mark.parametrize("place", ["local", "s3", "http", "memory"])
 def test_files_come_out_as_they_went_in(place, method, at_once, tmp_path, monkeypatch, request):
-    monkeypatch.setattr(zip_archive, "FETCHED_AT_ONCE_BYTES", at_once)
+    monkeypatch.setattr(zip_archive, "MAX_FETCH_BYTES", at_once)
     files = {"a/x.mp3": NOISE, "a/empty.mp3": b"", "ä.mp3": b"abc" * 1_000, "last.mp3": NOISE[:5_000]}
     content = pack(tmp_path / "music.zip", files, method).read_bytes()
     match place:
@@ -78,11 +78,13 @@ def test_the_directory_is_read_once(tmp_path, opened):
 
 
 def test_few_directories_are_kept(tmp_path, opened):
-    paths = [pack(tmp_path / f"{n}.zip", {"a.mp3": b"a"}) for n in range(zip_archive.ARCHIVES_KNOWN + 1)]
+    paths = [
+        pack(tmp_path / f"{n}.zip", {"a.mp3": b"a"}) for n in range(zip_archive.MAX_CACHED_DIRECTORIES + 1)
+    ]
     for path in (*paths[:-1], paths[0], paths[-1], paths[0], paths[1]):  # the second was longest unused
         read_bytes(f"zip://a.mp3::{path}")
     assert opened == [str(path) for path in (*paths, paths[1])]
-    assert len(zip_archive._known) == zip_archive.ARCHIVES_KNOWN
+    assert len(zip_archive._known) == zip_archive.MAX_CACHED_DIRECTORIES
 
 
 @pytest.mark.parametrize("place", ["replaced", "overwritten", "s3", "memory"])

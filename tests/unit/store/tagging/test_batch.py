@@ -9,10 +9,10 @@ import pytest
 from mutagen.flac import FLAC
 
 from store.errors import BadInput
-from store.fs.stream import signature_of
+from store.fs.stream import signature_from_stat
 from store.tagging import local_swap as file_swap
-from store.tagging.batch import WriteSettings, undo_batch, write_batch
-from store.tagging.journal import list_batches, read_batch
+from store.tagging.batch import WriteSettings, apply_batch, undo_batch
+from store.tagging.journal import list_journalled_batches, read_journal
 from store.tagging.local_swap import DRAFT_PREFIX
 from store.tags import write as tags
 from store.tags.write import audio_hash, read_genres, read_tags, write_genres
@@ -65,24 +65,24 @@ def times_of(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files_of(folder)}
 
 
-def row_of(path: Path, genres=GENRES, notes=None) -> dict:
+def row_of(path: Path, genres=GENRES, custom_tags=None) -> dict:
     return {
         "track_id": path.name,
         "url": str(path),
-        "signature": signature_of(path.stat()),
+        "signature": signature_from_stat(path.stat()),
         "status": "change",
         "genres": list(genres),
-        "notes": notes or {},
+        "custom_tags": custom_tags or {},
     }
 
 
 def tag(rows, journal, name="00001", **settings):
-    return write_batch(rows, settings=WriteSettings(**settings), journal_url=journal, name=name)
+    return apply_batch(rows, settings=WriteSettings(**settings), journal_url=journal, name=name)
 
 
 def undo(journal, to=None, name="00001", even_changed=False, dry_run=False, **settings):
     return undo_batch(
-        read_batch(journal, name),
+        read_journal(journal, name),
         settings=WriteSettings(**settings),
         journal_url=to or f"{journal}-undo",
         name=name,
@@ -113,7 +113,7 @@ def test_a_batch_is_tagged_and_undone_byte_for_byte(music, originals, journal):
         path = Path(row["url"])
         assert read_genres(path) == GENRES
         assert audio_hash(path) == audio_hash(originals / path.relative_to(music))
-        assert row["signature"] == signature_of(path.stat())
+        assert row["signature"] == signature_from_stat(path.stat())
     assert times_of(music) == times_of(originals)
     assert not drafts_in(music)
     assert statuses(undo(journal)) == {"restored"}
@@ -123,15 +123,15 @@ def test_a_batch_is_tagged_and_undone_byte_for_byte(music, originals, journal):
 
 
 def test_notes_are_written_beside_genres_and_taken_back(music, originals, journal):
-    tag([row_of(path, notes=NOTES) for path in files_of(music)], journal)
+    tag([row_of(path, custom_tags=NOTES) for path in files_of(music)], journal)
     once = content_of(music)
-    assert all(read_tags(path).notes == NOTES for path in files_of(music))
+    assert all(read_tags(path).custom_tags == NOTES for path in files_of(music))
     fewer = {"GENRE_CONFIDENCE": "0.50"}
     assert statuses(tag([row_of(path, ["Jazz"], fewer) for path in files_of(music)], journal, "2")) == {
         "written"
     }
-    assert all(read_tags(path).notes == NOTES | fewer for path in files_of(music))
-    assert all(row["old_notes"] == NOTES for row in read_batch(journal, "2"))
+    assert all(read_tags(path).custom_tags == NOTES | fewer for path in files_of(music))
+    assert all(row["old_custom_tags"] == NOTES for row in read_journal(journal, "2"))
     assert statuses(undo(journal, name="2")) == {"restored"}
     assert content_of(music) == once
     assert statuses(undo(journal)) == {"restored"}
@@ -139,10 +139,10 @@ def test_notes_are_written_beside_genres_and_taken_back(music, originals, journa
 
 
 def test_notes_alone_leave_the_genres(music, journal):
-    rows = [{**row_of(path, notes=NOTES), "genres": None} for path in files_of(music)]
+    rows = [{**row_of(path, custom_tags=NOTES), "genres": None} for path in files_of(music)]
     assert statuses(tag(rows, journal)) == {"written"}
     for path in files_of(music):
-        assert (read_genres(path), read_tags(path).notes) == (["Noise"], NOTES)
+        assert (read_genres(path), read_tags(path).custom_tags) == (["Noise"], NOTES)
 
 
 def test_an_undo_can_be_undone(music, journal):
@@ -159,15 +159,17 @@ def test_a_batch_that_is_run_again_finds_its_own_work(music, journal):
     tagged = content_of(music)
     again = tag(rows, journal)
     assert statuses(again) == {"written"}
-    assert [row["signature"] for row in again] == [signature_of(Path(row["url"]).stat()) for row in again]
+    assert [row["signature"] for row in again] == [
+        signature_from_stat(Path(row["url"]).stat()) for row in again
+    ]
     assert content_of(music) == tagged
-    assert list_batches(journal) == ["00001"]
+    assert list_journalled_batches(journal) == ["00001"]
 
 
 def test_each_batch_has_its_journal_before_its_files_are_touched(music, originals, journal, monkeypatch):
     def swap(draft, file):
         if Path(file).is_relative_to(music):
-            assert [row["url"] for row in read_batch(journal, "00001")] == [row["url"] for row in rows]
+            assert [row["url"] for row in read_journal(journal, "00001")] == [row["url"] for row in rows]
             assert Path(file).read_bytes() == (originals / Path(file).relative_to(music)).read_bytes()
         replace(draft, file)
 
@@ -175,7 +177,7 @@ def test_each_batch_has_its_journal_before_its_files_are_touched(music, original
     rows = [row_of(path) for path in files_of(music)]
     monkeypatch.setattr(os, "replace", swap)
     assert statuses(tag(rows, journal)) == {"written"}
-    assert [row["old_genres"] for row in read_batch(journal, "00001")] == [["Noise"]] * len(rows)
+    assert [row["old_genres"] for row in read_journal(journal, "00001")] == [["Noise"]] * len(rows)
 
 
 def test_the_disk_holds_journal_then_drafts_before_the_first_swap_and_folders_after_the_last(music, journal):
@@ -189,7 +191,7 @@ def test_the_disk_holds_journal_then_drafts_before_the_first_swap_and_folders_af
 
 
 def test_large_batches_are_swapped_in_groups(music, originals, journal, monkeypatch):
-    monkeypatch.setattr(file_swap, "BYTES_AT_ONCE", 100_000)
+    monkeypatch.setattr(file_swap, "MAX_GROUP_BYTES", 100_000)
     assert statuses(tag([row_of(path) for path in files_of(music)], journal)) == {"written"}
     assert len(list(Path(journal).iterdir())) > 2
     assert statuses(undo(journal)) == {"restored"}
@@ -211,11 +213,11 @@ def test_a_file_that_changed_since_is_left_alone(song, journal):
 
 def test_a_file_that_changes_meanwhile_is_left_alone(song, journal, monkeypatch):
     def write_and_disturb(*args):
-        write_part(*args)
+        write_entries(*args)
         song.write_bytes(b"somebody else's")
 
-    write_part = file_swap.write_part
-    monkeypatch.setattr(file_swap, "write_part", write_and_disturb)
+    write_entries = file_swap.write_entries
+    monkeypatch.setattr(file_swap, "write_entries", write_and_disturb)
     (done,) = tag([row_of(song)], journal)
     assert (done["status"], done["reason"]) == ("skipped", "changed")
     assert song.read_bytes() == b"somebody else's"
@@ -364,7 +366,7 @@ def test_an_attribute_that_would_be_lost_is_a_reason_to_leave_the_file_alone(son
 def test_the_time_of_modification_is_now_if_asked_for(song, journal):
     (row,) = tag([row_of(song)], journal, mtime="now")
     assert song.stat().st_mtime_ns > 10**18 + 10
-    assert row["signature"] == signature_of(song.stat())
+    assert row["signature"] == signature_from_stat(song.stat())
     assert statuses(undo(journal)) == {"restored"}
     assert song.stat().st_mtime_ns == 10**18
 
@@ -374,7 +376,7 @@ def test_a_file_that_says_it_already_is_not_rewritten(song, journal):
     inode = song.stat().st_ino
     assert statuses(tag([row_of(song)], journal)) == {"written"}
     assert song.stat().st_ino == inode
-    assert list_batches(journal) == []
+    assert list_journalled_batches(journal) == []
 
 
 # An earlier attempt
@@ -410,7 +412,7 @@ def test_drafts_of_refused_files_do_not_pile_up(music, journal, monkeypatch):
         draft.write_bytes(b"half")
         raise BadInput("no")
 
-    monkeypatch.setattr(tags, "write_edited", refuse)
+    monkeypatch.setattr(tags, "write_edited_copy", refuse)
     assert set(reasons(tag([row_of(path) for path in files_of(music)], journal))) == {"unsupported"}
 
 
@@ -418,13 +420,13 @@ def test_two_attempts_at_once_leave_whole_files(song, originals, journal, monkey
     """A worker that was believed dead goes on, and sweeps or is swept."""
 
     def write_and_be_overtaken(*args):
-        write_part(*args)
-        monkeypatch.setattr(file_swap, "write_part", write_part)
+        write_entries(*args)
+        monkeypatch.setattr(file_swap, "write_entries", write_entries)
         assert statuses(tag(rows, journal)) == {"written"}
 
-    write_part = file_swap.write_part
+    write_entries = file_swap.write_entries
     rows = [row_of(song)]
-    monkeypatch.setattr(file_swap, "write_part", write_and_be_overtaken)
+    monkeypatch.setattr(file_swap, "write_entries", write_and_be_overtaken)
     with pytest.raises(FileNotFoundError):
         tag(rows, journal)
     assert read_genres(song) == GENRES
@@ -436,14 +438,14 @@ def test_two_attempts_at_once_leave_whole_files(song, originals, journal, monkey
 
 def test_what_another_attempt_did_meanwhile_is_done(song, journal, monkeypatch):
     def write_and_be_overtaken(*args):
-        write_part(*args)
+        write_entries(*args)
         (draft,) = attempt_folder(song, journal, "00001").iterdir()
         (draft.parent / "of the other").write_bytes(draft.read_bytes())
         (draft.parent / "next of the other").write_bytes(b"half")
         os.replace(draft.parent / "of the other", song)
 
-    write_part = file_swap.write_part
-    monkeypatch.setattr(file_swap, "write_part", write_and_be_overtaken)
+    write_entries = file_swap.write_entries
+    monkeypatch.setattr(file_swap, "write_entries", write_and_be_overtaken)
     assert statuses(tag([row_of(song)], journal)) == {"written"}
     assert read_genres(song) == GENRES
     assert [path.name for path in attempt_folder(song, journal, "00001").iterdir()] == ["next of the other"]
@@ -464,7 +466,7 @@ def test_what_was_not_tagged_or_undone_before_is_as_it_was(music, journal):
     tag([row_of(path) for path in files_of(music)], journal)
     undo(journal, to=f"{journal}-1")
     assert statuses(undo(journal, to=f"{journal}-2")) == {"as-it-was"}
-    assert list_batches(f"{journal}-2") == []
+    assert list_journalled_batches(f"{journal}-2") == []
     assert statuses(undo(journal, to=f"{journal}-1")) == {"restored"}, "its own work"
 
 
@@ -490,11 +492,11 @@ def test_a_file_that_changed_since_keeps_what_others_did_to_it(music, journal):
 
 def test_without_a_recipe_tags_are_put_back_one_by_one(music, originals, journal, monkeypatch):
     monkeypatch.setattr(file_swap, "make_delta", lambda new, old: None)
-    tag([row_of(path, notes=NOTES) for path in files_of(music)], journal)
+    tag([row_of(path, custom_tags=NOTES) for path in files_of(music)], journal)
     assert statuses(undo(journal, dry_run=True)) == {"would-restore-tags"}
     assert statuses(undo(journal)) == {"restored-tags"}
     for path in files_of(music):
-        assert (read_genres(path), read_tags(path).notes) == (["Noise"], {})
+        assert (read_genres(path), read_tags(path).custom_tags) == (["Noise"], {})
     assert times_of(music) == times_of(originals)
     assert statuses(undo(journal)) <= {"restored-tags", "restored"}, "its own work"
 
@@ -502,7 +504,7 @@ def test_without_a_recipe_tags_are_put_back_one_by_one(music, originals, journal
 def test_a_damaged_journal_restores_nothing(song, journal):
     tag([row_of(song)], journal)
     before = song.read_bytes()
-    (row,) = read_batch(journal, "00001")
+    (row,) = read_journal(journal, "00001")
     done = undo_batch(
         [{**row, "delta": row["delta"][:-1] + b"?"}],
         settings=WriteSettings(),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.fs.stream import FoundFile
-from store.tagging.batching import MOST_FILES_IN_WHOLE_FOLDERS, batch_name, cut_batches
+from store.tagging.batching import MAX_FILES_IN_WHOLE_FOLDERS, batch_name, iter_batches
 
 PATHS = st.lists(
     st.builds(
@@ -23,25 +23,25 @@ def files(paths: Iterable[str]) -> list[FoundFile]:
 
 
 def cut(paths: Iterable[str], **options) -> list[list[str]]:
-    return [[file.path for file in batch] for batch in cut_batches(files(paths), **options)]
+    return [[file.path for file in batch] for batch in iter_batches(files(paths), **options)]
 
 
-@given(paths=PATHS, about=st.integers(1, 12), keep_folders=st.booleans())
-def test_batches_are_the_stream_in_pieces(paths, about, keep_folders):
-    batches = cut(paths, about=about, keep_folders=keep_folders)
+@given(paths=PATHS, target_size=st.integers(1, 12), keep_folders=st.booleans())
+def test_batches_are_the_stream_in_pieces(paths, target_size, keep_folders):
+    batches = cut(paths, target_size=target_size, keep_folders=keep_folders)
     assert [path for batch in batches for path in batch] == paths
     assert all(batches)
     if not keep_folders:
-        assert max(map(len, batches), default=0) <= 2 * about
+        assert max(map(len, batches), default=0) <= 2 * target_size
 
 
-@given(paths=PATHS, new=st.integers(61, 99), about=st.integers(1, 12), keep_folders=st.booleans())
+@given(paths=PATHS, new=st.integers(61, 99), target_size=st.integers(1, 12), keep_folders=st.booleans())
 def test_a_new_file_changes_nothing_before_its_batch_nor_after_the_next_natural_border(
-    paths, new, about, keep_folders
+    paths, new, target_size, keep_folders
 ):
     path = f"c/{new}.mp3"
-    before = cut(paths, about=about, keep_folders=keep_folders)
-    after = cut(sorted([*paths, path]), about=about, keep_folders=keep_folders)
+    before = cut(paths, target_size=target_size, keep_folders=keep_folders)
+    after = cut(sorted([*paths, path]), target_size=target_size, keep_folders=keep_folders)
     changed = [batch for batch in after if batch not in before]
     at = bisect.bisect(paths, path)
     assert all(batch in before for batch in after if batch[-1] < path and batch is not changed[0])
@@ -49,7 +49,7 @@ def test_a_new_file_changes_nothing_before_its_batch_nor_after_the_next_natural_
     borders = [
         paths[place]
         for place in range(at + 1, len(paths))
-        if cut(paths[place - 1 : place + 1], about=about, keep_folders=keep_folders)
+        if cut(paths[place - 1 : place + 1], target_size=target_size, keep_folders=keep_folders)
         == [[paths[place - 1]], [paths[place]]]
     ]
     if borders:
@@ -87,8 +87,8 @@ def test_folders_stay_whole():
 def test_folders_of_hundreds_are_cut_between_them_and_a_larger_one_within():
     paths = [f"{folder}/{song:04}.mp3" for folder in "abcdef" for song in range(700)]
     paths += [f"g/{song:04}.mp3" for song in range(2_500)]
-    batches = cut(paths, about=1_000, keep_folders=True)
-    assert max(map(len, batches)) == MOST_FILES_IN_WHOLE_FOLDERS
+    batches = cut(paths, target_size=1_000, keep_folders=True)
+    assert max(map(len, batches)) == MAX_FILES_IN_WHOLE_FOLDERS
     assert {batch[0] for batch in batches} >= {"b/0000.mp3", "g/0000.mp3", "g/1024.mp3", "g/2048.mp3"}
     assert all(path.endswith("/0000.mp3") for path in (batch[0] for batch in batches) if path[0] < "g")
 
@@ -98,8 +98,8 @@ def test_batches_are_given_before_the_stream_ends():
         yield from files(f"{number}.mp3" for number in range(1_000))
         pytest.fail("more was read than was asked for")
 
-    assert len(next(cut_batches(stream()))) <= 128
-    assert len(next(cut_batches(stream(), about=1))) <= 2
+    assert len(next(iter_batches(stream()))) <= 128
+    assert len(next(iter_batches(stream(), target_size=1))) <= 2
 
 
 def test_the_name_of_a_batch_is_that_of_its_first_file():

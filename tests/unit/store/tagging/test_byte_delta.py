@@ -27,7 +27,7 @@ CONTENTS = st.lists(PIECES, max_size=6).map(b"".join)
 
 
 def there_and_back(new: bytes, old: bytes, **limits: int) -> bytes | None:
-    """Make the recipe, follow it, and compare; give the recipe."""
+    """Make the delta, follow it, and compare; give the delta."""
     with TemporaryDirectory() as folder:
         paths = [Path(folder, name) for name in ("new", "old", "made")]
         paths[0].write_bytes(new)
@@ -42,7 +42,7 @@ def there_and_back(new: bytes, old: bytes, **limits: int) -> bytes | None:
 @settings(deadline=None)
 @given(new=CONTENTS, old=CONTENTS)
 def test_any_bytes_come_back(new, old):
-    assert there_and_back(new, old, most_bytes=1 << 20) is not None
+    assert there_and_back(new, old, max_bytes=1 << 20) is not None
 
 
 def ogg_page(serial: int, number: int, packet: bytes) -> bytes:
@@ -115,7 +115,7 @@ def test_pages_of_an_ogg_file_that_are_numbered_anew_cost_nothing(suffix, tmp_pa
 def test_a_recipe_beyond_the_limit_is_none():
     first, second = (random.Random(seed).randbytes(200_000) for seed in (1, 2))
     assert there_and_back(first, second) is None
-    assert there_and_back(b"", b"0123456789", most_bytes=10) is None
+    assert there_and_back(b"", b"0123456789", max_bytes=10) is None
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
@@ -159,4 +159,4 @@ def test_a_damaged_recipe_is_refused_or_makes_something(delta):
         try:
             apply_delta(Path(folder, "new"), delta, Path(folder, "made"))
         except BadInput as why:
-            assert "recipe of its former bytes" in str(why)  # noqa: PT017
+            assert "delta of its former bytes" in str(why)  # noqa: PT017

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from store.tagging.journal import digest_file, list_batches, read_batch, write_part
+from store.tagging.journal import digest_file, list_journalled_batches, read_journal, write_entries
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -24,7 +24,7 @@ def row_of(number: int, **others) -> dict:
         "new_digest": os.urandom(16),
         "delta": os.urandom(80),
         "old_genres": ["Rock", "Old-Time / Historic"][: number % 3],
-        "old_notes": {},
+        "old_custom_tags": {},
         "mtime_ns": 1_700_000_000_123_456_789 + number * 987_654_321_987,
         "version": None,
         **others,
@@ -32,26 +32,26 @@ def row_of(number: int, **others) -> dict:
 
 
 def test_what_is_journalled_is_read_back(journal):
-    rows = [row_of(1), row_of(2, delta=None, old_notes={"GENRE_MODEL": "m"}, version="v7")]
-    assert list_batches(journal) == []
-    assert read_batch(journal, "000-1") == []
-    write_part(journal, "000-1", rows)
-    write_part(journal, "000-2", rows[:1])
-    assert list_batches(journal) == ["000-1", "000-2"]
-    assert read_batch(journal, "000-1") == rows
-    assert read_batch(journal, "000") == []
+    rows = [row_of(1), row_of(2, delta=None, old_custom_tags={"GENRE_MODEL": "m"}, version="v7")]
+    assert list_journalled_batches(journal) == []
+    assert read_journal(journal, "000-1") == []
+    write_entries(journal, "000-1", rows)
+    write_entries(journal, "000-2", rows[:1])
+    assert list_journalled_batches(journal) == ["000-1", "000-2"]
+    assert read_journal(journal, "000-1") == rows
+    assert read_journal(journal, "000") == []
 
 
 def test_attempts_at_a_batch_stand_side_by_side(journal):
     rows = [row_of(1), row_of(2)]
     for row in rows:
-        write_part(journal, "1", [row])
-    assert sorted(read_batch(journal, "1"), key=lambda row: row["url"]) == rows
+        write_entries(journal, "1", [row])
+    assert sorted(read_journal(journal, "1"), key=lambda row: row["url"]) == rows
 
 
 def test_a_file_takes_less_than_300_bytes(tmp_path):
     rows = [row_of(number) for number in range(64)]
-    write_part(str(tmp_path), "1", rows)
+    write_entries(str(tmp_path), "1", rows)
     (part,) = tmp_path.iterdir()
     assert part.stat().st_size < 300 * len(rows)
 

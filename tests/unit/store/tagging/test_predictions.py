@@ -10,7 +10,7 @@ from store.tagging.predictions import (
     PREDICTIONS_SCHEMA,
     read_plan,
     read_predictions,
-    rows_of,
+    table_rows,
     write_predictions,
 )
 
@@ -21,9 +21,9 @@ ROWS = [
         "signature": "1-2-3",
         "status": "change",
         "old_genres": ["Old-Time / Historic"],
-        "told": ["Rock"],
+        "predicted_genres": ["Rock"],
         "genres": ["Rock", "Old-Time / Historic"],
-        "notes": {"GENRE_CONFIDENCE": "0.87"},
+        "custom_tags": {"GENRE_CONFIDENCE": "0.87"},
         "confidence": 0.8712,
         "probabilities": [0.5, 0.25],
         "model_version": "v",
@@ -55,7 +55,7 @@ def test_parts_become_one_file_that_comes_back_some_rows_at_a_time(tmp_path):
     assert about == {"source": "/music"}
     found = list(tables)
     assert [len(it) for it in found] == [2, 1]
-    assert rows_of(pa.concat_tables(found)) == rows_of(table(ROWS[0], ROWS[1], ROWS[0]))
+    assert table_rows(pa.concat_tables(found)) == table_rows(table(ROWS[0], ROWS[1], ROWS[0]))
 
 
 def test_the_file_may_have_gone_through_other_hands(tmp_path):
@@ -105,9 +105,9 @@ def test_a_line_a_file_for_a_person_to_read(folder):
     assert first == {
         "track_id": "a, b/ü.mp3",
         "status": "change",
-        "had": "Old-Time / Historic",
-        "gets": "Rock; Old-Time / Historic",
-        "told": "Rock",
+        "old_genres": "Old-Time / Historic",
+        "new_genres": "Rock; Old-Time / Historic",
+        "predicted_genres": "Rock",
         "confidence": "0.871",
         "reason": "",
         "detail": "",
@@ -120,7 +120,7 @@ def planned(tmp_path, *rows, source="", about=None):
     write_predictions(url, f"{tmp_path}/x.csv", [table(*rows)], about or {})
     root, tables = read_plan(url, source, 10)
     assert root == (source or about["source"])
-    return [row for part in tables for row in rows_of(part)]
+    return [row for part in tables for row in table_rows(part)]
 
 
 def test_a_plan_is_what_is_to_be_changed_and_what_a_copy_got(tmp_path):
@@ -147,7 +147,7 @@ def test_a_plan_never_leads_out_of_its_source(tmp_path, url):
 
 
 @pytest.mark.parametrize(
-    "notes",
+    "custom_tags",
     [
         pa.array([[["GENRE_CONFIDENCE", "0.87"]], []]),
         pa.array([[{"key": "GENRE_CONFIDENCE", "value": "0.87"}], None]),
@@ -155,16 +155,16 @@ def test_a_plan_never_leads_out_of_its_source(tmp_path, url):
     ],
     ids=["lists", "structs", "map"],
 )
-def test_notes_come_back_from_programs_that_know_no_maps(tmp_path, notes):
+def test_notes_come_back_from_programs_that_know_no_maps(tmp_path, custom_tags):
     url = f"{tmp_path}/predictions.parquet"
     mine = table(*ROWS)
-    mine = mine.set_column(mine.schema.get_field_index("notes"), "notes", notes)
+    mine = mine.set_column(mine.schema.get_field_index("custom_tags"), "custom_tags", custom_tags)
     mine = mine.set_column(
         mine.schema.get_field_index("confidence"), "confidence", pa.array([0.5, float("nan")])
     )
     pq.write_table(mine, url)
     _, (found,) = read_predictions(url, 10)
-    assert [row["notes"] for row in rows_of(found)] == [{"GENRE_CONFIDENCE": "0.87"}, None]
+    assert [row["custom_tags"] for row in table_rows(found)] == [{"GENRE_CONFIDENCE": "0.87"}, None]
     assert found["confidence"].to_pylist() == [0.5, None]
 
 

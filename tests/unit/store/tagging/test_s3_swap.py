@@ -9,8 +9,8 @@ from botocore.exceptions import ClientError
 
 from store.fs.stream import stream_files
 from store.tagging import s3_swap as object_swap
-from store.tagging.batch import WriteSettings, undo_batch, write_batch
-from store.tagging.journal import list_batches, read_batch
+from store.tagging.batch import WriteSettings, apply_batch, undo_batch
+from store.tagging.journal import list_journalled_batches, read_journal
 from store.tags.write import audio_hash, read_genres, write_genres
 from tests.support.formats import CODECS, encode
 
@@ -57,7 +57,7 @@ class Place:
                 "signature": file.signature,
                 "status": "change",
                 "genres": GENRES,
-                "notes": {},
+                "custom_tags": {},
             }
             for file in stream_files(self.url)
         ]
@@ -90,12 +90,12 @@ everywhere = pytest.mark.parametrize("place", ["disk", "s3"], indirect=True)
 
 
 def tag(rows, journal):
-    return write_batch(rows, settings=WriteSettings(), journal_url=journal, name="1")
+    return apply_batch(rows, settings=WriteSettings(), journal_url=journal, name="1")
 
 
 def undo(journal, to=None, even_changed=False, dry_run=False):
     return undo_batch(
-        read_batch(journal, "1"),
+        read_journal(journal, "1"),
         settings=WriteSettings(),
         journal_url=to or f"{journal}-undo",
         name="1",
@@ -169,7 +169,7 @@ def test_what_cannot_be_tagged_is_named_and_does_not_hold_up_the_others(place, o
     assert statuses(row for row in done if row["track_id"] not in named) == {"written"}
     assert place.read("music.flac") == b"somebody else's"
     assert place.read("page.mp3") == b"<html>" * 99
-    assert {row["track_id"] for row in read_batch(journal, "1")} == set(originals) - {"music.flac"}
+    assert {row["track_id"] for row in read_journal(journal, "1")} == set(originals) - {"music.flac"}
 
 
 @everywhere
@@ -194,7 +194,7 @@ def test_what_says_it_already_is_not_written_again(place, journal):
     done = tag([{**row, "genres": ["Noise"]} for row in rows], journal)
     assert statuses(done) == {"written"}
     assert [row["signature"] for row in done] == [row["signature"] for row in rows]
-    assert list_batches(journal) == []
+    assert list_journalled_batches(journal) == []
 
 
 def test_files_and_objects_in_one_batch_come_back_in_their_order(place, originals, journal, tmp_path):
@@ -230,13 +230,13 @@ def test_what_an_object_bears_stays(place, journal):
 
 def test_another_writer_between_journal_and_put_is_left_alone(place, journal, monkeypatch):
     def write_and_disturb(*args):
-        write_part(*args)
+        write_entries(*args)
         place.put("music.flac", b"somebody else's")
         place.remove("music.mp3")
 
-    write_part = object_swap.write_part
+    write_entries = object_swap.write_entries
     rows = place.rows()
-    monkeypatch.setattr(object_swap, "write_part", write_and_disturb)
+    monkeypatch.setattr(object_swap, "write_entries", write_and_disturb)
     done = tag(rows, journal)
     assert reason_of(done, "music.flac") == ("skipped", "changed")
     assert reason_of(done, "music.mp3") == ("skipped", "missing")
@@ -248,7 +248,7 @@ def test_another_writer_between_journal_and_put_is_left_alone(place, journal, mo
 
 def test_the_journal_is_there_before_any_object_is_touched(place, originals, journal, monkeypatch):
     def put(url, path, was):
-        assert {row["url"] for row in read_batch(journal, "1")} == {row["url"] for row in rows}
+        assert {row["url"] for row in read_journal(journal, "1")} == {row["url"] for row in rows}
         assert place.read(url.rsplit("/", 1)[1]) == originals[url.rsplit("/", 1)[1]]
         return put_if_unchanged(url, path, was)
 
@@ -265,7 +265,7 @@ def test_a_batch_that_a_store_failed_in_is_completed(place, originals, journal, 
     cut_s3(lost, 12)
     with pytest.raises(OSError, match="s3://"):
         tag(rows, journal)
-    assert {row["url"] for row in read_batch(journal, "1")} == {row["url"] for row in rows}
+    assert {row["url"] for row in read_journal(journal, "1")} == {row["url"] for row in rows}
     cut_s3(lost, 0)
     assert statuses(tag(rows, journal)) == {"written"}
     assert statuses(undo(journal)) == {"restored"}
@@ -284,7 +284,7 @@ def versioned(place) -> Place:
 
 def test_the_journal_names_the_version_that_was(versioned, originals, journal):
     tag(versioned.rows(), journal)
-    for row in read_batch(journal, "1"):
+    for row in read_journal(journal, "1"):
         old = boto3.client("s3").get_object(**versioned.key(row["track_id"]), VersionId=row["version"])
         assert old["Body"].read() == originals[row["track_id"]]
 
@@ -292,7 +292,7 @@ def test_the_journal_names_the_version_that_was(versioned, originals, journal):
 def test_without_a_recipe_the_old_version_is_put_back(versioned, originals, journal, monkeypatch):
     monkeypatch.setattr(object_swap, "make_delta", lambda new, old: None)
     tag(versioned.rows(), journal)
-    (gone,) = [row for row in read_batch(journal, "1") if row["track_id"] == "music.mp3"]
+    (gone,) = [row for row in read_journal(journal, "1") if row["track_id"] == "music.mp3"]
     boto3.client("s3").delete_object(**versioned.key("music.mp3"), VersionId=gone["version"])
     done = undo(journal)
     assert reason_of(done, "music.mp3") == ("restored-tags", None)
@@ -305,13 +305,13 @@ def test_only_the_drafts_of_one_group_lie_here_at_a_time(place, originals, journ
     def look_and_write(url, name, entries):
         assert len([path for path in here.rglob("*") if path.is_file()]) == len(entries)
         groups.append(len(entries))
-        return write_part(url, name, entries)
+        return write_entries(url, name, entries)
 
-    here, groups, write_part = tmp_path / "here", [], object_swap.write_part
+    here, groups, write_entries = tmp_path / "here", [], object_swap.write_entries
     here.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(here))
-    monkeypatch.setattr(object_swap, "write_part", look_and_write)
-    monkeypatch.setattr(object_swap, "BYTES_AT_ONCE", 20_000)
+    monkeypatch.setattr(object_swap, "write_entries", look_and_write)
+    monkeypatch.setattr(object_swap, "MAX_GROUP_BYTES", 20_000)
     monkeypatch.setattr(object_swap, "REQUESTS_AT_ONCE", 1)
     assert statuses(tag(place.rows(), journal)) == {"written"}
     assert len(groups) > 2

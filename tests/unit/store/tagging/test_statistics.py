@@ -8,9 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.tagging.predictions import PREDICTIONS_SCHEMA
-from store.tagging.statistics import CHANGED, LONGEST_TEXT, MOST_CHANGES, MOST_OF_A_REASON, Tally, tally
+from store.tagging.statistics import (
+    CHANGED_STATUSES,
+    MAX_CHANGED_SAMPLES,
+    MAX_SAMPLES_PER_REASON,
+    MAX_TEXT_CHARS,
+    TaggingStatistics,
+    count_rows,
+)
 
-STATUSES = [*CHANGED, "kept", "unsure", "rejected", "skipped", "failed", "as-it-was"]
+STATUSES = [*CHANGED_STATUSES, "kept", "unsure", "rejected", "skipped", "failed", "as-it-was"]
 REASONS = [None, "has-genre", "low-confidence", "truncated", "changed"]
 
 
@@ -42,29 +49,35 @@ def many(count, **row):
 
 @given(drawn=rows(), cut=st.integers(0, 150))
 def test_what_is_told_of_all_is_the_sum_of_what_is_told_of_parts(drawn, cut):
-    whole, one, other = tally(table(drawn)), tally(table(drawn[:cut])), tally(table(drawn[cut:]))
+    whole, one, other = (
+        count_rows(table(drawn)),
+        count_rows(table(drawn[:cut])),
+        count_rows(table(drawn[cut:])),
+    )
     assert one + other == other + one == whole
-    assert sum([one, other], Tally()) == whole
-    assert tally(table(drawn[::-1])) == whole, "the order of the files says nothing"
+    assert sum([one, other], TaggingStatistics()) == whole
+    assert count_rows(table(drawn[::-1])) == whole, "the order of the files says nothing"
     assert pickle.loads(pickle.dumps(whole)) == whole
     json.dumps(asdict(whole))
 
 
 @given(drawn=rows())
 def test_every_file_is_counted_once(drawn):
-    whole = tally(table(drawn))
+    whole = count_rows(table(drawn))
     assert whole.files == len(drawn)
-    assert whole.changed == sum(row["status"] in CHANGED for row in drawn)
-    assert sum(whole.sure) + sum(whole.unsure) == sum(row["confidence"] is not None for row in drawn)
+    assert whole.changed == sum(row["status"] in CHANGED_STATUSES for row in drawn)
+    assert sum(whole.changed_confidences) + sum(whole.unchanged_confidences) == sum(
+        row["confidence"] is not None for row in drawn
+    )
     for status, reasons in whole.reasons.items():
         assert sum(reasons.values()) <= whole.statuses[status]
-    assert len(whole.changes) == min(whole.changed, MOST_CHANGES)
-    assert {sample.status for sample in whole.left_alone} == {*whole.statuses} - {*CHANGED}
+    assert len(whole.changes) == min(whole.changed, MAX_CHANGED_SAMPLES)
+    assert {sample.status for sample in whole.unchanged_samples} == {*whole.statuses} - {*CHANGED_STATUSES}
 
 
 def test_it_does_not_grow_with_the_files():
     few, lots = (
-        tally(
+        count_rows(
             table(
                 many(count, status="written", genres=["Rock"], confidence=0.5)
                 + many(count, status="rejected", reason="truncated", detail="x" * 9_000)
@@ -72,21 +85,21 @@ def test_it_does_not_grow_with_the_files():
         )
         for count in (200, 5_000)
     )
-    assert len(lots.changes) == MOST_CHANGES
-    assert len(lots.left_alone) == MOST_OF_A_REASON
+    assert len(lots.changes) == MAX_CHANGED_SAMPLES
+    assert len(lots.unchanged_samples) == MAX_SAMPLES_PER_REASON
     assert len(pickle.dumps(lots)) < 1.02 * len(pickle.dumps(few)) < 20_000
-    assert max(len(sample.detail) for sample in lots.left_alone) == LONGEST_TEXT + 1
+    assert max(len(sample.detail) for sample in lots.unchanged_samples) == MAX_TEXT_CHARS + 1
 
 
 def test_samples_come_from_everywhere():
-    drawn = tally(table(many(10_000, status="change", genres=["Rock"])))
+    drawn = count_rows(table(many(10_000, status="change", genres=["Rock"])))
     places = [int(sample.track_id[:6]) for sample in drawn.changes]
     assert min(places) < 2_000
     assert max(places) > 8_000
 
 
 def test_counts_are_of_what_files_get():
-    told = tally(
+    told = count_rows(
         table(
             [
                 {"track_id": "a", "status": "written", "old_genres": ["Ska"], "genres": ["Ska", "Rock"]},
@@ -104,24 +117,24 @@ def test_counts_are_of_what_files_get():
         "skipped": {"changed": 1},
         "unsure": {"low-confidence": 1},
     }
-    assert told.sure == (*[0] * 19, 1)
-    assert told.unsure == (0, 1, *[0] * 18)
+    assert told.changed_confidences == (*[0] * 19, 1)
+    assert told.unchanged_confidences == (0, 1, *[0] * 18)
     assert {sample.track_id for sample in told.changes} == {"a", "b"}
-    assert told.note() == "1 copied, 1 kept, 1 skipped, 1 unsure, 1 written; Rock 2, Pop 1"
+    assert told.summary_line() == "1 copied, 1 kept, 1 skipped, 1 unsure, 1 written; Rock 2, Pop 1"
 
 
 def test_nothing_is_a_tally_too():
-    assert tally(table([])) == Tally()
-    assert Tally().note() == ""
-    assert Tally().files == Tally().changed == 0
+    assert count_rows(table([])) == TaggingStatistics()
+    assert TaggingStatistics().summary_line() == ""
+    assert TaggingStatistics().files == TaggingStatistics().changed == 0
 
 
 def test_a_note_stays_short():
     drawn = [{"track_id": str(n), "status": "change", "genres": [f"Genre {n}"]} for n in range(50)]
-    assert tally(table(drawn)).note() == "50 change; Genre 0 1, Genre 1 1, Genre 10 1"
+    assert count_rows(table(drawn)).summary_line() == "50 change; Genre 0 1, Genre 1 1, Genre 10 1"
 
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_only_files_that_get_something_count_for_genres(status):
-    told = tally(table([{"track_id": "a", "status": status, "genres": ["Rock"]}]))
-    assert told.genres == ({"Rock": 1} if status in CHANGED else {})
+    told = count_rows(table([{"track_id": "a", "status": status, "genres": ["Rock"]}]))
+    assert told.genres == ({"Rock": 1} if status in CHANGED_STATUSES else {})

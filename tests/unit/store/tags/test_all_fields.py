@@ -48,7 +48,7 @@ OTHERS = {  # beside genre, artist, title and notes; of the encoder's name the s
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_is_told_by_plain_names(kind, originals, tmp_path):
-    copy_with_genres(originals / kind, tmp_path / kind, GENRES, notes=NOTES)
+    copy_with_genres(originals / kind, tmp_path / kind, GENRES, custom_tags=NOTES)
     fields = read_fields(tmp_path / kind)
     named = {"genre": GENRES, **{name: [text] for name, text in NOTES.items()}}
     named |= {"title": ["Before"]} if kind not in ("bare.mp3", "ape.mp3") else {}

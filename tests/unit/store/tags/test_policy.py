@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from store.errors import BadInput
-from store.fs.files import write_whole
+from store.fs.files import write_atomic
 from store.tags.genre_map import GenreMap, format_genre_map, parse_genre_map, read_genre_map, spelling_key
-from store.tags.policy import TagPolicy, leaves_alone, new_genres, notes_for, why_unchanged
+from store.tags.policy import TagPolicy, custom_tags_to_write, keep_reason, new_genres, unchanged_reason
 
 FILL, REPLACE, APPEND = (TagPolicy(policy=way) for way in ("fill", "replace", "append"))
 SPELT = [
@@ -114,7 +114,7 @@ def test_spelling_alone_is_changed_on_request(way, old, new):
 def test_twice_is_once(old, told, policy, genre_map):
     once = new_genres(old, told, policy, genre_map)
     if once is None:
-        reason, _ = why_unchanged(old, told, policy, genre_map)
+        reason, _ = unchanged_reason(old, told, policy, genre_map)
         assert reason in ("has-genre", "protected", "mapped-to-nothing")
         return
     assert once != old
@@ -138,7 +138,7 @@ def test_append_keeps_all_there_is_in_its_order(old, told, policy, genre_map):
 def test_fill_never_changes_a_file_that_has_a_genre(old, told, genre_map):
     for respell in (False, True):
         assert new_genres(old, told, TagPolicy(respell=respell), genre_map) is None
-    assert leaves_alone(old, FILL, genre_map) == ("has-genre", ", ".join(old))
+    assert keep_reason(old, FILL, genre_map) == ("has-genre", ", ".join(old))
 
 
 @given(old=lists, told=told_lists, policy=policies, genre_map=maps(), place=st.integers(0, 5))
@@ -146,7 +146,7 @@ def test_a_protected_file_never_changes(old, told, policy, genre_map, place):
     policy = policy.model_copy(update={"never_touch": ("Audio Book",)})
     old = (*old[:place], "AUDIOBOOK", *old[place:])
     assert new_genres(old, told, policy, genre_map) is None
-    reason, detail = leaves_alone(old, policy, genre_map)
+    reason, detail = keep_reason(old, policy, genre_map)
     assert reason == "protected"
     assert "AUDIOBOOK" in detail
 
@@ -154,8 +154,8 @@ def test_a_protected_file_never_changes(old, told, policy, genre_map, place):
 def test_protection_knows_the_owner_s_spellings():
     genre_map = GenreMap(spellings={"Hörspiel": "Audiobook"})
     policy = TagPolicy(policy="replace", never_touch=("audio-book",))
-    assert leaves_alone(("HÖRSPIEL",), policy, genre_map) == ("protected", "HÖRSPIEL")
-    assert leaves_alone(("HÖRSPIEL",), policy) is None
+    assert keep_reason(("HÖRSPIEL",), policy, genre_map) == ("protected", "HÖRSPIEL")
+    assert keep_reason(("HÖRSPIEL",), policy) is None
 
 
 def test_a_protected_genre_must_be_a_name():
@@ -198,7 +198,7 @@ def test_the_owner_s_names_are_written():
     )
     assert new_genres(("Rap",), ("Hip-Hop",), REPLACE, genre_map) is None
     assert new_genres((), ("Spoken",), REPLACE, genre_map) is None
-    assert why_unchanged((), ("Spoken",), REPLACE, genre_map) == ("mapped-to-nothing", "Spoken")
+    assert unchanged_reason((), ("Spoken",), REPLACE, genre_map) == ("mapped-to-nothing", "Spoken")
 
 
 @given(genre_map=maps())
@@ -245,8 +245,8 @@ def test_a_map_is_read_from_a_file(tmp_path):
     url = f"{tmp_path}/genres.toml"
     with pytest.raises(BadInput, match=r"genres.toml: no such file; wanted a map of genres in TOML"):
         read_genre_map(url)
-    write_whole(url, MAP)
-    assert read_genre_map(url).names_for(["hip hop"]) == ("Rap",)
+    write_atomic(url, MAP)
+    assert read_genre_map(url).map_genres(["hip hop"]) == ("Rap",)
 
 
 @pytest.mark.parametrize(
@@ -260,5 +260,5 @@ def test_a_map_is_read_from_a_file(tmp_path):
 )
 def test_custom_fields_are_written_on_request(wish, old, written):
     policy = TagPolicy(confidence_field=wish, model_field=wish)
-    assert notes_for(0.8712, "v2", old, policy) == written
-    assert "GENRE_CONFIDENCE" not in notes_for(None, "v2", old, policy)
+    assert custom_tags_to_write(0.8712, "v2", old, policy) == written
+    assert "GENRE_CONFIDENCE" not in custom_tags_to_write(None, "v2", old, policy)

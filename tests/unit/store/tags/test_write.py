@@ -161,7 +161,7 @@ def test_a_tag_of_nothing_but_unknown_frames_is_edited(kind, originals, tmp_path
     write_genres(track, ["Rock"])
     assert unknown in track.read_bytes()
     write_genres(track, [])
-    assert repr(unknown) in tags.read_tags(track).others
+    assert repr(unknown) in tags.read_tags(track).other_fields
 
 
 @pytest.mark.parametrize("code", ["17", "(17)", "(17)Rock"])
@@ -503,26 +503,26 @@ EXTRA_COMMENT.add(COMM(encoding=0, lang="eng", desc="", text="new"))
 )
 def test_a_bad_edit_is_noticed_before_the_swap(mp3, monkeypatch, damage, message):
     before = mp3.read_bytes()
-    edit = tags.write_edited
+    edit = tags.write_edited_copy
 
     def edit_badly(source, draft, genres, kind):
         edit(source, draft, genres, kind)
         damage(draft)
 
-    monkeypatch.setattr(tags, "write_edited", edit_badly)
+    monkeypatch.setattr(tags, "write_edited_copy", edit_badly)
     with pytest.raises(BadInput, match=message):
         tags.write_genres(mp3, ["Rock"])
     assert mp3.read_bytes() == before
 
 
 def test_a_file_that_changes_meanwhile_is_not_overwritten(mp3, monkeypatch):
-    edit = tags.write_edited
+    edit = tags.write_edited_copy
 
     def edit_while_others_write(source, draft, genres, kind):
         edit(source, draft, genres, kind)
         source.write_bytes(b"new")
 
-    monkeypatch.setattr(tags, "write_edited", edit_while_others_write)
+    monkeypatch.setattr(tags, "write_edited_copy", edit_while_others_write)
     with pytest.raises(BadInput, match="changed the file meanwhile"):
         write_genres(mp3, ["Rock"])
     assert mp3.read_bytes() == b"new"
@@ -545,11 +545,11 @@ def test_a_copy_is_tagged_and_the_original_is_not(track, originals, tmp_path):
 
 
 def test_a_copy_takes_notes_and_refuses_what_is_none(track, originals, tmp_path):
-    copy_with_genres(track, tmp_path / "copies" / track.name, GENRES, notes={"GENRE_MODEL": "m 1"})
-    assert tags.read_tags(tmp_path / "copies" / track.name).notes == {"GENRE_MODEL": "m 1"}
-    for notes in ({"MOOD": "blue"}, {"GENRE_MODEL": "a\nb"}, {"GENRE_MODEL": ""}):
+    copy_with_genres(track, tmp_path / "copies" / track.name, GENRES, custom_tags={"GENRE_MODEL": "m 1"})
+    assert tags.read_tags(tmp_path / "copies" / track.name).custom_tags == {"GENRE_MODEL": "m 1"}
+    for custom_tags in ({"MOOD": "blue"}, {"GENRE_MODEL": "a\nb"}, {"GENRE_MODEL": ""}):
         with pytest.raises(BadInput, match="is no note"):
-            copy_with_genres(track, tmp_path / "others" / track.name, GENRES, notes=notes)
+            copy_with_genres(track, tmp_path / "others" / track.name, GENRES, custom_tags=custom_tags)
     assert not (tmp_path / "others").exists()
 
 

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from store.fs.files import join, write_whole
+from store.fs.files import join, write_atomic
 from store.fs.parquet import to_parquet
 from store.model_registry import publish_version
 from training.evaluation.test_set_use import name_test_set, record_test_use, versions_before
@@ -54,6 +54,6 @@ def test_older_cards_list_names_of_versions_that_heard_the_whole_set():
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"test_use": 5}', b'{"test_u', b"\xff"])
 def test_a_damaged_card_of_another_version_costs_no_training(content, tmp_path):
     root = str(tmp_path)
-    write_whole(join(root, "20200101T000000-damaged", "model.json"), content)
+    write_atomic(join(root, "20200101T000000-damaged", "model.json"), content)
     known = keep(root, HEARD)
     assert versions_before(record_test_use(HEARD, root, "2026-01-02")) == [(known, 2)]

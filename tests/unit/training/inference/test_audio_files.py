@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from preprocessing.decode import sandbox
 from preprocessing.decode.decoders import decode
-from preprocessing.decode.seeking import HeardWindow
+from preprocessing.decode.seeking import DecodedWindow
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
@@ -85,7 +85,7 @@ def test_a_whole_track_is_heard_as_the_decision_was_fitted(tmp_path, target):
         model["identity"].training,
         CPU,
     )
-    found_TG = np.stack(heard(SONGS, model, WindowSettings(whole=True)))
+    found_TG = np.stack(heard(SONGS, model, WindowSettings(whole_track=True)))
     np.testing.assert_allclose(found_TG, wanted_TG.numpy(), atol=1e-6)
     assert np.ptp(found_TG, axis=0).max() > 0.1  # or the test would prove nothing
 
@@ -95,7 +95,7 @@ def test_a_track_is_the_mean_over_crops_that_cover_its_windows(tmp_path, target)
     model, song = model_of(tmp_path, target), tmp_path / "song.flac"
     encode(song, "flac", 44_100, "flac", seconds=20)
     (found_G,) = heard([song], model)
-    mel_FM, crop, window = mel_of(song), model["identity"].crop_frames, MelSettings().frames_in(6.0)
+    mel_FM, crop, window = mel_of(song), model["identity"].crop_frames, MelSettings().count_frames(6.0)
     starts = [round(len(mel_FM) / 2 * (half + 0.5) - window / 2) for half in (0, 1)]
     crops = [mel_FM[at : at + crop] for start in starts for at in (start, start + window - crop)]
     np.testing.assert_allclose(found_G, chances(model, crops).mean(axis=0), atol=1e-3)
@@ -125,11 +125,11 @@ def test_a_bad_file_is_an_answer_in_its_place(tmp_path):
 
 def test_a_disk_that_fails_is_no_answer(tmp_path, monkeypatch):
     class FullDisk(sandbox.Sandbox):
-        def windows(self, *_, **__):
+        def decode_windows(self, *_, **__):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sandbox, "Sandbox", FullDisk)
-    model, limits = model_of(tmp_path), LimitSettings(time_s=7)  # limits of its own: a new sandbox
+    model, limits = model_of(tmp_path), LimitSettings(timeout_s=7)  # limits of its own: a new sandbox
     with pytest.raises(OSError, match="No space left"):
         hear_files(SONGS, **model, windows=WINDOWS, limits=limits)
     monkeypatch.undo()
@@ -145,7 +145,7 @@ def test_crops_leave_no_frame_of_a_window_unheard(frames, crop_frames):
         read.append(count)
         return np.zeros((count, 1), np.float32)
 
-    list(cut_crops([HeardWindow(0, frames, note)], crop_frames, None))
+    list(cut_crops([DecodedWindow(0, frames, note)], crop_frames, None))
     assert seen.all()
     assert set(read) == {min(crop_frames, frames)}
     assert len(read) == -(-frames // crop_frames)
@@ -175,12 +175,15 @@ def test_torch_has_its_threads_back(tmp_path):
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_a_spectrogram_made_on_the_device_says_the_same(tmp_path, whole):
+@pytest.mark.parametrize("whole_track", [False, True])
+def test_a_spectrogram_made_on_the_device_says_the_same(tmp_path, whole_track):
     """The way of a GPU host, on the only device that is everywhere."""
     model = model_of(tmp_path)
     encode(tmp_path / "short.wav", "pcm_s16le", 22_050, "wav", seconds=2.5)  # less than a crop: played again
-    paths, windows = [*SONGS, tmp_path / "short.wav"], WindowSettings(count=2, length_s=6.0, whole=whole)
+    paths, windows = (
+        [*SONGS, tmp_path / "short.wav"],
+        WindowSettings(count=2, length_s=6.0, whole_track=whole_track),
+    )
     np.testing.assert_allclose(
         heard(paths, model, windows, mel_on_device=True), heard(paths, model, windows), atol=1e-3
     )

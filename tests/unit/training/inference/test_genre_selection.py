@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
-from store.fs.files import write_whole
+from store.fs.files import write_atomic
 from store.fs.parquet import to_parquet
 from training.evaluation.calibration import FEWEST_POSITIVES, NEVER, Decision, close_upward
 from training.fit.settings import TrainSettings
@@ -38,7 +38,7 @@ def version_of(truth, raw, splits=None) -> str:
             zip(splits or ["validation"] * len(truth), np.asarray(truth).tolist(), raw.tolist(), strict=True)
         )
     ]
-    write_whole(f"{url}/{HEARD}", to_parquet(pa.Table.from_pylist(rows, schema=HEARD_SCHEMA)))
+    write_atomic(f"{url}/{HEARD}", to_parquet(pa.Table.from_pylist(rows, schema=HEARD_SCHEMA)))
     return url
 
 
@@ -162,7 +162,7 @@ def test_a_version_that_kept_nothing_of_use_is_bad_input():
     with pytest.raises(BadInput, match="4 probabilities a track for 5 genres"):
         fit_answers(who, version_of(truth[:, :4], raw[:, :4]), wish)
     for content in (b"PAR1 cut", to_parquet(pa.table({"split": ["validation"]}))):
-        write_whole(f"memory://answers/bad/{HEARD}", content)
+        write_atomic(f"memory://answers/bad/{HEARD}", content)
         with pytest.raises(BadInput, match="not what a version heard of its tracks"):
             fit_answers(who, "memory://answers/bad", wish)
 

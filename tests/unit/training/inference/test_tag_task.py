@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from store.fs.parquet import read_table, write_table
-from store.fs.stream import FoundFile, signature_now, stream_files
+from store.fs.stream import FoundFile, read_signature, stream_files
 from store.tagging.batching import batch_name
-from store.tagging.predictions import HEARINGS_SCHEMA, rows_of
-from store.tagging.run import begin_run
+from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
+from store.tagging.run import open_run
 from store.tags.policy import TagPolicy
 from store.tags.write import write_genres
 from tests.support.tagging import DEMO, GENRES, lay_out_music, make_listener, publish_small_model
@@ -40,9 +40,9 @@ def music(tmp_path):
 def planned(music, tmp_path, listener, run=None):
     """Plan the folder as one batch; give the rows by name, and the batch."""
     batch = list(stream_files(str(music)))
-    run = run or begin_run(f"{tmp_path}/runs", {"test": len(list(tmp_path.glob("runs/*")))})
-    told = plan_batch(batch, run=run, heard_url=f"{tmp_path}/heard", listener=listener)
-    rows = {row["track_id"]: row for row in rows_of(run.read_part("plan", batch_name(batch)))}
+    run = run or open_run(f"{tmp_path}/runs", {"test": len(list(tmp_path.glob("runs/*")))})
+    told = plan_batch(batch, run=run, inference_url=f"{tmp_path}/inference", listener=listener)
+    rows = {row["track_id"]: row for row in table_rows(run.read_part("plan", batch_name(batch)))}
     assert sum(told.statuses.values()) == len(batch) == len(rows)
     return rows
 
@@ -58,26 +58,26 @@ def test_every_file_gets_an_answer(music, tmp_path, listener):
         "tagged.mp3": ("kept", "has-genre"),
     }
     row = rows["a.mp3"]
-    assert row["genres"] == row["told"]
+    assert row["genres"] == row["predicted_genres"]
     assert row["genres"][0] in GENRES
     assert row["confidence"] == pytest.approx(max(row["probabilities"]), abs=1e-6)
-    assert row["signature"] == signature_now(str(music / "a.mp3"))
+    assert row["signature"] == read_signature(str(music / "a.mp3"))
     assert row["model_version"] == listener.version
     assert {path: path.read_bytes() for path in music.iterdir()} == before
 
 
 def heard_by_name(tmp_path):
-    (part,) = (tmp_path / "heard").iterdir()
-    return part, {row["track_id"]: row for row in rows_of(read_table(str(part)))}
+    (part,) = (tmp_path / "inference").iterdir()
+    return part, {row["track_id"]: row for row in table_rows(read_table(str(part)))}
 
 
 def pretend(tmp_path, probabilities):
     """Change what was heard, to see whether it is asked again."""
     part, rows = heard_by_name(tmp_path)
     for row in rows.values():
-        if row["status"] == "heard":
+        if row["status"] == "predicted":
             row["probabilities"] = probabilities
-    write_table(str(part), pa.Table.from_pylist(list(rows.values()), schema=HEARINGS_SCHEMA))
+    write_table(str(part), pa.Table.from_pylist(list(rows.values()), schema=INFERENCE_SCHEMA))
 
 
 def test_nothing_is_heard_twice_but_what_changed(music, tmp_path, listener):
@@ -87,7 +87,7 @@ def test_nothing_is_heard_twice_but_what_changed(music, tmp_path, listener):
         file.write(b"more")
     rows = planned(music, tmp_path, listener)
     assert rows["a.mp3"]["probabilities"] == [0.0, 1.0]
-    assert rows["a.mp3"]["told"] == ["Rock"]
+    assert rows["a.mp3"]["predicted_genres"] == ["Rock"]
     assert rows["b.mp3"]["probabilities"] != [0.0, 1.0]
 
 
@@ -95,20 +95,20 @@ def test_another_policy_hears_only_what_was_left_out_before(music, tmp_path, lis
     planned(music, tmp_path, listener)
     pretend(tmp_path, [0.0, 1.0])
     rows = planned(music, tmp_path, replace(listener, policy=TagPolicy(policy="replace")))
-    assert rows["a.mp3"]["told"] == ["Rock"]
+    assert rows["a.mp3"]["predicted_genres"] == ["Rock"]
     assert rows["tagged.mp3"]["status"] == "change"
     again = planned(music, tmp_path, listener)
-    assert (again["tagged.mp3"]["status"], again["tagged.mp3"]["told"]) == ("kept", None)
+    assert (again["tagged.mp3"]["status"], again["tagged.mp3"]["predicted_genres"]) == ("kept", None)
 
 
 def test_a_file_that_was_missing_or_locked_is_looked_at_again(music, tmp_path, listener):
     gone = FoundFile("gone.mp3", str(music / "gone.mp3"), 3, "3-1-1", None)
-    run = begin_run(f"{tmp_path}/runs", {"test": "gone"})
+    run = open_run(f"{tmp_path}/runs", {"test": "gone"})
     for there in (False, True):
         if there:
             shutil.copyfile(DEMO / "200033.mp3", music / "gone.mp3")
-        plan_batch([gone], run=run, heard_url=f"{tmp_path}/heard", listener=listener)
-        (row,) = rows_of(run.read_part("plan", batch_name([gone])))
+        plan_batch([gone], run=run, inference_url=f"{tmp_path}/inference", listener=listener)
+        (row,) = table_rows(run.read_part("plan", batch_name([gone])))
         assert (row["status"], row["reason"]) == (("change", None) if there else ("rejected", "missing"))
 
 
@@ -117,14 +117,14 @@ def test_rejects_are_tried_again_on_request(music, tmp_path, listener):
     assert planned(music, tmp_path, listener)["a.mp3"]["status"] == "rejected"
     part, rows = heard_by_name(tmp_path)
     rows["a.mp3"]["detail"] = "of old"
-    write_table(str(part), pa.Table.from_pylist(list(rows.values()), schema=HEARINGS_SCHEMA))
+    write_table(str(part), pa.Table.from_pylist(list(rows.values()), schema=INFERENCE_SCHEMA))
     assert planned(music, tmp_path, listener)["a.mp3"]["detail"] == "of old"
     assert planned(music, tmp_path, replace(listener, retry_rejects=True))["a.mp3"]["detail"] != "of old"
 
 
 def test_a_file_that_ends_its_workers_has_an_answer(music, tmp_path, listener):
-    run = begin_run(f"{tmp_path}/runs", {"test": "poison"})
+    run = open_run(f"{tmp_path}/runs", {"test": "poison"})
     file = FoundFile("a.mp3", str(music / "a.mp3"), 3, "3-1-1", None)
     assert plan_without(file, run=run, listener=listener).statuses == {"rejected": 1}
-    (row,) = rows_of(run.read_part("plan", batch_name([file])))
+    (row,) = table_rows(run.read_part("plan", batch_name([file])))
     assert (row["status"], row["reason"]) == ("rejected", "decoder-killed")

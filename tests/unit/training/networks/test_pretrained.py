@@ -314,7 +314,7 @@ def test_a_version_of_another_network_is_refused(tmp_path, ours, wanted):
 def test_a_version_that_listens_to_other_spectrograms_is_refused(tmp_path, ours):
     other = MelSettings(bands=16, hop=256)
     message = refusal(version_of(tmp_path, ours), OURS, mel=other)
-    assert f"mel settings {MEL.fingerprint}, the spectrograms are of {other.fingerprint};" in message
+    assert f"mel settings {MEL.settings_hash}, the spectrograms are of {other.settings_hash};" in message
 
 
 def test_a_version_whose_card_says_too_little_is_refused(tmp_path, ours):

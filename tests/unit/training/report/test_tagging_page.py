@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from store.tagging.predictions import PREDICTIONS_SCHEMA
-from store.tagging.statistics import CHANGED, Tally, tally
+from store.tagging.statistics import CHANGED_STATUSES, TaggingStatistics, count_rows
 from training.report.tagging_page import (
     MEANINGS,
     RunFacts,
@@ -82,8 +82,8 @@ def facts(way="dry-run", **others) -> RunFacts:
     return RunFacts(way=way, **{**plain_facts, **others})
 
 
-def tally_of(rows) -> Tally:
-    return tally(pa.Table.from_pylist(list(rows), schema=PREDICTIONS_SCHEMA))
+def tally_of(rows) -> TaggingStatistics:
+    return count_rows(pa.Table.from_pylist(list(rows), schema=PREDICTIONS_SCHEMA))
 
 
 def text_of(markdown) -> tuple[str, set[str]]:
@@ -101,7 +101,7 @@ rows = st.lists(
     st.fixed_dictionaries(
         {
             "track_id": st.sampled_from(NASTY) | st.text(max_size=9),
-            "status": st.sampled_from([*CHANGED, "kept", "unsure", "rejected", "skipped", "odd"]),
+            "status": st.sampled_from([*CHANGED_STATUSES, "kept", "unsure", "rejected", "skipped", "odd"]),
             "reason": st.sampled_from([None, *NASTY, *MEANINGS]),
             "detail": st.none() | st.sampled_from(NASTY),
             "old_genres": st.none() | st.lists(st.sampled_from(["Rock", *NASTY]), max_size=2),
@@ -185,7 +185,7 @@ def test_plain_text_means_itself(text):
     ],
 )
 def test_the_headline_says_what_happened(way, changed, others, said):
-    assert headline(Tally(statuses={"change": changed, "kept": others}), facts(way)) == said
+    assert headline(TaggingStatistics(statuses={"change": changed, "kept": others}), facts(way)) == said
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_the_headline_says_what_happened(way, changed, others, said):
     ],
 )
 def test_time_is_told_in_units_of_its_size(seconds, said):
-    assert took(Tally(statuses={"kept": 3}), facts(seconds=seconds)) == said
+    assert took(TaggingStatistics(statuses={"kept": 3}), facts(seconds=seconds)) == said
 
 
 @given(drawn=rows)

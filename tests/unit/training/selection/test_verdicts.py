@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from store.fs.files import join, read_bytes, write_whole
+from store.fs.files import join, read_bytes, write_atomic
 from store.model_registry import champion, promote
 from training.selection.champion import Verdict
 from training.selection.verdicts import Terms, settle, terms_of_refusal, was_judged
@@ -16,7 +16,7 @@ TERMS = Terms("A", margin=0.01, confidence=0.95, genre_bound=0.05)
 def models(tmp_path):
     """Lay out three versions, A in service."""
     for name in "ABC":
-        write_whole(f"{tmp_path}/{name}/model.json", b"{}")
+        write_atomic(f"{tmp_path}/{name}/model.json", b"{}")
     promote(str(tmp_path), "A")
     return str(tmp_path)
 
@@ -55,6 +55,6 @@ def test_a_refusal_holds_by_the_same_terms_only(models):
     [b"", b"[]", b"null", b'{"version": "B", "is_better": false}', b'{"is_better": false, "terms": {}}'],
 )
 def test_a_verdict_that_does_not_tell_its_terms_is_judged_again(models, content):
-    write_whole(join(models, "verdicts/B.json"), content)
+    write_atomic(join(models, "verdicts/B.json"), content)
     assert was_judged(models, "B")
     assert terms_of_refusal(models, "B") is None

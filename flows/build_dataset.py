@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 
-from flows.cluster.client import dask_client
+from flows.checks import check_build
+from flows.cluster.client import open_cluster
 from flows.cluster.fan_out import fan_out
 from flows.reporting.build_report import MAY_BE_MENDED, BuildSummary, Tally, report_build
 from flows.reporting.progress import showing_progress
+from flows.reporting.stage import stage
 from flows.settings import BuildSettings
 from preprocessing.build.batches import plan_batches
 from preprocessing.build.shard_task import BuiltBatch, Track, build_shard, hash_files, reject_crashing_track
@@ -46,9 +46,9 @@ class Standing:
         return int(self.has_answer.sum())
 
 
-@flow(name="build-dataset")
 def build_dataset(settings: BuildSettings) -> BuildSummary:
     """Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
+    check_build(settings)
     begun = time.monotonic()
     refuse_other_store(settings)
     catalogue = list_tracks(settings)
@@ -77,7 +77,7 @@ def refuse_other_store(settings: BuildSettings) -> SnapshotFile | None:
     return latest
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def list_tracks(settings: BuildSettings) -> pa.Table:
     """Read the catalogue of the source, with the splits it comes with."""
     return read_catalogue(settings.source, settings.catalogue)
@@ -94,7 +94,7 @@ def refuse_missing(catalogue: pa.Table, settings: BuildSettings) -> None:
         )
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def find_standing(catalogue: pa.Table, settings: BuildSettings) -> Standing:
     """Find the tracks that need not be tried again.
 
@@ -135,8 +135,11 @@ def has_same_content(
     rows = np.flatnonzero(wanted)
     row_of = dict(zip(catalogue["track_id"].take(rows).to_pylist(), rows.tolist(), strict=True))
     same = np.zeros(len(catalogue), np.bool_)
-    with dask_client(settings.cluster) as dask, showing_progress("Hashing", len(rows), "files") as advance:
-        for tracks, hashes in fan_out(dask, hash_files, _plan(catalogue.take(rows), settings)):
+    with (
+        open_cluster(settings.cluster) as cluster,
+        showing_progress("Hashing", len(rows), "files") as advance,
+    ):
+        for tracks, hashes in fan_out(cluster, hash_files, _plan(catalogue.take(rows), settings)):
             for track, found in zip(tracks, hashes, strict=True):
                 row = row_of[track.track_id]
                 same[row] = found is not None and found == sha256[row].as_py()
@@ -144,7 +147,7 @@ def has_same_content(
     return same
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def build_shards(
     catalogue: pa.Table, standing: Standing, previous: pa.Table | None, settings: BuildSettings
 ) -> Tally:
@@ -162,9 +165,12 @@ def build_shards(
     known = group_copies(catalogue, settings) if standing.tracks else catalogue
     stored = put_catalogue(settings.store, split_tracks(known, settings.catalogue.split, previous))
     waiting: list[BuiltBatch] = []
-    with dask_client(settings.cluster) as dask, showing_progress("Building", len(todo), "tracks") as advance:
+    with (
+        open_cluster(settings.cluster) as cluster,
+        showing_progress("Building", len(todo), "tracks") as advance,
+    ):
         batches = fan_out(
-            dask,
+            cluster,
             build_shard,
             _plan(todo, settings),
             answer_poison=reject_crashing_track,
@@ -236,7 +242,7 @@ def _publish_on_top(shards: Iterable[str], index: pa.Table, catalogue: str, sett
                 raise
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def keep_copies_together(catalogue: pa.Table, previous: pa.Table | None, settings: BuildSettings) -> int:
     """Find the recordings that are there several times, split anew and publish; count the tracks left out.
 
@@ -264,7 +270,7 @@ def group_copies(catalogue: pa.Table, settings: BuildSettings) -> pa.Table:
     return add_duplicate_groups(catalogue, answers)
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def summarise(tally: Tally, settings: BuildSettings, *, left_out: int, seconds: float) -> BuildSummary:
     """Say what the store holds now, in the Prefect UI as well."""
     snapshot = open_snapshot(settings.store)

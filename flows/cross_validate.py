@@ -11,15 +11,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from distributed import Client
-from prefect import flow, task
-from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
 
-from flows.cluster.client import dask_client
+from flows.checks import check_cross_validation
+from flows.cluster.client import Cluster, open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
+from flows.reporting.artifacts import show_table
 from flows.reporting.progress import say, showing_progress
+from flows.reporting.stage import stage
 from flows.settings import CrossValidationSettings
 from flows.train_model import TRACKS_PER_BATCH, hear_unseen, lay_out_run, train
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
@@ -88,19 +87,19 @@ class Trial:
     training: TrainSettings
 
 
-@flow(name="run-experiments")
-def run_experiments(settings: CrossValidationSettings) -> CrossValidationSummary:
+def cross_validate(settings: CrossValidationSettings) -> CrossValidationSummary:
     """Cross-validate a network and a baseline on the same folds. Rerun it to resume it."""
+    check_cross_validation(settings)
     begun = time.monotonic()
     snapshot = open_snapshot(settings.store)
     genres, labelled = choose_labelled(snapshot.tracks, settings.training.target, settings.genres)
     folds = deal_folds(genres, labelled, settings)
-    with dask_client(settings.cluster) as dask:
+    with open_cluster(settings.cluster) as cluster:
         answers = [
-            answer_fold(dask, trial, genres, snapshot, settings) for trial in plan_trials(folds, settings)
+            answer_fold(cluster, trial, genres, snapshot, settings) for trial in plan_trials(folds, settings)
         ]
         if settings.baseline:
-            answers += answer_by_svm(dask, folds, snapshot)
+            answers += answer_by_svm(cluster, folds, snapshot)
     return summarise(pa.concat_tables(answers), genres, snapshot, settings, seconds=time.monotonic() - begun)
 
 
@@ -127,7 +126,11 @@ def plan_trials(folds: list[pa.Table], settings: CrossValidationSettings) -> Ite
 
 
 def answer_fold(
-    dask: Client, trial: Trial, genres: tuple[str, ...], snapshot: Snapshot, settings: CrossValidationSettings
+    cluster: Cluster,
+    trial: Trial,
+    genres: tuple[str, ...],
+    snapshot: Snapshot,
+    settings: CrossValidationSettings,
 ) -> pa.Table:
     """Train one network as `train-model` does and let it answer its test tracks, unless that is done."""
     name = f"fold {trial.fold + 1} of {settings.folds}, seed {trial.seed}"
@@ -136,8 +139,8 @@ def answer_fold(
     if exists(note):
         heard = pq.read_table(io.BytesIO(read_bytes(note)))
     else:
-        train(dask, folder, run, settings.hosts, f"Training, {name}")
-        heard = hear_unseen(dask, folder, run, snapshot, trial.tracks)
+        train(cluster, folder, run, settings.hosts, f"Training, {name}")
+        heard = hear_unseen(cluster, folder, run, snapshot, trial.tracks)
         write_atomic(note, _parquet(heard))
     history = json.loads(read_bytes(join(folder, HISTORY)))
     answers = answers_of(
@@ -153,12 +156,12 @@ def answer_fold(
     return answers
 
 
-def answer_by_svm(dask: Client, folds: list[pa.Table], snapshot: Snapshot) -> list[pa.Table]:
+def answer_by_svm(cluster: Cluster, folds: list[pa.Table], snapshot: Snapshot) -> list[pa.Table]:
     """Let a support-vector machine answer the test tracks of each fold.
 
     It learns from the validation tracks too, since it chooses nothing by them.
     """
-    features = describe_tracks(dask, folds[0]["track_id"].to_pylist(), snapshot)
+    features = describe_tracks(cluster, folds[0]["track_id"].to_pylist(), snapshot)
     answers = []
     for fold, tracks in enumerate(folds):
         is_test = pc.equal(tracks["split"], "test")
@@ -173,13 +176,13 @@ def answer_by_svm(dask: Client, folds: list[pa.Table], snapshot: Snapshot) -> li
     return answers
 
 
-@task(cache_policy=NO_CACHE)
-def describe_tracks(dask: Client, track_ids: list[str], snapshot: Snapshot) -> dict[str, list[float]]:
+@stage
+def describe_tracks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot) -> dict[str, list[float]]:
     """Give the features of each track that the baseline learns from."""
     features: dict[str, list[float]] = {}
     with showing_progress("Describing", len(track_ids), "tracks") as advance:
         batches = in_batches(track_ids, TRACKS_PER_BATCH)
-        for batch, table in fan_out(dask, describe_stored, batches, snapshot_url=absolute(snapshot.url)):
+        for batch, table in fan_out(cluster, describe_stored, batches, snapshot_url=absolute(snapshot.url)):
             features |= dict(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
             advance(len(batch), "")
     return features
@@ -218,7 +221,7 @@ def summarise(
     for name, content in files.items():
         write_atomic(join(summary.results, name), content)
     table = list(csv.DictReader(io.StringIO(files["results.csv"].decode())))
-    create_table_artifact(table, key="cross-validation", description="  \n".join(summary.lines()))
+    show_table("cross-validation", table, "; ".join(summary.lines()))
     return summary
 
 

@@ -14,15 +14,18 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
-from flows.build_dataset import build_dataset
+from flows import prefect_flows
 from flows.reporting.progress import say
-from flows.retrain_nightly import retrain_nightly
 from flows.services.prefect_server import prefect_server
 from flows.settings import BuildSettings, NightlySettings, ServeSettings
-from flows.tag_catalogue import tag_catalogue
-from flows.train_model import train_model
-from flows.undo_tagging import undo_tagging
 
+FLOWS = (
+    prefect_flows.build_dataset,
+    prefect_flows.train_model,
+    prefect_flows.tag_catalogue,
+    prefect_flows.undo_tagging,
+    prefect_flows.retrain_nightly,
+)
 LOOK_EVERY_S = 2.0  # for what was submitted; Prefect's own 10 s leave a person waiting
 NIGHTLY = Cron("0 3 * * *", timezone="UTC", active=False)  # paused: switch it on in the UI
 MUSIC = "data/music"  # beside data/store and data/models; change it in the deployment's parameters
@@ -51,8 +54,8 @@ def deployments() -> list[RunnerDeployment]:
     """Make the deployments, one a flow; one run at a time, since each takes the whole cluster."""
     nightly_settings = NightlySettings(build=BuildSettings(source=MUSIC)).model_dump(mode="json")
     made = []
-    for each in (build_dataset, train_model, tag_catalogue, undo_tagging, retrain_nightly):
-        is_nightly = each is retrain_nightly
+    for each in FLOWS:
+        is_nightly = each is prefect_flows.retrain_nightly
         made.append(
             RunnerDeployment.from_flow(
                 each,

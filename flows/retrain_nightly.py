@@ -5,17 +5,17 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 
 from flows.build_dataset import build_dataset
-from flows.cluster.client import dask_client
+from flows.checks import check_nightly
+from flows.cluster.client import open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
-from flows.commands.models import comparison_rows, read_rival
-from flows.reporting.progress import show_table, showing_progress
+from flows.commands.model_comparison import comparison_rows, read_rival
+from flows.reporting.artifacts import show_table
+from flows.reporting.progress import showing_progress
+from flows.reporting.stage import in_flow_run, stage
 from flows.services.mlflow_log import check_tracking
-from flows.services.run_guards import find_lateness, find_overlap
 from flows.settings import NightlySettings, TrainModelSettings
 from flows.train_model import (
     TRACKS_PER_BATCH,
@@ -68,15 +68,13 @@ class NightlySummary(BaseModel, frozen=True):
         return [*told, f"in service: {self.champion or 'none'}"]
 
 
-@flow(name="retrain-nightly")
 def retrain_nightly(settings: NightlySettings) -> NightlySummary:
     """Build, train, compare with the champion on the same test tracks; promote if it is better, or say why not."""
+    check_nightly(settings)
     models = settings.train.models
-    wait = find_lateness(timedelta(minutes=settings.max_late_minutes)) or find_overlap(
-        timedelta(hours=settings.max_hours)
-    )
-    if wait is not None:
-        return tell(NightlySummary(outcome="skipped", reason=wait, champion=champion(models)))
+    reason = find_reason_to_skip(settings)
+    if reason is not None:
+        return tell(NightlySummary(outcome="skipped", reason=reason, champion=champion(models)))
     check_tracking(settings.train.mlflow_uri)
     build_dataset(settings.build)
     snapshot = open_snapshot(settings.build.store)
@@ -95,6 +93,16 @@ def retrain_nightly(settings: NightlySettings) -> NightlySummary:
     verdict, left_out = judge_model(trained, snapshot, incumbent, settings)
     verdict = settle(models, trained.version, verdict, terms_of(settings, incumbent))
     return conclude(trained.version, verdict, left_out, models)
+
+
+def find_reason_to_skip(settings: NightlySettings) -> str | None:
+    """Return why this scheduled run should not begin now; None if it should, or nothing scheduled it."""
+    if not in_flow_run():
+        return None
+    from flows.services.run_guards import find_lateness, find_overlap
+
+    lateness = find_lateness(timedelta(minutes=settings.max_late_minutes))
+    return lateness or find_overlap(timedelta(hours=settings.max_hours))
 
 
 def terms_of(settings: NightlySettings, incumbent: str | None) -> Terms:
@@ -218,18 +226,18 @@ def judge_model(
     return verdict, left_out
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def hear_champion(
     rows: pa.Table, version_url: str, identity: ModelIdentity, snapshot_url: str, wish: TrainModelSettings
 ) -> pa.Table:
     """Let the champion listen to the test tracks of the new snapshot."""
     with (
-        dask_client(wish.cluster) as dask,
+        open_cluster(wish.cluster) as cluster,
         showing_progress("Scoring the champion", len(rows), "tracks") as advance,
     ):
         heard = []
         for batch, table in fan_out(
-            dask,
+            cluster,
             hear_stored,
             in_batches(rows.to_pylist(), TRACKS_PER_BATCH),
             snapshot_url=absolute(snapshot_url),

@@ -1,6 +1,7 @@
 """The settings of each flow: the same model is the form in the Prefect UI, the flags, and a TOML file."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Literal, Self, TypeVar
 
 from cyclopts import Parameter
 from pydantic import BaseModel, Field, model_validator
@@ -17,7 +18,21 @@ from training.fit.settings import TrainSettings
 from training.inference.settings import AnswerSettings, Engine
 from training.networks.settings import is_state_dict
 
+Settings = TypeVar("Settings", bound=BaseModel)
 
+
+def positional(*names: str) -> Callable[[type[Settings]], type[Settings]]:
+    """Let the command line take these fields without a flag too: `build FOLDER`; all others need one."""
+
+    def mark(model: type[Settings]) -> type[Settings]:
+        for name, field in model.model_fields.items():
+            field.kw_only = name not in names
+        return model
+
+    return mark
+
+
+@positional("source")
 class BuildSettings(BaseModel, frozen=True, extra="forbid"):
     """What to build spectrograms of, how, and where to."""
 
@@ -56,6 +71,7 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+@positional()
 class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
     """What to learn from which spectrograms, how, where, and what to do with the result."""
 
@@ -75,6 +91,7 @@ class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
 Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision
 
 
+@positional("source")
 class TagSettings(BaseModel, frozen=True, extra="forbid"):
     """What to listen to, with which model, and what to do with what it says."""
 
@@ -129,6 +146,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         return not (self.write or self.copy_to or self.apply)
 
 
+@positional("run")
 class UndoSettings(BaseModel, frozen=True, extra="forbid"):
     """Which run to undo, and how far to go."""
 
@@ -146,6 +164,7 @@ class UndoSettings(BaseModel, frozen=True, extra="forbid"):
     cluster: ClusterSettings = ClusterSettings()
 
 
+@positional()
 class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
     """Which settings to judge, on which spectrograms, by how many folds."""
 
@@ -183,6 +202,7 @@ class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+@positional()
 class NightlySettings(BaseModel, frozen=True, extra="forbid"):
     """What to build and train, and when the result may replace the champion."""
 
@@ -234,6 +254,7 @@ class NightlySettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+@positional()
 class DemoSettings(BaseModel, frozen=True, extra="forbid"):
     """Where the demo leaves what it makes."""
 
@@ -241,6 +262,7 @@ class DemoSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(0, ge=0, description="Seed of the training")
 
 
+@positional()
 class ServeSettings(BaseModel, frozen=True, extra="forbid"):
     """How the Prefect UI is offered."""
 

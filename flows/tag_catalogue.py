@@ -5,19 +5,16 @@ import time
 from functools import partial
 from typing import Any, Literal
 
-from distributed import Client
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
-from flows.cluster.client import TRAINING_RESOURCE, dask_client
+from flows.checks import check_apart, check_tag
+from flows.cluster.client import TRAINING_RESOURCE, Cluster, open_cluster
 from flows.cluster.fan_out import fan_out
 from flows.cluster.run_batches import do_parts
 from flows.cluster.settings import ClusterSettings
 from flows.reporting.progress import showing_progress
+from flows.reporting.stage import stage
 from flows.reporting.tagging_summary import TagSummary, summarise
 from flows.settings import TagSettings
 from preprocessing.catalogue.audio_files import stream_audio
-from store.errors import BadInput
 from store.fs.files import absolute, join, local_path
 from store.model_registry import resolve_version
 from store.tagging.batching import batch_name, iter_batches
@@ -35,21 +32,24 @@ from training.report.tagging_page import RunFacts
 FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
 
 
-@flow(name="tag-catalogue")
 def tag_catalogue(settings: TagSettings) -> TagSummary:
     """Listen to a catalogue of audio and write the genres in: a dry run, unless told to write."""
     begun = time.monotonic()
-    refuse_impossible(settings)
+    check_tag(settings)
+    check_copies_apart(settings)
     listener = None if settings.apply else choose_listener(settings)
     total = count_files(absolute(settings.source)) if listener is not None else 0
     run = open_run(absolute(settings.runs), asked_for(settings, listener))
-    with dask_client(cluster_for(settings)) as dask:
+    with open_cluster(cluster_for(settings)) as cluster:
         if listener is None:
             parts, heard = take_plan(run, settings), None
         else:
-            parts, heard = listen_to_files(dask, run, listener, total, settings), heard_in(settings, listener)
+            parts, heard = (
+                listen_to_files(cluster, run, listener, total, settings),
+                heard_in(settings, listener),
+            )
         if not settings.is_dry_run:
-            write_to_files(dask, run, parts, heard, settings)
+            write_to_files(cluster, run, parts, heard, settings)
     facts = facts_of(run, settings, listener, seconds=time.monotonic() - begun)
     return summarise(run, "plan" if settings.is_dry_run else "done", parts, facts)
 
@@ -60,27 +60,11 @@ def source_of(settings: TagSettings) -> str:
     return read_plan(settings.apply, source, 1)[0] if settings.apply else source
 
 
-def refuse_impossible(settings: TagSettings) -> None:
-    """Raises: BadInput for a source or a place for copies that cannot be used."""
-    if not (settings.source or settings.apply):
-        raise BadInput(
-            "source, apply: give one of them: a folder to listen to, or the predictions.parquet of an earlier run"
-        )
-    source_url = source_of(settings)
-    if not settings.copy_to:
-        return
-    copies = local_path(settings.copy_to)
-    if copies is None:
-        raise BadInput(f"{settings.copy_to}: copies are local files; name a folder on this machine")
-    source = local_path(source_url)
-    if source is None:
-        raise BadInput(
-            f"{source_url}: copies are made of local files; use --write, or a folder on this machine"
-        )
-    if copies.resolve().is_relative_to(source.resolve()):
-        raise BadInput(f"{copies}: copies would lie within their source {source}; name a folder outside it")
-    if source.resolve().is_relative_to(copies.resolve()):
-        raise BadInput(f"{copies}: the source {source} lies within it; name a folder for copies alone")
+def check_copies_apart(settings: TagSettings) -> None:
+    """Raises: BadInput if copies would lie within the source that applied predictions name, or it within them."""
+    copies, source = local_path(settings.copy_to), local_path(source_of(settings))
+    if settings.copy_to and copies is not None and source is not None:
+        check_apart(copies, source)
 
 
 def choose_listener(settings: TagSettings) -> Listener:
@@ -124,15 +108,15 @@ def cluster_for(settings: TagSettings) -> ClusterSettings:
     return settings.cluster
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def count_files(source: str) -> int:
     """Count the audio files, to tell how long it will take. Raises: BadInput if there are none."""
     return sum(1 for _ in stream_audio(source))
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def listen_to_files(
-    dask: Client, run: TaggingRun, listener: Listener, total: int, settings: TagSettings
+    cluster: Cluster, run: TaggingRun, listener: Listener, total: int, settings: TagSettings
 ) -> list[str]:
     """Let the model listen to every file that it has not heard as it is now; give the parts of the plan in order.
 
@@ -145,7 +129,7 @@ def listen_to_files(
     told, named = TaggingStatistics(), []
     with showing_progress("Listening", total, "files") as advance:
         for batch, its_tally in fan_out(
-            dask,
+            cluster,
             plan_batch,
             iter_batches(
                 files, target_size=settings.files_per_batch, keep_folders=settings.answer.smooth_albums
@@ -178,7 +162,7 @@ def heard_in(settings: TagSettings, listener: Listener) -> str:
     )
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def take_plan(run: TaggingRun, settings: TagSettings) -> list[str]:
     """Take over what an earlier run said, and what a person made of it; give the parts of the plan in order.
 
@@ -196,13 +180,13 @@ def take_plan(run: TaggingRun, settings: TagSettings) -> list[str]:
     return parts
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def write_to_files(
-    dask: Client, run: TaggingRun, parts: list[str], heard: str | None, settings: TagSettings
+    cluster: Cluster, run: TaggingRun, parts: list[str], heard: str | None, settings: TagSettings
 ) -> None:
     """Write the genres into the files or their copies, all or nothing for each."""
     do_parts(
-        dask,
+        cluster,
         "Tagging",
         write_parts,
         parts,

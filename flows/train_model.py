@@ -11,19 +11,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from distributed import Client
-from prefect import flow, task
-from prefect.artifacts import create_link_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
-from flows.cluster.client import dask_client
+from flows.checks import check_training
+from flows.cluster.client import Cluster, open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import HostSettings
 from flows.cluster.training_hosts import train_on_hosts
+from flows.reporting.artifacts import show_link, show_table
 from flows.reporting.build_report import rejects_of
-from flows.reporting.progress import show_table, showing_progress
+from flows.reporting.progress import showing_progress
+from flows.reporting.stage import run_logger, stage
 from flows.services.mlflow_log import check_tracking, log_experiment
 from flows.settings import TrainModelSettings
 from preprocessing.catalogue.splits import SPLITS
@@ -77,17 +75,17 @@ class TrainSummary(BaseModel, frozen=True):
         ]
 
 
-@flow(name="train-model")
 def train_model(settings: TrainModelSettings) -> TrainSummary:
     """Train a network, score it and keep it. Rerun it to resume it; done once, it is not done again."""
+    check_training(settings)
     check_tracking(settings.mlflow_uri)
     snapshot = open_snapshot(settings.store)
     folder, run, tracks = choose_run(snapshot, settings)
     known = find_finished(folder, settings)
     if known is None:
-        with dask_client(settings.cluster) as dask:
-            train(dask, folder, run, settings.hosts)
-            heard = hear_unseen(dask, folder, run, snapshot, tracks)
+        with open_cluster(settings.cluster) as cluster:
+            train(cluster, folder, run, settings.hosts)
+            heard = hear_unseen(cluster, folder, run, snapshot, tracks)
         version = publish_model(folder, run, snapshot, heard, settings)
         log_experiment(settings.mlflow_uri, join(settings.models, version))
     else:
@@ -132,7 +130,7 @@ def lay_out_run(
     weights = training.start.weights
     start = read_start(weights, training.model, genres, training.target, mel) if weights else None
     for note in refuse_learned(weights, tracks, snapshot.root):
-        get_run_logger().warning(note)
+        run_logger().warning(note)
     run = describe_run(snapshot, genres, tracks, training, start)
     folder = join(absolute(root), "runs", fingerprint(run, tracks))
     write_run(folder, run, tracks, start)
@@ -171,12 +169,14 @@ def find_finished(folder: str, settings: TrainModelSettings) -> str | None:
     return name if decided in (None, settings.decision.model_dump(mode="json")) else None
 
 
-@task(cache_policy=NO_CACHE)
-def train(dask: Client, folder: str, run: TrainingRun, hosts: HostSettings, called: str = "Training") -> None:
+@stage
+def train(
+    cluster: Cluster, folder: str, run: TrainingRun, hosts: HostSettings, called: str = "Training"
+) -> None:
     """Train on all hosts that hold the resource, unless that is done; show every epoch."""
     if finished(folder):
         return
-    log = get_run_logger()
+    log = run_logger()
     told = 0  # epochs: a run that was restarted tells some of them again
     with showing_progress(called, run.settings.epochs, "epochs") as advance:
 
@@ -198,7 +198,7 @@ def train(dask: Client, folder: str, run: TrainingRun, hosts: HostSettings, call
                     log.info("training: %s", event["line"])
 
         train_on_hosts(
-            dask,
+            cluster.client,
             folder,
             hosts,
             groups=run.settings.batch_size // run.settings.crops_at_once,
@@ -221,9 +221,9 @@ def _epoch_note(event: dict[str, Any]) -> str:
     )
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def hear_unseen(
-    dask: Client, folder: str, run: TrainingRun, snapshot: Snapshot, tracks: pa.Table
+    cluster: Cluster, folder: str, run: TrainingRun, snapshot: Snapshot, tracks: pa.Table
 ) -> pa.Table:
     """Let the network listen to the validation and test tracks. This is where the test set is touched."""
     unseen = tracks.filter(pc.not_equal(tracks["split"], "training")).rename_columns({"target": "truth"})
@@ -233,7 +233,7 @@ def hear_unseen(
     with showing_progress("Scoring", len(unseen), "tracks") as advance:
         heard = []
         for batch, table in fan_out(
-            dask,
+            cluster,
             hear_stored,
             in_batches(unseen.to_pylist(), TRACKS_PER_BATCH),
             snapshot_url=run.snapshot_url,
@@ -245,7 +245,7 @@ def hear_unseen(
     return pa.concat_tables(heard).sort_by("track_id")
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def publish_model(
     folder: str, run: TrainingRun, snapshot: Snapshot, heard: pa.Table, settings: TrainModelSettings
 ) -> str:
@@ -350,7 +350,7 @@ def show_result(summary: TrainSummary) -> None:
         "report": summary.report,  # a browser follows no link from the server to a local file
     }
     show_table("training-result", [row], f"{right} test tracks right ({summary.accuracy:.0%})")
-    create_link_artifact(f"file://{summary.report}", link_text="report.html", key="training-report")
+    show_link("training-report", f"file://{summary.report}", "report.html")
 
 
 def _interval_words(interval: dict[str, float] | None) -> str:

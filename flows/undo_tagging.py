@@ -3,12 +3,10 @@
 import shlex
 import time
 
-from distributed import Client
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
-from flows.cluster.client import dask_client
+from flows.checks import check_undo
+from flows.cluster.client import Cluster, open_cluster
 from flows.cluster.run_batches import do_parts
+from flows.reporting.stage import stage
 from flows.reporting.tagging_summary import TagSummary, summarise
 from flows.settings import UndoSettings
 from store.fs.files import absolute, join
@@ -18,9 +16,9 @@ from store.tagging.tasks import undo_parts
 from training.report.tagging_page import RunFacts
 
 
-@flow(name="undo-tagging")
 def undo_tagging(settings: UndoSettings) -> TagSummary:
     """Put back the tags that a run replaced, byte for byte where nobody changed the file since."""
+    check_undo(settings)
     begun = time.monotonic()
     target = find_run(absolute(settings.runs), settings.run)
     asked = settings.model_dump(mode="json", include={"dry_run", "even_changed", "writing"})
@@ -30,8 +28,8 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
             {"statuses": {"undone": 1}, "undone": run.name}
         )  # or it would be gone on with as if it were not
     parts = list_journalled_batches(target.journal_url)
-    with dask_client(settings.cluster) as dask:
-        put_back(dask, run, target, parts, settings)
+    with open_cluster(settings.cluster) as cluster:
+        put_back(cluster, run, target, parts, settings)
     again = f"spectrogram-one undo {shlex.quote(run.name)} --runs {shlex.quote(settings.runs)}"
     facts = RunFacts(
         name=run.name,
@@ -46,13 +44,13 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
     return summarise(run, "done", parts, facts)
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def put_back(
-    dask: Client, run: TaggingRun, target: TaggingRun, parts: list[str], settings: UndoSettings
+    cluster: Cluster, run: TaggingRun, target: TaggingRun, parts: list[str], settings: UndoSettings
 ) -> None:
     """Put back what the journal says files were, a part of the journal at a time."""
     do_parts(
-        dask,
+        cluster,
         "Undoing",
         undo_parts,
         parts,

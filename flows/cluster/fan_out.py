@@ -5,14 +5,15 @@ Prefect sees the stage that calls this; the Dask scheduler sees the batches.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 from distributed import Client, Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
-from flows.cluster.client import worker_count
+from flows.cluster.client import Cluster, worker_count
 from store.errors import ServiceUnavailable
 
 Item = TypeVar("Item")
@@ -32,7 +33,7 @@ def in_batches(things: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def fan_out(
-    client: Client,
+    cluster: Cluster,
     body: Callable[..., Result],
     batches: Iterable[list[Item]],
     *,
@@ -40,6 +41,8 @@ def fan_out(
     **arguments: Any,
 ) -> Generator[tuple[list[Item], Result], None, None]:
     """Run `body(batch, **arguments)` for each batch on the cluster; yield what finishes, as it does.
+
+    A single batch runs in this process, if the cluster would be local and was not started yet.
 
     Raises: what `body` raised, once Dask has retried; ServiceUnavailable if an item kills its workers
         and no `answer_poison` is there to give the result of a batch that holds it alone.
@@ -51,8 +54,16 @@ def fan_out(
     no proof yet, since Dask blames every task a dying worker held, and a worker may be killed
     from outside. So a suspect is tried once more, with nothing else on the cluster.
     """
+    fresh = iter(batches)
+    first = list(islice(fresh, 2))
+    if len(first) < 2 and cluster.is_idle_here:
+        arguments.pop("resources", None)
+        for batch in first:
+            yield batch, _run_here(partial(body, batch, **arguments))
+        return
+    client = cluster.client
     submit = partial(client.submit, body, pure=False, retries=RETRIES, **arguments)
-    work = Work(iter(batches))
+    work = Work(chain(first, fresh))
     while True:
         yield from _run_all(client, submit, work)
         if not work.suspects:
@@ -60,6 +71,14 @@ def fan_out(
         while work.suspects:
             item = work.suspects.popleft()
             yield [item], _try_alone(client, submit, item, answer_poison)
+
+
+def _run_here(body: Callable[[], Result]) -> Result:
+    """Call a body as often as Dask would. Raises: what it raised at the last try."""
+    for _ in range(RETRIES):
+        with suppress(OSError):
+            return body()
+    return body()
 
 
 class Work(Generic[Item]):

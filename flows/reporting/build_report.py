@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
-from flows.reporting.progress import show_table
+from flows.reporting.artifacts import show_table
 from preprocessing.build.shard_task import BuiltBatch, Track
 from preprocessing.errors import FATAL_REASONS
 from store.fs.files import join

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-from prefect import task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 from rich.table import Table
 
+from flows.reporting.artifacts import show_markdown
+from flows.reporting.stage import stage
 from store.fs.files import join, write_atomic
 from store.tagging.predictions import write_predictions
 from store.tagging.run import Folder, TaggingRun
@@ -66,7 +65,7 @@ class TagSummary(BaseModel, frozen=True):
                 yield table
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts) -> TagSummary:
     """Gather the parts of a run into its files, its page and its artifact: then it is over."""
     told = TaggingStatistics()
@@ -81,7 +80,7 @@ def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunF
     write_predictions(facts.predictions, facts.table, tables(), about)
     page = join(run.url, "summary.html")
     write_atomic(page, render_page(told, facts))
-    create_markdown_artifact(markdown_summary(told, facts), key="tagging-summary")
+    show_markdown("tagging-summary", markdown_summary(told, facts))
     summary = TagSummary(
         run=run.name,
         source=facts.source,

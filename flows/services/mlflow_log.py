@@ -16,11 +16,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
-
-from flows.reporting.progress import say
+from flows.reporting.stage import run_logger, stage
 from store.errors import BadInput
 from store.fs.files import absolute, join, list_names, read_bytes
 from store.model_registry import read_card
@@ -63,18 +59,16 @@ def log_experiment(uri: str, version_url: str) -> None:
     """Log a model version to MLflow if `uri` is set. If that fails, say so and go on: the version is safe."""
     if not uri:
         return
-    # Prefect catches what any store of artifacts may raise, and keeps its traceback with the task.
-    state = log_version(uri, version_url, return_state=True)
-    if state.is_failed():
-        why = " ".join((state.message or "").split())
-        warning = f"{version_url}: not logged to MLflow at {uri}, but whole and published; {why}"
-        get_run_logger().warning(warning)
-        say(f"warning: {warning}")
-    else:
-        state.result()  # raises what ended the run rather than the task: a Ctrl-C, a cancellation
+    try:
+        log_version(uri, version_url)
+    except Exception as why:  # noqa: BLE001 (an artifact store may raise anything; the version is published)
+        reason = " ".join(f"{type(why).__name__}: {why}".split())
+        run_logger().warning(
+            "%s: not logged to MLflow at %s, but whole and published; %s", version_url, uri, reason
+        )
 
 
-@task(name="log-to-mlflow", cache_policy=NO_CACHE)
+@stage
 def log_version(uri: str, version_url: str) -> str:
     """Make an MLflow run of a version: settings, epochs, test scores, origin, card and report. Give its id."""
     mlflow = _import_mlflow(uri)

@@ -11,8 +11,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+
+from flows.reporting.stage import run_logger
 
 AT_WORK = [StateType.RUNNING, StateType.CANCELLING]
 
@@ -50,7 +51,7 @@ def find_overlap(longest: timedelta) -> str | None:
                 f"run {other.name} is at work since {begun:%Y-%m-%d %H:%M} UTC: one at a time; if its process "
                 f"is gone, cancel it in the UI, or wait: after {_hours(longest)} hours it is taken for dead"
             )
-        get_run_logger().warning(
+        run_logger().warning(
             "run %s is %s since %s, more than %s hours: taken for dead; cancel it in the UI",
             other.name,
             other.state_name,

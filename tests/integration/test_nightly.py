@@ -15,7 +15,7 @@ from prefect.states import Running, Scheduled
 from flows.build_dataset import build_dataset
 from flows.cluster.client import dask_client
 from flows.cluster.settings import ClusterSettings, HostSettings
-from flows.commands.models import compare_models, list_models, rollback_model, show_model
+from flows.commands.model_versions import compare_models, list_models, rollback_model, show_model
 from flows.retrain_nightly import retrain_nightly
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
 from flows.train_model import train_model

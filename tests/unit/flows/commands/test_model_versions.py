@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from flows.commands.models import compare_models, list_models, promote_model, read_rival, show_model
+from flows.commands.model_versions import compare_models, list_models, promote_model, read_rival, show_model
 from store.errors import BadInput
 from store.fs.files import join, write_atomic
 from store.fs.parquet import to_parquet

@@ -51,8 +51,8 @@ def check_tag(settings: TagSettings) -> None:
         _check_copies(settings.copy_to, settings.source)
     if not settings.apply:
         genres = read_card(resolve_version(absolute(settings.models), settings.model)).get("genres", ())
-        if settings.map:
-            read_genre_map(settings.map, tuple(genres))
+        if settings.genre_map:
+            read_genre_map(settings.genre_map, tuple(genres))
 
 
 def check_undo(settings: UndoSettings) -> None:

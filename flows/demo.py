@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from flows.recording import recorded, run_flow
 from flows.reporting.build_report import BuildSummary
-from flows.reporting.progress import say
+from flows.reporting.progress import print_status
 from flows.reporting.tagging_summary import TagSummary
 from flows.settings import BuildSettings, DemoSettings, TagSettings, TrainModelSettings
 from flows.train_model import TrainSummary
@@ -15,7 +15,7 @@ from store.fs.files import replacing
 from store.reader import open_snapshot
 from training.fit.settings import TrainSettings
 
-MUSIC = Path(__file__).parent.parent / "tests" / "data" / "demo_music"
+DEMO_MUSIC = Path(__file__).parent.parent / "tests" / "data" / "demo_music"
 TRACKS_PER_BATCH = 8  # six tasks, so that both workers have something to do
 
 
@@ -27,19 +27,19 @@ def run_demo(settings: DemoSettings) -> list[str]:
 
 def _run(settings: DemoSettings) -> list[str]:
     folder = Path(settings.folder).absolute()
-    say("1 of 3  listening to 51 bundled files and storing their spectrograms")
+    print_status("1 of 3  listening to 51 bundled files and storing their spectrograms")
     built = run_flow(
         "build_dataset",
-        BuildSettings(source=str(MUSIC), store=f"{folder}/store", tracks_per_batch=TRACKS_PER_BATCH),
+        BuildSettings(source=str(DEMO_MUSIC), store=f"{folder}/store", tracks_per_batch=TRACKS_PER_BATCH),
     )
-    say("2 of 3  training a network on two processes, then scoring it on tracks it never heard")
+    print_status("2 of 3  training a network on two processes, then scoring it on tracks it never heard")
     trained = run_flow(
         "train_model",
         TrainModelSettings(
             store=f"{folder}/store", models=f"{folder}/models", training=TrainSettings(seed=settings.seed)
         ),
     )
-    say("3 of 3  tagging copies of the test tracks")
+    print_status("3 of 3  tagging copies of the test tracks")
     tagged = run_flow(
         "tag_catalogue",
         TagSettings(

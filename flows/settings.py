@@ -54,7 +54,7 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
         0.1, ge=0.0, le=1.0, description="Stop if a greater share of the tracks than this cannot be decoded"
     )
     retry_rejects: bool = Field(False, description="Try tracks again that were rejected before")
-    changed_by: Literal["signature", "sha256"] = Field(
+    change_detection: Literal["signature", "sha256"] = Field(
         "signature",
         description="What tells that a file changed since it was built: its size and time (or ETag), or, "
         "reading every file again, its SHA-256 too",
@@ -63,10 +63,10 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _has_hashes_to_compare(self) -> "BuildSettings":
-        if self.changed_by == "sha256" and not self.spectrogram.excerpt.is_whole:
+        if self.change_detection == "sha256" and not self.spectrogram.excerpt.is_whole:
             raise ValueError(
-                "changed_by sha256 with an excerpt: files are hashed only where all of them is read; "
-                "use changed_by signature, or build whole tracks"
+                "change_detection sha256 with an excerpt: files are hashed only where all of them is read; "
+                "use change_detection signature, or build whole tracks"
             )
         return self
 
@@ -88,7 +88,7 @@ class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
     cluster: ClusterSettings = ClusterSettings()
 
 
-Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision
+Flat = Parameter(name="*")  # on the command line --precision, not --genre_selection.precision
 
 
 @positional("source")
@@ -108,9 +108,9 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
     )
     models: str = Field("data/models", description="Folder or URL where model versions are kept")
     model: str = Field("champion", description="champion, latest, or the name of a model version")
-    answer: Annotated[AnswerSettings, Flat] = AnswerSettings()
+    genre_selection: Annotated[AnswerSettings, Flat] = AnswerSettings()
     policy: Annotated[TagPolicy, Flat] = TagPolicy()
-    map: str = Field(
+    genre_map: str = Field(
         "", description="TOML file that maps the model's genres, and other spellings, to the names you use"
     )
     writing: Annotated[WriteSettings, Flat] = WriteSettings()
@@ -226,13 +226,13 @@ class NightlySettings(BaseModel, frozen=True, extra="forbid"):
     confidence: float = Field(
         0.95, ge=0.0, le=1.0, description="Share of the resamples in which it must be better by the margin"
     )
-    genre_bound: float = Field(
+    max_genre_f1_drop: float = Field(
         0.05, ge=0.0, le=1.0, description="Most F1 that it may lose on any one genre that both know"
     )
-    max_late_minutes: float = Field(
+    max_delay_minutes: float = Field(
         120.0, gt=0.0, description="A run that starts later than this after its time skips itself, in minutes"
     )
-    max_hours: float = Field(
+    stale_after_hours: float = Field(
         24.0, gt=0.0, description="Another run that works for longer than this is taken for dead, in hours"
     )
 

@@ -5,9 +5,9 @@ import time
 
 from flows.checks import check_undo
 from flows.cluster.client import Cluster, open_cluster
-from flows.cluster.run_batches import do_parts
+from flows.cluster.run_batches import run_pending_parts
 from flows.reporting.stage import stage
-from flows.reporting.tagging_summary import TagSummary, summarise
+from flows.reporting.tagging_summary import TagSummary, summarise_tagging
 from flows.settings import UndoSettings
 from store.fs.files import absolute, join
 from store.tagging.journal import list_journalled_batches
@@ -29,27 +29,27 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
         )  # or it would be gone on with as if it were not
     parts = list_journalled_batches(target.journal_url)
     with open_cluster(settings.cluster) as cluster:
-        put_back(cluster, run, target, parts, settings)
+        restore_tags(cluster, run, target, parts, settings)
     again = f"spectrogram-one undo {shlex.quote(run.name)} --runs {shlex.quote(settings.runs)}"
     facts = RunFacts(
         name=run.name,
-        way="undo-dry-run" if settings.dry_run else "undo",
+        mode="undo-dry-run" if settings.dry_run else "undo",
         source=target.name,
         seconds=time.monotonic() - begun,
         predictions=join(run.url, "predictions.parquet"),
-        table=join(run.url, "predictions.csv"),
+        csv_url=join(run.url, "predictions.csv"),
         commands=() if settings.dry_run else (("take this undo back", again),),
         settings=settings.model_dump(mode="json", exclude={"cluster"}),
     )
-    return summarise(run, "done", parts, facts)
+    return summarise_tagging(run, "done", parts, facts)
 
 
 @stage
-def put_back(
+def restore_tags(
     cluster: Cluster, run: TaggingRun, target: TaggingRun, parts: list[str], settings: UndoSettings
 ) -> None:
     """Put back what the journal says files were, a part of the journal at a time."""
-    do_parts(
+    run_pending_parts(
         cluster,
         "Undoing",
         undo_parts,

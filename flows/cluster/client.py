@@ -12,7 +12,7 @@ from preprocessing.child_processes import ignore_sigint
 from store.errors import ServiceUnavailable
 
 TRAINING_RESOURCE = "GPU"  # `dask worker --resources GPU=1` marks a training host
-LIMITS = {
+DASK_CONFIG = {
     # Dask logs the last messages to each worker, which hold the batches: 1,000 of them by default.
     "distributed.admin.low-level-log-length": 20,
     # Two workers die before a batch is halved; a batch that only waited behind it may be halved too.
@@ -38,9 +38,9 @@ class Cluster:
     def client(self) -> Client:
         """The client of the cluster. Raises: ServiceUnavailable if no scheduler or worker responds in time."""
         if self._client is None:
-            connect_s = self._settings.connect_s
+            connect_timeout_s = self._settings.connect_timeout_s
             # A resource that nobody has would be waited for without end.
-            limits = LIMITS | {"distributed.scheduler.no-workers-timeout": f"{connect_s} s"}
+            limits = DASK_CONFIG | {"distributed.scheduler.no-workers-timeout": f"{connect_timeout_s} s"}
             self._resources.enter_context(dask.config.set(limits))
             match self._settings.kind:
                 case "local":
@@ -78,23 +78,23 @@ def _local_cluster(settings: ClusterSettings) -> LocalCluster:
 
 def _connect(settings: ClusterSettings) -> Client:
     try:
-        client = Client(settings.scheduler, timeout=settings.connect_s)
+        client = Client(settings.scheduler, timeout=settings.connect_timeout_s)
     except (OSError, ValueError) as why:
         raise ServiceUnavailable(
-            f"{settings.scheduler}: no Dask scheduler answers within {settings.connect_s:g} s ({why}); "
+            f"{settings.scheduler}: no Dask scheduler answers within {settings.connect_timeout_s:g} s ({why}); "
             "start one with `dask scheduler`, or use the local cluster"
         ) from None
     try:
-        client.wait_for_workers(1, timeout=settings.connect_s)
+        client.wait_for_workers(1, timeout=settings.connect_timeout_s)
     except TimeoutError:
         client.close()
         raise ServiceUnavailable(
-            f"{settings.scheduler}: the scheduler has no worker after {settings.connect_s:g} s; "
+            f"{settings.scheduler}: the scheduler has no worker after {settings.connect_timeout_s:g} s; "
             "start some with `dask worker`"
         ) from None
     return client
 
 
-def worker_count(client: Client) -> int:
+def count_threads(client: Client) -> int:
     """Count the threads that can run a task at this moment."""
     return sum(client.nthreads().values())

@@ -10,7 +10,7 @@ from store.tagging.run import TaggingRun
 from store.tagging.statistics import TaggingStatistics
 
 
-def do_parts(
+def run_pending_parts(
     cluster: Cluster,
     what: str,
     body: Callable[..., TaggingStatistics],

@@ -12,7 +12,7 @@ from training.inference.onnx_export import export_onnx
 from training.selection.champion import Rival, compare_rivals
 from training.selection.comparison import Comparison, Gain, GenreGain
 
-HEARD = "report/predictions.parquet"
+PREDICTIONS_FILE = "report/predictions.parquet"
 UNKNOWN = "-"
 
 
@@ -22,7 +22,7 @@ def compare_models(root: str, one: str, other: str) -> tuple[Table, list[str]]:
     Raises: BadInput if a version did not keep what it heard, or the two share no test track.
     """
     urls = resolve_version(root, one), resolve_version(root, other)
-    comparison = compare_rivals(read_rival(urls[0]), read_rival(urls[1]))
+    comparison = compare_rivals(read_candidate(urls[0]), read_candidate(urls[1]))
     rows = comparison_rows(comparison, _last(urls[0]), _last(urls[1]))
     table = Table(*rows[0])
     for row in rows:
@@ -64,15 +64,15 @@ def export_model(root: str, which: str, target: str) -> str:
     return f"{target}: ONNX of {_last(url)}; it says the same but for {worst:.0e} (dB in, logits out)"
 
 
-def read_rival(url: str) -> Rival:
+def read_candidate(url: str) -> Rival:
     """Read a version and what it said. Raises: BadInput if it did not keep that, or the file is damaged."""
     identity = read_identity(url)
-    where = join(url, HEARD)
+    where = join(url, PREDICTIONS_FILE)
     try:
         heard = read_table(where)
     except FileNotFoundError:
         raise BadInput(
-            f"{url}: did not keep what it heard ({HEARD} is missing), as older versions; train it again"
+            f"{url}: has no stored predictions ({PREDICTIONS_FILE} is missing); train it again"
         ) from None
     except (pa.ArrowInvalid, OSError) as why:
         raise BadInput(

@@ -17,8 +17,8 @@ from store.model_registry import (
     rollback,
 )
 
-CARD_TEXT = "MODEL_CARD.md"
-HEARD = "report/predictions.parquet"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+PREDICTIONS_FILE = "report/predictions.parquet"
 DAMAGED = "damaged"  # its model.json: `models show` tells what to do
 UNKNOWN = "-"  # older versions do not tell
 
@@ -70,8 +70,8 @@ def show_model(root: str, which: str) -> list[str]:
         for move in promotion_history(root)
         if move.version == version
     ]
-    if exists(join(url, CARD_TEXT)):
-        return [*read_bytes(join(url, CARD_TEXT)).decode().splitlines(), *moves]
+    if exists(join(url, MODEL_CARD_FILE)):
+        return [*read_bytes(join(url, MODEL_CARD_FILE)).decode().splitlines(), *moves]
     card = read_card(url)
     test = card.get("metrics", {}).get("test", {})
     told = {

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from flows.reporting.artifacts import progress_artifact
 from flows.reporting.stage import run_logger
 
-ARTIFACT_EVERY_S = 2.0
-LINE_EVERY_S = 15.0
+ARTIFACT_INTERVAL_S = 2.0
+LOG_INTERVAL_S = 15.0
 
 Advance = Callable[[int, str], None]
 
@@ -52,10 +52,10 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
             bar.update(task, advance=count, speed=speed, note=note)
             line = f"{what}: {done:,} of {total:,} {unit}, {speed}, {_left(total - done, per_s)} left"
             line += _after(note)
-            if now - shown >= ARTIFACT_EVERY_S:
+            if now - shown >= ARTIFACT_INTERVAL_S:
                 shown = now
                 show_on_page(100.0 * done / max(total, 1), line)
-            if now - logged >= LINE_EVERY_S:
+            if now - logged >= LOG_INTERVAL_S:
                 logged = now
                 log.info(line)
 
@@ -65,7 +65,7 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
     log.info(took)
 
 
-def say(line: str) -> None:
+def print_status(line: str) -> None:
     """Print one line of the story for whoever watches the terminal."""
     print(line, file=sys.stderr, flush=True)
 

@@ -15,10 +15,10 @@ from prefect.runtime import flow_run
 
 from flows.reporting.stage import run_logger
 
-AT_WORK = [StateType.RUNNING, StateType.CANCELLING]
+ACTIVE_STATES = [StateType.RUNNING, StateType.CANCELLING]
 
 
-def find_lateness(most: timedelta) -> str | None:
+def late_start_reason(most: timedelta) -> str | None:
     """Say how late this flow run is, if that is more than `most`; None if it is in time."""
     wanted = flow_run.scheduled_start_time
     late = datetime.now(UTC) - wanted
@@ -30,7 +30,7 @@ def find_lateness(most: timedelta) -> str | None:
     )
 
 
-def find_overlap(longest: timedelta) -> str | None:
+def overlap_reason(longest: timedelta) -> str | None:
     """Name the older run of this flow that is at work in the same Prefect server; None if there is none.
 
     The older one wins, so of two that begin together one goes on. A run whose process was
@@ -41,7 +41,7 @@ def find_overlap(longest: timedelta) -> str | None:
         others = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_run.flow_name])),
             flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=AT_WORK)),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ACTIVE_STATES)),
             ),
         )
     for other in sorted((it for it in others if _age_key(it) < _age_key(ours)), key=_age_key):

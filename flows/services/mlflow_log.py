@@ -24,7 +24,7 @@ from flows.reporting.progress import say
 from store.errors import BadInput
 from store.fs.files import absolute, join, list_names, read_bytes
 from store.model_registry import read_card
-from training.report.model_card import flatten
+from training.report.dotted_names import flatten
 
 EXPERIMENT = "spectrogram-one"
 ENVIRONMENT = {  # what MLflow is told unless the operator told it otherwise; it reads some of it at its import

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from preprocessing.prefetch import prefetch
 from store.errors import TrainingStopped
 from training.fit.checkpoint import PartOfEpoch
-from training.fit.crops import Crops, MelSlice, Tracks, one_ahead, part_of_rank, plan_epoch, read_crops
+from training.fit.crops import Crops, MelSlice, Tracks, part_of_rank, plan_epoch, read_crops
 from training.fit.distributed import Seat, average_statistics, exchange_s, mean_over_ranks
 from training.fit.settings import TrainSettings
 from training.fit.step import Batch, group_seeds, train_step
@@ -80,7 +81,7 @@ def train_epoch(
     """
     settings, seat = course.settings, course.seat
     parts = _parts(course, epoch)[begun.steps :]
-    batches = one_ahead(lambda crops: _read_batch(course, crops), parts)
+    batches = prefetch(lambda crops: _read_batch(course, crops), parts)
     # Loss and gradient norm, of all ranks and what was added since. What is not finite stays in the sum:
     # to look now and then is enough.
     total_2 = torch.tensor([begun.loss, begun.grad_norm], dtype=torch.float64, device=seat.device)

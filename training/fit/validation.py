@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from preprocessing.prefetch import prefetch
 from store.errors import BadInput
 from training.evaluation.metrics import Scores, score
-from training.fit.crops import MelSlice, Tracks, even_crops, one_ahead, read_crops
+from training.fit.crops import MelSlice, Tracks, even_crops, read_crops
 from training.fit.distributed import Seat, sum_over_ranks
 from training.fit.settings import TrainSettings
 
@@ -63,7 +64,7 @@ def hear(
     crops = even_crops(tracks, crop_frames=crop_frames, count=settings.validation_crops)
     at_once = settings.crops_at_once
     parts = [crops[first : first + at_once] for first in range(0, len(crops), at_once)]
-    mels = one_ahead(lambda part: read_crops(mel_slice, tracks, part, crop_frames), parts)
+    mels = prefetch(lambda part: read_crops(mel_slice, tracks, part, crop_frames), parts)
     for part, mel_BFM in zip(parts, mels, strict=True):
         logits_BG = model(torch.from_numpy(mel_BFM).to(device).float()).double()
         chance_BG = logits_BG.softmax(dim=1) if settings.target == "top" else logits_BG.sigmoid()

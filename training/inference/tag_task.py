@@ -15,7 +15,7 @@ from preprocessing.decode.container import sniff_format
 from preprocessing.decode.decoders import read_head
 from preprocessing.decode.download import local_copies
 from preprocessing.decode.settings import LimitSettings, WindowSettings
-from preprocessing.errors import BadAudio, Reason
+from preprocessing.errors import RETRYABLE_REASONS, BadAudio, Reason
 from store.errors import BadInput
 from store.fs.files import join, local_path
 from store.fs.parquet import read_table, write_table
@@ -31,8 +31,6 @@ from training.inference.audio_files import hear_files
 from training.inference.genre_selection import Answer, Answers, answer
 from training.inference.model_version import ModelIdentity
 from training.inference.settings import Engine
-
-MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
 
 Row = dict[str, Any]
 
@@ -116,7 +114,7 @@ def _known(inference_url: str) -> dict[str, Row]:
 
 def _still_true(known: dict[str, Row], file: FoundFile, listener: Listener) -> Row | None:
     row = known.get(file.path)
-    if row is None or row["signature"] != file.signature or row["reason"] in MAY_BE_MENDED:
+    if row is None or row["signature"] != file.signature or row["reason"] in RETRYABLE_REASONS:
         return None
     match row["status"]:
         case "not-needed":

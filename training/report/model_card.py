@@ -8,6 +8,7 @@ from typing import Any
 
 from training.evaluation.calibration import NEVER
 from training.evaluation.test_set_use import versions_before
+from training.report.dotted_names import flatten
 
 ABSENT = "–"  # noqa: RUF001  an en dash, for a figure that there is not
 FIGURES = (
@@ -191,15 +192,6 @@ def _number(value: float | None) -> str:
 
 def _threshold(value: float | None) -> str:
     return "never" if value is not None and value >= NEVER else _number(value)
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give settings within settings one by one, under names with dots."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(text: str) -> str:

@@ -16,6 +16,7 @@ from store.tagging.statistics import (
     TaggingStatistics,
     by_descending_count,
 )
+from training.report.dotted_names import flatten
 from training.report.page import percent
 
 Way = Literal["dry-run", "write", "copy", "undo", "undo-dry-run"]
@@ -136,7 +137,9 @@ def render_page(tally: TaggingStatistics, facts: RunFacts) -> bytes:
         ends=list(ends(tally)),
         is_dry=is_dry(facts),
         is_undo=is_undo(facts),
-        settings={key: listed(value) for key, value in flat(facts.settings)},
+        settings={
+            name: listed(value) for name, value in flatten(facts.settings) if value not in (None, "", (), [])
+        },
         file_name=lambda url: url.rsplit("/", 1)[-1],
     )
     return page.encode()
@@ -273,15 +276,6 @@ def is_dry(facts: RunFacts) -> bool:
 def is_undo(facts: RunFacts) -> bool:
     """Say whether old tags were put back."""
     return facts.way in ("undo", "undo-dry-run")
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name nested settings "policy.genre"; those that are not set are left out."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        elif value not in (None, "", (), []):
-            yield f"{prefix}{key}", value
 
 
 def listed(value: Any) -> str:

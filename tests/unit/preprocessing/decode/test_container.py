@@ -9,7 +9,7 @@ from preprocessing.decode import container
 from preprocessing.decode.container import (
     MAX_FREE_FORMAT_FRAME_BYTES,
     MAX_MPEG_FRAME_BYTES,
-    SEARCHED_BYTES,
+    RESYNC_BYTES,
     find_mpeg_frame,
     id3_end,
     parse_mpeg_header,
@@ -191,8 +191,8 @@ def test_frames_are_counted_whatever_lies_between_them_and_however_they_are_read
 @pytest.mark.parametrize(
     "length",
     [
-        *range(SEARCHED_BYTES - 2 * MAX_MPEG_FRAME_BYTES, SEARCHED_BYTES + 100, 577),
-        *(3 * SEARCHED_BYTES + shift for shift in (-1, 0, 1)),
+        *range(RESYNC_BYTES - 2 * MAX_MPEG_FRAME_BYTES, RESYNC_BYTES + 100, 577),
+        *(3 * RESYNC_BYTES + shift for shift in (-1, 0, 1)),
     ],
 )
 def test_frames_are_found_behind_junk_longer_than_is_searched_at_once(length, folder):

@@ -1,7 +1,7 @@
-"""A decoder that some files are the end of: it crashes, sleeps for ever, or allocates without end.
+"""A decoder that some files make crash, sleep for ever, or allocate without end.
 
 The real decoding process runs the real pipeline; only libsndfile's binding is replaced, when
-Python starts, for files that bear a marker.
+Python starts, for files that end with a marker.
 """
 
 from pathlib import Path
@@ -19,6 +19,8 @@ class Poison(MetaPathFinder):
         if name != "soundfile":
             return None
         sys.meta_path.remove(self)
+        with open(STARTED, "a") as started:
+            started.write("x")
         spec = PathFinder.find_spec(name, path, target)
         load = spec.loader.exec_module
         def exec_module(module):
@@ -34,7 +36,7 @@ class Poison(MetaPathFinder):
         spec.loader.exec_module = exec_module
         return spec
 
-def gorge():
+def exhaust_memory():
     held = []
     while True:
         held.append(bytearray(1 << 24))
@@ -45,21 +47,26 @@ def act(tail):
             deed()
 
 DEEDS = {b"poison: segfault": lambda: ctypes.string_at(0), b"poison: sleep": lambda: time.sleep(1e6),
-         b"poison: allocate": gorge}
+         b"poison: allocate": exhaust_memory}
 sys.meta_path.insert(0, Poison())
 """
 
 
 def with_poisonous_decoder(folder: Path) -> str:
-    """Write what Python loads at its start, and give the PYTHONPATH with it."""
+    """Write what Python loads at its start, and return the PYTHONPATH with it."""
     site = folder / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(SITE)
+    (site / "sitecustomize.py").write_text(f"STARTED = {str(folder / 'started')!r}\n{SITE}")
     return f"{site}:{Path.cwd()}"
 
 
+def decoders_started(folder: Path) -> int:
+    """Count the processes that loaded the decoder of `with_poisonous_decoder`."""
+    return (folder / "started").stat().st_size
+
+
 def poisoned(folder: Path, poison: str) -> Path:
-    """Write a real MP3 that is the end of its decoder."""
+    """Write the first kilobytes of a real MP3 with a marker at their end."""
     path = folder / f"{poison}.mp3"
-    path.write_bytes(DEMO_TRACK.read_bytes() + f"poison: {poison}".encode())
+    path.write_bytes(DEMO_TRACK.read_bytes()[:4_096] + f"poison: {poison}".encode())
     return path

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from preprocessing.decode.sandbox import thread_sandbox
-from preprocessing.decode.seeking import DecodedWindow
 from preprocessing.decode.settings import LimitSettings, WindowSettings
+from preprocessing.decode.spool import DecodedWindow
 from preprocessing.errors import BadAudio
 from preprocessing.prefetch import prefetch
 from store.errors import BadInput

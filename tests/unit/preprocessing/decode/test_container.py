@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.decode import container
+from preprocessing.decode import container, decode
 from preprocessing.decode.container import (
     MAX_FREE_FORMAT_FRAME_BYTES,
     MAX_MPEG_FRAME_BYTES,
@@ -17,7 +17,6 @@ from preprocessing.decode.container import (
     sniff_format,
     stated_duration_s,
 )
-from preprocessing.decode.decoders import decode
 from tests.support.formats import CODECS, DEMO_TRACK, encode
 
 KINDS = {
@@ -159,7 +158,7 @@ def run_of(four, count):
 def counted_s(data, folder, walk_bytes=1 << 22):
     (folder / "it.mp3").write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "WALK_BYTES", walk_bytes)
+        patch.setattr(container, "SCAN_BLOCK_BYTES", walk_bytes)
         return scan_mpeg_duration_s(folder / "it.mp3")
 
 

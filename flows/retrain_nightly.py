@@ -5,24 +5,24 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 
 from flows.build_dataset import build_dataset
-from flows.cluster.client import dask_client
+from flows.checks import check_nightly
+from flows.cluster.client import open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
-from flows.commands.models import comparison_rows, read_rival
-from flows.reporting.progress import show_table, showing_progress
-from flows.services.mlflow_log import check_tracking
-from flows.services.run_guards import find_lateness, find_overlap
+from flows.commands.model_comparison import comparison_rows, read_candidate
+from flows.reporting.artifacts import show_table
+from flows.reporting.progress import showing_progress
+from flows.reporting.stage import in_flow_run, stage
+from flows.services.mlflow_log import check_mlflow_uri
 from flows.settings import NightlySettings, TrainModelSettings
 from flows.train_model import (
-    TRACKS_PER_BATCH,
+    TRACKS_PER_INFERENCE_BATCH,
     TrainSummary,
-    choose_learning,
-    describe_run,
-    summarise,
+    plan_run,
+    select_training_data,
+    summarise_training,
     train_model,
 )
 from preprocessing.mel.settings import MelSettings
@@ -46,7 +46,7 @@ from training.selection.champion import (
     shared_genres,
 )
 from training.selection.comparison import Comparison
-from training.selection.verdicts import Terms, settle, terms_of_refusal, was_judged
+from training.selection.verdicts import PromotionCriteria, apply_decision, has_decision, read_refusal_criteria
 
 
 class NightlySummary(BaseModel, frozen=True):
@@ -68,47 +68,57 @@ class NightlySummary(BaseModel, frozen=True):
         return [*told, f"in service: {self.champion or 'none'}"]
 
 
-@flow(name="retrain-nightly")
 def retrain_nightly(settings: NightlySettings) -> NightlySummary:
     """Build, train, compare with the champion on the same test tracks; promote if it is better, or say why not."""
+    check_nightly(settings)
     models = settings.train.models
-    wait = find_lateness(timedelta(minutes=settings.max_late_minutes)) or find_overlap(
-        timedelta(hours=settings.max_hours)
-    )
-    if wait is not None:
-        return tell(NightlySummary(outcome="skipped", reason=wait, champion=champion(models)))
-    check_tracking(settings.train.mlflow_uri)
+    reason = find_reason_to_skip(settings)
+    if reason is not None:
+        return show_nightly_summary(
+            NightlySummary(outcome="skipped", reason=reason, champion=champion(models))
+        )
+    check_mlflow_uri(settings.train.mlflow_uri)
     build_dataset(settings.build)
     snapshot = open_snapshot(settings.build.store)
     incumbent = champion(models)
-    alike = find_alike(snapshot, settings.train)
-    nothing = None if alike is None else say_nothing_changed(alike, incumbent, settings)
+    alike = find_equivalent_version(snapshot, settings.train)
+    nothing = None if alike is None else skip_reason(alike, incumbent, settings)
     if nothing is not None:
-        return tell(NightlySummary(outcome="skipped", reason=nothing, champion=incumbent))
-    refuse_other_mel(snapshot, models, incumbent)
+        return show_nightly_summary(NightlySummary(outcome="skipped", reason=nothing, champion=incumbent))
+    check_champion_mel(snapshot, models, incumbent)
     if alike is None:
-        trained = train_model(choose_training(settings, snapshot, incumbent))
+        trained = train_model(configure_training(settings, snapshot, incumbent))
     else:
-        trained = summarise(alike, settings.train, trained_now=False)
+        trained = summarise_training(alike, settings.train, trained_now=False)
     incumbent = champion(models)  # again: in hours of training a person may have chosen another
-    refuse_other_mel(snapshot, models, incumbent)
-    verdict, left_out = judge_model(trained, snapshot, incumbent, settings)
-    verdict = settle(models, trained.version, verdict, terms_of(settings, incumbent))
-    return conclude(trained.version, verdict, left_out, models)
+    check_champion_mel(snapshot, models, incumbent)
+    verdict, left_out = compare_with_champion(trained, snapshot, incumbent, settings)
+    verdict = apply_decision(models, trained.version, verdict, promotion_criteria(settings, incumbent))
+    return summarise_nightly(trained.version, verdict, left_out, models)
 
 
-def terms_of(settings: NightlySettings, incumbent: str | None) -> Terms:
+def find_reason_to_skip(settings: NightlySettings) -> str | None:
+    """Return why this scheduled run should not begin now; None if it should, or nothing scheduled it."""
+    if not in_flow_run():
+        return None
+    from flows.services.run_guards import late_start_reason, overlap_reason
+
+    lateness = late_start_reason(timedelta(minutes=settings.max_delay_minutes))
+    return lateness or overlap_reason(timedelta(hours=settings.stale_after_hours))
+
+
+def promotion_criteria(settings: NightlySettings, incumbent: str | None) -> PromotionCriteria:
     """Say what a verdict of this night depends on."""
-    return Terms(incumbent, settings.margin, settings.confidence, settings.genre_bound)
+    return PromotionCriteria(incumbent, settings.margin, settings.confidence, settings.max_genre_f1_drop)
 
 
-def find_alike(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
+def find_equivalent_version(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
     """Name a version that learned the same in the same way, and was judged or in service; None if there is none.
 
     Where it began does not count: else each champion would be reason enough to train again.
     """
-    genres, tracks = choose_learning(snapshot, wish)
-    data = name_data(describe_run(snapshot, genres, tracks, wish.training), tracks)
+    genres, tracks = select_training_data(snapshot, wish)
+    data = name_data(plan_run(snapshot, genres, tracks, wish.training), tracks)
     training = _but_start(wish.training.model_dump(mode="json"))
     decided = (None, wish.decision.model_dump(mode="json"))  # older versions do not tell
     promoted = {move.version for move in promotion_history(wish.models)}
@@ -119,12 +129,12 @@ def find_alike(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
             and _but_start(card.get("training", {})) == training
             and card.get("settings", {}).get("decision") in decided
         )
-        if is_same and (version in promoted or was_judged(wish.models, version)):
+        if is_same and (version in promoted or has_decision(wish.models, version)):
             return str(version)
     return None
 
 
-def say_nothing_changed(alike: str, incumbent: str | None, settings: NightlySettings) -> str | None:
+def skip_reason(alike: str, incumbent: str | None, settings: NightlySettings) -> str | None:
     """Say why a version that learned the same need not be judged; None if it must be, since the terms changed."""
     told = (
         f"nothing changed: {alike} was trained on the same tracks with the same settings, wherever it began"
@@ -136,7 +146,7 @@ def say_nothing_changed(alike: str, incumbent: str | None, settings: NightlySett
         return (
             f"{told}, and is no longer in service; to have it back, `spectrogram-one models promote {alike}`"
         )
-    if terms_of_refusal(models, alike) == terms_of(settings, incumbent):
+    if read_refusal_criteria(models, alike) == promotion_criteria(settings, incumbent):
         return f"{told}, and was refused against the same champion by the same bounds"
     return None
 
@@ -145,7 +155,7 @@ def _but_start(training: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in training.items() if name not in ("start", "cache_gib", "stall_s")}
 
 
-def refuse_other_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> None:
+def check_champion_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> None:
     """Raises: BadInput if the champion cannot listen to what is stored: before a night of training, not after."""
     if incumbent is None:
         return
@@ -158,7 +168,7 @@ def refuse_other_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> 
         )
 
 
-def choose_training(
+def configure_training(
     settings: NightlySettings, snapshot: Snapshot, incumbent: str | None
 ) -> TrainModelSettings:
     """Say what to train: on this very snapshot, not to be promoted, and where to begin.
@@ -188,7 +198,7 @@ def warm_start(training: TrainSettings, parent_url: str, frozen_epochs: int = 0)
     return TrainSettings.model_validate({**wish, "start": start})
 
 
-def judge_model(
+def compare_with_champion(
     trained: TrainSummary, snapshot: Snapshot, incumbent: str | None, settings: NightlySettings
 ) -> tuple[Verdict, int]:
     """Compare the new model with the champion; count the test tracks that cannot count.
@@ -197,9 +207,11 @@ def judge_model(
     model that is right more often than by chance is better than none.
     """
     if incumbent is None:
-        told = f"{trained.test_right} of {trained.test_tracks} test tracks right, chance {trained.chance:.1%}"
+        told = (
+            f"{trained.test_correct} of {trained.test_tracks} test tracks right, chance {trained.chance:.1%}"
+        )
         return Verdict(trained.accuracy > trained.chance, f"no champion yet; {told}"), 0
-    challenger = read_rival(trained.url)
+    challenger = read_candidate(trained.url)
     old = read_identity(join(settings.train.models, incumbent))
     left_out = count_left_out(snapshot.tracks, old, challenger.identity)
     forgetting = judge_forgetting(old, challenger.identity)
@@ -209,29 +221,29 @@ def judge_model(
     counting = narrow(challenger, shared)["track_id"]
     asked = challenger.heard.filter(pc.is_in(challenger.heard["track_id"], counting.combine_chunks()))
     url = absolute(join(settings.train.models, incumbent))
-    heard = hear_champion(asked.drop_columns("probabilities"), url, old, snapshot.url, settings.train)
+    heard = predict_with_champion(asked.drop_columns("probabilities"), url, old, snapshot.url, settings.train)
     comparison = compare_rivals(
         Rival(old, heard, challenger.truth_genres), challenger, margin=settings.margin
     )
     show_comparison(comparison, incumbent, trained.version)
-    verdict = judge(comparison, confidence=settings.confidence, genre_bound=settings.genre_bound)
+    verdict = judge(comparison, confidence=settings.confidence, max_genre_f1_drop=settings.max_genre_f1_drop)
     return verdict, left_out
 
 
-@task(cache_policy=NO_CACHE)
-def hear_champion(
+@stage
+def predict_with_champion(
     rows: pa.Table, version_url: str, identity: ModelIdentity, snapshot_url: str, wish: TrainModelSettings
 ) -> pa.Table:
     """Let the champion listen to the test tracks of the new snapshot."""
     with (
-        dask_client(wish.cluster) as dask,
+        open_cluster(wish.cluster) as cluster,
         showing_progress("Scoring the champion", len(rows), "tracks") as advance,
     ):
         heard = []
         for batch, table in fan_out(
-            dask,
+            cluster,
             hear_stored,
-            in_batches(rows.to_pylist(), TRACKS_PER_BATCH),
+            in_batches(rows.to_pylist(), TRACKS_PER_INFERENCE_BATCH),
             snapshot_url=absolute(snapshot_url),
             folder_url=version_url,
             identity=identity,
@@ -241,9 +253,9 @@ def hear_champion(
     return pa.concat_tables(heard)
 
 
-def conclude(version: str, verdict: Verdict, left_out: int, models: str) -> NightlySummary:
+def summarise_nightly(version: str, verdict: Verdict, left_out: int, models: str) -> NightlySummary:
     """Tell what came of the night."""
-    return tell(
+    return show_nightly_summary(
         NightlySummary(
             outcome="promoted" if verdict.is_better else "refused",
             reason=verdict.reason,
@@ -254,7 +266,7 @@ def conclude(version: str, verdict: Verdict, left_out: int, models: str) -> Nigh
     )
 
 
-def tell(summary: NightlySummary) -> NightlySummary:
+def show_nightly_summary(summary: NightlySummary) -> NightlySummary:
     """Put the summary on the page of the run in the Prefect UI, whatever came of the night."""
     row = {
         "outcome": summary.outcome,

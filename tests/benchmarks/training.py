@@ -27,7 +27,7 @@ from flows.cluster.client import dask_client
 from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.cluster.training_hosts import train_on_hosts
 from flows.settings import TrainModelSettings
-from flows.train_model import choose_run
+from flows.train_model import prepare_run
 from store.reader import open_snapshot
 from tests.support.dask_processes import ranks
 from training.fit.checkpoint import PartOfEpoch
@@ -70,7 +70,7 @@ def lay_out(store: str, models: Path, **settings: object) -> Path:
     """Write a run of the default network; give its folder."""
     training = TrainSettings.model_validate(settings)
     wish = TrainModelSettings(store=store, models=str(models), training=training)
-    return Path(choose_run(open_snapshot(store), wish)[0])
+    return Path(prepare_run(open_snapshot(store), wish)[0])
 
 
 def overhead(store: str, folder: Path, rounds: int) -> None:
@@ -183,7 +183,7 @@ def watch(client, folder: Path, *, kill_at):  # type: ignore[no-untyped-def]
             killed_at = time.perf_counter()
 
     hosts = HostSettings(processes_per_host=2)
-    train_on_hosts(client, str(folder), hosts, groups=2, stall_s=60, on_event=on_event)
+    train_on_hosts(client, str(folder), hosts, micro_batches=2, stall_s=60, on_event=on_event)
     history = {
         row["epoch"]: row["train_loss"] for row in json.loads((folder / "history.json").read_text())["epochs"]
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.formats import DEMO_TRACK
 
-POISON = ("segfault", "sleep", "allocate")
+CRASH_KINDS = ("segfault", "sleep", "allocate")
 SITE = """
 import ctypes, sys, time
 from importlib.abc import MetaPathFinder
@@ -52,7 +52,7 @@ sys.meta_path.insert(0, Poison())
 """
 
 
-def with_poisonous_decoder(folder: Path) -> str:
+def install_crashing_decoder(folder: Path) -> str:
     """Write what Python loads at its start, and return the PYTHONPATH with it."""
     site = folder / "site"
     site.mkdir()
@@ -61,11 +61,11 @@ def with_poisonous_decoder(folder: Path) -> str:
 
 
 def decoders_started(folder: Path) -> int:
-    """Count the processes that loaded the decoder of `with_poisonous_decoder`."""
+    """Count the processes that loaded the decoder of `install_crashing_decoder`."""
     return (folder / "started").stat().st_size
 
 
-def poisoned(folder: Path, poison: str) -> Path:
+def write_crashing_mp3(folder: Path, poison: str) -> Path:
     """Write the first kilobytes of a real MP3 with a marker at their end."""
     path = folder / f"{poison}.mp3"
     path.write_bytes(DEMO_TRACK.read_bytes()[:4_096] + f"poison: {poison}".encode())

@@ -39,7 +39,7 @@ def publish_small_model(root: str) -> str:
     return f"{root}/{version}"
 
 
-def make_listener(version_url: str) -> Listener:
+def small_inference_config(version_url: str) -> Listener:
     """Listen with a model to four seconds of each track, and fill what is empty."""
     identity = read_identity(version_url)
     return Listener(
@@ -54,7 +54,7 @@ def make_listener(version_url: str) -> Listener:
     )
 
 
-def lay_out_music(folder: Path, names: dict[str, str]) -> Path:
+def copy_demo_music(folder: Path, names: dict[str, str]) -> Path:
     """Copy excerpts of the demo music to `folder` under other names."""
     for name, song in names.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

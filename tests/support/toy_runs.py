@@ -43,7 +43,7 @@ def publish_toy(root: str) -> Snapshot:
     return publish_mels(root, mels, pa.table({"track_id": list(mels)}), MEL)
 
 
-def publish_artists(root: str) -> str:
+def publish_toy_artists(root: str) -> str:
     """Publish two genres by four artists each, two tracks an artist, with splits; give the store's URL."""
     random = np.random.default_rng(7)
     tracks, mels = [], {}
@@ -61,7 +61,7 @@ def publish_artists(root: str) -> str:
     return root
 
 
-def lay_out(
+def write_toy_run(
     folder: Path, snapshot: Snapshot, settings: TrainSettings = SETTINGS, start: bytes | None = None
 ) -> Path:
     """Write the run; give its folder."""

@@ -137,7 +137,7 @@ def _decide_on(identity: ModelIdentity, shared: Sequence[str]) -> Decision:
     )
 
 
-def judge(comparison: Comparison, *, confidence: float, genre_bound: float) -> Verdict:
+def judge(comparison: Comparison, *, confidence: float, max_genre_f1_drop: float) -> Verdict:
     """Say whether the challenger is better by the comparison's margin, and on no genre much worse."""
     gain = comparison.macro_f1
     told = (
@@ -149,10 +149,10 @@ def judge(comparison: Comparison, *, confidence: float, genre_bound: float) -> V
     told = f"{told}; better by more than {comparison.margin:g} in {gain.share_better:.1%} of the resamples"
     if gain.gain <= comparison.margin or gain.share_better < confidence:
         return Verdict(is_better=False, reason=f"{told}, wanted {confidence:.1%}")
-    worse = [it for it in comparison.genres if it.gain is not None and it.gain < -genre_bound]
+    worse = [it for it in comparison.genres if it.gain is not None and it.gain < -max_genre_f1_drop]
     if worse:
         names = ", ".join(f"{it.genre} ({it.champion:.2f} -> {it.challenger:.2f})" for it in worse)
         return Verdict(
-            is_better=False, reason=f"{told}; but worse by more than {genre_bound:g} in F1 of {names}"
+            is_better=False, reason=f"{told}; but worse by more than {max_genre_f1_drop:g} in F1 of {names}"
         )
     return Verdict(is_better=True, reason=told)

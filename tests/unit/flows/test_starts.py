@@ -4,13 +4,13 @@ import safetensors.torch
 from pydantic import ValidationError
 
 from flows.settings import CrossValidationSettings
-from flows.train_model import lay_out_run, resolve_start
+from flows.train_model import create_run_folder, resolve_start
 from store.errors import BadInput
 from store.fs.files import join
 from store.fs.parquet import write_table
 from store.model_registry import publish_version
 from store.reader import open_snapshot
-from tests.support.toy_runs import MEL, SETTINGS, publish_artists
+from tests.support.toy_runs import MEL, SETTINGS, publish_toy_artists
 from training.fit.labels import choose_tracks
 from training.networks.network import build_model
 from training.networks.settings import StartSettings
@@ -24,7 +24,7 @@ def starting_from(weights):
 
 def test_a_run_is_not_laid_out_from_a_version_that_learned_its_test_tracks(tmp_path):
     root = str(tmp_path)
-    snapshot = open_snapshot(publish_artists(join(root, "store")))
+    snapshot = open_snapshot(publish_toy_artists(join(root, "store")))
     tracks = choose_tracks(snapshot.tracks, "top", GENRES)
     run = join(root, "runs", "before")
     card = {
@@ -38,13 +38,13 @@ def test_a_run_is_not_laid_out_from_a_version_that_learned_its_test_tracks(tmp_p
     files = {"weights.safetensors": safetensors.torch.save(network.state_dict())}
     training = starting_from(join(root, publish_version(root, files, card)))
     write_table(join(run, "tracks.parquet"), tracks)
-    lay_out_run(snapshot, GENRES, tracks, training, root)
+    create_run_folder(snapshot, GENRES, tracks, training, root)
     other = tracks.set_column(
         tracks.schema.get_field_index("split"), "split", pa.array(["training"] * len(tracks))
     )
     write_table(join(run, "tracks.parquet"), other)
     with pytest.raises(BadInput, match="was trained on 8 of the 8 validation and test tracks of this run"):
-        lay_out_run(snapshot, GENRES, tracks, training, root)
+        create_run_folder(snapshot, GENRES, tracks, training, root)
 
 
 def test_folds_start_from_no_version(tmp_path):

@@ -13,13 +13,13 @@ from store.tagging.predictions import table_rows
 from store.tagging.run import open_run
 from store.tagging.tasks import undo_parts, write_parts
 from store.tags.write import audio_hash, read_genres
-from tests.support.tagging import DEMO, make_listener, publish_small_model
+from tests.support.tagging import DEMO, publish_small_model, small_inference_config
 from training.inference.tag_task import plan_batch
 
 
 @pytest.fixture
 def listener(tmp_path):
-    return make_listener(publish_small_model(str(tmp_path / "models")))
+    return small_inference_config(publish_small_model(str(tmp_path / "models")))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
 from tests.support.formats import DEMO_TRACK
-from tests.support.poison import POISON, decoders_started, poisoned, with_poisonous_decoder
+from tests.support.poison import CRASH_KINDS, decoders_started, install_crashing_decoder, write_crashing_mp3
 
 MUSIC = DEMO_TRACK.parent
 LONGEST_S = 60
@@ -34,7 +34,7 @@ def sandbox():
 @pytest.fixture
 def poisonous(monkeypatch, tmp_path):
     """Have decoding processes use a decoder that some files crash, hang or exhaust."""
-    monkeypatch.setenv("PYTHONPATH", with_poisonous_decoder(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", install_crashing_decoder(tmp_path))
 
 
 def mel_of(sandbox, path, sha1=None):
@@ -117,14 +117,14 @@ def test_a_bad_file_is_reported_and_the_process_lives_on(sandbox):
             "decoder-out-of-memory: decoding it needs more memory than",
         ),
     ],
-    ids=POISON,
+    ids=CRASH_KINDS,
 )
 def test_what_ends_its_decoder_is_rejected_and_the_next_file_is_decoded(
     poison, limits, message, poisonous, tmp_path
 ):
     sandbox = Sandbox(limits)
     with pytest.raises(BadAudio, match=message):
-        mel_of(sandbox, poisoned(tmp_path, poison))
+        mel_of(sandbox, write_crashing_mp3(tmp_path, poison))
     mel_of(sandbox, DEMO_TRACK)
     sandbox.close()
 
@@ -146,7 +146,7 @@ def test_a_disk_that_fails_is_no_fault_of_the_file(sandbox, tmp_path):
 
 def test_a_file_must_end_two_processes_and_a_good_one_needs_no_second(poisonous, tmp_path):
     sandbox = Sandbox(LimitSettings())
-    path = poisoned(tmp_path, "segfault")
+    path = write_crashing_mp3(tmp_path, "segfault")
     with pytest.raises(BadAudio, match="decoder-killed"):
         mel_of(sandbox, path)
     assert decoders_started(tmp_path) == 2

@@ -14,7 +14,7 @@ from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
 from store.tagging.run import open_run
 from store.tags.policy import TagPolicy
 from store.tags.write import write_genres
-from tests.support.tagging import DEMO, GENRES, lay_out_music, make_listener, publish_small_model
+from tests.support.tagging import DEMO, GENRES, copy_demo_music, publish_small_model, small_inference_config
 from training.inference.tag_task import plan_batch, plan_without
 
 
@@ -25,13 +25,13 @@ def version_url(tmp_path_factory):
 
 @pytest.fixture
 def listener(version_url):
-    return make_listener(version_url)
+    return small_inference_config(version_url)
 
 
 @pytest.fixture
 def music(tmp_path):
     names = {"a.mp3": "200033", "b.mp3": "200034", "page.mp3": "200050", "tagged.mp3": "200001"}
-    folder = lay_out_music(tmp_path / "music", names)
+    folder = copy_demo_music(tmp_path / "music", names)
     write_genres(folder / "tagged.mp3", ["Polka"])
     (folder / "lost.mp3").symlink_to("/etc/passwd")
     return folder

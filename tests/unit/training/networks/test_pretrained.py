@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.model_registry import publish_version
-from tests.support.torchvision_states import hollow_state, maps_of, random_state
+from tests.support.torchvision_states import random_state, reference_maps, zero_state
 from training.networks.network import build_model
 from training.networks.pretrained import load_start, read_start
 from training.networks.settings import ModelSettings, StartSettings
@@ -29,7 +29,7 @@ def imagenet():
 
 @pytest.fixture
 def hollow():
-    return hollow_state("resnet18")
+    return zero_state("resnet18")
 
 
 def saved(state, **how):
@@ -85,7 +85,7 @@ def test_torchvisions_weights_answer_to_a_grey_picture_as_they_did(tmp_path, ima
     load_start(model, data)
     grey_B1FM = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        wanted = maps_of("resnet18", imagenet, grey_B1FM.expand(-1, 3, -1, -1))
+        wanted = reference_maps("resnet18", imagenet, grey_B1FM.expand(-1, 3, -1, -1))
         torch.testing.assert_close(model.trunk(grey_B1FM), wanted, atol=1e-4, rtol=1e-3)
 
 
@@ -215,7 +215,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path, wrong):
     ],
 )
 def test_weights_of_another_network_are_refused(tmp_path, given, wanted, message):
-    url = put(tmp_path, "x.pth", saved(hollow_state(given)))
+    url = put(tmp_path, "x.pth", saved(zero_state(given)))
     assert refusal(url, ModelSettings(name=wanted)).startswith(message)
 
 

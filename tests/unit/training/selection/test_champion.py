@@ -152,6 +152,6 @@ def comparison_of(gain, share, genre_gain=0.0):
     ],
 )
 def test_only_what_is_surely_better_and_on_no_genre_much_worse_wins(comparison, is_better, told):
-    verdict = judge(comparison, confidence=0.95, genre_bound=0.05)
+    verdict = judge(comparison, confidence=0.95, max_genre_f1_drop=0.05)
     assert verdict.is_better == is_better
     assert told in verdict.reason

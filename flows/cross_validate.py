@@ -23,7 +23,7 @@ from flows.settings import CrossValidationSettings
 from flows.train_model import TRACKS_PER_INFERENCE_BATCH, create_run_folder, predict_held_out, train
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.reader import Snapshot, open_snapshot
-from training.fit.run import HISTORY
+from training.fit.run import HISTORY_FILE
 from training.fit.settings import TrainSettings
 from training.selection.cross_validation import (
     FoldResult,
@@ -145,7 +145,7 @@ def evaluate_fold(
         train(cluster, folder, run, settings.hosts, f"Training, {name}")
         heard = predict_held_out(cluster, folder, run, snapshot, trial.tracks)
         write_atomic(note, _parquet(heard))
-    history = json.loads(read_bytes(join(folder, HISTORY)))
+    history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
     answers = answers_of(
         heard.filter(pc.equal(heard["split"], "test")),
         model=NETWORK,

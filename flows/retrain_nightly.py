@@ -30,11 +30,11 @@ from store.errors import BadInput
 from store.fs.files import absolute, join
 from store.model_registry import champion, promotion_history, read_cards
 from store.reader import Snapshot, open_snapshot
-from training.fit.labels import choose_genres
-from training.fit.run import name_data
+from training.fit.labels import select_training_genres
+from training.fit.run import hash_training_data
 from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity, hear_stored, read_identity
-from training.networks.pretrained import read_start
+from training.networks.pretrained import read_pretrained
 from training.selection.champion import (
     Rival,
     Verdict,
@@ -118,15 +118,15 @@ def find_equivalent_version(snapshot: Snapshot, wish: TrainModelSettings) -> str
     Where it began does not count: else each champion would be reason enough to train again.
     """
     genres, tracks = select_training_data(snapshot, wish)
-    data = name_data(plan_run(snapshot, genres, tracks, wish.training), tracks)
-    training = _but_start(wish.training.model_dump(mode="json"))
+    data = hash_training_data(plan_run(snapshot, genres, tracks, wish.training), tracks)
+    training = _without_pretrained(wish.training.model_dump(mode="json"))
     decided = (None, wish.decision.model_dump(mode="json"))  # older versions do not tell
     promoted = {move.version for move in promotion_history(wish.models)}
     for version, card in reversed(list(read_cards(wish.models))):
         is_same = (
             card is not None
             and card.get("data") == data
-            and _but_start(card.get("training", {})) == training
+            and _without_pretrained(card.get("training", {})) == training
             and card.get("settings", {}).get("decision") in decided
         )
         if is_same and (version in promoted or has_decision(wish.models, version)):
@@ -151,8 +151,12 @@ def skip_reason(alike: str, incumbent: str | None, settings: NightlySettings) ->
     return None
 
 
-def _but_start(training: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in training.items() if name not in ("start", "cache_gib", "stall_s")}
+def _without_pretrained(training: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in training.items()
+        if name not in ("pretrained", "cache_gib", "stall_timeout_s")
+    }
 
 
 def check_champion_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> None:
@@ -179,10 +183,10 @@ def configure_training(
     if settings.start == "champion" and incumbent is not None:
         parent_url = absolute(join(settings.train.models, incumbent))
         training = warm_start(training, parent_url, settings.frozen_epochs)
-        genres = choose_genres(snapshot.tracks, training.target, settings.train.genres)
+        genres = select_training_genres(snapshot.tracks, training.target, settings.train.genres)
         mel = MelSettings.model_validate(snapshot.mel_settings)
         try:
-            read_start(parent_url, training.model, genres, training.target, mel)
+            read_pretrained(parent_url, training.model, genres, training.target, mel)
         except BadInput as why:
             raise BadInput(f"{why}; or begin with random weights: `--start scratch`") from None
     changed = {"store": snapshot.url, "promote": False, "training": training}
@@ -192,10 +196,10 @@ def configure_training(
 def warm_start(training: TrainSettings, parent_url: str, frozen_epochs: int = 0) -> TrainSettings:
     """Let a training begin with the weights of a model version, its trunk frozen for some epochs."""
     wish = training.model_dump()
-    start = {**wish["start"], "weights": parent_url}
+    pretrained = {**wish["pretrained"], "weights": parent_url}
     if frozen_epochs:
-        start["frozen_epochs"] = frozen_epochs
-    return TrainSettings.model_validate({**wish, "start": start})
+        pretrained["frozen_epochs"] = frozen_epochs
+    return TrainSettings.model_validate({**wish, "pretrained": pretrained})
 
 
 def compare_with_champion(

@@ -16,7 +16,7 @@ from store.tags.policy import TagPolicy
 from training.evaluation.settings import DecisionSettings
 from training.fit.settings import TrainSettings
 from training.inference.settings import AnswerSettings, Engine
-from training.networks.settings import is_state_dict
+from training.networks.settings import is_state_dict_file
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -193,10 +193,10 @@ class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"seeds {self.seeds}: the same seed twice gives the same network twice")
         if self.baseline and self.training.target == "multi":
             raise ValueError("the baseline tells one genre a track: take target top, or no baseline")
-        weights = self.training.start.weights
-        if weights and not is_state_dict(weights):
+        weights = self.training.pretrained.weights
+        if weights and not is_state_dict_file(weights):
             raise ValueError(
-                f"training.start.weights {weights}: a model version has learned from the test tracks of most "
+                f"training.pretrained.weights {weights}: a model version has learned from the test tracks of most "
                 "folds; take a state dict of torchvision's, or fresh weights"
             )
         return self

@@ -34,14 +34,14 @@ from training.evaluation.calibration import Decision, explain_decision, fit_deci
 from training.evaluation.settings import DecisionSettings
 from training.evaluation.tables import matrix
 from training.evaluation.test_set_use import record_test_use
-from training.fit.labels import choose_genres, choose_parents, choose_tracks
-from training.fit.run import TrainingRun, fingerprint, finished, name_data, write_run
+from training.fit.labels import restrict_genre_tree, select_labelled_tracks, select_training_genres
+from training.fit.run import TrainingRun, hash_training_data, is_finished, run_hash, write_run
 from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity, hear_stored
-from training.networks.ancestry import refuse_learned
-from training.networks.network import WEIGHTS
-from training.networks.pretrained import read_start
-from training.networks.settings import is_state_dict
+from training.networks.ancestry import check_data_leakage
+from training.networks.network import WEIGHTS_FILE
+from training.networks.pretrained import read_pretrained
+from training.networks.settings import is_state_dict_file
 from training.report.model_card import write_model_card
 from training.report.page import write_report
 
@@ -98,7 +98,7 @@ def train_model(settings: TrainModelSettings) -> TrainSummary:
 def prepare_run(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[str, TrainingRun, pa.Table]:
     """Choose genres and tracks by the splits of the catalogue, and lay out the run."""
     genres, tracks = select_training_data(snapshot, settings)
-    training = resolve_start(settings.training, settings.models)
+    training = resolve_pretrained(settings.training, settings.models)
     folder, run = create_run_folder(snapshot, genres, tracks, training, settings.models)
     return folder, run, tracks
 
@@ -108,17 +108,19 @@ def select_training_data(
 ) -> tuple[tuple[str, ...], pa.Table]:
     """Choose genres and tracks by the splits of the catalogue."""
     target = settings.training.target
-    genres = choose_genres(snapshot.tracks, target, settings.genres)
-    return genres, choose_tracks(snapshot.tracks, target, genres)
+    genres = select_training_genres(snapshot.tracks, target, settings.genres)
+    return genres, select_labelled_tracks(snapshot.tracks, target, genres)
 
 
-def resolve_start(training: TrainSettings, models: str) -> TrainSettings:
+def resolve_pretrained(training: TrainSettings, models: str) -> TrainSettings:
     """Put a URL where the start is named "champion", "latest", or by the name of a version of ours."""
-    weights = training.start.weights
-    if not weights or "/" in weights or is_state_dict(weights):
+    weights = training.pretrained.weights
+    if not weights or "/" in weights or is_state_dict_file(weights):
         return training
-    start = training.start.model_copy(update={"weights": resolve_version(absolute(models), weights)})
-    return training.model_copy(update={"start": start})
+    pretrained = training.pretrained.model_copy(
+        update={"weights": resolve_version(absolute(models), weights)}
+    )
+    return training.model_copy(update={"pretrained": pretrained})
 
 
 def create_run_folder(
@@ -129,13 +131,13 @@ def create_run_folder(
     Raises: BadInput if the start cannot be read, or has learned from validation or test tracks.
     """
     mel = MelSettings.model_validate(snapshot.mel_settings)
-    weights = training.start.weights
-    start = read_start(weights, training.model, genres, training.target, mel) if weights else None
-    for note in refuse_learned(weights, tracks, snapshot.root):
+    weights = training.pretrained.weights
+    pretrained = read_pretrained(weights, training.model, genres, training.target, mel) if weights else None
+    for note in check_data_leakage(weights, tracks, snapshot.root):
         run_logger().warning(note)
-    run = plan_run(snapshot, genres, tracks, training, start)
-    folder = join(absolute(root), "runs", fingerprint(run, tracks))
-    write_run(folder, run, tracks, start)
+    run = plan_run(snapshot, genres, tracks, training, pretrained)
+    folder = join(absolute(root), "runs", run_hash(run, tracks))
+    write_run(folder, run, tracks, pretrained)
     return folder, run
 
 
@@ -144,16 +146,16 @@ def plan_run(
     genres: tuple[str, ...],
     tracks: pa.Table,
     training: TrainSettings,
-    start: bytes | None = None,
+    pretrained: bytes | None = None,
 ) -> TrainingRun:
     """Say what is to be learned, and write nothing."""
     return TrainingRun(
         snapshot_url=absolute(snapshot.url),
-        spectrograms=snapshot.content_hash(tracks["track_id"].to_pylist()),
+        spectrograms_hash=snapshot.content_hash(tracks["track_id"].to_pylist()),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
-        genre_parents=choose_parents(genres, snapshot.genre_parents),
-        start=hashlib.sha256(start).hexdigest() if start else "",
+        genre_parents=restrict_genre_tree(genres, snapshot.genre_parents),
+        pretrained_sha256=hashlib.sha256(pretrained).hexdigest() if pretrained else "",
         settings=training,
     )
 
@@ -176,7 +178,7 @@ def train(
     cluster: Cluster, folder: str, run: TrainingRun, hosts: HostSettings, called: str = "Training"
 ) -> None:
     """Train on all hosts that hold the resource, unless that is done; show every epoch."""
-    if finished(folder):
+    if is_finished(folder):
         return
     log = run_logger()
     told = 0  # epochs: a run that was restarted tells some of them again
@@ -203,8 +205,8 @@ def train(
             cluster.client,
             folder,
             hosts,
-            micro_batches=run.settings.batch_size // run.settings.crops_at_once,
-            stall_s=run.settings.stall_s,
+            micro_batches=run.settings.batch_size // run.settings.micro_batch_size,
+            stall_timeout_s=run.settings.stall_timeout_s,
             on_event=on_event,
         )
 
@@ -283,8 +285,8 @@ def publish_model(
         **_identity(run, snapshot).model_copy(update={"decision": decision}).model_dump(mode="json"),
         **about,
         "run": folder,
-        "data": name_data(run, read_table(join(folder, TRACKS_FILE))),
-        "parent": run.settings.model_dump().get("start", {}).get("weights") or None,
+        "data": hash_training_data(run, read_table(join(folder, TRACKS_FILE))),
+        "parent": run.settings.model_dump().get("pretrained", {}).get("weights") or None,
         "best_epoch": history["best_epoch"],
         "tracks": _count_splits(folder),
         "decision_notes": notes,
@@ -292,7 +294,7 @@ def publish_model(
         "metrics": json.loads(report["report/metrics.json"]),
     }
     files = {
-        WEIGHTS: read_bytes(join(folder, WEIGHTS)),
+        WEIGHTS_FILE: read_bytes(join(folder, WEIGHTS_FILE)),
         "report/predictions.parquet": to_parquet(heard),
         "MODEL_CARD.md": write_model_card(card).encode(),
         **report,

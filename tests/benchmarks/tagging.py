@@ -43,7 +43,7 @@ from training.fit.settings import TrainSettings
 from training.inference.audio_files import CROPS_AT_ONCE_ON_CPU, cut_crops, hear_files
 from training.inference.backends import Network, onnx_on_mels, torch_on_mels
 from training.inference.model_version import ModelIdentity
-from training.networks.network import WEIGHTS, build_model
+from training.networks.network import WEIGHTS_FILE, build_model
 
 BUNDLED = Path("tests/data/demo_music/fma_small")
 STEREO = Path("../shared/data/emotify_fma/fma_small")
@@ -110,7 +110,7 @@ def make_model(folder: Path) -> tuple[str, ModelIdentity]:
     )
     torch.manual_seed(0)
     network = build_model(who.training.model, GENRES, who.mel.bands)
-    files = {WEIGHTS: safetensors.torch.save(network.state_dict())}
+    files = {WEIGHTS_FILE: safetensors.torch.save(network.state_dict())}
     return f"{folder}/{publish_version(str(folder), files, who.model_dump(mode='json'))}", who
 
 

@@ -16,7 +16,7 @@ from training.inference.genre_selection import fit_answers
 from training.inference.model_version import ModelIdentity, read_identity
 from training.inference.settings import AnswerSettings
 from training.inference.tag_task import Listener
-from training.networks.network import WEIGHTS, build_model
+from training.networks.network import WEIGHTS_FILE, build_model
 from training.networks.settings import ModelSettings
 
 DEMO = Path("tests/data/demo_music/fma_small/200").absolute()
@@ -33,7 +33,7 @@ def publish_small_model(root: str) -> str:
         training=training,
     )
     network = build_model(training.model, len(GENRES), identity.mel.bands)
-    files = {WEIGHTS: safetensors.torch.save(network.state_dict())}
+    files = {WEIGHTS_FILE: safetensors.torch.save(network.state_dict())}
     version = publish_version(root, files, identity.model_dump(mode="json"))
     promote(root, version)
     return f"{root}/{version}"

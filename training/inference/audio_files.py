@@ -24,7 +24,7 @@ from preprocessing.decode.seeking import DecodedWindow
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.errors import BadAudio
 from store.errors import BadInput
-from training.fit.crops import Tracks, even_crops
+from training.fit.crops import Tracks, evenly_spaced_crops
 from training.inference.backends import Network, onnx_on_mels, torch_on_mels, torch_on_waves
 from training.inference.model_version import ModelIdentity
 from training.inference.settings import Engine
@@ -125,7 +125,7 @@ def cut_crops(heard: Sequence[DecodedWindow], crop_frames: int, count: int | Non
     """Read crops evenly spaced within each window: `count` of them, or as many as cover it."""
     for window in heard:
         track = Tracks(("",), np.array([window.frames]), np.zeros((1, 1), np.float32))
-        crops = even_crops(
+        crops = evenly_spaced_crops(
             track, crop_frames=crop_frames, count=count or math.ceil(window.frames / crop_frames)
         )
         for start in crops.start_N:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preprocessing.mel.settings import MelSettings
-from training.fit.crops import fill_crop
+from training.fit.crops import repeat_to_length
 from training.inference.model_version import ModelIdentity, load_model
 from training.inference.onnx_export import open_session
 from training.inference.torch_mel import DeviceMel
@@ -28,7 +28,7 @@ def torch_on_mels(version_url: str, identity: ModelIdentity, device: str) -> Net
         model = _moved(version_url, identity, device)
 
     def run(mels: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-        mel_BFM = torch.from_numpy(np.stack([fill_crop(mel_FM, frames) for mel_FM in mels])).to(device)
+        mel_BFM = torch.from_numpy(np.stack([repeat_to_length(mel_FM, frames) for mel_FM in mels])).to(device)
         with torch.inference_mode():
             return _chances(model(mel_BFM.float()), identity)
 
@@ -54,7 +54,7 @@ def onnx_on_mels(version_url: str, identity: ModelIdentity, onnx_url: str | None
     session, frames = open_session(version_url, identity, onnx_url), identity.crop_frames
 
     def run(mels: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-        mel_BFM = np.stack([fill_crop(mel_FM, frames) for mel_FM in mels]).astype(np.float32)
+        mel_BFM = np.stack([repeat_to_length(mel_FM, frames) for mel_FM in mels]).astype(np.float32)
         (logits_BG,) = session.run(None, {"mel": mel_BFM})
         return _chances(torch.from_numpy(logits_BG), identity)
 

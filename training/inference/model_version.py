@@ -24,8 +24,8 @@ from store.reader import open_snapshot
 from training.evaluation.calibration import Decision
 from training.fit.crops import MelSlice, Tracks
 from training.fit.settings import TrainSettings
-from training.fit.validation import hear
-from training.networks.network import WEIGHTS, build_model
+from training.fit.validation import predict_tracks
+from training.networks.network import WEIGHTS_FILE, build_model
 
 HEARD_SCHEMA = pa.schema(
     [
@@ -72,7 +72,7 @@ def load_model(folder_url: str, identity: ModelIdentity) -> nn.Module:
     Raises: BadInput if the file is cut short, or its weights are of another network.
     """
     model = build_model(identity.training.model, len(identity.genres), identity.mel.bands)
-    url = join(folder_url, WEIGHTS)
+    url = join(folder_url, WEIGHTS_FILE)
     try:
         model.load_state_dict(safetensors.torch.load(read_bytes(url)))
     except FileNotFoundError:
@@ -122,5 +122,7 @@ def _chances(
     """Shapes: (T, G), the mean over each track's crops."""
     unknown_TG = np.zeros((len(ids), len(identity.genres)), np.float32)
     tracks = Tracks(ids, frames_T, unknown_TG)
-    chance_TG = hear(model, mel_slice, tracks, identity.crop_frames, identity.training, torch.device("cpu"))
+    chance_TG = predict_tracks(
+        model, mel_slice, tracks, identity.crop_frames, identity.training, torch.device("cpu")
+    )
     return chance_TG.numpy()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from store.errors import BadInput
 from store.fs.files import join, read_bytes, write_atomic
 from training.inference.model_version import ModelIdentity, load_model
-from training.networks.network import MIDDLE_DB, SPREAD_DB, WEIGHTS
+from training.networks.network import INPUT_MEAN_DB, INPUT_SCALE_DB, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -135,7 +135,7 @@ def _worst_difference(
     version_url: str, identity: ModelIdentity, data: bytes, crops: NDArray[np.float32] | None
 ) -> float:
     shape = (PROOF_CROPS, identity.crop_frames, identity.mel.bands)
-    random = np.random.default_rng(0).normal(MIDDLE_DB, SPREAD_DB, shape).astype(np.float32)
+    random = np.random.default_rng(0).normal(INPUT_MEAN_DB, INPUT_SCALE_DB, shape).astype(np.float32)
     mel_BFM = random if crops is None else np.concatenate([random, crops])
     with torch.inference_mode():
         wanted_BG = load_model(version_url, identity)(torch.from_numpy(mel_BFM)).numpy()
@@ -144,7 +144,7 @@ def _worst_difference(
 
 
 def _weights_sha256(version_url: str) -> str:
-    return hashlib.sha256(read_bytes(join(version_url, WEIGHTS))).hexdigest()
+    return hashlib.sha256(read_bytes(join(version_url, WEIGHTS_FILE))).hexdigest()
 
 
 def _import(name: str) -> ModuleType:

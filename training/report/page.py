@@ -201,7 +201,7 @@ def time_shares(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     names = {
         "data_wait_share": "waiting for data",
         "compute_share": "forward and backward",
-        "exchange_share": "communication",
+        "communication_share": "communication",
         "other_share": "other",
     }
     told = {label: [row[key] for row in history if row.get(key) is not None] for key, label in names.items()}

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from store.errors import BadInput
 from training.evaluation.calibration import Decision
 from training.evaluation.tables import matrix
-from training.fit.labels import choose_tracks
+from training.fit.labels import select_labelled_tracks
 from training.inference.model_version import ModelIdentity
 from training.selection.comparison import Comparison, compare
 
@@ -96,7 +96,7 @@ def judge_forgetting(champion: ModelIdentity, challenger: ModelIdentity) -> Verd
 def count_left_out(tracks: pa.Table, champion: ModelIdentity, challenger: ModelIdentity) -> int:
     """Count the test tracks of a snapshot of whose genres only one of the two models knows any."""
     known = [*challenger.genres, *(genre for genre in champion.genres if genre not in challenger.genres)]
-    chosen = choose_tracks(tracks, challenger.training.target, known)
+    chosen = select_labelled_tracks(tracks, challenger.training.target, known)
     tests = chosen.filter(pc.equal(chosen["split"], "test"))
     both = [genre in champion.genres and genre in challenger.genres for genre in known]
     return sum(

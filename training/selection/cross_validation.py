@@ -17,7 +17,7 @@ from preprocessing.catalogue.settings import SplitSettings
 from preprocessing.catalogue.splits import assign_artist_folds, split_by_artist
 from training.evaluation.calibration import Target
 from training.evaluation.metrics import Scores, score
-from training.fit.labels import choose_genres, choose_tracks
+from training.fit.labels import select_labelled_tracks, select_training_genres
 
 # What a model said of the test tracks of a fold; the last two, and `seed`, are null where no network is trained.
 ANSWERS_SCHEMA = pa.schema(
@@ -68,7 +68,7 @@ def choose_labelled(
     Raises: BadInput if a genre that is wanted has no track, or fewer than two are left.
     """
     all_alike = _with_split(tracks, ["training"] * len(tracks))
-    genres = choose_genres(all_alike, target, wanted)
+    genres = select_training_genres(all_alike, target, wanted)
     rows = tracks.select(["shard", "genre_top", "genres"]).to_pylist()
     heard_of = [{row["genre_top"]} if target == "top" else set(row["genres"] or []) for row in rows]
     chosen = [
@@ -95,7 +95,7 @@ def split_folds(
     """
     fold_T = assign_artist_folds(labelled, folds, seed)
     return [
-        choose_tracks(_split_for(labelled, fold_T == fold, validation_share, seed), target, genres)
+        select_labelled_tracks(_split_for(labelled, fold_T == fold, validation_share, seed), target, genres)
         for fold in range(folds)
     ]
 

@@ -3,11 +3,11 @@ import torch
 import torch.nn.functional as F
 
 from training.fit.settings import AugmentSettings, TrainSettings
-from training.fit.step import Batch, genre_loss, group_seeds, train_step
+from training.fit.step import Batch, genre_loss, micro_batch_seeds, train_step
 from training.networks.network import build_model
 from training.networks.settings import ModelSettings
 
-SETTINGS = TrainSettings(batch_size=8, crops_at_once=4, augment=AugmentSettings(mixup=0.5))
+SETTINGS = TrainSettings(batch_size=8, micro_batch_size=4, augment=AugmentSettings(mixup=0.5))
 
 
 def learner():
@@ -46,7 +46,7 @@ def test_a_step_is_the_mean_of_its_groups():
 
 def test_ranks_of_unequal_share_make_the_same_step():
     settings = TrainSettings(
-        batch_size=12, crops_at_once=4, max_grad_norm=1e9, augment=AugmentSettings(mixup=0.5)
+        batch_size=12, micro_batch_size=4, max_grad_norm=1e9, augment=AugmentSettings(mixup=0.5)
     )
     whole = batch(12)
     gradients = []
@@ -67,9 +67,9 @@ def test_the_seed_decides_a_step():
 
 
 def test_groups_have_seeds_of_their_own_that_no_other_rank_changes():
-    alone = group_seeds(0, 7, range(4))
-    assert alone == group_seeds(0, 7, range(2)) + group_seeds(0, 7, range(2, 4))
-    many = {seed for run in (0, 1) for step in range(20) for seed in group_seeds(run, step, range(4))}
+    alone = micro_batch_seeds(0, 7, range(4))
+    assert alone == micro_batch_seeds(0, 7, range(2)) + micro_batch_seeds(0, 7, range(2, 4))
+    many = {seed for run in (0, 1) for step in range(20) for seed in micro_batch_seeds(run, step, range(4))}
     assert len(many) == 160
 
 

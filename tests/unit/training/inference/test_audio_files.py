@@ -23,7 +23,7 @@ from training.fit.settings import TrainSettings
 from training.fit.validation import hear
 from training.inference.audio_files import CROPS_AT_ONCE_ON_CPU, _Means, cut_crops, hear_files
 from training.inference.model_version import ModelIdentity, load_model
-from training.networks.network import WEIGHTS, build_model
+from training.networks.network import WEIGHTS_FILE, build_model
 from training.networks.settings import ModelSettings
 
 MUSIC = DEMO_TRACK.parent
@@ -54,7 +54,7 @@ def model_of(folder, target="top", seed=1, **training):
         network.train()(torch.from_numpy(np.stack([mel_of(path)[300:469] for path in SONGS])))
         network.fc.weight *= 4
     version = publish_version(
-        str(folder), {WEIGHTS: safetensors.torch.save(network.state_dict())}, who.model_dump(mode="json")
+        str(folder), {WEIGHTS_FILE: safetensors.torch.save(network.state_dict())}, who.model_dump(mode="json")
     )
     return {"version_url": f"{folder}/{version}", "identity": who}
 

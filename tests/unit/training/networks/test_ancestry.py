@@ -4,7 +4,7 @@ import pytest
 from store.errors import BadInput
 from store.fs.parquet import write_table
 from store.model_registry import publish_version
-from training.networks.ancestry import refuse_learned
+from training.networks.ancestry import check_data_leakage
 
 RUN = pa.table({"track_id": ["a", "b", "c"], "split": ["training", "validation", "test"]})
 
@@ -24,7 +24,7 @@ def trained(tmp_path):
 
 
 def notes_on(url, tmp_path):
-    return refuse_learned(url, RUN, f"{tmp_path}/store")
+    return check_data_leakage(url, RUN, f"{tmp_path}/store")
 
 
 def test_a_start_that_learned_from_other_tracks_is_fine(trained, tmp_path):

@@ -179,7 +179,7 @@ def test_predictions_csv_has_one_row_a_track(written):
 
 
 def test_the_page_says_how_it_decides_and_what_the_test_set_was_used_for(tmp_path):
-    shares = {"data_wait_share": 0.1, "compute_share": 0.6, "exchange_share": 0.2}
+    shares = {"data_wait_share": 0.1, "compute_share": 0.6, "communication_share": 0.2}
     history = [HISTORY[0] | shares, HISTORY[1] | shares | {"compute_share": 0.8}]
     decision = Decision(temperature=2.0, thresholds=(0.25, 2.0, 0.5))
     page = report(

@@ -105,7 +105,7 @@ def test_lost_processes_and_a_lost_worker_cost_at_most_a_checkpoint_interval(
         assert start["steps_done"] % LONGER.checkpoint_steps == 0
     notices = [event["message"] for event in events if event["event"] == "notice"]
     assert notices == [
-        "training host 127.0.0.1 was lost; going on from the last checkpoint with what is left"
+        "training host 127.0.0.1 was lost; resuming from the last checkpoint on the remaining hosts"
     ]
     assert_same_run(tmp_path, undisturbed)
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from preprocessing.decode.decoders import decode
+    from preprocessing.decode.waveform import decode
 
 __all__ = ["decode"]
 
@@ -11,7 +11,7 @@ __all__ = ["decode"]
 def __getattr__(name: str) -> object:
     """Import on first use: the settings of this room are wanted where its decoders are not."""
     if name == "decode":
-        from preprocessing.decode.decoders import decode
+        from preprocessing.decode.waveform import decode
 
         return decode
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,7 +24,6 @@ import soxr
 from numpy.typing import NDArray
 
 from preprocessing.decode.container import scan_mpeg_duration_s, sniff_format, stated_duration_s
-from preprocessing.decode.download import local_copy
 from preprocessing.errors import BadAudio
 
 HEAD_BYTES = 1 << 18
@@ -56,22 +55,6 @@ class DecodeResult(Generic[T]):
     def is_truncated(self) -> bool:
         """Say whether much less came out than the file promised."""
         return self.stated_s is not None and is_much_shorter(self.decoded_s, self.stated_s)
-
-
-def decode(
-    url: str, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: float | None = None
-) -> NDArray[np.float32]:
-    """Decode an audio file, or a window of it, to mono.
-
-    Shapes: (S,); the mean of the channels.
-    Units:  samples in [-1, 1] but for the overshoot of lossy codecs.
-    Raises: BadAudio with a reason code if the file cannot be used; OSError if it cannot be read now.
-    """
-    with local_copy(url) as path:
-        decoded = decode_blocks(
-            _laid_end_to_end, path, sample_rate_hz=sample_rate_hz, start_s=start_s, duration_s=duration_s
-        )
-    return decoded.result
 
 
 def decode_blocks(
@@ -360,8 +343,3 @@ def _rest_of(stream: soxr.ResampleStream | None) -> WaveBlocks:
         wave_S = stream.resample_chunk(wave_S, last=True)
     if wave_S.size:
         yield wave_S
-
-
-def _laid_end_to_end(waves: WaveBlocks) -> NDArray[np.float32]:
-    parts = list(waves)
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)

@@ -6,10 +6,7 @@ is decoded, with second opinion, and the windows are cut out of that.
 Axes: S samples, R rows (frames, or samples of a waveform), M mel bands.
 """
 
-import errno
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +14,6 @@ from typing import BinaryIO
 import av
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from preprocessing.decode.container import scan_mpeg_duration_s, sniff_format, stated_duration_s
 from preprocessing.decode.decoders import (
@@ -33,6 +29,7 @@ from preprocessing.decode.decoders import (
     read_head,
 )
 from preprocessing.decode.settings import WindowSettings
+from preprocessing.decode.spool import SpooledWindow
 from preprocessing.decode.windows import (
     DecodeRange,
     FrameRange,
@@ -44,15 +41,6 @@ from preprocessing.decode.windows import (
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel_blocks
-
-
-@dataclass(frozen=True)
-class SpooledWindow:
-    """Where a window lies on a spool."""
-
-    start_frame: int  # in the spectrogram of the whole track
-    frames: int
-    start_byte: int
 
 
 def spool_windows(
@@ -77,35 +65,6 @@ def spool_windows(
         told = _cut_from_whole(append, path, mel, windows, max_duration_s, frame_bytes=frame_bytes)
     spool.flush()
     return told
-
-
-@dataclass(frozen=True)
-class DecodedWindow:
-    """A window that can be read: `read(first, frames)` gives (F, M) in dB, or the (S,) that these are made of."""
-
-    start_frame: int
-    frames: int
-    read: Callable[[int, int], NDArray[np.float32]]
-
-
-def open_window(spool: int, window: SpooledWindow, mel: MelSettings, *, as_waves: bool) -> DecodedWindow:
-    """Make a window on a spool, a file descriptor, readable."""
-
-    def read(first: int, frames: int) -> NDArray[np.float32]:
-        if as_waves:
-            start, samples = FrameRange(first, frames).sample_range(mel)
-            return _read_values(spool, window.start_byte + 4 * start, samples)
-        values = _read_values(spool, window.start_byte + 4 * mel.bands * first, mel.bands * frames)
-        return values.reshape(frames, mel.bands)
-
-    return DecodedWindow(window.start_frame, window.frames, read)
-
-
-def _read_values(spool: int, start_byte: int, count: int) -> NDArray[np.float32]:
-    values = np.empty(count, np.float32)
-    if os.preadv(spool, [values.data.cast("B")], start_byte) < values.nbytes:
-        raise OSError(errno.EIO, "a track's temporary file ends before its windows do")
-    return values
 
 
 Append = Callable[

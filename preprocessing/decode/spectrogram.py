@@ -3,51 +3,18 @@
 Axes: F frames, M mel bands.
 """
 
-import errno
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from preprocessing.decode.decoders import WaveBlocks, decode_blocks, read_head
 from preprocessing.decode.settings import ExcerptSettings
+from preprocessing.decode.spool import SpooledMel
 from preprocessing.errors import BadAudio
 from preprocessing.mel.fingerprint import Fingerprinter
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel_blocks
-
-READ_BLOCK_FRAMES = 8_192  # 4 MiB at 128 bands
-
-
-@dataclass(frozen=True)
-class SpooledMel:
-    """Where a spectrogram lies on a spool, and what is known of the track."""
-
-    start_byte: int
-    frames: int
-    bands: int
-    decoded_s: float
-    stated_s: float | None
-    is_truncated: bool
-    sha256: str | None  # of the file; null for an excerpt, which costs less than to hash all
-    fingerprint: str  # both in hexadecimal
-
-    def read_blocks(self, spool: BinaryIO) -> Iterator[NDArray[np.float32]]:
-        """Read the spectrogram back. Shapes: (F_i, M), laid end to end all of it."""
-        spool.seek(self.start_byte)
-        left = self.frames
-        while left:
-            frames = min(left, READ_BLOCK_FRAMES)
-            piece_FM = np.fromfile(spool, np.float32, frames * self.bands)
-            if piece_FM.size < frames * self.bands:
-                raise OSError(errno.EIO, "a spectrogram's temporary file ends before the spectrogram does")
-            left -= frames
-            yield piece_FM.reshape(-1, self.bands)
 
 
 def spool_mel(

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.errors import BadAudio
-from preprocessing.mel.kernel import MelPlan, mel_power, plan_mel
+from preprocessing.mel.plan import MelPlan, plan_mel
+from preprocessing.mel.power import mel_power
 from preprocessing.mel.settings import MelSettings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from preprocessing.catalogue.duplicates import (
     group_duplicates,
 )
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
-from preprocessing.decode.decoders import decode
+from preprocessing.decode import decode
 from preprocessing.mel.fingerprint import (
     MAX_MODULATION_DISTANCE,
     MAX_SPECTRUM_DISTANCE_DB,

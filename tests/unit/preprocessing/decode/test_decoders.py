@@ -14,7 +14,8 @@ import pytest
 import scipy.signal
 import soundfile
 
-from preprocessing.decode.decoders import DecodeResult, decode, decode_blocks
+from preprocessing.decode import decode
+from preprocessing.decode.decoders import DecodeResult, decode_blocks
 from preprocessing.errors import BadAudio
 from tests.support.formats import CODECS, DEMO_TRACK, encode
 

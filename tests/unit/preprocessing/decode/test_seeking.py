@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from preprocessing.decode import seeking
-from preprocessing.decode.decoders import decode
+from preprocessing.decode import decode, seeking
 from preprocessing.decode.sandbox import Sandbox
-from preprocessing.decode.seeking import open_window, spool_windows
+from preprocessing.decode.seeking import spool_windows
 from preprocessing.decode.settings import LimitSettings, WindowSettings
+from preprocessing.decode.spool import open_window
 from preprocessing.decode.windows import FrameRange
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings

@@ -12,9 +12,9 @@ import soundfile
 import soxr
 
 from preprocessing.decode import decoders as decode
-from preprocessing.decode import spectrogram
 from preprocessing.decode.settings import ExcerptSettings
-from preprocessing.decode.spectrogram import SpooledMel, spool_mel, verify_sha1
+from preprocessing.decode.spectrogram import spool_mel, verify_sha1
+from preprocessing.decode.spool import SpooledMel
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from tests.support.formats import CODECS, DEMO_TRACK, encode
@@ -180,14 +180,13 @@ def test_no_block_boundary_is_heard(channels, suffix, block_values, tmp_path, mo
     assert pieces.sha256 == whole.sha256
 
 
-def test_the_spool_is_read_back_in_pieces_from_where_the_track_starts(tmp_path, monkeypatch):
+def test_the_spool_is_read_back_in_pieces_from_where_the_track_starts():
     _, alone_FM = mel_of(DEMO_TRACK)
-    monkeypatch.setattr(spectrogram, "READ_BLOCK_FRAMES", 100)
     with tempfile.TemporaryFile() as spool:
         spool.write(bytes(777))
         spooled = spool_mel(DEMO_TRACK, spool, mel=SETTINGS, excerpt=ExcerptSettings(), max_duration_s=60.0)
         assert spooled.start_byte == 777
-        pieces = [piece_FM.copy() for piece_FM in spooled.read_blocks(spool)]
+        pieces = [piece_FM.copy() for piece_FM in spooled.read_blocks(spool, block_frames=100)]
     assert {len(piece_FM) for piece_FM in pieces} == {100, len(alone_FM) % 100}
     np.testing.assert_array_equal(np.concatenate(pieces), alone_FM)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.decode.decoders import decode
+from preprocessing.decode import decode
 from preprocessing.mel.fingerprint import (
     FINGERPRINT_BYTES,
     MAX_MODULATION_DISTANCE,

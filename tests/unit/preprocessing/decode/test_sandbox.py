@@ -238,7 +238,7 @@ def test_a_missing_file_with_a_checksum_is_missing(sandbox):
 
 
 def test_another_checksum_than_the_publisher_says(sandbox):
-    with pytest.raises(BadAudio, match=r"checksum: its SHA-1 is \w{40}; its publisher says 00"):
+    with pytest.raises(BadAudio, match=r"checksum: its SHA-1 is \w{40}; its publisher states 00"):
         mel_of(sandbox, DEMO_TRACK, sha1="0" * 40)
 
 

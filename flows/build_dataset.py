@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 
-from flows.cluster.client import dask_client
+from flows.checks import check_build
+from flows.cluster.client import open_cluster
 from flows.cluster.fan_out import fan_out
-from flows.reporting.build_report import MAY_BE_MENDED, BuildSummary, Tally, report_build
+from flows.reporting.build_report import MAY_BE_MENDED, BuildStatistics, BuildSummary, report_build
 from flows.reporting.progress import showing_progress
+from flows.reporting.stage import stage
 from flows.settings import BuildSettings
 from preprocessing.build.batches import plan_batches
 from preprocessing.build.shard_task import BuiltBatch, Track, build_shard, hash_files, reject_crashing_track
@@ -29,38 +29,40 @@ from store.errors import BadInput, CommitConflict
 from store.fs.files import absolute
 from store.reader import open_snapshot
 
-ENOUGH_TO_JUDGE = 300  # tracks tried before a share of rejects means anything: the longest come first
-PUBLISH_TRIES = 5
+MIN_TRACKS_FOR_REJECT_SHARE = (
+    300  # tracks tried before a share of rejects means anything: the longest come first
+)
+MAX_PUBLISH_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
-class Standing:
+class CompletedTracks:
     """Which tracks of the catalogue the store has a valid answer for, and how many of these are rejects."""
 
-    has_answer: NDArray[np.bool_]  # a row of the catalogue each
+    is_completed: NDArray[np.bool_]  # a row of the catalogue each
     rejected: int
 
     @property
     def tracks(self) -> int:
         """How many tracks need not be tried."""
-        return int(self.has_answer.sum())
+        return int(self.is_completed.sum())
 
 
-@flow(name="build-dataset")
 def build_dataset(settings: BuildSettings) -> BuildSummary:
     """Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
+    check_build(settings)
     begun = time.monotonic()
-    refuse_other_store(settings)
+    read_matching_snapshot(settings)
     catalogue = list_tracks(settings)
-    refuse_missing(catalogue, settings)
-    standing = find_standing(catalogue, settings)
+    check_missing_files(catalogue, settings)
+    standing = find_completed_tracks(catalogue, settings)
     previous = read_previous_splits(settings.store, catalogue, settings.catalogue.split)
     tally = build_shards(catalogue, standing, previous, settings)
-    left_out = keep_copies_together(catalogue, previous, settings)
-    return summarise(tally, settings, left_out=left_out, seconds=time.monotonic() - begun)
+    left_out = publish_splits(catalogue, previous, settings)
+    return summarise_build(tally, settings, left_out=left_out, seconds=time.monotonic() - begun)
 
 
-def refuse_other_store(settings: BuildSettings) -> SnapshotFile | None:
+def read_matching_snapshot(settings: BuildSettings) -> SnapshotFile | None:
     """Read the latest snapshot of the store. Raises: BadInput if it is of another source or other settings."""
     latest = latest_snapshot(settings.store)
     if latest is not None and latest.settings["source"] != absolute(settings.source):
@@ -77,13 +79,13 @@ def refuse_other_store(settings: BuildSettings) -> SnapshotFile | None:
     return latest
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def list_tracks(settings: BuildSettings) -> pa.Table:
     """Read the catalogue of the source, with the splits it comes with."""
     return read_catalogue(settings.source, settings.catalogue)
 
 
-def refuse_missing(catalogue: pa.Table, settings: BuildSettings) -> None:
+def check_missing_files(catalogue: pa.Table, settings: BuildSettings) -> None:
     """Raises: BadInput if the listing alone shows that too many tracks have no file: not after a day's decoding."""
     missing = catalogue["size_bytes"].null_count
     source_tells_sizes = missing < len(catalogue)
@@ -94,15 +96,15 @@ def refuse_missing(catalogue: pa.Table, settings: BuildSettings) -> None:
         )
 
 
-@task(cache_policy=NO_CACHE)
-def find_standing(catalogue: pa.Table, settings: BuildSettings) -> Standing:
+@stage
+def find_completed_tracks(catalogue: pa.Table, settings: BuildSettings) -> CompletedTracks:
     """Find the tracks that need not be tried again.
 
     A file of another signature than before is another file. One that was missing or forbidden
     may be there now.
     """
     if latest_snapshot(settings.store) is None:
-        return Standing(np.zeros(len(catalogue), np.bool_), 0)
+        return CompletedTracks(np.zeros(len(catalogue), np.bool_), 0)
     columns = ["status", "reason", "signature", "sha256"]
     before = open_snapshot(settings.store).read_index(catalogue["track_id"], columns)
     is_reject = _filled(pc.equal(before["status"], "rejected"))
@@ -113,9 +115,9 @@ def find_standing(catalogue: pa.Table, settings: BuildSettings) -> Standing:
     )
     if settings.retry_rejects:
         stands &= ~is_reject
-    if settings.changed_by == "sha256":
-        stands &= is_reject | has_same_content(catalogue, before["sha256"], stands & ~is_reject, settings)
-    return Standing(stands, int((stands & is_reject).sum()))
+    if settings.change_detection == "sha256":
+        stands &= is_reject | match_hashes(catalogue, before["sha256"], stands & ~is_reject, settings)
+    return CompletedTracks(stands, int((stands & is_reject).sum()))
 
 
 def _filled(flags: pa.ChunkedArray) -> NDArray[np.bool_]:
@@ -128,15 +130,18 @@ def _same(before: pa.ChunkedArray, now: pa.ChunkedArray) -> NDArray[np.bool_]:
     return np.asarray(pc.or_(both_null, pc.fill_null(pc.equal(before, now), fill_value=False)))
 
 
-def has_same_content(
+def match_hashes(
     catalogue: pa.Table, sha256: pa.ChunkedArray, wanted: NDArray[np.bool_], settings: BuildSettings
 ) -> NDArray[np.bool_]:
     """Read files anew and say which hold what they held. Shapes: (T,), False for those not `wanted`."""
     rows = np.flatnonzero(wanted)
     row_of = dict(zip(catalogue["track_id"].take(rows).to_pylist(), rows.tolist(), strict=True))
     same = np.zeros(len(catalogue), np.bool_)
-    with dask_client(settings.cluster) as dask, showing_progress("Hashing", len(rows), "files") as advance:
-        for tracks, hashes in fan_out(dask, hash_files, _plan(catalogue.take(rows), settings)):
+    with (
+        open_cluster(settings.cluster) as cluster,
+        showing_progress("Hashing", len(rows), "files") as advance,
+    ):
+        for tracks, hashes in fan_out(cluster, hash_files, _plan(catalogue.take(rows), settings)):
             for track, found in zip(tracks, hashes, strict=True):
                 row = row_of[track.track_id]
                 same[row] = found is not None and found == sha256[row].as_py()
@@ -144,30 +149,33 @@ def has_same_content(
     return same
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def build_shards(
-    catalogue: pa.Table, standing: Standing, previous: pa.Table | None, settings: BuildSettings
-) -> Tally:
+    catalogue: pa.Table, standing: CompletedTracks, previous: pa.Table | None, settings: BuildSettings
+) -> BuildStatistics:
     """Fan the batches out over Dask and publish what comes back.
 
     Raises: BadInput if too many tracks are rejected; those of earlier commits stay published.
 
     Whatever else ends it (Ctrl-C, a full disk), the batches finished by then are published.
     """
-    tally = Tally()
-    todo = catalogue.filter(pa.array(~standing.has_answer)) if standing.tracks else catalogue
+    tally = BuildStatistics()
+    todo = catalogue.filter(pa.array(~standing.is_completed)) if standing.tracks else catalogue
     if not len(todo):
         return tally
     # What the store knows of copies holds meanwhile; those among the new tracks show when all are built.
-    known = group_copies(catalogue, settings) if standing.tracks else catalogue
+    known = group_known_duplicates(catalogue, settings) if standing.tracks else catalogue
     stored = put_catalogue(settings.store, split_tracks(known, settings.catalogue.split, previous))
     waiting: list[BuiltBatch] = []
-    with dask_client(settings.cluster) as dask, showing_progress("Building", len(todo), "tracks") as advance:
+    with (
+        open_cluster(settings.cluster) as cluster,
+        showing_progress("Building", len(todo), "tracks") as advance,
+    ):
         batches = fan_out(
-            dask,
+            cluster,
             build_shard,
             _plan(todo, settings),
-            answer_poison=reject_crashing_track,
+            on_poison=reject_crashing_track,
             settings=settings.spectrogram,
             limits=settings.limits,
             root=absolute(settings.store),
@@ -197,11 +205,16 @@ def _plan(tracks: pa.Table, settings: BuildSettings) -> Iterator[list[Track]]:
 
 
 def _refuse_too_many(
-    tally: Tally, standing: Standing, settings: BuildSettings, *, final: bool, waiting: list[BuiltBatch]
+    tally: BuildStatistics,
+    standing: CompletedTracks,
+    settings: BuildSettings,
+    *,
+    final: bool,
+    waiting: list[BuiltBatch],
 ) -> None:
     rejected, tried = standing.rejected + tally.rejected, standing.tracks + tally.tried
     share = rejected / tried
-    if share > settings.max_reject_share and (final or tried >= ENOUGH_TO_JUDGE):
+    if share > settings.max_reject_share and (final or tried >= MIN_TRACKS_FOR_REJECT_SHARE):
         waiting.clear()  # what a broken disk or a wrong folder made of them must not count as an answer
         raise BadInput(
             f"{settings.source}: {rejected:,} of {tried:,} tracks ({share:.0%}) cannot be decoded; at most "
@@ -219,11 +232,11 @@ def _publish_batches(waiting: list[BuiltBatch], catalogue: str, settings: BuildS
 
 def _publish_on_top(shards: Iterable[str], index: pa.Table, catalogue: str, settings: BuildSettings) -> None:
     """Publish on top of whatever is the latest snapshot."""
-    for left in reversed(range(PUBLISH_TRIES)):
+    for left in reversed(range(MAX_PUBLISH_ATTEMPTS)):
         try:
             publish(
                 settings.store,
-                parent=refuse_other_store(settings),
+                parent=read_matching_snapshot(settings),
                 shards=shards,
                 index=index,
                 catalogue=catalogue,
@@ -236,14 +249,14 @@ def _publish_on_top(shards: Iterable[str], index: pa.Table, catalogue: str, sett
                 raise
 
 
-@task(cache_policy=NO_CACHE)
-def keep_copies_together(catalogue: pa.Table, previous: pa.Table | None, settings: BuildSettings) -> int:
+@stage
+def publish_splits(catalogue: pa.Table, previous: pa.Table | None, settings: BuildSettings) -> int:
     """Find the recordings that are there several times, split anew and publish; count the tracks left out.
 
     Only now is it known what each file holds. Labels that changed are published too, and
     tracks that are gone from the source leave the catalogue.
     """
-    grouped = group_copies(catalogue, settings)
+    grouped = group_known_duplicates(catalogue, settings)
     split = split_tracks(grouped, settings.catalogue.split, previous)
     stored = put_catalogue(settings.store, split)
     if stored != open_snapshot(settings.store).file.catalogue:
@@ -257,15 +270,17 @@ def keep_copies_together(catalogue: pa.Table, previous: pa.Table | None, setting
             return 0
 
 
-def group_copies(catalogue: pa.Table, settings: BuildSettings) -> pa.Table:
+def group_known_duplicates(catalogue: pa.Table, settings: BuildSettings) -> pa.Table:
     """Fill in which tracks hold the same recording, as far as the store has them."""
     snapshot = open_snapshot(settings.store)
     answers = snapshot.read_index(catalogue["track_id"], ["sha256", "fingerprint", "decoded_s"])
     return add_duplicate_groups(catalogue, answers)
 
 
-@task(cache_policy=NO_CACHE)
-def summarise(tally: Tally, settings: BuildSettings, *, left_out: int, seconds: float) -> BuildSummary:
+@stage
+def summarise_build(
+    tally: BuildStatistics, settings: BuildSettings, *, left_out: int, seconds: float
+) -> BuildSummary:
     """Say what the store holds now, in the Prefect UI as well."""
     snapshot = open_snapshot(settings.store)
     return report_build(snapshot, tally, store=settings.store, left_out=left_out, seconds=seconds)

@@ -11,33 +11,32 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from distributed import Client
-from prefect import flow, task
-from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
 
-from flows.cluster.client import dask_client
+from flows.checks import check_cross_validation
+from flows.cluster.client import Cluster, open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
-from flows.reporting.progress import say, showing_progress
+from flows.reporting.artifacts import show_table
+from flows.reporting.progress import print_status, showing_progress
+from flows.reporting.stage import stage
 from flows.settings import CrossValidationSettings
-from flows.train_model import TRACKS_PER_BATCH, hear_unseen, lay_out_run, train
+from flows.train_model import TRACKS_PER_INFERENCE_BATCH, create_run_folder, predict_held_out, train
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.reader import Snapshot, open_snapshot
-from training.fit.run import HISTORY
+from training.fit.run import HISTORY_FILE
 from training.fit.settings import TrainSettings
 from training.selection.cross_validation import (
     FoldResult,
-    answers_of,
-    choose_labelled,
     confusion_csv,
+    fold_predictions,
     folds_csv,
-    pooled,
     score_folds,
+    score_pooled,
+    score_spread,
+    select_cross_validation_tracks,
     split_folds,
-    spread,
 )
-from training.selection.svm_baseline import describe_stored, svm_predict
+from training.selection.svm_baseline import compute_stored_features, svm_predict
 
 NETWORK, SVM = "network", "svm"
 
@@ -75,7 +74,7 @@ class CrossValidationSummary(BaseModel, frozen=True):
             f"macro F1 {each.macro_f1:.3f} ± {each.macro_f1_std:.3f}   (± over folds)"
             for each in self.scores
         ]
-        return [*told, f"results: {self.results}/results.csv, confusion.csv, answers.parquet"]
+        return [*told, f"results: {self.results}/results.csv, confusion.csv, fold_predictions.parquet"]
 
 
 @dataclass(frozen=True)
@@ -88,23 +87,28 @@ class Trial:
     training: TrainSettings
 
 
-@flow(name="run-experiments")
-def run_experiments(settings: CrossValidationSettings) -> CrossValidationSummary:
+def cross_validate(settings: CrossValidationSettings) -> CrossValidationSummary:
     """Cross-validate a network and a baseline on the same folds. Rerun it to resume it."""
+    check_cross_validation(settings)
     begun = time.monotonic()
     snapshot = open_snapshot(settings.store)
-    genres, labelled = choose_labelled(snapshot.tracks, settings.training.target, settings.genres)
-    folds = deal_folds(genres, labelled, settings)
-    with dask_client(settings.cluster) as dask:
+    genres, labelled = select_cross_validation_tracks(
+        snapshot.tracks, settings.training.target, settings.genres
+    )
+    folds = assign_folds(genres, labelled, settings)
+    with open_cluster(settings.cluster) as cluster:
         answers = [
-            answer_fold(dask, trial, genres, snapshot, settings) for trial in plan_trials(folds, settings)
+            evaluate_fold(cluster, trial, genres, snapshot, settings)
+            for trial in plan_trials(folds, settings)
         ]
         if settings.baseline:
-            answers += answer_by_svm(dask, folds, snapshot)
-    return summarise(pa.concat_tables(answers), genres, snapshot, settings, seconds=time.monotonic() - begun)
+            answers += evaluate_svm(cluster, folds, snapshot)
+    return summarise_cross_validation(
+        pa.concat_tables(answers), genres, snapshot, settings, seconds=time.monotonic() - begun
+    )
 
 
-def deal_folds(
+def assign_folds(
     genres: tuple[str, ...], labelled: pa.Table, settings: CrossValidationSettings
 ) -> list[pa.Table]:
     """Deal the labelled tracks out to folds. Raises: BadInput if a genre has too few artists."""
@@ -126,21 +130,25 @@ def plan_trials(folds: list[pa.Table], settings: CrossValidationSettings) -> Ite
             yield Trial(fold, seed, tracks, training)
 
 
-def answer_fold(
-    dask: Client, trial: Trial, genres: tuple[str, ...], snapshot: Snapshot, settings: CrossValidationSettings
+def evaluate_fold(
+    cluster: Cluster,
+    trial: Trial,
+    genres: tuple[str, ...],
+    snapshot: Snapshot,
+    settings: CrossValidationSettings,
 ) -> pa.Table:
     """Train one network as `train-model` does and let it answer its test tracks, unless that is done."""
     name = f"fold {trial.fold + 1} of {settings.folds}, seed {trial.seed}"
-    folder, run = lay_out_run(snapshot, genres, trial.tracks, trial.training, settings.results)
-    note = join(folder, "heard.parquet")
+    folder, run = create_run_folder(snapshot, genres, trial.tracks, trial.training, settings.results)
+    note = join(folder, "held_out_predictions.parquet")
     if exists(note):
         heard = pq.read_table(io.BytesIO(read_bytes(note)))
     else:
-        train(dask, folder, run, settings.hosts, f"Training, {name}")
-        heard = hear_unseen(dask, folder, run, snapshot, trial.tracks)
+        train(cluster, folder, run, settings.hosts, f"Training, {name}")
+        heard = predict_held_out(cluster, folder, run, snapshot, trial.tracks)
         write_atomic(note, _parquet(heard))
-    history = json.loads(read_bytes(join(folder, HISTORY)))
-    answers = answers_of(
+    history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
+    answers = fold_predictions(
         heard.filter(pc.equal(heard["split"], "test")),
         model=NETWORK,
         seed=trial.seed,
@@ -149,43 +157,49 @@ def answer_fold(
         train_s=sum(epoch["seconds"] for epoch in history["epochs"]),
     )
     (result,) = score_folds(answers, genres, run.settings.target)
-    say(f"{name}: {result.scores.right} of {result.scores.tracks} right")
+    print_status(f"{name}: {result.scores.correct} of {result.scores.tracks} right")
     return answers
 
 
-def answer_by_svm(dask: Client, folds: list[pa.Table], snapshot: Snapshot) -> list[pa.Table]:
+def evaluate_svm(cluster: Cluster, folds: list[pa.Table], snapshot: Snapshot) -> list[pa.Table]:
     """Let a support-vector machine answer the test tracks of each fold.
 
     It learns from the validation tracks too, since it chooses nothing by them.
     """
-    features = describe_tracks(dask, folds[0]["track_id"].to_pylist(), snapshot)
+    features = compute_features(cluster, folds[0]["track_id"].to_pylist(), snapshot)
     answers = []
     for fold, tracks in enumerate(folds):
         is_test = pc.equal(tracks["split"], "test")
         known, unknown = tracks.filter(pc.invert(is_test)), tracks.filter(is_test)
-        chance_TG = svm_predict(
+        probability_TG = svm_predict(
             _rows_of(known, features), known["target"].to_pylist(), _rows_of(unknown, features)
         )
         heard = pa.table(
-            {"track_id": unknown["track_id"], "truth": unknown["target"], "probabilities": chance_TG.tolist()}
+            {
+                "track_id": unknown["track_id"],
+                "truth": unknown["target"],
+                "probabilities": probability_TG.tolist(),
+            }
         )
-        answers.append(answers_of(heard, model=SVM, fold=fold))
+        answers.append(fold_predictions(heard, model=SVM, fold=fold))
     return answers
 
 
-@task(cache_policy=NO_CACHE)
-def describe_tracks(dask: Client, track_ids: list[str], snapshot: Snapshot) -> dict[str, list[float]]:
+@stage
+def compute_features(cluster: Cluster, track_ids: list[str], snapshot: Snapshot) -> dict[str, list[float]]:
     """Give the features of each track that the baseline learns from."""
     features: dict[str, list[float]] = {}
     with showing_progress("Describing", len(track_ids), "tracks") as advance:
-        batches = in_batches(track_ids, TRACKS_PER_BATCH)
-        for batch, table in fan_out(dask, describe_stored, batches, snapshot_url=absolute(snapshot.url)):
+        batches = in_batches(track_ids, TRACKS_PER_INFERENCE_BATCH)
+        for batch, table in fan_out(
+            cluster, compute_stored_features, batches, snapshot_url=absolute(snapshot.url)
+        ):
             features |= dict(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
             advance(len(batch), "")
     return features
 
 
-def summarise(
+def summarise_cross_validation(
     answers: pa.Table,
     genres: tuple[str, ...],
     snapshot: Snapshot,
@@ -197,7 +211,7 @@ def summarise(
     target = settings.training.target
     results = score_folds(answers, genres, target)
     models = list(dict.fromkeys(result.model for result in results))
-    together = {model: pooled(answers, model, genres, target) for model in models}
+    together = {model: score_pooled(answers, model, genres, target) for model in models}
     summary = CrossValidationSummary(
         results=join(absolute(settings.results), _name_of(snapshot, settings)),
         genres=genres,
@@ -211,19 +225,19 @@ def summarise(
     files = {
         "results.csv": folds_csv(results),
         "confusion.csv": confusion_csv(together),
-        "answers.parquet": _parquet(answers),
+        "fold_predictions.parquet": _parquet(answers),
         "summary.json": summary.model_dump_json(indent=1).encode(),
         "settings.json": settings.model_dump_json(indent=1).encode(),
     }
     for name, content in files.items():
         write_atomic(join(summary.results, name), content)
     table = list(csv.DictReader(io.StringIO(files["results.csv"].decode())))
-    create_table_artifact(table, key="cross-validation", description="  \n".join(summary.lines()))
+    show_table("cross-validation", table, "; ".join(summary.lines()))
     return summary
 
 
 def _model_score(model: str, results: list[FoldResult]) -> ModelScore:
-    accuracy, macro_f1 = (spread(results, model, of=score) for score in ("accuracy", "macro_f1"))
+    accuracy, macro_f1 = (score_spread(results, model, of=score) for score in ("accuracy", "macro_f1"))
     return ModelScore(
         model=model,
         accuracy=accuracy.mean,

@@ -5,43 +5,50 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from flows.build_dataset import build_dataset
+from flows.recording import recorded, run_flow
 from flows.reporting.build_report import BuildSummary
-from flows.reporting.progress import say
+from flows.reporting.progress import print_status
 from flows.reporting.tagging_summary import TagSummary
 from flows.settings import BuildSettings, DemoSettings, TagSettings, TrainModelSettings
-from flows.tag_catalogue import tag_catalogue
-from flows.train_model import TrainSummary, train_model
+from flows.train_model import TrainSummary
 from store.fs.files import replacing
 from store.reader import open_snapshot
 from training.fit.settings import TrainSettings
 
-MUSIC = Path(__file__).parent.parent / "tests" / "data" / "demo_music"
+DEMO_MUSIC = Path(__file__).parent.parent / "tests" / "data" / "demo_music"
 TRACKS_PER_BATCH = 8  # six tasks, so that both workers have something to do
 
 
-def play_demo(settings: DemoSettings) -> list[str]:
-    """Build, train and tag; give the lines of the summary."""
+def run_demo(settings: DemoSettings) -> list[str]:
+    """Build, train and tag; return the lines of the summary."""
+    with recorded():
+        return _run(settings)
+
+
+def _run(settings: DemoSettings) -> list[str]:
     folder = Path(settings.folder).absolute()
-    say("1 of 3  listening to 51 bundled files and storing their spectrograms")
-    built = build_dataset(
-        BuildSettings(source=str(MUSIC), store=f"{folder}/store", tracks_per_batch=TRACKS_PER_BATCH)
+    print_status("1 of 3  listening to 51 bundled files and storing their spectrograms")
+    built = run_flow(
+        "build_dataset",
+        BuildSettings(source=str(DEMO_MUSIC), store=f"{folder}/store", tracks_per_batch=TRACKS_PER_BATCH),
     )
-    say("2 of 3  training a network on two processes, then scoring it on tracks it never heard")
-    trained = train_model(
+    print_status("2 of 3  training a network on two processes, then scoring it on tracks it never heard")
+    trained = run_flow(
+        "train_model",
         TrainModelSettings(
             store=f"{folder}/store", models=f"{folder}/models", training=TrainSettings(seed=settings.seed)
-        )
+        ),
     )
-    say("3 of 3  tagging copies of the test tracks")
-    tagged = tag_catalogue(
+    print_status("3 of 3  tagging copies of the test tracks")
+    tagged = run_flow(
+        "tag_catalogue",
         TagSettings(
             source=str(_untagged(folder)),
             copy_to=f"{folder}/tagged",
             models=f"{folder}/models",
             model=trained.version,
             runs=f"{folder}/tagging",
-        )
+        ),
     )
     return _story(built, trained, tagged, folder)
 

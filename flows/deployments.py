@@ -14,20 +14,23 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
-from flows.build_dataset import build_dataset
-from flows.reporting.progress import say
-from flows.retrain_nightly import retrain_nightly
+from flows import prefect_flows
+from flows.reporting.progress import print_status
 from flows.services.prefect_server import prefect_server
 from flows.settings import BuildSettings, NightlySettings, ServeSettings
-from flows.tag_catalogue import tag_catalogue
-from flows.train_model import train_model
-from flows.undo_tagging import undo_tagging
 
-LOOK_EVERY_S = 2.0  # for what was submitted; Prefect's own 10 s leave a person waiting
-NIGHTLY = Cron("0 3 * * *", timezone="UTC", active=False)  # paused: switch it on in the UI
-MUSIC = "data/music"  # beside data/store and data/models; change it in the deployment's parameters
+FLOWS = (
+    prefect_flows.build_dataset,
+    prefect_flows.train_model,
+    prefect_flows.tag_catalogue,
+    prefect_flows.undo_tagging,
+    prefect_flows.retrain_nightly,
+)
+SERVE_POLL_INTERVAL_S = 2.0  # for what was submitted; Prefect's own 10 s leave a person waiting
+NIGHTLY_SCHEDULE = Cron("0 3 * * *", timezone="UTC", active=False)  # paused: switch it on in the UI
+DEFAULT_SOURCE = "data/music"  # beside data/store and data/models; change it in the deployment's parameters
 # A night that meets another is over before it began; what a person submits by hand waits its turn.
-NEVER_TWO = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
 
 def serve_flows(settings: ServeSettings) -> None:
@@ -42,17 +45,17 @@ def serve_flows(settings: ServeSettings) -> None:
     warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # in the runs, processes of their own
     with suppress(KeyboardInterrupt), prefect_server(settings.port) as api_url:
-        served = deployments()
-        say(f"Prefect UI: {api_url.removesuffix('/api')}   (Ctrl-C ends)")
-        serve(*served, limit=1, print_starting_message=False, query_seconds=LOOK_EVERY_S)
+        served = make_deployments()
+        print_status(f"Prefect UI: {api_url.removesuffix('/api')}   (Ctrl-C ends)")
+        serve(*served, limit=1, print_starting_message=False, query_seconds=SERVE_POLL_INTERVAL_S)
 
 
-def deployments() -> list[RunnerDeployment]:
+def make_deployments() -> list[RunnerDeployment]:
     """Make the deployments, one a flow; one run at a time, since each takes the whole cluster."""
-    nightly_settings = NightlySettings(build=BuildSettings(source=MUSIC)).model_dump(mode="json")
+    nightly_settings = NightlySettings(build=BuildSettings(source=DEFAULT_SOURCE)).model_dump(mode="json")
     made = []
-    for each in (build_dataset, train_model, tag_catalogue, undo_tagging, retrain_nightly):
-        is_nightly = each is retrain_nightly
+    for each in FLOWS:
+        is_nightly = each is prefect_flows.retrain_nightly
         made.append(
             RunnerDeployment.from_flow(
                 each,
@@ -60,7 +63,7 @@ def deployments() -> list[RunnerDeployment]:
                 description=each.description,
                 schedules=_nightly(f"{each.name}/{each.name}") if is_nightly else None,
                 parameters={"settings": nightly_settings} if is_nightly else None,
-                concurrency_limit=NEVER_TWO if is_nightly else 1,
+                concurrency_limit=ONE_AT_A_TIME if is_nightly else 1,
                 tags=["spectrogram-one"],
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
@@ -74,5 +77,5 @@ def _nightly(deployment: str) -> list[DeploymentScheduleCreate | Schedule]:
         try:
             known = client.read_deployment_by_name(deployment).schedules
         except ObjectNotFound:
-            return [NIGHTLY]
+            return [NIGHTLY_SCHEDULE]
     return [DeploymentScheduleCreate(schedule=it.schedule, active=it.active) for it in known]

@@ -5,24 +5,24 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 
 from flows.build_dataset import build_dataset
-from flows.cluster.client import dask_client
+from flows.checks import check_nightly
+from flows.cluster.client import open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
-from flows.commands.models import comparison_rows, read_rival
-from flows.reporting.progress import show_table, showing_progress
-from flows.services.mlflow_log import check_tracking
-from flows.services.run_guards import find_lateness, find_overlap
+from flows.commands.model_comparison import comparison_rows, read_candidate
+from flows.reporting.artifacts import show_table
+from flows.reporting.progress import showing_progress
+from flows.reporting.stage import in_flow_run, stage
+from flows.services.mlflow_log import check_mlflow_uri
 from flows.settings import NightlySettings, TrainModelSettings
 from flows.train_model import (
-    TRACKS_PER_BATCH,
+    TRACKS_PER_INFERENCE_BATCH,
     TrainSummary,
-    choose_learning,
-    describe_run,
-    summarise,
+    plan_run,
+    select_training_data,
+    summarise_training,
     train_model,
 )
 from preprocessing.mel.settings import MelSettings
@@ -30,23 +30,23 @@ from store.errors import BadInput
 from store.fs.files import absolute, join
 from store.model_registry import champion, promotion_history, read_cards
 from store.reader import Snapshot, open_snapshot
-from training.fit.labels import choose_genres
-from training.fit.run import name_data
+from training.fit.labels import select_training_genres
+from training.fit.run import hash_training_data
 from training.fit.settings import TrainSettings
-from training.inference.model_version import ModelIdentity, hear_stored, read_identity
-from training.networks.pretrained import read_start
+from training.inference.model_version import ModelIdentity, predict_stored_tracks, read_identity
+from training.networks.pretrained import read_pretrained
 from training.selection.champion import (
-    Rival,
-    Verdict,
-    compare_rivals,
-    count_left_out,
-    judge,
-    judge_forgetting,
-    narrow,
+    Candidate,
+    PromotionDecision,
+    check_forgotten_genres,
+    compare_candidates,
+    count_incomparable_tracks,
+    decide_promotion,
+    restrict_to_genres,
     shared_genres,
 )
 from training.selection.comparison import Comparison
-from training.selection.verdicts import Terms, settle, terms_of_refusal, was_judged
+from training.selection.verdicts import PromotionCriteria, apply_decision, has_decision, read_refusal_criteria
 
 
 class NightlySummary(BaseModel, frozen=True):
@@ -68,63 +68,73 @@ class NightlySummary(BaseModel, frozen=True):
         return [*told, f"in service: {self.champion or 'none'}"]
 
 
-@flow(name="retrain-nightly")
 def retrain_nightly(settings: NightlySettings) -> NightlySummary:
     """Build, train, compare with the champion on the same test tracks; promote if it is better, or say why not."""
+    check_nightly(settings)
     models = settings.train.models
-    wait = find_lateness(timedelta(minutes=settings.max_late_minutes)) or find_overlap(
-        timedelta(hours=settings.max_hours)
-    )
-    if wait is not None:
-        return tell(NightlySummary(outcome="skipped", reason=wait, champion=champion(models)))
-    check_tracking(settings.train.mlflow_uri)
+    reason = find_reason_to_skip(settings)
+    if reason is not None:
+        return show_nightly_summary(
+            NightlySummary(outcome="skipped", reason=reason, champion=champion(models))
+        )
+    check_mlflow_uri(settings.train.mlflow_uri)
     build_dataset(settings.build)
     snapshot = open_snapshot(settings.build.store)
     incumbent = champion(models)
-    alike = find_alike(snapshot, settings.train)
-    nothing = None if alike is None else say_nothing_changed(alike, incumbent, settings)
+    alike = find_equivalent_version(snapshot, settings.train)
+    nothing = None if alike is None else skip_reason(alike, incumbent, settings)
     if nothing is not None:
-        return tell(NightlySummary(outcome="skipped", reason=nothing, champion=incumbent))
-    refuse_other_mel(snapshot, models, incumbent)
+        return show_nightly_summary(NightlySummary(outcome="skipped", reason=nothing, champion=incumbent))
+    check_champion_mel(snapshot, models, incumbent)
     if alike is None:
-        trained = train_model(choose_training(settings, snapshot, incumbent))
+        trained = train_model(configure_training(settings, snapshot, incumbent))
     else:
-        trained = summarise(alike, settings.train, trained_now=False)
+        trained = summarise_training(alike, settings.train, trained_now=False)
     incumbent = champion(models)  # again: in hours of training a person may have chosen another
-    refuse_other_mel(snapshot, models, incumbent)
-    verdict, left_out = judge_model(trained, snapshot, incumbent, settings)
-    verdict = settle(models, trained.version, verdict, terms_of(settings, incumbent))
-    return conclude(trained.version, verdict, left_out, models)
+    check_champion_mel(snapshot, models, incumbent)
+    verdict, left_out = compare_with_champion(trained, snapshot, incumbent, settings)
+    verdict = apply_decision(models, trained.version, verdict, promotion_criteria(settings, incumbent))
+    return summarise_nightly(trained.version, verdict, left_out, models)
 
 
-def terms_of(settings: NightlySettings, incumbent: str | None) -> Terms:
+def find_reason_to_skip(settings: NightlySettings) -> str | None:
+    """Return why this scheduled run should not begin now; None if it should, or nothing scheduled it."""
+    if not in_flow_run():
+        return None
+    from flows.services.run_guards import late_start_reason, overlap_reason
+
+    lateness = late_start_reason(timedelta(minutes=settings.max_delay_minutes))
+    return lateness or overlap_reason(timedelta(hours=settings.stale_after_hours))
+
+
+def promotion_criteria(settings: NightlySettings, incumbent: str | None) -> PromotionCriteria:
     """Say what a verdict of this night depends on."""
-    return Terms(incumbent, settings.margin, settings.confidence, settings.genre_bound)
+    return PromotionCriteria(incumbent, settings.margin, settings.confidence, settings.max_genre_f1_drop)
 
 
-def find_alike(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
+def find_equivalent_version(snapshot: Snapshot, wish: TrainModelSettings) -> str | None:
     """Name a version that learned the same in the same way, and was judged or in service; None if there is none.
 
     Where it began does not count: else each champion would be reason enough to train again.
     """
-    genres, tracks = choose_learning(snapshot, wish)
-    data = name_data(describe_run(snapshot, genres, tracks, wish.training), tracks)
+    genres, tracks = select_training_data(snapshot, wish)
+    data = hash_training_data(plan_run(snapshot, genres, tracks, wish.training), tracks)
     training = _but_start(wish.training.model_dump(mode="json"))
-    decided = (None, wish.decision.model_dump(mode="json"))  # older versions do not tell
+    decided = (None, wish.calibration.model_dump(mode="json"))  # older versions do not tell
     promoted = {move.version for move in promotion_history(wish.models)}
     for version, card in reversed(list(read_cards(wish.models))):
         is_same = (
             card is not None
             and card.get("data") == data
             and _but_start(card.get("training", {})) == training
-            and card.get("settings", {}).get("decision") in decided
+            and card.get("settings", {}).get("calibration") in decided
         )
-        if is_same and (version in promoted or was_judged(wish.models, version)):
+        if is_same and (version in promoted or has_decision(wish.models, version)):
             return str(version)
     return None
 
 
-def say_nothing_changed(alike: str, incumbent: str | None, settings: NightlySettings) -> str | None:
+def skip_reason(alike: str, incumbent: str | None, settings: NightlySettings) -> str | None:
     """Say why a version that learned the same need not be judged; None if it must be, since the terms changed."""
     told = (
         f"nothing changed: {alike} was trained on the same tracks with the same settings, wherever it began"
@@ -136,16 +146,20 @@ def say_nothing_changed(alike: str, incumbent: str | None, settings: NightlySett
         return (
             f"{told}, and is no longer in service; to have it back, `spectrogram-one models promote {alike}`"
         )
-    if terms_of_refusal(models, alike) == terms_of(settings, incumbent):
+    if read_refusal_criteria(models, alike) == promotion_criteria(settings, incumbent):
         return f"{told}, and was refused against the same champion by the same bounds"
     return None
 
 
 def _but_start(training: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in training.items() if name not in ("start", "cache_gib", "stall_s")}
+    return {
+        name: value
+        for name, value in training.items()
+        if name not in ("pretrained", "cache_gib", "stall_timeout_s")
+    }
 
 
-def refuse_other_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> None:
+def check_champion_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> None:
     """Raises: BadInput if the champion cannot listen to what is stored: before a night of training, not after."""
     if incumbent is None:
         return
@@ -158,7 +172,7 @@ def refuse_other_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> 
         )
 
 
-def choose_training(
+def configure_training(
     settings: NightlySettings, snapshot: Snapshot, incumbent: str | None
 ) -> TrainModelSettings:
     """Say what to train: on this very snapshot, not to be promoted, and where to begin.
@@ -169,10 +183,10 @@ def choose_training(
     if settings.start == "champion" and incumbent is not None:
         parent_url = absolute(join(settings.train.models, incumbent))
         training = warm_start(training, parent_url, settings.frozen_epochs)
-        genres = choose_genres(snapshot.tracks, training.target, settings.train.genres)
+        genres = select_training_genres(snapshot.tracks, training.target, settings.train.genres)
         mel = MelSettings.model_validate(snapshot.mel_settings)
         try:
-            read_start(parent_url, training.model, genres, training.target, mel)
+            read_pretrained(parent_url, training.model, genres, training.target, mel)
         except BadInput as why:
             raise BadInput(f"{why}; or begin with random weights: `--start scratch`") from None
     changed = {"store": snapshot.url, "promote": False, "training": training}
@@ -182,56 +196,62 @@ def choose_training(
 def warm_start(training: TrainSettings, parent_url: str, frozen_epochs: int = 0) -> TrainSettings:
     """Let a training begin with the weights of a model version, its trunk frozen for some epochs."""
     wish = training.model_dump()
-    start = {**wish["start"], "weights": parent_url}
+    start = {**wish["pretrained"], "weights": parent_url}
     if frozen_epochs:
         start["frozen_epochs"] = frozen_epochs
-    return TrainSettings.model_validate({**wish, "start": start})
+    return TrainSettings.model_validate({**wish, "pretrained": start})
 
 
-def judge_model(
+def compare_with_champion(
     trained: TrainSummary, snapshot: Snapshot, incumbent: str | None, settings: NightlySettings
-) -> tuple[Verdict, int]:
+) -> tuple[PromotionDecision, int]:
     """Compare the new model with the champion; count the test tracks that cannot count.
 
     A model that forgot a genre is refused, however good it is at the others. Without a champion, a
     model that is right more often than by chance is better than none.
     """
     if incumbent is None:
-        told = f"{trained.test_right} of {trained.test_tracks} test tracks right, chance {trained.chance:.1%}"
-        return Verdict(trained.accuracy > trained.chance, f"no champion yet; {told}"), 0
-    challenger = read_rival(trained.url)
+        told = (
+            f"{trained.test_correct} of {trained.test_tracks} test tracks right, chance {trained.chance:.1%}"
+        )
+        return PromotionDecision(trained.accuracy > trained.chance, f"no champion yet; {told}"), 0
+    challenger = read_candidate(trained.url)
     old = read_identity(join(settings.train.models, incumbent))
-    left_out = count_left_out(snapshot.tracks, old, challenger.identity)
-    forgetting = judge_forgetting(old, challenger.identity)
+    left_out = count_incomparable_tracks(snapshot.tracks, old, challenger.identity)
+    forgetting = check_forgotten_genres(old, challenger.identity)
     if forgetting is not None:
         return forgetting, left_out
     shared = shared_genres(old, challenger.identity)
-    counting = narrow(challenger, shared)["track_id"]
-    asked = challenger.heard.filter(pc.is_in(challenger.heard["track_id"], counting.combine_chunks()))
+    counting = restrict_to_genres(challenger, shared)["track_id"]
+    asked = challenger.predictions.filter(
+        pc.is_in(challenger.predictions["track_id"], counting.combine_chunks())
+    )
     url = absolute(join(settings.train.models, incumbent))
-    heard = hear_champion(asked.drop_columns("probabilities"), url, old, snapshot.url, settings.train)
-    comparison = compare_rivals(
-        Rival(old, heard, challenger.truth_genres), challenger, margin=settings.margin
+    heard = predict_with_champion(asked.drop_columns("probabilities"), url, old, snapshot.url, settings.train)
+    comparison = compare_candidates(
+        Candidate(old, heard, challenger.truth_genres), challenger, margin=settings.margin
     )
     show_comparison(comparison, incumbent, trained.version)
-    verdict = judge(comparison, confidence=settings.confidence, genre_bound=settings.genre_bound)
+    verdict = decide_promotion(
+        comparison, confidence=settings.confidence, max_genre_f1_drop=settings.max_genre_f1_drop
+    )
     return verdict, left_out
 
 
-@task(cache_policy=NO_CACHE)
-def hear_champion(
+@stage
+def predict_with_champion(
     rows: pa.Table, version_url: str, identity: ModelIdentity, snapshot_url: str, wish: TrainModelSettings
 ) -> pa.Table:
     """Let the champion listen to the test tracks of the new snapshot."""
     with (
-        dask_client(wish.cluster) as dask,
+        open_cluster(wish.cluster) as cluster,
         showing_progress("Scoring the champion", len(rows), "tracks") as advance,
     ):
         heard = []
         for batch, table in fan_out(
-            dask,
-            hear_stored,
-            in_batches(rows.to_pylist(), TRACKS_PER_BATCH),
+            cluster,
+            predict_stored_tracks,
+            in_batches(rows.to_pylist(), TRACKS_PER_INFERENCE_BATCH),
             snapshot_url=absolute(snapshot_url),
             folder_url=version_url,
             identity=identity,
@@ -241,9 +261,9 @@ def hear_champion(
     return pa.concat_tables(heard)
 
 
-def conclude(version: str, verdict: Verdict, left_out: int, models: str) -> NightlySummary:
+def summarise_nightly(version: str, verdict: PromotionDecision, left_out: int, models: str) -> NightlySummary:
     """Tell what came of the night."""
-    return tell(
+    return show_nightly_summary(
         NightlySummary(
             outcome="promoted" if verdict.is_better else "refused",
             reason=verdict.reason,
@@ -254,7 +274,7 @@ def conclude(version: str, verdict: Verdict, left_out: int, models: str) -> Nigh
     )
 
 
-def tell(summary: NightlySummary) -> NightlySummary:
+def show_nightly_summary(summary: NightlySummary) -> NightlySummary:
     """Put the summary on the page of the run in the Prefect UI, whatever came of the night."""
     row = {
         "outcome": summary.outcome,

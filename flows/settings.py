@@ -1,6 +1,7 @@
 """The settings of each flow: the same model is the form in the Prefect UI, the flags, and a TOML file."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Literal, Self, TypeVar
 
 from cyclopts import Parameter
 from pydantic import BaseModel, Field, model_validator
@@ -12,12 +13,26 @@ from preprocessing.decode.settings import LimitSettings, WindowSettings
 from store.fs.files import absolute
 from store.tagging.settings import WriteSettings
 from store.tags.policy import TagPolicy
-from training.evaluation.settings import DecisionSettings
+from training.evaluation.settings import CalibrationSettings
 from training.fit.settings import TrainSettings
-from training.inference.settings import AnswerSettings, Engine
-from training.networks.settings import is_state_dict
+from training.inference.settings import Backend, GenreSelectionSettings
+from training.networks.settings import is_state_dict_file
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
+def positional(*names: str) -> Callable[[type[Settings]], type[Settings]]:
+    """Let the command line take these fields without a flag too: `build FOLDER`; all others need one."""
+
+    def mark(model: type[Settings]) -> type[Settings]:
+        for name, field in model.model_fields.items():
+            field.kw_only = name not in names
+        return model
+
+    return mark
+
+
+@positional("source")
 class BuildSettings(BaseModel, frozen=True, extra="forbid"):
     """What to build spectrograms of, how, and where to."""
 
@@ -39,7 +54,7 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
         0.1, ge=0.0, le=1.0, description="Stop if a greater share of the tracks than this cannot be decoded"
     )
     retry_rejects: bool = Field(False, description="Try tracks again that were rejected before")
-    changed_by: Literal["signature", "sha256"] = Field(
+    change_detection: Literal["signature", "sha256"] = Field(
         "signature",
         description="What tells that a file changed since it was built: its size and time (or ETag), or, "
         "reading every file again, its SHA-256 too",
@@ -48,14 +63,15 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _has_hashes_to_compare(self) -> "BuildSettings":
-        if self.changed_by == "sha256" and not self.spectrogram.excerpt.is_whole:
+        if self.change_detection == "sha256" and not self.spectrogram.excerpt.is_whole:
             raise ValueError(
-                "changed_by sha256 with an excerpt: files are hashed only where all of them is read; "
-                "use changed_by signature, or build whole tracks"
+                "change_detection sha256 with an excerpt: files are hashed only where all of them is read; "
+                "use change_detection signature, or build whole tracks"
             )
         return self
 
 
+@positional()
 class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
     """What to learn from which spectrograms, how, where, and what to do with the result."""
 
@@ -67,14 +83,15 @@ class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
         "", description="MLflow to log to: sqlite:///PATH or http(s)://HOST:PORT; empty for none"
     )
     training: TrainSettings = TrainSettings()
-    decision: DecisionSettings = DecisionSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
     hosts: HostSettings = HostSettings()
     cluster: ClusterSettings = ClusterSettings()
 
 
-Flat = Parameter(name="*")  # on the command line --precision, not --answer.precision
+Flat = Parameter(name="*")  # on the command line --precision, not --genre_selection.precision
 
 
+@positional("source")
 class TagSettings(BaseModel, frozen=True, extra="forbid"):
     """What to listen to, with which model, and what to do with what it says."""
 
@@ -91,9 +108,9 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
     )
     models: str = Field("data/models", description="Folder or URL where model versions are kept")
     model: str = Field("champion", description="champion, latest, or the name of a model version")
-    answer: Annotated[AnswerSettings, Flat] = AnswerSettings()
+    genre_selection: Annotated[GenreSelectionSettings, Flat] = GenreSelectionSettings()
     policy: Annotated[TagPolicy, Flat] = TagPolicy()
-    map: str = Field(
+    genre_map: str = Field(
         "", description="TOML file that maps the model's genres, and other spellings, to the names you use"
     )
     writing: Annotated[WriteSettings, Flat] = WriteSettings()
@@ -105,7 +122,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         description="cpu: each worker listens on one core; cuda: hosts that have the Dask resource GPU listen, "
         "decoding on their cores",
     )
-    engine: Engine = Field(
+    backend: Backend = Field(
         "torch", description="What runs the network: torch, or onnx (extra onnx, CPUs only)"
     )
     onnx: str = Field(
@@ -129,6 +146,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         return not (self.write or self.copy_to or self.apply)
 
 
+@positional("run")
 class UndoSettings(BaseModel, frozen=True, extra="forbid"):
     """Which run to undo, and how far to go."""
 
@@ -146,6 +164,7 @@ class UndoSettings(BaseModel, frozen=True, extra="forbid"):
     cluster: ClusterSettings = ClusterSettings()
 
 
+@positional()
 class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
     """Which settings to judge, on which spectrograms, by how many folds."""
 
@@ -174,15 +193,16 @@ class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"seeds {self.seeds}: the same seed twice gives the same network twice")
         if self.baseline and self.training.target == "multi":
             raise ValueError("the baseline tells one genre a track: take target top, or no baseline")
-        weights = self.training.start.weights
-        if weights and not is_state_dict(weights):
+        weights = self.training.pretrained.weights
+        if weights and not is_state_dict_file(weights):
             raise ValueError(
-                f"training.start.weights {weights}: a model version has learned from the test tracks of most "
+                f"training.pretrained.weights {weights}: a model version has learned from the test tracks of most "
                 "folds; take a state dict of torchvision's, or fresh weights"
             )
         return self
 
 
+@positional()
 class NightlySettings(BaseModel, frozen=True, extra="forbid"):
     """What to build and train, and when the result may replace the champion."""
 
@@ -206,13 +226,13 @@ class NightlySettings(BaseModel, frozen=True, extra="forbid"):
     confidence: float = Field(
         0.95, ge=0.0, le=1.0, description="Share of the resamples in which it must be better by the margin"
     )
-    genre_bound: float = Field(
+    max_genre_f1_drop: float = Field(
         0.05, ge=0.0, le=1.0, description="Most F1 that it may lose on any one genre that both know"
     )
-    max_late_minutes: float = Field(
+    max_delay_minutes: float = Field(
         120.0, gt=0.0, description="A run that starts later than this after its time skips itself, in minutes"
     )
-    max_hours: float = Field(
+    stale_after_hours: float = Field(
         24.0, gt=0.0, description="Another run that works for longer than this is taken for dead, in hours"
     )
 
@@ -234,6 +254,7 @@ class NightlySettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+@positional()
 class DemoSettings(BaseModel, frozen=True, extra="forbid"):
     """Where the demo leaves what it makes."""
 
@@ -241,6 +262,7 @@ class DemoSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(0, ge=0, description="Seed of the training")
 
 
+@positional()
 class ServeSettings(BaseModel, frozen=True, extra="forbid"):
     """How the Prefect UI is offered."""
 

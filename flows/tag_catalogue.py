@@ -5,19 +5,16 @@ import time
 from functools import partial
 from typing import Any, Literal
 
-from distributed import Client
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
-from flows.cluster.client import TRAINING_RESOURCE, dask_client
+from flows.checks import check_apart, check_tag
+from flows.cluster.client import TRAINING_RESOURCE, Cluster, open_cluster
 from flows.cluster.fan_out import fan_out
-from flows.cluster.run_batches import do_parts
+from flows.cluster.run_batches import run_pending_parts
 from flows.cluster.settings import ClusterSettings
 from flows.reporting.progress import showing_progress
-from flows.reporting.tagging_summary import TagSummary, summarise
+from flows.reporting.stage import stage
+from flows.reporting.tagging_summary import TagSummary, summarise_tagging
 from flows.settings import TagSettings
 from preprocessing.catalogue.audio_files import stream_audio
-from store.errors import BadInput
 from store.fs.files import absolute, join, local_path
 from store.model_registry import resolve_version
 from store.tagging.batching import batch_name, iter_batches
@@ -27,89 +24,78 @@ from store.tagging.run import TaggingRun, inference_url, open_run
 from store.tagging.statistics import TaggingStatistics
 from store.tagging.tasks import write_parts
 from store.tags.genre_map import GenreMap, read_genre_map
-from training.inference.genre_selection import fit_answers
+from training.inference.genre_selection import fit_selection_rules
 from training.inference.model_version import read_identity
-from training.inference.tag_task import Listener, plan_batch, plan_without
+from training.inference.tag_task import InferenceConfig, plan_batch, reject_crashing_file
 from training.report.tagging_page import RunFacts
 
-FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
+FILES_PER_GROUP = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
 
 
-@flow(name="tag-catalogue")
 def tag_catalogue(settings: TagSettings) -> TagSummary:
     """Listen to a catalogue of audio and write the genres in: a dry run, unless told to write."""
     begun = time.monotonic()
-    refuse_impossible(settings)
-    listener = None if settings.apply else choose_listener(settings)
-    total = count_files(absolute(settings.source)) if listener is not None else 0
-    run = open_run(absolute(settings.runs), asked_for(settings, listener))
-    with dask_client(cluster_for(settings)) as dask:
-        if listener is None:
-            parts, heard = take_plan(run, settings), None
+    check_tag(settings)
+    check_copies_apart(settings)
+    config = None if settings.apply else make_inference_config(settings)
+    total = count_files(absolute(settings.source)) if config is not None else 0
+    run = open_run(absolute(settings.runs), make_request(settings, config))
+    with open_cluster(choose_cluster(settings)) as cluster:
+        if config is None:
+            parts, heard = import_predictions(run, settings), None
         else:
-            parts, heard = listen_to_files(dask, run, listener, total, settings), heard_in(settings, listener)
+            parts, heard = (
+                predict_files(cluster, run, config, total, settings),
+                inference_folder(settings, config),
+            )
         if not settings.is_dry_run:
-            write_to_files(dask, run, parts, heard, settings)
-    facts = facts_of(run, settings, listener, seconds=time.monotonic() - begun)
-    return summarise(run, "plan" if settings.is_dry_run else "done", parts, facts)
+            write_tags(cluster, run, parts, heard, settings)
+    facts = make_run_facts(run, settings, config, seconds=time.monotonic() - begun)
+    return summarise_tagging(run, "plan" if settings.is_dry_run else "done", parts, facts)
 
 
-def source_of(settings: TagSettings) -> str:
+def resolve_source(settings: TagSettings) -> str:
     """Say where the files lie. Raises: BadInput if predictions are to be applied that do not say it."""
     source = absolute(settings.source) if settings.source else ""
     return read_plan(settings.apply, source, 1)[0] if settings.apply else source
 
 
-def refuse_impossible(settings: TagSettings) -> None:
-    """Raises: BadInput for a source or a place for copies that cannot be used."""
-    if not (settings.source or settings.apply):
-        raise BadInput(
-            "source, apply: give one of them: a folder to listen to, or the predictions.parquet of an earlier run"
-        )
-    source_url = source_of(settings)
-    if not settings.copy_to:
-        return
-    copies = local_path(settings.copy_to)
-    if copies is None:
-        raise BadInput(f"{settings.copy_to}: copies are local files; name a folder on this machine")
-    source = local_path(source_url)
-    if source is None:
-        raise BadInput(
-            f"{source_url}: copies are made of local files; use --write, or a folder on this machine"
-        )
-    if copies.resolve().is_relative_to(source.resolve()):
-        raise BadInput(f"{copies}: copies would lie within their source {source}; name a folder outside it")
-    if source.resolve().is_relative_to(copies.resolve()):
-        raise BadInput(f"{copies}: the source {source} lies within it; name a folder for copies alone")
+def check_copies_apart(settings: TagSettings) -> None:
+    """Raises: BadInput if copies would lie within the source that applied predictions name, or it within them."""
+    copies, source = local_path(settings.copy_to), local_path(resolve_source(settings))
+    if settings.copy_to and copies is not None and source is not None:
+        check_apart(copies, source)
 
 
-def choose_listener(settings: TagSettings) -> Listener:
+def make_inference_config(settings: TagSettings) -> InferenceConfig:
     """Say who listens and how it answers. Raises: BadInput if the model cannot do what is asked for."""
     version_url = resolve_version(absolute(settings.models), settings.model)
     identity = read_identity(version_url)
-    return Listener(
+    return InferenceConfig(
         version_url=version_url,
         identity=identity,
-        answers=fit_answers(identity, version_url, settings.answer),
+        selection_rules=fit_selection_rules(identity, version_url, settings.genre_selection),
         policy=settings.policy,
-        genre_map=read_genre_map(settings.map, identity.genres) if settings.map else GenreMap(),
+        genre_map=read_genre_map(settings.genre_map, identity.genres) if settings.genre_map else GenreMap(),
         windows=settings.windows,
         limits=settings.limits,
         device=settings.device,
-        engine=settings.engine,
+        backend=settings.backend,
         onnx_url=absolute(settings.onnx) if settings.onnx else None,
-        files_at_once=FILES_AT_ONCE[settings.device],
+        files_per_group=FILES_PER_GROUP[settings.device],
         retry_rejects=settings.retry_rejects,
     )
 
 
-def asked_for(settings: TagSettings, listener: Listener | None) -> dict[str, Any]:
+def make_request(settings: TagSettings, config: InferenceConfig | None) -> dict[str, Any]:
     """Say what decides the outcome of a run: asked for the same again, it is resumed."""
     asked = settings.model_dump(mode="json", exclude={"cluster", "runs", "limits", "files_per_batch"})
-    asked["model"] = "" if listener is None else listener.version
-    asked |= {name: absolute(asked[name]) for name in ("source", "copy_to", "apply", "map") if asked[name]}
+    asked["model"] = "" if config is None else config.version
+    asked |= {
+        name: absolute(asked[name]) for name in ("source", "copy_to", "apply", "genre_map") if asked[name]
+    }
     # A file that was corrected meanwhile asks for something else.
-    return asked | {f"{name}_digest": _digest(asked[name]) for name in ("apply", "map") if asked[name]}
+    return asked | {f"{name}_digest": _digest(asked[name]) for name in ("apply", "genre_map") if asked[name]}
 
 
 def _digest(url: str) -> str | None:
@@ -117,22 +103,22 @@ def _digest(url: str) -> str | None:
     return digest_file(path).hex() if path is not None and path.is_file() else None
 
 
-def cluster_for(settings: TagSettings) -> ClusterSettings:
+def choose_cluster(settings: TagSettings) -> ClusterSettings:
     """Start one local worker where it is to listen on the GPU: it decodes on all cores by itself."""
     if settings.device == "cuda" and settings.cluster.kind == "local" and not settings.cluster.workers:
         return settings.cluster.model_copy(update={"workers": 1})
     return settings.cluster
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def count_files(source: str) -> int:
     """Count the audio files, to tell how long it will take. Raises: BadInput if there are none."""
     return sum(1 for _ in stream_audio(source))
 
 
-@task(cache_policy=NO_CACHE)
-def listen_to_files(
-    dask: Client, run: TaggingRun, listener: Listener, total: int, settings: TagSettings
+@stage
+def predict_files(
+    cluster: Cluster, run: TaggingRun, config: InferenceConfig, total: int, settings: TagSettings
 ) -> list[str]:
     """Let the model listen to every file that it has not heard as it is now; give the parts of the plan in order.
 
@@ -145,15 +131,17 @@ def listen_to_files(
     told, named = TaggingStatistics(), []
     with showing_progress("Listening", total, "files") as advance:
         for batch, its_tally in fan_out(
-            dask,
+            cluster,
             plan_batch,
             iter_batches(
-                files, target_size=settings.files_per_batch, keep_folders=settings.answer.smooth_albums
+                files,
+                target_size=settings.files_per_batch,
+                keep_folders=settings.genre_selection.smooth_albums,
             ),
-            answer_poison=partial(plan_without, run=run, listener=listener),
+            on_poison=partial(reject_crashing_file, run=run, config=config),
             run=run,
-            inference_url=heard_in(settings, listener),
-            listener=listener,
+            inference_url=inference_folder(settings, config),
+            config=config,
             resources={TRAINING_RESOURCE: 1} if settings.device == "cuda" else None,
         ):
             named.append((batch[0].path, batch_name(batch)))
@@ -164,22 +152,22 @@ def listen_to_files(
     return parts
 
 
-def heard_in(settings: TagSettings, listener: Listener) -> str:
+def inference_folder(settings: TagSettings, config: InferenceConfig) -> str:
     """Name the folder of what was heard, by all that decides what is heard."""
     return inference_url(
         absolute(settings.runs),
         {
             "source": absolute(settings.source),
-            "version": listener.version_url,
-            "windows": listener.windows.model_dump(),
-            "keep_folders": settings.answer.smooth_albums,
+            "version": config.version_url,
+            "windows": config.windows.model_dump(),
+            "keep_folders": settings.genre_selection.smooth_albums,
             "files_per_batch": settings.files_per_batch,
         },
     )
 
 
-@task(cache_policy=NO_CACHE)
-def take_plan(run: TaggingRun, settings: TagSettings) -> list[str]:
+@stage
+def import_predictions(run: TaggingRun, settings: TagSettings) -> list[str]:
     """Take over what an earlier run said, and what a person made of it; give the parts of the plan in order.
 
     Raises: BadInput if the file of predictions cannot be used.
@@ -188,7 +176,7 @@ def take_plan(run: TaggingRun, settings: TagSettings) -> list[str]:
     if parts is not None and run.has_started_writing():
         return parts
     parts = []
-    _, tables = read_plan(settings.apply, source_of(settings), settings.files_per_batch)
+    _, tables = read_plan(settings.apply, resolve_source(settings), settings.files_per_batch)
     for number, table in enumerate(tables):
         parts.append(f"{number:08d}")
         run.write_part("plan", parts[-1], table)
@@ -196,13 +184,13 @@ def take_plan(run: TaggingRun, settings: TagSettings) -> list[str]:
     return parts
 
 
-@task(cache_policy=NO_CACHE)
-def write_to_files(
-    dask: Client, run: TaggingRun, parts: list[str], heard: str | None, settings: TagSettings
+@stage
+def write_tags(
+    cluster: Cluster, run: TaggingRun, parts: list[str], heard: str | None, settings: TagSettings
 ) -> None:
     """Write the genres into the files or their copies, all or nothing for each."""
-    do_parts(
-        dask,
+    run_pending_parts(
+        cluster,
         "Tagging",
         write_parts,
         parts,
@@ -213,8 +201,8 @@ def write_to_files(
     )
 
 
-def facts_of(
-    run: TaggingRun, settings: TagSettings, listener: Listener | None, *, seconds: float
+def make_run_facts(
+    run: TaggingRun, settings: TagSettings, config: InferenceConfig | None, *, seconds: float
 ) -> RunFacts:
     """Say of a run what its page says beside the counts, and what can be done next."""
     predictions, runs = join(run.url, "predictions.parquet"), shlex.quote(settings.runs)
@@ -227,18 +215,18 @@ def facts_of(
         "write": undoing if run.has_journal() else [],
         "copy": [],
     }
-    way: Literal["dry-run", "copy", "write"] = (
+    mode: Literal["dry-run", "copy", "write"] = (
         "dry-run" if settings.is_dry_run else "copy" if settings.copy_to else "write"
     )
     return RunFacts(
         name=run.name,
-        way=way,
-        source=source_of(settings),
+        mode=mode,
+        source=resolve_source(settings),
         seconds=seconds,
         predictions=predictions,
-        table=join(run.url, "predictions.csv"),
-        model="" if listener is None else listener.version,
-        commands=commands[way],
-        notes=() if listener is None else listener.answers.notes,
+        csv_url=join(run.url, "predictions.csv"),
+        model="" if config is None else config.version,
+        commands=commands[mode],
+        notes=() if config is None else config.selection_rules.notes,
         settings=settings.model_dump(mode="json", exclude={"cluster", "limits"}),
     )

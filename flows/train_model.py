@@ -11,20 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from distributed import Client
-from prefect import flow, task
-from prefect.artifacts import create_link_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
-from flows.cluster.client import dask_client
+from flows.checks import check_training
+from flows.cluster.client import Cluster, open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import HostSettings
 from flows.cluster.training_hosts import train_on_hosts
-from flows.reporting.build_report import rejects_of
-from flows.reporting.progress import show_table, showing_progress
-from flows.services.mlflow_log import check_tracking, log_experiment
+from flows.reporting.artifacts import show_link, show_table
+from flows.reporting.build_report import list_rejects
+from flows.reporting.progress import showing_progress
+from flows.reporting.stage import run_logger, stage
+from flows.services.mlflow_log import check_mlflow_uri, log_to_mlflow
 from flows.settings import TrainModelSettings
 from preprocessing.catalogue.splits import SPLITS
 from preprocessing.mel.settings import MelSettings
@@ -32,23 +30,23 @@ from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.fs.parquet import read_table, to_parquet
 from store.model_registry import champion, promote, publish_version, read_card, resolve_version
 from store.reader import Snapshot, open_snapshot
-from training.evaluation.calibration import Decision, explain_decision, fit_decision
-from training.evaluation.settings import DecisionSettings
-from training.evaluation.tables import matrix
+from training.evaluation.calibration import Calibration, explain_calibration, fit_calibration
+from training.evaluation.settings import CalibrationSettings
+from training.evaluation.tables import to_matrix
 from training.evaluation.test_set_use import record_test_use
-from training.fit.labels import choose_genres, choose_parents, choose_tracks
-from training.fit.run import TrainingRun, fingerprint, finished, name_data, write_run
+from training.fit.labels import restrict_genre_tree, select_labelled_tracks, select_training_genres
+from training.fit.run import TrainingRun, hash_training_data, is_finished, run_hash, write_run
 from training.fit.settings import TrainSettings
-from training.inference.model_version import ModelIdentity, hear_stored
-from training.networks.ancestry import refuse_learned
-from training.networks.network import WEIGHTS
-from training.networks.pretrained import read_start
-from training.networks.settings import is_state_dict
+from training.inference.model_version import ModelIdentity, predict_stored_tracks
+from training.networks.ancestry import check_data_leakage
+from training.networks.network import WEIGHTS_FILE
+from training.networks.pretrained import read_pretrained
+from training.networks.settings import is_state_dict_file
 from training.report.model_card import write_model_card
 from training.report.page import write_report
 
-TRACKS_PER_BATCH = 64
-TRACKS = "tracks.parquet"  # of a run: see write_run
+TRACKS_PER_INFERENCE_BATCH = 64
+TRACKS_FILE = "tracks.parquet"  # of a run: see write_run
 
 
 class TrainSummary(BaseModel, frozen=True):
@@ -58,11 +56,11 @@ class TrainSummary(BaseModel, frozen=True):
     url: str
     report: str
     test_tracks: int
-    test_right: int
+    test_correct: int
     accuracy: float
     macro_f1: float
     chance: float
-    interval: str
+    accuracy_interval: str
     best_epoch: int
     trained_now: bool
     is_champion: bool
@@ -70,58 +68,60 @@ class TrainSummary(BaseModel, frozen=True):
     def lines(self) -> list[str]:
         """Tell it in lines for a terminal."""
         return [
-            f"model {self.version}{' (in service)' if self.is_champion else ''}: {self.test_right} of "
-            f"{self.test_tracks} test tracks right ({self.accuracy:.0%}, {self.interval}; "
+            f"model {self.version}{' (in service)' if self.is_champion else ''}: {self.test_correct} of "
+            f"{self.test_tracks} test tracks right ({self.accuracy:.0%}, {self.accuracy_interval}; "
             f"chance {self.chance:.0%}), macro F1 {self.macro_f1:.2f}; best epoch {self.best_epoch}",
             f"report: {self.report}",
         ]
 
 
-@flow(name="train-model")
 def train_model(settings: TrainModelSettings) -> TrainSummary:
     """Train a network, score it and keep it. Rerun it to resume it; done once, it is not done again."""
-    check_tracking(settings.mlflow_uri)
+    check_training(settings)
+    check_mlflow_uri(settings.mlflow_uri)
     snapshot = open_snapshot(settings.store)
-    folder, run, tracks = choose_run(snapshot, settings)
-    known = find_finished(folder, settings)
+    folder, run, tracks = prepare_run(snapshot, settings)
+    known = find_published_version(folder, settings)
     if known is None:
-        with dask_client(settings.cluster) as dask:
-            train(dask, folder, run, settings.hosts)
-            heard = hear_unseen(dask, folder, run, snapshot, tracks)
+        with open_cluster(settings.cluster) as cluster:
+            train(cluster, folder, run, settings.hosts)
+            heard = predict_held_out(cluster, folder, run, snapshot, tracks)
         version = publish_model(folder, run, snapshot, heard, settings)
-        log_experiment(settings.mlflow_uri, join(settings.models, version))
+        log_to_mlflow(settings.mlflow_uri, join(settings.models, version))
     else:
         version = known
     if settings.promote:
         promote(settings.models, version)
-    return summarise(version, settings, trained_now=known is None)
+    return summarise_training(version, settings, trained_now=known is None)
 
 
-def choose_run(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[str, TrainingRun, pa.Table]:
+def prepare_run(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[str, TrainingRun, pa.Table]:
     """Choose genres and tracks by the splits of the catalogue, and lay out the run."""
-    genres, tracks = choose_learning(snapshot, settings)
+    genres, tracks = select_training_data(snapshot, settings)
     training = resolve_start(settings.training, settings.models)
-    folder, run = lay_out_run(snapshot, genres, tracks, training, settings.models)
+    folder, run = create_run_folder(snapshot, genres, tracks, training, settings.models)
     return folder, run, tracks
 
 
-def choose_learning(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[tuple[str, ...], pa.Table]:
+def select_training_data(
+    snapshot: Snapshot, settings: TrainModelSettings
+) -> tuple[tuple[str, ...], pa.Table]:
     """Choose genres and tracks by the splits of the catalogue."""
     target = settings.training.target
-    genres = choose_genres(snapshot.tracks, target, settings.genres)
-    return genres, choose_tracks(snapshot.tracks, target, genres)
+    genres = select_training_genres(snapshot.tracks, target, settings.genres)
+    return genres, select_labelled_tracks(snapshot.tracks, target, genres)
 
 
 def resolve_start(training: TrainSettings, models: str) -> TrainSettings:
     """Put a URL where the start is named "champion", "latest", or by the name of a version of ours."""
-    weights = training.start.weights
-    if not weights or "/" in weights or is_state_dict(weights):
+    weights = training.pretrained.weights
+    if not weights or "/" in weights or is_state_dict_file(weights):
         return training
-    start = training.start.model_copy(update={"weights": resolve_version(absolute(models), weights)})
-    return training.model_copy(update={"start": start})
+    start = training.pretrained.model_copy(update={"weights": resolve_version(absolute(models), weights)})
+    return training.model_copy(update={"pretrained": start})
 
 
-def lay_out_run(
+def create_run_folder(
     snapshot: Snapshot, genres: tuple[str, ...], tracks: pa.Table, training: TrainSettings, root: str
 ) -> tuple[str, TrainingRun]:
     """Write a run where the ranks find it, in `root`/runs; the same wish gives the same folder.
@@ -129,17 +129,17 @@ def lay_out_run(
     Raises: BadInput if the start cannot be read, or has learned from validation or test tracks.
     """
     mel = MelSettings.model_validate(snapshot.mel_settings)
-    weights = training.start.weights
-    start = read_start(weights, training.model, genres, training.target, mel) if weights else None
-    for note in refuse_learned(weights, tracks, snapshot.root):
-        get_run_logger().warning(note)
-    run = describe_run(snapshot, genres, tracks, training, start)
-    folder = join(absolute(root), "runs", fingerprint(run, tracks))
+    weights = training.pretrained.weights
+    start = read_pretrained(weights, training.model, genres, training.target, mel) if weights else None
+    for note in check_data_leakage(weights, tracks, snapshot.root):
+        run_logger().warning(note)
+    run = plan_run(snapshot, genres, tracks, training, start)
+    folder = join(absolute(root), "runs", run_hash(run, tracks))
     write_run(folder, run, tracks, start)
     return folder, run
 
 
-def describe_run(
+def plan_run(
     snapshot: Snapshot,
     genres: tuple[str, ...],
     tracks: pa.Table,
@@ -149,16 +149,16 @@ def describe_run(
     """Say what is to be learned, and write nothing."""
     return TrainingRun(
         snapshot_url=absolute(snapshot.url),
-        spectrograms=snapshot.content_hash(tracks["track_id"].to_pylist()),
+        spectrograms_hash=snapshot.content_hash(tracks["track_id"].to_pylist()),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
-        genre_parents=choose_parents(genres, snapshot.genre_parents),
-        start=hashlib.sha256(start).hexdigest() if start else "",
+        genre_parents=restrict_genre_tree(genres, snapshot.genre_parents),
+        pretrained_sha256=hashlib.sha256(start).hexdigest() if start else "",
         settings=training,
     )
 
 
-def find_finished(folder: str, settings: TrainModelSettings) -> str | None:
+def find_published_version(folder: str, settings: TrainModelSettings) -> str | None:
     """Name the model version that this very run already became, decided in the same way; or None."""
     note = join(folder, "version.json")
     if not exists(note):
@@ -167,16 +167,18 @@ def find_finished(folder: str, settings: TrainModelSettings) -> str | None:
     url = join(settings.models, name)
     if not exists(join(url, "model.json")):
         return None
-    decided = read_card(url)["settings"].get("decision")  # older versions do not tell
-    return name if decided in (None, settings.decision.model_dump(mode="json")) else None
+    decided = read_card(url)["settings"].get("calibration")  # older versions do not tell
+    return name if decided in (None, settings.calibration.model_dump(mode="json")) else None
 
 
-@task(cache_policy=NO_CACHE)
-def train(dask: Client, folder: str, run: TrainingRun, hosts: HostSettings, called: str = "Training") -> None:
+@stage
+def train(
+    cluster: Cluster, folder: str, run: TrainingRun, hosts: HostSettings, called: str = "Training"
+) -> None:
     """Train on all hosts that hold the resource, unless that is done; show every epoch."""
-    if finished(folder):
+    if is_finished(folder):
         return
-    log = get_run_logger()
+    log = run_logger()
     told = 0  # epochs: a run that was restarted tells some of them again
     with showing_progress(called, run.settings.epochs, "epochs") as advance:
 
@@ -198,11 +200,11 @@ def train(dask: Client, folder: str, run: TrainingRun, hosts: HostSettings, call
                     log.info("training: %s", event["line"])
 
         train_on_hosts(
-            dask,
+            cluster.client,
             folder,
             hosts,
-            groups=run.settings.batch_size // run.settings.crops_at_once,
-            stall_s=run.settings.stall_s,
+            micro_batches=run.settings.batch_size // run.settings.micro_batch_size,
+            stall_timeout_s=run.settings.stall_timeout_s,
             on_event=on_event,
         )
 
@@ -221,9 +223,9 @@ def _epoch_note(event: dict[str, Any]) -> str:
     )
 
 
-@task(cache_policy=NO_CACHE)
-def hear_unseen(
-    dask: Client, folder: str, run: TrainingRun, snapshot: Snapshot, tracks: pa.Table
+@stage
+def predict_held_out(
+    cluster: Cluster, folder: str, run: TrainingRun, snapshot: Snapshot, tracks: pa.Table
 ) -> pa.Table:
     """Let the network listen to the validation and test tracks. This is where the test set is touched."""
     unseen = tracks.filter(pc.not_equal(tracks["split"], "training")).rename_columns({"target": "truth"})
@@ -233,9 +235,9 @@ def hear_unseen(
     with showing_progress("Scoring", len(unseen), "tracks") as advance:
         heard = []
         for batch, table in fan_out(
-            dask,
-            hear_stored,
-            in_batches(unseen.to_pylist(), TRACKS_PER_BATCH),
+            cluster,
+            predict_stored_tracks,
+            in_batches(unseen.to_pylist(), TRACKS_PER_INFERENCE_BATCH),
             snapshot_url=run.snapshot_url,
             folder_url=folder,
             identity=_identity(run, snapshot),
@@ -245,13 +247,13 @@ def hear_unseen(
     return pa.concat_tables(heard).sort_by("track_id")
 
 
-@task(cache_policy=NO_CACHE)
+@stage
 def publish_model(
     folder: str, run: TrainingRun, snapshot: Snapshot, heard: pa.Table, settings: TrainModelSettings
 ) -> str:
     """Decide by the validation tracks, write the report, store all as a new version."""
     history = json.loads(read_bytes(join(folder, "history.json")))
-    decision, notes = decide(heard, run, settings.decision)
+    calibration, notes = calibrate_on_validation(heard, run, settings.calibration)
     about: dict[str, Any] = {
         "snapshot": run.snapshot_url,
         "code": code_version(),
@@ -266,32 +268,32 @@ def publish_model(
             predictions=heard,
             genres=run.genres,
             target=run.settings.target,
-            decision=decision,
+            calibration=calibration,
             notes=notes,
             test_use=test_use,
             history=history["epochs"],
             best_epoch=history["best_epoch"],
             about=about,
-            rejects=rejects_of(snapshot),
+            rejects=list_rejects(snapshot),
             mel=MelSettings.model_validate(snapshot.mel_settings),
-            mel_of=snapshot.mel,
+            read_mel=snapshot.mel,
         )
         report = {f"report/{path.name}": path.read_bytes() for path in page.parent.iterdir()}
     card = {
-        **_identity(run, snapshot).model_copy(update={"decision": decision}).model_dump(mode="json"),
+        **_identity(run, snapshot).model_copy(update={"calibration": calibration}).model_dump(mode="json"),
         **about,
         "run": folder,
-        "data": name_data(run, read_table(join(folder, TRACKS))),
-        "parent": run.settings.model_dump().get("start", {}).get("weights") or None,
+        "data": hash_training_data(run, read_table(join(folder, TRACKS_FILE))),
+        "parent": run.settings.model_dump().get("pretrained", {}).get("weights") or None,
         "best_epoch": history["best_epoch"],
         "tracks": _count_splits(folder),
-        "decision_notes": notes,
+        "calibration_notes": notes,
         "test_use": test_use,
         "metrics": json.loads(report["report/metrics.json"]),
     }
     files = {
-        WEIGHTS: read_bytes(join(folder, WEIGHTS)),
-        "report/predictions.parquet": to_parquet(heard),
+        WEIGHTS_FILE: read_bytes(join(folder, WEIGHTS_FILE)),
+        "report/held_out_predictions.parquet": to_parquet(heard),
         "MODEL_CARD.md": write_model_card(card).encode(),
         **report,
     }
@@ -300,21 +302,23 @@ def publish_model(
     return version
 
 
-def decide(heard: pa.Table, run: TrainingRun, wish: DecisionSettings) -> tuple[Decision, list[str]]:
+def calibrate_on_validation(
+    heard: pa.Table, run: TrainingRun, wish: CalibrationSettings
+) -> tuple[Calibration, list[str]]:
     """Fit on the validation tracks what is made of the probabilities; say in words what came of it."""
     rows = heard.filter(pc.equal(heard["split"], "validation"))
-    truth_TG, raw_TG = matrix(rows, "truth"), matrix(rows, "probabilities")
+    truth_TG, raw_TG = to_matrix(rows, "truth"), to_matrix(rows, "probabilities")
     target = run.settings.target
-    decision = fit_decision(truth_TG, raw_TG, run.genres, target, wish, run.genre_parents)
-    return decision, list(explain_decision(decision, wish, truth_TG, run.genres, target))
+    calibration = fit_calibration(truth_TG, raw_TG, run.genres, target, wish, run.genre_parents)
+    return calibration, list(explain_calibration(calibration, wish, truth_TG, run.genres, target))
 
 
 def _count_splits(folder: str) -> dict[str, int]:
-    splits = read_table(join(folder, TRACKS))["split"].to_pylist()
+    splits = read_table(join(folder, TRACKS_FILE))["split"].to_pylist()
     return {split: splits.count(split) for split in SPLITS}
 
 
-def summarise(version: str, settings: TrainModelSettings, *, trained_now: bool) -> TrainSummary:
+def summarise_training(version: str, settings: TrainModelSettings, *, trained_now: bool) -> TrainSummary:
     """Say what the model can do, in the Prefect UI as well."""
     url = join(settings.models, version)
     card = read_card(url)
@@ -324,25 +328,25 @@ def summarise(version: str, settings: TrainModelSettings, *, trained_now: bool) 
         url=url,
         report=join(absolute(url), "report", "report.html"),
         test_tracks=test["tracks"],
-        test_right=test["right"],
+        test_correct=test["correct"],
         accuracy=test["accuracy"],
         macro_f1=test["macro_f1"],
         chance=test["chance"],
-        interval=_interval_words(test["accuracy_interval"]),
+        accuracy_interval=_interval_words(test["accuracy_interval"]),
         best_epoch=card["best_epoch"],
         trained_now=trained_now,
         is_champion=champion(settings.models) == version,
     )
-    show_result(summary)
+    show_training_result(summary)
     return summary
 
 
-def show_result(summary: TrainSummary) -> None:
+def show_training_result(summary: TrainSummary) -> None:
     """Put the result on the page of the run in the Prefect UI."""
-    right = f"{summary.test_right} of {summary.test_tracks}"
+    right = f"{summary.test_correct} of {summary.test_tracks}"
     row = {
         "test tracks right": right,
-        "accuracy": f"{summary.accuracy:.0%} ({summary.interval}; chance {summary.chance:.0%})",
+        "accuracy": f"{summary.accuracy:.0%} ({summary.accuracy_interval}; chance {summary.chance:.0%})",
         "macro F1": f"{summary.macro_f1:.2f}",
         "best epoch": summary.best_epoch,
         "in service": "yes" if summary.is_champion else "no",
@@ -350,7 +354,7 @@ def show_result(summary: TrainSummary) -> None:
         "report": summary.report,  # a browser follows no link from the server to a local file
     }
     show_table("training-result", [row], f"{right} test tracks right ({summary.accuracy:.0%})")
-    create_link_artifact(f"file://{summary.report}", link_text="report.html", key="training-report")
+    show_link("training-report", f"file://{summary.report}", "report.html")
 
 
 def _interval_words(interval: dict[str, float] | None) -> str:

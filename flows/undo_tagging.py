@@ -3,13 +3,11 @@
 import shlex
 import time
 
-from distributed import Client
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
-from flows.cluster.client import dask_client
-from flows.cluster.run_batches import do_parts
-from flows.reporting.tagging_summary import TagSummary, summarise
+from flows.checks import check_undo
+from flows.cluster.client import Cluster, open_cluster
+from flows.cluster.run_batches import run_pending_parts
+from flows.reporting.stage import stage
+from flows.reporting.tagging_summary import TagSummary, summarise_tagging
 from flows.settings import UndoSettings
 from store.fs.files import absolute, join
 from store.tagging.journal import list_journalled_batches
@@ -18,9 +16,9 @@ from store.tagging.tasks import undo_parts
 from training.report.tagging_page import RunFacts
 
 
-@flow(name="undo-tagging")
 def undo_tagging(settings: UndoSettings) -> TagSummary:
     """Put back the tags that a run replaced, byte for byte where nobody changed the file since."""
+    check_undo(settings)
     begun = time.monotonic()
     target = find_run(absolute(settings.runs), settings.run)
     asked = settings.model_dump(mode="json", include={"dry_run", "even_changed", "writing"})
@@ -30,29 +28,29 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
             {"statuses": {"undone": 1}, "undone": run.name}
         )  # or it would be gone on with as if it were not
     parts = list_journalled_batches(target.journal_url)
-    with dask_client(settings.cluster) as dask:
-        put_back(dask, run, target, parts, settings)
+    with open_cluster(settings.cluster) as cluster:
+        restore_tags(cluster, run, target, parts, settings)
     again = f"spectrogram-one undo {shlex.quote(run.name)} --runs {shlex.quote(settings.runs)}"
     facts = RunFacts(
         name=run.name,
-        way="undo-dry-run" if settings.dry_run else "undo",
+        mode="undo-dry-run" if settings.dry_run else "undo",
         source=target.name,
         seconds=time.monotonic() - begun,
         predictions=join(run.url, "predictions.parquet"),
-        table=join(run.url, "predictions.csv"),
+        csv_url=join(run.url, "predictions.csv"),
         commands=() if settings.dry_run else (("take this undo back", again),),
         settings=settings.model_dump(mode="json", exclude={"cluster"}),
     )
-    return summarise(run, "done", parts, facts)
+    return summarise_tagging(run, "done", parts, facts)
 
 
-@task(cache_policy=NO_CACHE)
-def put_back(
-    dask: Client, run: TaggingRun, target: TaggingRun, parts: list[str], settings: UndoSettings
+@stage
+def restore_tags(
+    cluster: Cluster, run: TaggingRun, target: TaggingRun, parts: list[str], settings: UndoSettings
 ) -> None:
     """Put back what the journal says files were, a part of the journal at a time."""
-    do_parts(
-        dask,
+    run_pending_parts(
+        cluster,
         "Undoing",
         undo_parts,
         parts,

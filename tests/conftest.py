@@ -14,7 +14,7 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.support.cut_answers import cutting
+from tests.support.cut_answers import dropping_proxy
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +53,13 @@ def s3_url(s3_endpoint, monkeypatch):
 
 
 @pytest.fixture
-def cut_s3(s3_endpoint, monkeypatch) -> Iterator[Callable[[str, int], None]]:
-    """Give `cut_s3(lost, times)`: so many puts, or the answers to them, are lost on their way from then on."""
+def drop_s3_puts(s3_endpoint, monkeypatch) -> Iterator[Callable[[str, int], None]]:
+    """Give `drop_s3_puts(lost, times)`: so many puts, or the answers to them, are lost on their way from then on."""
     s3 = fsspec.get_filesystem_class("s3")
     with ExitStack() as proxies:
 
         def cut(lost: str, times: int) -> None:
-            proxy = cutting(s3_endpoint, lost=lost, method="PUT", times=times)
+            proxy = dropping_proxy(s3_endpoint, lost=lost, method="PUT", times=times)
             monkeypatch.setenv("AWS_ENDPOINT_URL", proxies.enter_context(proxy))
             s3.clear_instance_cache()
 

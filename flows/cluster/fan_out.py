@@ -5,23 +5,24 @@ Prefect sees the stage that calls this; the Dask scheduler sees the batches.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 from distributed import Client, Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
-from flows.cluster.client import worker_count
+from flows.cluster.client import Cluster, count_threads
 from store.errors import ServiceUnavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-IN_FLIGHT_PER_WORKER = 3  # one running, one waiting on the worker, one on its way
-ITEM_LETTERS = 1_000  # of an item that kills its workers, in the message
-RETRIES = 2  # a disk or a network may be better the next time
-DEATHS_OF_POISON = 4  # of workers that ran the item and nothing else: one or two may have another cause
-SUSPECTS_AT_ONCE = 8  # the whole cluster waits while they are tried, so not for each by itself
+IN_FLIGHT_PER_THREAD = 3  # one running, one waiting on the worker, one on its way
+MAX_ITEM_CHARS = 1_000  # of an item that kills its workers, in the message
+TASK_RETRIES = 2  # a disk or a network may be better the next time
+POISON_DEATHS = 4  # of workers that ran the item and nothing else: one or two may have another cause
+MAX_SUSPECTS = 8  # the whole cluster waits while they are tried, so not for each by itself
 
 
 def in_batches(things: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -32,17 +33,19 @@ def in_batches(things: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def fan_out(
-    client: Client,
+    cluster: Cluster,
     body: Callable[..., Result],
     batches: Iterable[list[Item]],
     *,
-    answer_poison: Callable[[Item], Result] | None = None,
+    on_poison: Callable[[Item], Result] | None = None,
     **arguments: Any,
 ) -> Generator[tuple[list[Item], Result], None, None]:
     """Run `body(batch, **arguments)` for each batch on the cluster; yield what finishes, as it does.
 
+    A single batch runs in this process, if the cluster would be local and was not started yet.
+
     Raises: what `body` raised, once Dask has retried; ServiceUnavailable if an item kills its workers
-        and no `answer_poison` is there to give the result of a batch that holds it alone.
+        and no `on_poison` is there to give the result of a batch that holds it alone.
 
     Batches are drawn as others finish, and futures released at once: what is held would
     be computed again if its worker died. Leaving the loop early cancels what is in flight.
@@ -51,18 +54,34 @@ def fan_out(
     no proof yet, since Dask blames every task a dying worker held, and a worker may be killed
     from outside. So a suspect is tried once more, with nothing else on the cluster.
     """
-    submit = partial(client.submit, body, pure=False, retries=RETRIES, **arguments)
-    work = Work(iter(batches))
+    fresh = iter(batches)
+    first = list(islice(fresh, 2))
+    if len(first) < 2 and cluster.is_idle_here:
+        arguments.pop("resources", None)
+        for batch in first:
+            yield batch, _run_here(partial(body, batch, **arguments))
+        return
+    client = cluster.client
+    submit = partial(client.submit, body, pure=False, retries=TASK_RETRIES, **arguments)
+    work = WorkQueue(chain(first, fresh))
     while True:
         yield from _run_all(client, submit, work)
         if not work.suspects:
             return
         while work.suspects:
             item = work.suspects.popleft()
-            yield [item], _try_alone(client, submit, item, answer_poison)
+            yield [item], _try_alone(client, submit, item, on_poison)
 
 
-class Work(Generic[Item]):
+def _run_here(body: Callable[[], Result]) -> Result:
+    """Call a body as often as Dask would. Raises: what it raised at the last try."""
+    for _ in range(TASK_RETRIES):
+        with suppress(OSError):
+            return body()
+    return body()
+
+
+class WorkQueue(Generic[Item]):
     """What is still to be run: fresh batches, halves of those that died, and items to be tried alone."""
 
     def __init__(self, fresh: Iterator[list[Item]]) -> None:
@@ -70,16 +89,16 @@ class Work(Generic[Item]):
         self.halves: deque[list[Item]] = deque()
         self.suspects: deque[Item] = deque()
 
-    def draw(self) -> list[Item] | None:
+    def next_batch(self) -> list[Item] | None:
         """Give the next batch; None while there is none, or enough suspects are there to be tried first.
 
         Halves come first, so that what is known to be dying does not pile up.
         """
-        if len(self.suspects) >= SUSPECTS_AT_ONCE:
+        if len(self.suspects) >= MAX_SUSPECTS:
             return None
         return self.halves.popleft() if self.halves else next(self.fresh, None)
 
-    def take_back(self, batch: list[Item]) -> None:
+    def requeue_failed(self, batch: list[Item]) -> None:
         """Halve a batch whose workers died, or suspect the one item in it."""
         middle = len(batch) // 2
         if middle:
@@ -89,15 +108,15 @@ class Work(Generic[Item]):
 
 
 def _run_all(
-    client: Client, submit: "Callable[[list[Item]], Future[Result]]", work: Work[Item]
+    client: Client, submit: "Callable[[list[Item]], Future[Result]]", work: WorkQueue[Item]
 ) -> Generator[tuple[list[Item], Result], None, None]:
     """Run what there is to draw, and end when nothing is in flight any more."""
     running: dict[Future[Result], list[Item]] = {}
     finished = as_completed(loop=client.loop)
 
     def fill() -> None:
-        wanted = IN_FLIGHT_PER_WORKER * max(1, worker_count(client))  # workers come and go
-        for batch in islice(iter(work.draw, None), max(0, wanted - len(running))):
+        wanted = IN_FLIGHT_PER_THREAD * max(1, count_threads(client))  # workers come and go
+        for batch in islice(iter(work.next_batch, None), max(0, wanted - len(running))):
             future = submit(batch)
             running[future] = batch
             finished.add(future)
@@ -109,7 +128,7 @@ def _run_all(
             try:
                 result = future.result()
             except KilledWorker:
-                work.take_back(batch)
+                work.requeue_failed(batch)
                 fill()
                 continue
             except NoValidWorkerError as why:
@@ -129,7 +148,7 @@ def _try_alone(
     client: Client,
     submit: "Callable[[list[Item]], Future[Result]]",
     item: Item,
-    answer_poison: Callable[[Item], Result] | None,
+    on_poison: Callable[[Item], Result] | None,
 ) -> Result:
     """Run one item while nothing else runs, until it is done or has killed enough workers."""
     deaths = 0
@@ -139,14 +158,14 @@ def _try_alone(
             return future.result()
         except KilledWorker as why:
             deaths += why.allowed_failures + 1
-            if deaths < DEATHS_OF_POISON:
+            if deaths < POISON_DEATHS:
                 continue
-            if answer_poison is not None:
-                return answer_poison(item)
+            if on_poison is not None:
+                return on_poison(item)
             raise ServiceUnavailable(
                 f"{why.last_worker.address}: the worker died each time it ran {why.task} alone ({deaths} times); "
                 "look at its log and memory limit, then run again to resume. "
-                f"It was at: {str(item)[:ITEM_LETTERS]}"
+                f"It was at: {str(item)[:MAX_ITEM_CHARS]}"
             ) from None
         finally:
             client.cancel([future], force=True)

@@ -29,7 +29,7 @@ def read_versions() -> HostVersions:
     return HostVersions(f"{installed_version('spectrogram-one')}-{digest.hexdigest()[:8]}", packages)
 
 
-def refuse_differences(here: HostVersions, hosts: Mapping[str, HostVersions | BaseException]) -> None:
+def check_same_versions(here: HostVersions, hosts: Mapping[str, HostVersions | BaseException]) -> None:
     """Raises: BadInput if a host has other code than we, or a package of another version than the first host.
 
     Packages that one of them lacks do not matter: CUDA's are on GPU hosts only. A host whose code

@@ -3,16 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distributed import Client
-
+from flows.cluster.client import Cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.reporting.progress import showing_progress
 from store.tagging.run import TaggingRun
 from store.tagging.statistics import TaggingStatistics
 
 
-def do_parts(
-    dask: Client,
+def run_pending_parts(
+    cluster: Cluster,
     what: str,
     body: Callable[..., TaggingStatistics],
     parts: Sequence[str],
@@ -25,6 +24,6 @@ def do_parts(
     left = [part for part in parts if part not in done]
     told = TaggingStatistics()
     with showing_progress(what, len(left), "batches") as advance:
-        for batch, its_tally in fan_out(dask, body, in_batches(left, 1), run=run, **arguments):
+        for batch, its_tally in fan_out(cluster, body, in_batches(left, 1), run=run, **arguments):
             told += its_tally
             advance(len(batch), told.summary_line())

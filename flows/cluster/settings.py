@@ -14,7 +14,7 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     workers: int = Field(0, ge=0, le=1_024, description="Local worker processes; 0 for one a core")
     memory_gib: float = Field(4.0, gt=0.1, description="Memory of one local worker, in GiB")
     scheduler: str = Field("", description="Address of the scheduler, such as tcp://10.0.0.5:8786")
-    connect_s: float = Field(
+    connect_timeout_s: float = Field(
         30.0, gt=0.0, description="How long to wait for the scheduler and its workers, in seconds"
     )
 

@@ -22,7 +22,7 @@ from store.errors import BadInput, SpectrogramOneError, TrainingStopped
 
 Event = dict[str, Any]
 PROCESSES_WITHOUT_GPU = 2
-LOOK_EVERY_S = 0.5  # how often an agent looks whether it is still wanted
+AGENT_POLL_INTERVAL_S = 0.5  # how often an agent looks whether it is still wanted
 GRACE_S = 5.0  # between asking processes to end and killing them
 
 
@@ -31,7 +31,7 @@ RANK_ERRORS = {error.__name__: error for error in (BadInput, TrainingStopped)}
 
 
 @dataclass(frozen=True)
-class Agent:
+class AgentConfig:
     """What one torchrun agent must know."""
 
     run_id: str
@@ -45,7 +45,7 @@ class Agent:
 
 
 @dataclass(frozen=True)
-class Ending:
+class AgentResult:
     """How an agent ended: its exit status, the error it told, and the last of what it wrote."""
 
     host: str
@@ -54,7 +54,7 @@ class Ending:
     last_lines: list[str]
 
 
-def run_agent(agent: Agent) -> Ending:
+def run_agent(agent: AgentConfig) -> AgentResult:
     """Run torchrun until it ends, or until Dask no longer wants this task.
 
     Each line of JSON that a rank prints becomes a Dask event, under the run's name; so does,
@@ -83,10 +83,10 @@ def run_agent(agent: Agent) -> Ending:
         _end(process)
     for reader in readers:
         reader.join(GRACE_S)
-    return Ending(agent.host, process.returncode, error, list(last_lines))
+    return AgentResult(agent.host, process.returncode, error, list(last_lines))
 
 
-def usual_processes() -> int:
+def default_process_count() -> int:
     """Count the processes that suit this host: one for each GPU that we may use, or two without."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # how SLURM and others give a job its share
     gpus = _gpus() if visible is None else len([gpu for gpu in visible.split(",") if gpu.strip()])
@@ -116,12 +116,12 @@ def _pass_on(
     looked = time.monotonic()
     while True:
         ended = process.poll() is not None
-        if time.monotonic() - looked > LOOK_EVERY_S:
+        if time.monotonic() - looked > AGENT_POLL_INTERVAL_S:
             looked = time.monotonic()
             if not _is_wanted(task):
                 return None
         try:
-            line = lines.get(timeout=LOOK_EVERY_S)
+            line = lines.get(timeout=AGENT_POLL_INTERVAL_S)
         except queue.Empty:
             if ended:
                 return None
@@ -149,7 +149,7 @@ def _is_wanted(task: str) -> bool:
     return state is not None and state.state in ("executing", "long-running")
 
 
-def _command(agent: Agent) -> list[str]:
+def _command(agent: AgentConfig) -> list[str]:
     return [
         sys.executable,
         "-m",
@@ -176,7 +176,7 @@ def _gpus() -> int:
     return len(listed.stdout.splitlines())
 
 
-def _environment(agent: Agent) -> dict[str, str]:
+def _environment(agent: AgentConfig) -> dict[str, str]:
     interface = _interface_of(agent.host)
     return {
         **os.environ,

@@ -16,25 +16,27 @@ from distributed import Client, Future
 from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
 from flows.cluster.client import TRAINING_RESOURCE
-from flows.cluster.host_versions import read_versions, refuse_differences
+from flows.cluster.host_versions import check_same_versions, read_versions
 from flows.cluster.settings import HostSettings
 from flows.cluster.training_agent import (
-    LOOK_EVERY_S,
-    Agent,
-    Ending,
+    AGENT_POLL_INTERVAL_S,
+    AgentConfig,
+    AgentResult,
     Event,
+    default_process_count,
     find_port,
     run_agent,
-    usual_processes,
 )
 from store.errors import BadInput, ServiceUnavailable, TrainingStopped
 
-LOOK_AT_HOSTS_EVERY_S = 2.0
-# torchrun notices a silent process after `stall_s`, and needs half a minute to end it and to start anew.
-RESTART_S = 90.0
-PORT_WITHIN_S = 15.0  # an agent that is ended holds its port a little longer
+HOST_CHECK_INTERVAL_S = 2.0
+# torchrun notices a silent process after `stall_timeout_s`, and needs half a minute to end it and to start anew.
+RESTART_ALLOWANCE_S = 90.0
+PORT_TIMEOUT_S = 15.0  # an agent that is ended holds its port a little longer
 RESUME = "run the same command again to go on from the last checkpoint"
-LOST_WITHIN_S = 45.0  # Dask notices a cut link after half a minute; the ranks of other hosts end before that
+LOST_HOST_TIMEOUT_S = (
+    45.0  # Dask notices a cut link after half a minute; the ranks of other hosts end before that
+)
 
 
 @dataclass(frozen=True)
@@ -50,27 +52,27 @@ def train_on_hosts(
     folder: str,
     settings: HostSettings,
     *,
-    groups: int,
-    stall_s: float,
+    micro_batches: int,
+    stall_timeout_s: float,
     on_event: Callable[[Event], None],
 ) -> None:
     """Train the run in `folder` on the hosts that have the training resource, and wait for its end.
 
-    `groups` is how many processes can share a step at most; a run that tells nothing for longer than
-    `stall_s` and a restart is taken for lost. `on_event` is called with each event, in the caller's thread.
+    `micro_batches` is how many processes can share a step at most; a run that tells nothing for longer than
+    `stall_timeout_s` and a restart is taken for lost. `on_event` is called with each event, in the caller's thread.
 
     Raises: ServiceUnavailable if there are too few hosts; BadInput with what a rank found wrong;
             TrainingStopped if the run diverged, or all restarts are used up.
     """
-    if groups < settings.min_hosts:
+    if micro_batches < settings.min_hosts:
         raise BadInput(
-            f"{settings.min_hosts} hosts (hosts.min_hosts), but a step has {groups} groups of crops (batch_size / "
-            "crops_at_once); raise training.batch_size, or lower training.crops_at_once"
+            f"{settings.min_hosts} hosts (hosts.min_hosts), but a step has {micro_batches} micro-batches (batch_size / "
+            "micro_batch_size); raise training.batch_size, or lower training.micro_batch_size"
         )
     for restarts_left in range(settings.max_restarts, -1, -1):
-        hosts = wait_for_hosts(client, settings)[:groups]
-        agents = _prepare(client, hosts, folder, settings, groups, on_event)
-        loss = _train_once(client, hosts, agents, stall_s + RESTART_S, on_event)
+        hosts = wait_for_hosts(client, settings)[:micro_batches]
+        agents = _prepare(client, hosts, folder, settings, micro_batches, on_event)
+        loss = _train_once(client, hosts, agents, stall_timeout_s + RESTART_ALLOWANCE_S, on_event)
         if loss is None:
             return
         if not restarts_left:
@@ -93,7 +95,7 @@ def wait_for_hosts(client: Client, settings: HostSettings) -> list[TrainingHost]
                 f"those on {len(hosts)} hosts have the resource {TRAINING_RESOURCE}; start one a host with "
                 f"`dask worker ... --resources {TRAINING_RESOURCE}=1`, or lower min_hosts"
             )
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(AGENT_POLL_INTERVAL_S)
     return hosts[: settings.max_hosts or None]
 
 
@@ -120,31 +122,32 @@ def _prepare(
     hosts: list[TrainingHost],
     folder: str,
     settings: HostSettings,
-    groups: int,
+    micro_batches: int,
     on_event: Callable[[Event], None],
-) -> list[Agent]:
+) -> list[AgentConfig]:
     """Make what each host's agent must know. Raises: BadInput if hosts differ, or the port is taken."""
     workers = [host.worker for host in hosts]
     versions = client.run(read_versions, workers=workers, on_error="return")
-    refuse_differences(read_versions(), {host.name: versions[host.worker] for host in hosts})
-    offered = settings.processes_per_host or min(client.run(usual_processes, workers=workers).values())
-    if settings.processes_per_host and len(hosts) * offered > groups:
+    check_same_versions(read_versions(), {host.name: versions[host.worker] for host in hosts})
+    offered = settings.processes_per_host or min(client.run(default_process_count, workers=workers).values())
+    if settings.processes_per_host and len(hosts) * offered > micro_batches:
         raise BadInput(
-            f"{len(hosts)} hosts with {offered} processes each, but a step has {groups} groups of crops (batch_size / "
-            "crops_at_once); raise batch_size, lower crops_at_once, or hosts.processes_per_host"
+            f"{len(hosts)} hosts with {offered} processes each, but a step has {micro_batches} "
+            "micro-batches (batch_size / micro_batch_size); raise batch_size, lower micro_batch_size, or "
+            "hosts.processes_per_host"
         )
-    processes = min(offered, groups // len(hosts))
+    processes = min(offered, micro_batches // len(hosts))
     if processes < offered:
         message = (
-            f"{processes} processes on each host, where {offered} could run: a step has {groups} groups of crops "
-            f"for {len(hosts)} hosts; raise training.batch_size, or lower training.crops_at_once, to use all"
+            f"{processes} processes on each host, where {offered} could run: a step has {micro_batches} micro-batches "
+            f"for {len(hosts)} hosts; raise training.batch_size, or lower training.micro_batch_size, to use all"
         )
         on_event({"event": "notice", "message": message})
     first = hosts[0]
     port = _find_port(client, first, settings.port)
     run_id = f"training-{uuid4().hex[:8]}"
     return [
-        Agent(
+        AgentConfig(
             run_id=run_id,
             folder=folder,
             host=host.name,
@@ -160,21 +163,21 @@ def _prepare(
 
 def _find_port(client: Client, host: TrainingHost, wanted: int) -> int:
     """Find the port to meet at. Raises: BadInput if the one that is wanted stays taken."""
-    until = time.monotonic() + PORT_WITHIN_S
+    until = time.monotonic() + PORT_TIMEOUT_S
     while (port := client.run(find_port, wanted, workers=[host.worker])[host.worker]) is None:
         if time.monotonic() > until:
             raise BadInput(
                 f"training host {host.name}: port {wanted} is taken; free it, or choose another "
                 "with hosts.port (0 for any free one)"
             )
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(AGENT_POLL_INTERVAL_S)
     return int(port)
 
 
 def _train_once(
     client: Client,
     hosts: list[TrainingHost],
-    agents: list[Agent],
+    agents: list[AgentConfig],
     silence_s: float,
     on_event: Callable[[Event], None],
 ) -> str | None:
@@ -198,7 +201,7 @@ def _train_once(
 def _follow(
     client: Client,
     hosts: list[TrainingHost],
-    running: "list[Future[Ending]]",
+    running: "list[Future[AgentResult]]",
     events: "queue.Queue[Event]",
     silence_s: float,
     on_event: Callable[[Event], None],
@@ -213,7 +216,7 @@ def _follow(
         endings = [future.result() for future in running if _has_ended(future)]
         over = len(endings) == len(running)
         try:
-            on_event(events.get(timeout=LOOK_EVERY_S))
+            on_event(events.get(timeout=AGENT_POLL_INTERVAL_S))
             heard, all_heard = time.monotonic(), False
         except queue.Empty:
             all_heard = True
@@ -221,20 +224,20 @@ def _follow(
         failed = _failed_of(endings)
         if over and not failed and all_heard:
             return None
-        if now - looked > LOOK_AT_HOSTS_EVERY_S:
+        if now - looked > HOST_CHECK_INTERVAL_S:
             looked, there = now, _workers(client)
             gone = [host.name for host in hosts if host.worker not in there]
             if gone:
                 return f"training host {gone[0]} was lost"
         if failed:
             failed_at = failed_at or now
-            if len(hosts) == 1 or now - failed_at > LOST_WITHIN_S:
+            if len(hosts) == 1 or now - failed_at > LOST_HOST_TIMEOUT_S:
                 raise TrainingStopped(_last_words(failed[0]))
         elif now - heard > silence_s:
             return f"nothing was heard of the training for {silence_s:.0f} s"
 
 
-def _last_words(ending: Ending) -> str:
+def _last_words(ending: AgentResult) -> str:
     errors = [line for line in ending.last_lines if "Error" in line] or ending.last_lines or ["nothing"]
     return (
         f"torchrun on {ending.host} ended with status {ending.status}, all its restarts used up (hosts.max_restarts); "
@@ -242,7 +245,7 @@ def _last_words(ending: Ending) -> str:
     )
 
 
-def _has_ended(future: "Future[Ending]") -> bool:
+def _has_ended(future: "Future[AgentResult]") -> bool:
     """Say whether an agent told how it ended; one whose worker died did not, and that worker is looked for."""
     if future.status == "error" and isinstance(
         future.exception(), KilledWorker | NoWorkerError | NoValidWorkerError
@@ -251,7 +254,7 @@ def _has_ended(future: "Future[Ending]") -> bool:
     return bool(future.done())
 
 
-def _failed_of(endings: list[Ending]) -> list[Ending]:
+def _failed_of(endings: list[AgentResult]) -> list[AgentResult]:
     """Return those that failed. Raises: the error that a rank reported."""
     for ending in endings:
         if ending.error is not None:

@@ -1,205 +1,64 @@
-"""Model versions as the terminal shows them: listed, told of one by one, compared, put into service."""
+"""`spectrogram-one models ...`: what is typed; `model_versions` does it."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
-import pyarrow as pa
-from rich.table import Table
+from cyclopts import App, Parameter
 
-from store.errors import BadInput
-from store.fs.files import absolute, exists, join, read_bytes
-from store.fs.parquet import read_table
-from store.model_registry import (
-    champion,
-    promote,
-    promotion_history,
-    read_card,
-    read_cards,
-    resolve_version,
-    rollback,
-)
-from training.inference.model_version import HEARD_SCHEMA, read_identity
-from training.inference.onnx_export import export_onnx
-from training.selection.champion import Rival, compare_rivals
-from training.selection.comparison import Comparison, Gain, GenreGain
-
-CARD_TEXT = "MODEL_CARD.md"
-HEARD = "report/predictions.parquet"
-DAMAGED = "damaged"  # its model.json: `models show` tells what to do
-UNKNOWN = "-"  # older versions do not tell
+app = App(name="models", help="Inspect model versions, and choose the champion.")
+MODELS = "data/models"
+Root = Annotated[str, Parameter(help="Folder or URL where model versions are kept")]
+Which = Annotated[str, Parameter(help="A version, the beginning of its name, champion or latest")]
 
 
-def list_models(root: str) -> Table:
-    """Lay out all versions, oldest first, the one in service marked; names whole, as they are to be copied.
+@app.command(name="list")
+def list_versions(*, models: Root = MODELS) -> None:
+    """List the versions, oldest first; * marks the champion."""
+    from rich.console import Console
 
-    Raises: BadInput if there is no version.
-    """
-    in_service = champion(root)
-    cards = list(read_cards(root))
-    if not cards:
-        raise BadInput(
-            f"{root}: holds no model versions; train one with `spectrogram-one train`, or name another folder "
-            "with --models"
-        )
-    table = Table()
-    table.add_column("", no_wrap=True, min_width=1)
-    table.add_column("version", no_wrap=True, min_width=max(len(version) for version, _ in cards))
-    for heading in ("trained", "accuracy", "macro F1", "snapshot", "parent"):
-        table.add_column(heading, overflow="fold")
-    for version, card in cards:
-        table.add_row("*" if version == in_service else "", version, *_row(card))
-    table.caption = (
-        f"* in service since {promotion_history(root)[-1].at}" if in_service else "none is in service"
-    )
-    return table
+    from flows.commands.model_versions import list_models
+
+    Console(markup=False).print(list_models(models))
 
 
-def _row(card: Mapping[str, Any] | None) -> tuple[str, ...]:
-    if card is None:
-        return DAMAGED, *[UNKNOWN] * 4
-    test = card.get("metrics", {}).get("test", {})
-    return (
-        _short(card.get("trained"), 16).replace("T", " "),
-        _accuracy(test),
-        f"{test['macro_f1']:.2f}" if "macro_f1" in test else UNKNOWN,
-        _last(card.get("snapshot")).removesuffix(".json"),
-        _last(card.get("parent")),
-    )
+@app.command
+def show(version: Which = "champion", *, models: Root = MODELS) -> None:
+    """Show what a version is, how accurate, and when it was in service."""
+    from flows.commands.model_versions import show_model
+
+    print("\n".join(show_model(models, version)))
 
 
-def show_model(root: str, which: str) -> list[str]:
-    """Tell of one version, by its model card if it has one; and when it was in service."""
-    url = resolve_version(root, which)
-    version = _last(url)
-    moves = [
-        f"{'back in' if move.is_rollback else 'in'} service from {move.at}: {move.reason or 'no reason given'}"
-        for move in promotion_history(root)
-        if move.version == version
-    ]
-    if exists(join(url, CARD_TEXT)):
-        return [*read_bytes(join(url, CARD_TEXT)).decode().splitlines(), *moves]
-    card = read_card(url)
-    test = card.get("metrics", {}).get("test", {})
-    told = {
-        "version": version,
-        "trained": card.get("trained"),
-        "code": card.get("code"),
-        "genres": ", ".join(card.get("genres", [])),
-        "accuracy": _accuracy(test),
-        "macro F1": test.get("macro_f1"),
-        "best epoch": card.get("best_epoch"),
-        "snapshot": card.get("snapshot"),
-        "data": card.get("data"),
-        "parent": card.get("parent"),
-        "seed": card.get("training", {}).get("seed"),
-        "report": join(url, "report", "report.html"),
-    }
-    return [*(f"{name}: {UNKNOWN if it is None else it}" for name, it in told.items()), *moves]
+@app.command
+def compare(one: Which, other: Which, *, models: Root = MODELS) -> None:
+    """Compare two versions on the test tracks that both were scored on."""
+    from rich.console import Console
+
+    from flows.commands.model_comparison import compare_models
+
+    table, lines = compare_models(models, one, other)
+    Console(markup=False).print(table)
+    print("\n".join(lines))
 
 
-def compare_models(root: str, one: str, other: str) -> tuple[Table, list[str]]:
-    """Compare two versions on the test tracks that both were heard on; the first stands for the champion.
+@app.command
+def promote(version: Which, *, models: Root = MODELS, reason: str = "by hand") -> None:
+    """Put a version into service."""
+    from flows.commands.model_versions import promote_model
 
-    Raises: BadInput if a version did not keep what it heard, or the two share no test track.
-    """
-    urls = resolve_version(root, one), resolve_version(root, other)
-    comparison = compare_rivals(read_rival(urls[0]), read_rival(urls[1]))
-    rows = comparison_rows(comparison, _last(urls[0]), _last(urls[1]))
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*row.values())
-    share = comparison.macro_f1.share_better
-    told = f"{comparison.tracks:,} test tracks by {comparison.artists:,} artists"
-    if share is not None:
-        told += f"; {_last(urls[1])} has the higher macro F1 in {share:.1%} of the resamples"
-    return table, [told]
+    print(promote_model(models, version, reason))
 
 
-def comparison_rows(comparison: Comparison, one: str, other: str) -> list[dict[str, str]]:
-    """Lay out a comparison, scores first, then the F1 of each genre with its number of tracks."""
-    gains: list[tuple[str, Gain | GenreGain]] = [
-        ("macro F1", comparison.macro_f1),
-        ("accuracy", comparison.accuracy),
-        ("log-loss", comparison.log_loss),
-        *((f"F1 of {it.genre} ({it.support})", it) for it in comparison.genres),
-    ]
-    return [
-        {
-            "score": name,
-            one: _figure(gain.champion),
-            other: _figure(gain.challenger),
-            "gain": _figure(gain.gain, "+.3f"),
-            "95 % interval": UNKNOWN if gain.low is None else f"{gain.low:+.3f} to {gain.high:+.3f}",
-        }
-        for name, gain in gains
-    ]
+@app.command
+def rollback(*, models: Root = MODELS) -> None:
+    """Put the champion before this one back into service; once more goes one further back."""
+    from flows.commands.model_versions import rollback_model
+
+    print(rollback_model(models))
 
 
-def promote_model(root: str, which: str, reason: str) -> str:
-    """Put a version into service; say so in a line."""
-    version = _last(resolve_version(root, which))
-    before = champion(root)
-    promote(root, version, reason)
-    return f"{version} is in service" + (f" in place of {before}" if before not in (None, version) else "")
+@app.command
+def export(target: str, *, version: Which = "champion", models: Root = MODELS) -> None:
+    """Write a version's network as an ONNX file, for `tag --backend onnx --onnx FILE` and other programs."""
+    from flows.commands.model_comparison import export_model
 
-
-def rollback_model(root: str) -> str:
-    """Put the champion before back into service; say so in a line."""
-    before = champion(root)
-    return f"{rollback(root)} is in service again, in place of {before}"
-
-
-def export_model(root: str, which: str, target: str) -> str:
-    """Write a version's network as an ONNX file, compared with it first.
-
-    Raises: BadInput if there is no such version, they differ, or the extra `onnx` is not installed.
-    """
-    url = resolve_version(root, which)
-    worst = export_onnx(url, read_identity(url), absolute(target))
-    return f"{target}: ONNX of {_last(url)}; it says the same but for {worst:.0e} (dB in, logits out)"
-
-
-def read_rival(url: str) -> Rival:
-    """Read a version and what it said. Raises: BadInput if it did not keep that, or the file is damaged."""
-    identity = read_identity(url)
-    where = join(url, HEARD)
-    try:
-        heard = read_table(where)
-    except FileNotFoundError:
-        raise BadInput(
-            f"{url}: did not keep what it heard ({HEARD} is missing), as older versions; train it again"
-        ) from None
-    except (pa.ArrowInvalid, OSError) as why:
-        raise BadInput(
-            f"{where}: cut short or damaged ({_first_line(why)}); restore it from a copy"
-        ) from None
-    lacking = [name for name in HEARD_SCHEMA.names if name not in heard.column_names]
-    if lacking:
-        raise BadInput(
-            f"{where}: has no column {', '.join(lacking)}; wanted {', '.join(HEARD_SCHEMA.names)}: restore it"
-        )
-    return Rival(identity, heard, identity.genres)
-
-
-def _first_line(why: Exception) -> str:
-    return (str(why).splitlines() or [type(why).__name__])[0]
-
-
-def _accuracy(test: Mapping[str, Any]) -> str:
-    if "accuracy" not in test:
-        return UNKNOWN
-    interval = test.get("accuracy_interval")
-    bounds = f" ({interval['low']:.0%} to {interval['high']:.0%})" if interval else ""
-    return f"{test['accuracy']:.0%}{bounds}"
-
-
-def _figure(value: float | None, form: str = ".3f") -> str:
-    return UNKNOWN if value is None else format(value, form)
-
-
-def _short(text: str | None, length: int) -> str:
-    return text[:length] if text else UNKNOWN
-
-
-def _last(url: str | None) -> str:
-    return url.rstrip("/").rsplit("/", 1)[-1] if url else UNKNOWN
+    print(export_model(models, version, target))

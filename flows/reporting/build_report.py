@@ -10,18 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
-from flows.reporting.progress import show_table
+from flows.reporting.artifacts import show_table
 from preprocessing.build.shard_task import BuiltBatch, Track
 from preprocessing.errors import FATAL_REASONS
 from store.fs.files import join
 from store.fs.parquet import write_table
 from store.reader import Snapshot
 
-SHOWN_REJECTS = 1_000  # in the UI; the report names them all
-SHOWN_COPIES = 1_000
-TOLD_REJECTS = 20  # in the terminal
-SLOWEST = 20
-REPORTED = ("status", "reason", "detail", "decoded_s", "stated_s", "build_s")
+MAX_SHOWN_REJECTS = 1_000  # in the UI; the report names them all
+MAX_SHOWN_DUPLICATES = 1_000
+MAX_PRINTED_REJECTS = 20  # in the terminal
+MAX_SLOWEST_FILES = 20
+REPORT_COLUMNS = ("status", "reason", "detail", "decoded_s", "stated_s", "build_s")
 MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
 
 
@@ -32,12 +32,12 @@ class BuildSummary(BaseModel, frozen=True):
     snapshot: int
     tracks: int = Field(description="Tracks that have a spectrogram")
     hours: float = Field(description="Hours of audio they play")
-    cut_short: int = Field(description="Those of them whose end is missing")
-    copies: int = Field(description="Tracks that hold a recording which another track holds too")
+    truncated: int = Field(description="Those of them whose end is missing")
+    duplicates: int = Field(description="Tracks that hold a recording which another track holds too")
     left_out: int = Field(
         description="Tracks taken out of their split: another one has the recording or artist"
     )
-    built_now: int = Field(description="Tracks that this build tried")
+    processed: int = Field(description="Tracks that this build tried")
     seconds: float
     rejected: int
     reasons: dict[str, int] = Field(description="How many tracks were rejected for what")
@@ -50,18 +50,18 @@ class BuildSummary(BaseModel, frozen=True):
         """Tell it in lines for a terminal."""
         told = [
             f"{self.store}: {self.tracks:,} tracks, {self.hours:.2f} h of audio (snapshot {self.snapshot}); "
-            f"{self.built_now:,} built now in {self.seconds:.0f} s; {self.rejected:,} rejected"
+            f"{self.processed:,} built now in {self.seconds:.0f} s; {self.rejected:,} rejected"
         ]
         told += [f"  rejected {it['url']}: {it['reason']} ({it['detail']})" for it in self.rejects]
         if self.rejected > len(self.rejects):
             told.append(f"  and {self.rejected - len(self.rejects):,} more")
-        if self.cut_short:
+        if self.truncated:
             told.append(
-                f"{self.cut_short:,} tracks are shorter than their files state; what is there is kept"
+                f"{self.truncated:,} tracks are shorter than their files state; what is there is kept"
             )
-        if self.copies:
+        if self.duplicates:
             told.append(
-                f"{self.copies:,} tracks hold a recording that another holds too: none crosses a split"
+                f"{self.duplicates:,} tracks hold a recording that another holds too: none crosses a split"
             )
         if self.left_out:
             told.append(
@@ -80,7 +80,7 @@ class BuildSummary(BaseModel, frozen=True):
 
 
 @dataclass
-class WorkerShare:
+class WorkerStatistics:
     """What one worker did."""
 
     tracks: int = 0
@@ -89,10 +89,10 @@ class WorkerShare:
 
 
 @dataclass
-class Tally:
+class BuildStatistics:
     """What a build did so far, in a size that does not grow with it."""
 
-    workers: defaultdict[str, WorkerShare] = field(default_factory=lambda: defaultdict(WorkerShare))
+    workers: defaultdict[str, WorkerStatistics] = field(default_factory=lambda: defaultdict(WorkerStatistics))
     slowest: list[tuple[float, str, str, float]] = field(default_factory=list)  # s, track_id, url, audio s
     tried: int = 0
     rejected: int = 0
@@ -113,7 +113,7 @@ class Tally:
         for row in built.index.select(["track_id", "build_s", "decoded_s"]).to_pylist():
             share.audio_s += row["decoded_s"] or 0.0
             entry = (row["build_s"] or 0.0, row["track_id"], urls[row["track_id"]], row["decoded_s"] or 0.0)
-            push = heapq.heappush if len(self.slowest) < SLOWEST else heapq.heappushpop
+            push = heapq.heappush if len(self.slowest) < MAX_SLOWEST_FILES else heapq.heappushpop
             push(self.slowest, entry)
 
 
@@ -122,21 +122,21 @@ def count_rejects(index: pa.Table) -> int:
     return pc.sum(pc.equal(index["status"], "rejected")).as_py() or 0
 
 
-def rejects_of(snapshot: Snapshot) -> list[dict[str, Any]]:
+def list_rejects(snapshot: Snapshot) -> list[dict[str, Any]]:
     """List the tracks that have no spectrogram, and why."""
-    notable, _ = notable_tracks(snapshot)
+    notable, _ = read_report_tracks(snapshot)
     rows: list[dict[str, Any]] = _rejects_among(notable).to_pylist()
     return rows
 
 
-def notable_tracks(snapshot: Snapshot) -> tuple[pa.Table, pa.Table]:
+def read_report_tracks(snapshot: Snapshot) -> tuple[pa.Table, pa.Table]:
     """Give the rows of the tracks that are not plainly ok, and of all tracks their status and seconds."""
     catalogue = snapshot.read_catalogue(("track_id", "url", "split", "duplicate_group"))
-    answers = snapshot.read_index(catalogue["track_id"], REPORTED)
+    answers = snapshot.read_index(catalogue["track_id"], REPORT_COLUMNS)
     plain = pc.fill_null(pc.equal(answers["status"], "ok"), False)
     notable = pc.or_(pc.invert(plain), pc.is_valid(catalogue["duplicate_group"]))
     table = catalogue.filter(notable)
-    for name, column in zip(REPORTED, answers.filter(notable).columns, strict=True):
+    for name, column in zip(REPORT_COLUMNS, answers.filter(notable).columns, strict=True):
         table = table.append_column(name, column)
     return table, answers.select(["status", "decoded_s"])
 
@@ -147,10 +147,10 @@ def _rejects_among(notable: pa.Table) -> pa.Table:
 
 
 def report_build(
-    snapshot: Snapshot, tally: Tally, *, store: str, left_out: int, seconds: float
+    snapshot: Snapshot, tally: BuildStatistics, *, store: str, left_out: int, seconds: float
 ) -> BuildSummary:
     """Say what the store holds now: in a Parquet file in it, on the run's page, and in return."""
-    notable, answers = notable_tracks(snapshot)
+    notable, answers = read_report_tracks(snapshot)
     url = join(store, "reports", f"{snapshot.number:08d}.parquet")
     write_table(url, notable)
     rejects = _rejects_among(notable)
@@ -160,14 +160,14 @@ def report_build(
         snapshot=snapshot.number,
         tracks=pc.sum(pc.is_in(answers["status"], pa.array(["ok", "ok-truncated"]))).as_py() or 0,
         hours=(pc.sum(answers["decoded_s"]).as_py() or 0.0) / 3600,
-        cut_short=statuses["ok-truncated"],
-        copies=notable["duplicate_group"].length() - notable["duplicate_group"].null_count,
+        truncated=statuses["ok-truncated"],
+        duplicates=notable["duplicate_group"].length() - notable["duplicate_group"].null_count,
         left_out=left_out,
-        built_now=tally.tried,
+        processed=tally.tried,
         seconds=seconds,
         rejected=len(rejects),
         reasons=dict(Counter(rejects["reason"].to_pylist()).most_common()),
-        rejects=rejects.slice(0, TOLD_REJECTS).to_pylist(),
+        rejects=rejects.slice(0, MAX_PRINTED_REJECTS).to_pylist(),
         report=url,
     )
     _show_result(summary)
@@ -182,9 +182,9 @@ def _show_result(summary: BuildSummary) -> None:
         "tracks": f"{summary.tracks:,}",
         "hours of audio": f"{summary.hours:,.2f}",
         "rejected": f"{summary.rejected:,}",
-        "cut short": f"{summary.cut_short:,}",
-        "copies": f"{summary.copies:,}",
-        "tried now": f"{summary.built_now:,}",
+        "truncated": f"{summary.truncated:,}",
+        "duplicates": f"{summary.duplicates:,}",
+        "tried now": f"{summary.processed:,}",
         "seconds": f"{summary.seconds:.0f}",
         "snapshot": summary.snapshot,
         "store": summary.store,
@@ -196,18 +196,24 @@ def _show_result(summary: BuildSummary) -> None:
 def _show_rejects(summary: BuildSummary, rejects: pa.Table) -> None:
     """The UI cuts long texts off at their end: the widest column comes last."""
     counts = ", ".join(f"{count:,} {reason}" for reason, count in summary.reasons.items())
-    rows = rejects.select(["track_id", "reason", "detail", "url"]).slice(0, SHOWN_REJECTS).to_pylist()
+    rows = rejects.select(["track_id", "reason", "detail", "url"]).slice(0, MAX_SHOWN_REJECTS).to_pylist()
     show_table("rejected-tracks", rows, counts or "No track was rejected")
 
 
 def _show_copies(summary: BuildSummary, notable: pa.Table) -> None:
-    copies = notable.filter(pc.is_valid(notable["duplicate_group"])).sort_by("duplicate_group")
-    rows = copies.select(["duplicate_group", "track_id", "split", "url"]).slice(0, SHOWN_COPIES).to_pylist()
-    told = f"{summary.copies:,} tracks are copies of others" if rows else "No recording is there twice"
-    show_table("copies", rows, told)
+    duplicates = notable.filter(pc.is_valid(notable["duplicate_group"])).sort_by("duplicate_group")
+    rows = (
+        duplicates.select(["duplicate_group", "track_id", "split", "url"])
+        .slice(0, MAX_SHOWN_DUPLICATES)
+        .to_pylist()
+    )
+    told = (
+        f"{summary.duplicates:,} tracks are duplicates of others" if rows else "No recording is there twice"
+    )
+    show_table("duplicates", rows, told)
 
 
-def _show_work(tally: Tally, seconds: float) -> None:
+def _show_work(tally: BuildStatistics, seconds: float) -> None:
     """Show what each worker did, and the files that took longest."""
     workers = [
         {

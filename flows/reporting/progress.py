@@ -1,19 +1,18 @@
 """Long work shows life: a bar in the terminal, lines in a log, a progress artifact in the Prefect UI."""
 
-import html
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
-from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-ARTIFACT_EVERY_S = 2.0
-LINE_EVERY_S = 15.0
+from flows.reporting.artifacts import progress_artifact
+from flows.reporting.stage import run_logger
+
+ARTIFACT_INTERVAL_S = 2.0
+LOG_INTERVAL_S = 15.0
 
 Advance = Callable[[int, str], None]
 
@@ -26,9 +25,8 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
     Prefect UI gets an artifact in both cases.
     """
     console = Console(stderr=True)
-    artifact = create_progress_artifact(0.0, key=_key(what), description=what)
-    assert isinstance(artifact, UUID), "outside of an event loop Prefect answers at once"
-    log = get_run_logger()
+    show_on_page = progress_artifact(_key(what), what)
+    log = run_logger()
     begun = shown = logged = time.monotonic()
     done, last_note = 0, ""
     bar = Progress(
@@ -54,29 +52,20 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
             bar.update(task, advance=count, speed=speed, note=note)
             line = f"{what}: {done:,} of {total:,} {unit}, {speed}, {_left(total - done, per_s)} left"
             line += _after(note)
-            if now - shown >= ARTIFACT_EVERY_S:
+            if now - shown >= ARTIFACT_INTERVAL_S:
                 shown = now
-                update_progress_artifact(artifact, 100.0 * done / max(total, 1), description=line)
-            if now - logged >= LINE_EVERY_S:
+                show_on_page(100.0 * done / max(total, 1), line)
+            if now - logged >= LOG_INTERVAL_S:
                 logged = now
                 log.info(line)
 
         yield advance
     took = f"{what}: {done:,} of {total:,} {unit} in {time.monotonic() - begun:.0f} s" + _after(last_note)
-    update_progress_artifact(artifact, 100.0 * done / max(total, 1), description=took)
+    show_on_page(100.0 * done / max(total, 1), took)
     log.info(took)
 
 
-def show_table(key: str, rows: Iterable[Mapping[str, object]], description: str) -> None:
-    """Put a table on the page of the run in the Prefect UI.
-
-    The UI takes every cell for HTML, and cells hold names and bytes of other people's files.
-    """
-    safe = [{name: html.escape(str(cell), quote=False) for name, cell in row.items()} for row in rows]
-    create_table_artifact(safe, key=key, description=html.escape(description, quote=False))
-
-
-def say(line: str) -> None:
+def print_status(line: str) -> None:
     """Print one line of the story for whoever watches the terminal."""
     print(line, file=sys.stderr, flush=True)
 

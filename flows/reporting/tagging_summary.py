@@ -3,20 +3,19 @@
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-from prefect import task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, Field
 from rich.table import Table
 
+from flows.reporting.artifacts import show_markdown
+from flows.reporting.stage import stage
 from store.fs.files import join, write_atomic
 from store.tagging.predictions import write_predictions
 from store.tagging.run import Folder, TaggingRun
 from store.tagging.statistics import Sample, TaggingStatistics, by_descending_count, count_rows
-from training.report.tagging_page import RunFacts, markdown_summary, render_page, seen
+from training.report.tagging_page import RunFacts, mark_invisible, markdown_summary, render_page
 
-TOLD_CHANGES = 20  # in the terminal; the page shows more, the CSV all
-TOLD_LEFT_ALONE = 20
+MAX_PRINTED_CHANGES = 20  # in the terminal; the page shows more, the CSV all
+MAX_PRINTED_UNCHANGED = 20
 
 
 class TagSummary(BaseModel, frozen=True):
@@ -30,7 +29,7 @@ class TagSummary(BaseModel, frozen=True):
     reasons: dict[str, dict[str, int]] = Field(description="For what reasons, by status")
     genres: dict[str, int] = Field(description="How many files get which genre")
     changes: list[dict[str, str]] = Field(description="Some files with what they get")
-    left_alone: list[dict[str, str]] = Field(description="Some files that stay as they are, and why")
+    unchanged: list[dict[str, str]] = Field(description="Some files that stay as they are, and why")
     notes: list[str] = Field(description="What the model could promise, and which genres it never tells")
     commands: list[tuple[str, str]] = Field(description="What can be done next: in words, as a command line")
     predictions: str = Field(description="Parquet file with a row for each file")
@@ -56,8 +55,8 @@ class TagSummary(BaseModel, frozen=True):
                 table.add_row(genre, f"{count:,}")
             yield table
         for title, rows, most in (
-            ("some of the changes", self.changes, TOLD_CHANGES),
-            ("some of the files that stay as they are", self.left_alone, TOLD_LEFT_ALONE),
+            ("some of the changes", self.changes, MAX_PRINTED_CHANGES),
+            ("some of the files that stay as they are", self.unchanged, MAX_PRINTED_UNCHANGED),
         ):
             if rows:
                 table = Table(*rows[0], title=title)
@@ -66,8 +65,8 @@ class TagSummary(BaseModel, frozen=True):
                 yield table
 
 
-@task(cache_policy=NO_CACHE)
-def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts) -> TagSummary:
+@stage
+def summarise_tagging(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts) -> TagSummary:
     """Gather the parts of a run into its files, its page and its artifact: then it is over."""
     told = TaggingStatistics()
 
@@ -78,24 +77,24 @@ def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunF
             yield table
 
     about = {"source": facts.source, "model": facts.model, "run": run.name}
-    write_predictions(facts.predictions, facts.table, tables(), about)
+    write_predictions(facts.predictions, facts.csv_url, tables(), about)
     page = join(run.url, "summary.html")
     write_atomic(page, render_page(told, facts))
-    create_markdown_artifact(markdown_summary(told, facts), key="tagging-summary")
+    show_markdown("tagging-summary", markdown_summary(told, facts))
     summary = TagSummary(
         run=run.name,
         source=facts.source,
         model=facts.model,
-        dry_run=facts.way in ("dry-run", "undo-dry-run"),
+        dry_run=facts.mode in ("dry-run", "undo-dry-run"),
         statuses=dict(told.statuses),
         reasons={status: dict(reasons) for status, reasons in told.reasons.items()},
         genres=dict(by_descending_count(told.genres)),
         changes=[_change(sample) for sample in told.changes],
-        left_alone=[_left_alone(sample) for sample in told.unchanged_samples],
+        unchanged=[_left_alone(sample) for sample in told.unchanged_samples],
         notes=list(facts.notes),
         commands=list(facts.commands),
         predictions=facts.predictions,
-        csv=facts.table,
+        csv=facts.csv_url,
         page=page,
         seconds=facts.seconds,
     )
@@ -105,9 +104,9 @@ def summarise(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunF
 
 def _change(sample: Sample) -> dict[str, str]:
     return {
-        "file": seen(sample.track_id),
-        "had": seen("; ".join(sample.old_genres)),
-        "gets": "; ".join(sample.new_genres),
+        "file": mark_invisible(sample.track_id),
+        "old_genres": mark_invisible("; ".join(sample.old_genres)),
+        "new_genres": "; ".join(sample.new_genres),
         "confidence": _share(sample.confidence),
         "status": sample.status,
     }
@@ -115,7 +114,11 @@ def _change(sample: Sample) -> dict[str, str]:
 
 def _left_alone(sample: Sample) -> dict[str, str]:
     status = f"{sample.status}: {sample.reason}" if sample.reason else sample.status
-    return {"file": seen(sample.track_id), "status": status, "detail": seen(sample.detail)}
+    return {
+        "file": mark_invisible(sample.track_id),
+        "status": status,
+        "detail": mark_invisible(sample.detail),
+    }
 
 
 def _share(confidence: float | None) -> str:

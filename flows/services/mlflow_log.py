@@ -16,35 +16,31 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
-
-from flows.reporting.progress import say
+from flows.reporting.stage import run_logger, stage
 from store.errors import BadInput
 from store.fs.files import absolute, join, list_names, read_bytes
 from store.model_registry import read_card
 from training.report.model_card import flatten
 
-EXPERIMENT = "spectrogram-one"
-ENVIRONMENT = {  # what MLflow is told unless the operator told it otherwise; it reads some of it at its import
+EXPERIMENT_NAME = "spectrogram-one"
+MLFLOW_ENVIRONMENT = {  # what MLflow is told unless the operator told it otherwise; it reads some of it at its import
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing here calls home; the DO_NOT_TRACK=1 of others it does not know
     "MLFLOW_CONFIGURE_LOGGING": "false",  # its handlers would write between the lines of ours
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # s; with two retries a silent server holds us for a minute, not for 20
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
-SQLITE = "sqlite:///"
+SQLITE_PREFIX = "sqlite:///"
 
 
-def check_tracking(uri: str) -> None:
+def check_mlflow_uri(uri: str) -> None:
     """Look, before hours of training, whether anything can be logged to `uri`; "" logs nothing.
 
     Raises: BadInput if that can never work. A server may be down now and up by then: it is not asked.
     """
     if not uri:
         return
-    if uri.startswith(SQLITE) and uri not in (SQLITE, f"{SQLITE}:memory:"):
+    if uri.startswith(SQLITE_PREFIX) and uri not in (SQLITE_PREFIX, f"{SQLITE_PREFIX}:memory:"):
         _check_database(uri)
     elif not _is_server(uri):
         raise BadInput(
@@ -59,32 +55,30 @@ def check_tracking(uri: str) -> None:
     _import_mlflow(uri)
 
 
-def log_experiment(uri: str, version_url: str) -> None:
+def log_to_mlflow(uri: str, version_url: str) -> None:
     """Log a model version to MLflow if `uri` is set. If that fails, say so and go on: the version is safe."""
     if not uri:
         return
-    # Prefect catches what any store of artifacts may raise, and keeps its traceback with the task.
-    state = log_version(uri, version_url, return_state=True)
-    if state.is_failed():
-        why = " ".join((state.message or "").split())
-        warning = f"{version_url}: not logged to MLflow at {uri}, but whole and published; {why}"
-        get_run_logger().warning(warning)
-        say(f"warning: {warning}")
-    else:
-        state.result()  # raises what ended the run rather than the task: a Ctrl-C, a cancellation
+    try:
+        log_version(uri, version_url)
+    except Exception as why:  # noqa: BLE001 (an artifact store may raise anything; the version is published)
+        reason = " ".join(f"{type(why).__name__}: {why}".split())
+        run_logger().warning(
+            "%s: not logged to MLflow at %s, but whole and published; %s", version_url, uri, reason
+        )
 
 
-@task(name="log-to-mlflow", cache_policy=NO_CACHE)
+@stage
 def log_version(uri: str, version_url: str) -> str:
     """Make an MLflow run of a version: settings, epochs, test scores, origin, card and report. Give its id."""
     mlflow = _import_mlflow(uri)
     client = mlflow.MlflowClient(tracking_uri=uri)
     card = read_card(version_url)
-    epochs = read_history(card["run"])
+    epochs = read_epochs(card["run"])
     end_ms = round(datetime.fromisoformat(card["trained"]).timestamp() * 1_000)
     start_ms = end_ms - round(1_000 * sum(row.get("seconds", 0.0) for row in epochs))
     run = client.create_run(
-        _find_experiment(client, uri), start_ms, tags=tags_of(card, version_url), run_name=card["version"]
+        _find_experiment(client, uri), start_ms, tags=mlflow_tags(card, version_url), run_name=card["version"]
     )
     run_id: str = run.info.run_id
     try:
@@ -93,7 +87,7 @@ def log_version(uri: str, version_url: str) -> str:
         metrics = [mlflow.entities.Metric(*row) for row in told]
         client.log_batch(run_id, metrics, params, synchronous=True)  # split there, if it is much
         with tempfile.TemporaryDirectory() as folder:
-            copy_papers(version_url, Path(folder))
+            copy_report_files(version_url, Path(folder))
             client.log_artifacts(run_id, folder)
     except (
         BaseException
@@ -104,13 +98,13 @@ def log_version(uri: str, version_url: str) -> str:
     return run_id
 
 
-def read_history(run: str) -> list[dict[str, Any]]:
+def read_epochs(run: str) -> list[dict[str, Any]]:
     """Read what a training noted of each epoch."""
     epochs: list[dict[str, Any]] = json.loads(read_bytes(join(run, "history.json")))["epochs"]
     return epochs
 
 
-def tags_of(card: Mapping[str, Any], version_url: str) -> dict[str, str]:
+def mlflow_tags(card: Mapping[str, Any], version_url: str) -> dict[str, str]:
     """Say where a version came from and where it lies."""
     origin = {name: card.get(name) for name in ("version", "snapshot", "data", "code", "parent", "run")}
     return {name: value for name, value in {**origin, "model": absolute(version_url)}.items() if value}
@@ -137,7 +131,7 @@ def score_metrics(card: Mapping[str, Any], at_ms: int) -> Iterator[tuple[str, fl
             yield f"test_{name}", value, at_ms, epoch
 
 
-def copy_papers(version_url: str, folder: Path) -> None:
+def copy_report_files(version_url: str, folder: Path) -> None:
     """Copy what a version has for people to read, from wherever it lies, into a local folder."""
     (folder / "report").mkdir()
     report = (f"report/{name}" for name in list_names(join(version_url, "report")))
@@ -154,7 +148,7 @@ def _is_server(uri: str) -> bool:
 
 
 def _database(uri: str) -> Path:
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
+    return Path(uri.removeprefix(SQLITE_PREFIX).partition("?")[0]).absolute()
 
 
 def _check_database(uri: str) -> None:
@@ -172,18 +166,20 @@ def _check_database(uri: str) -> None:
 
 
 def _find_experiment(client: Any, uri: str) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
+    found = client.get_experiment_by_name(EXPERIMENT_NAME)
     if found is None:
         # Beside the database; MLflow's own choice is the folder in which the process happens to run.
-        beside = (_database(uri).parent / "mlflow-artifacts").as_uri() if uri.startswith(SQLITE) else None
-        made: str = client.create_experiment(EXPERIMENT, artifact_location=beside)
+        beside = (
+            (_database(uri).parent / "mlflow-artifacts").as_uri() if uri.startswith(SQLITE_PREFIX) else None
+        )
+        made: str = client.create_experiment(EXPERIMENT_NAME, artifact_location=beside)
         return made
     known: str = found.experiment_id
     return known
 
 
 def _import_mlflow(uri: str) -> ModuleType:
-    for name, value in ENVIRONMENT.items():
+    for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import mlflow  # takes seconds

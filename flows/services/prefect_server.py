@@ -19,8 +19,8 @@ from store.errors import BadInput, ServiceUnavailable
 
 HOST = "127.0.0.1"
 ANY_PORT = 0
-START_WITHIN_S = 90.0
-DRAIN_S = 5.0
+SERVER_START_TIMEOUT_S = 90.0
+DRAIN_TIMEOUT_S = 5.0
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def prefect_server(port: int = ANY_PORT) -> Iterator[str]:
             yield api_url
         finally:
             for worker in (APILogWorker, EventsWorker):  # what they have not sent yet
-                worker.drain_all(timeout=DRAIN_S)
+                worker.drain_all(timeout=DRAIN_TIMEOUT_S)
             server.terminate()
 
 
@@ -77,7 +77,7 @@ def _start(port: int, log: Path) -> "subprocess.Popen[bytes]":
 
 
 def _wait_for(server: "subprocess.Popen[bytes]", api_url: str, log: Path) -> None:
-    until = time.monotonic() + START_WITHIN_S
+    until = time.monotonic() + SERVER_START_TIMEOUT_S
     while not _answers(api_url):
         if server.poll() is not None:
             raise ServiceUnavailable(
@@ -85,7 +85,7 @@ def _wait_for(server: "subprocess.Popen[bytes]", api_url: str, log: Path) -> Non
             )
         if time.monotonic() > until:
             raise ServiceUnavailable(
-                f"{api_url}: the Prefect server does not answer within {START_WITHIN_S:g} s; see {log}"
+                f"{api_url}: the Prefect server does not answer within {SERVER_START_TIMEOUT_S:g} s; see {log}"
             )
         time.sleep(0.5)
 

@@ -11,13 +11,14 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-AT_WORK = [StateType.RUNNING, StateType.CANCELLING]
+from flows.reporting.stage import run_logger
+
+ACTIVE_STATES = [StateType.RUNNING, StateType.CANCELLING]
 
 
-def find_lateness(most: timedelta) -> str | None:
+def late_start_reason(most: timedelta) -> str | None:
     """Say how late this flow run is, if that is more than `most`; None if it is in time."""
     wanted = flow_run.scheduled_start_time
     late = datetime.now(UTC) - wanted
@@ -29,7 +30,7 @@ def find_lateness(most: timedelta) -> str | None:
     )
 
 
-def find_overlap(longest: timedelta) -> str | None:
+def overlap_reason(longest: timedelta) -> str | None:
     """Name the older run of this flow that is at work in the same Prefect server; None if there is none.
 
     The older one wins, so of two that begin together one goes on. A run whose process was
@@ -40,7 +41,7 @@ def find_overlap(longest: timedelta) -> str | None:
         others = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_run.flow_name])),
             flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=AT_WORK)),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ACTIVE_STATES)),
             ),
         )
     for other in sorted((it for it in others if _age_key(it) < _age_key(ours)), key=_age_key):
@@ -50,7 +51,7 @@ def find_overlap(longest: timedelta) -> str | None:
                 f"run {other.name} is at work since {begun:%Y-%m-%d %H:%M} UTC: one at a time; if its process "
                 f"is gone, cancel it in the UI, or wait: after {_hours(longest)} hours it is taken for dead"
             )
-        get_run_logger().warning(
+        run_logger().warning(
             "run %s is %s since %s, more than %s hours: taken for dead; cancel it in the UI",
             other.name,
             other.state_name,

@@ -15,7 +15,7 @@ from distributed import Client
 from flows.cluster.client import dask_client
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import ClusterSettings
-from flows.reporting.build_report import Tally
+from flows.reporting.build_report import BuildStatistics
 from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.build.shard_task import Track, build_shard
 from preprocessing.decode.settings import LimitSettings
@@ -25,9 +25,9 @@ TRACKS_PER_BATCH = 64
 TRACKS_PER_SHARE = 8  # when two workers are compared with one, so that both end together
 
 
-def build(client: Client, tracks: list[Track], tracks_per_batch: int) -> tuple[float, Tally]:
+def build(client: Client, tracks: list[Track], tracks_per_batch: int) -> tuple[float, BuildStatistics]:
     """Build all tracks on a cluster that is up; give the seconds and what the workers did in them."""
-    tally = Tally()
+    tally = BuildStatistics()
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         for batch, built in fan_out(

@@ -4,8 +4,8 @@ import time
 
 from flows.cluster.training_agent import GRACE_S
 from tests.e2e.serving import artifacts, end_of, submit, wait_for
-from tests.support.dask_processes import Host, ranks, scheduler, worker
-from tests.support.toy_runs import publish_artists
+from tests.support.dask_processes import Host, list_rank_processes, scheduler, worker
+from tests.support.toy_runs import publish_toy_artists
 
 WITHIN_S = 20.0  # from the click to the last process's end
 TRAINING = {"epochs": 10_000, "crop_s": 0.5, "model": {"name": "shallow", "width": 8}}
@@ -15,18 +15,18 @@ def test_cancelled_in_the_ui_no_rank_is_left_and_the_next_run_starts(page, serve
     with scheduler() as url, worker(url, Host("127.0.0.1"), tmp_path):
         cluster = {"kind": "scheduler", "scheduler": url}
         wish = {
-            "store": publish_artists(f"{tmp_path}/store"),
+            "store": publish_toy_artists(f"{tmp_path}/store"),
             "models": f"{tmp_path}/models",
             "cluster": cluster,
         }
         run = submit(served, "train-model", {**wish, "training": TRAINING})
         wait_for(lambda: artifacts(served, run).get("training", {}).get("data"))
-        assert len(ranks()) == 2
+        assert len(list_rank_processes()) == 2
         page.goto(f"{served.url}/runs/flow-run/{run}")
         page.get_by_role("button", name="Cancel").click()
         page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
         clicked = time.monotonic()
-        wait_for(lambda: not ranks(), within_s=WITHIN_S + GRACE_S)
+        wait_for(lambda: not list_rank_processes(), within_s=WITHIN_S + GRACE_S)
         took_s = time.monotonic() - clicked
         assert end_of(served, run)["type"] == "CANCELLED"
         page.reload()

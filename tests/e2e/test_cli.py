@@ -43,7 +43,7 @@ MISTAKES = {
     "tag good --models models --genres Polka": "genre 'Polka': this model never learned it; it knows Jazz, Rock",
     "tag good --write --copy-to copies": "both write and copy_to are given",
     "tag": "source, apply: give one of them: a folder to listen to, or the predictions.parquet of an earlier run",
-    "tag good --models models --map not.toml": "not.toml: ",
+    "tag good --models models --genre-map not.toml": "not.toml: ",
     "tag good --models models --precision 0.9": "this version kept nothing to fit a precision on",
     "tag good --models models --kind path": "kind path: this model knows no genre tree",
     "tag --apply good/a.mp3 --write": "good/a.mp3: not readable as Parquet",

@@ -12,7 +12,7 @@ from flows.settings import BuildSettings, NightlySettings, TagSettings, TrainMod
 from store.reader import open_snapshot
 from store.tags.write import read_genres
 from tests.e2e.serving import FLOWS, artifacts, ask, deployments, end_of, serving, submit, wait_for
-from tests.support.tagging import lay_out_music, publish_small_model
+from tests.support.tagging import copy_demo_music, publish_small_model
 
 MUSIC = Path("tests/data/demo_music").absolute()
 REJECTS = {"200049": "empty", "200050": "not-audio", "200051": "truncated"}
@@ -135,7 +135,7 @@ def test_every_setting_is_a_field_of_the_form_with_its_description(page, served,
 
 def test_a_catalogue_is_tagged_and_undone_from_the_form(page, served, pictures, tmp_path):
     publish_small_model(f"{tmp_path}/models")
-    music = lay_out_music(
+    music = copy_demo_music(
         tmp_path / "music", {"one.mp3": "200033", "<i>two.mp3": "200034", "page.mp3": "200050"}
     )
     before = {path: path.read_bytes() for path in music.iterdir()}

@@ -23,7 +23,7 @@ from preprocessing.decode.settings import LimitSettings
 from store.errors import BadInput
 from store.reader import open_snapshot
 from tests.support.formats import encode
-from tests.support.poison import POISON, poisoned, with_poisonous_decoder
+from tests.support.poison import CRASH_KINDS, install_crashing_decoder, write_crashing_mp3
 
 MUSIC = Path("tests/data/demo_music")
 TRACKS = MUSIC / "fma_small" / "200"
@@ -110,9 +110,9 @@ def test_files_that_crash_hang_or_gorge_their_decoder_cost_themselves_only(tmp_p
     source.mkdir()
     for number in range(1, 7):
         shutil.copy(TRACKS / f"20000{number}.mp3", source)
-    for poison in POISON:
-        poisoned(source, poison)
-    monkeypatch.setenv("PYTHONPATH", with_poisonous_decoder(tmp_path))
+    for poison in CRASH_KINDS:
+        write_crashing_mp3(source, poison)
+    monkeypatch.setenv("PYTHONPATH", install_crashing_decoder(tmp_path))
     summary = build_dataset(
         BuildSettings(
             source=str(source),
@@ -144,7 +144,7 @@ def test_the_same_build_from_and_to_an_object_store_gives_the_same_arrays(undist
     summary = build_dataset(settings)
     assert_same_store(undisturbed, open_snapshot(settings.store))
     assert set(open_snapshot(settings.store).tracks["signature"].is_valid().to_pylist()) == {True}
-    assert build_dataset(settings).built_now == 0
+    assert build_dataset(settings).processed == 0
     assert summary.report.startswith("s3://")
 
 
@@ -187,7 +187,7 @@ def test_copies_are_found_whatever_their_format_and_share_a_split(collection):
     shutil.copyfile(collection / "rock/01.mp3", collection / "rock/the same.mp3")
     encode(collection / "jazz/encoded anew.ogg", "vorbis", 22_050, "ogg", 60.0)  # of 200001
     summary = build_dataset(settings_for(collection))
-    assert summary.copies == 3
+    assert summary.duplicates == 3
     rows = {row["track_id"]: row for row in open_snapshot(f"{collection.parent}/store").tracks.to_pylist()}
     copies = [rows[it] for it in ("rock/01.mp3", "rock/the same.mp3", "jazz/encoded anew.ogg")]
     assert {row["duplicate_group"] for row in copies} == {"jazz/encoded anew.ogg"}
@@ -207,7 +207,7 @@ def test_an_interrupted_build_lets_no_known_copy_cross_a_split(collection, monke
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flows.build_dataset.keep_copies_together", interrupt)
+    monkeypatch.setattr("flows.build_dataset.publish_splits", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_dataset(settings)
     tracks = open_snapshot(settings.store).tracks
@@ -242,7 +242,7 @@ def test_files_that_came_changed_or_went_are_built_rebuilt_or_dropped(collection
     (collection / "rock/03.mp3").write_bytes(other[:size].ljust(size, b"\0"))  # as long as before
     summary = build_dataset(settings)
     after = open_snapshot(settings.store)
-    assert (summary.built_now, summary.tracks) == (2, 12)
+    assert (summary.processed, summary.tracks) == (2, 12)
     assert set(before.track_ids) - set(after.track_ids) == {"rock/01.mp3"}
     assert set(after.track_ids) - set(before.track_ids) == {"rock/20.mp3"}
     assert after.mel("rock/03.mp3").mean() != before.mel("rock/03.mp3").mean()
@@ -256,9 +256,9 @@ def test_a_change_that_leaves_size_and_time_alone_is_seen_by_hash(collection):
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
-    assert build_dataset(settings_for(collection)).built_now == 0
-    assert build_dataset(settings_for(collection, changed_by="sha256")).built_now == 1
-    assert build_dataset(settings_for(collection, changed_by="sha256")).built_now == 0
+    assert build_dataset(settings_for(collection)).processed == 0
+    assert build_dataset(settings_for(collection, change_detection="sha256")).processed == 1
+    assert build_dataset(settings_for(collection, change_detection="sha256")).processed == 0
 
 
 def test_a_file_that_its_publisher_has_otherwise_is_rejected(tmp_path):

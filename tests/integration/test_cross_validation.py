@@ -11,7 +11,7 @@ import pytest
 from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.cross_validate import run_experiments
 from flows.settings import CrossValidationSettings
-from tests.support.toy_runs import publish_artists
+from tests.support.toy_runs import publish_toy_artists
 from training.fit.settings import AugmentSettings, TrainSettings
 from training.networks.settings import ModelSettings
 
@@ -19,7 +19,7 @@ TRAINING = TrainSettings(
     crop_s=0.5,
     crops_per_track=4,
     batch_size=16,
-    crops_at_once=8,
+    micro_batch_size=8,
     epochs=2,
     validation_crops=2,
     model=ModelSettings(name="shallow", width=4, dropout=0.1),
@@ -29,7 +29,7 @@ TRAINING = TrainSettings(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return publish_artists(str(tmp_path_factory.mktemp("store")))
+    return publish_toy_artists(str(tmp_path_factory.mktemp("store")))
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -53,7 +53,7 @@ def test_each_fold_is_trained_once_and_every_track_answered(tmp_path, store, cap
         ("svm", "0", "8"),
         ("svm", "1", "8"),
     ]
-    answers = pq.read_table(folder / "answers.parquet").to_pylist()
+    answers = pq.read_table(folder / "fold_predictions.parquet").to_pylist()
     for model in ("network", "svm"):
         answered = [row["track_id"] for row in answers if row["model"] == model]
         assert sorted(answered) == [f"{number:02d}" for number in range(16)]

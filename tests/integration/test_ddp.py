@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, weights_of
-from training.fit.distributed import Seat
+from tests.support.toy_runs import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
+from training.fit.distributed import RankContext
 from training.fit.loop import train
 from training.fit.run import read_run
-from training.networks.settings import StartSettings
+from training.networks.settings import PretrainedSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,14 +52,14 @@ def finish(process, timeout=120):
 def run_alone(folder, snapshot):
     torch.set_num_threads(1)
     run, tracks = read_run(str(folder))
-    train(str(folder), run, tracks, snapshot, Seat(), lambda event: None)
+    train(str(folder), run, tracks, snapshot, RankContext(), lambda event: None)
     return folder
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, snapshot):
     """What two processes learn that nobody stops."""
-    folder = lay_out(tmp_path_factory.mktemp("undisturbed"), snapshot)
+    folder = write_toy_run(tmp_path_factory.mktemp("undisturbed"), snapshot)
     code, events, err = finish(torchrun(folder))
     assert code == 0, err
     assert [e["event"] for e in events if e["event"] != "step"] == ["start", *["epoch"] * 4, "done"]
@@ -70,7 +70,7 @@ def undisturbed(tmp_path_factory, snapshot):
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory, snapshot):
     """A run of two processes that were asked to end after the second epoch."""
-    folder = lay_out(tmp_path_factory.mktemp("stopped"), snapshot)
+    folder = write_toy_run(tmp_path_factory.mktemp("stopped"), snapshot)
     process = torchrun(folder)
     for line in process.stdout:
         event = json.loads(line)
@@ -86,7 +86,7 @@ def stopped(tmp_path_factory, snapshot):
 
 
 def test_two_processes_learn_what_one_learns(tmp_path, snapshot, undisturbed):
-    alone = run_alone(lay_out(tmp_path, snapshot), snapshot)
+    alone = run_alone(write_toy_run(tmp_path, snapshot), snapshot)
     np.testing.assert_allclose(
         losses_of(undisturbed, "train_loss"), losses_of(alone, "train_loss"), rtol=1e-4
     )
@@ -99,8 +99,12 @@ def test_two_processes_learn_what_one_learns(tmp_path, snapshot, undisturbed):
 def test_a_trunk_that_is_freed_learns_on_all_processes(tmp_path, snapshot, undisturbed):
     """DDP notes which weights learn: wrapped once only, ranks would go apart when the trunk is freed."""
     start = (undisturbed / "weights.safetensors").read_bytes()
-    settings = SETTINGS.model_copy(update={"start": StartSettings(weights="start", frozen_epochs=2)})
-    shared, alone = (lay_out(tmp_path / name, snapshot, settings, start) for name in ("shared", "alone"))
+    settings = SETTINGS.model_copy(
+        update={"pretrained": PretrainedSettings(weights="start", frozen_epochs=2)}
+    )
+    shared, alone = (
+        write_toy_run(tmp_path / name, snapshot, settings, start) for name in ("shared", "alone")
+    )
     code, _, err = finish(torchrun(shared))
     assert code == 0, err
     run_alone(alone, snapshot)

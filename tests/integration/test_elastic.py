@@ -14,11 +14,11 @@ from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.cluster.training_hosts import TrainingStopped, find_hosts, train_on_hosts
 from store.errors import BadInput
 from tests.e2e.serving import free_port
-from tests.support.dask_processes import ranks
-from tests.support.toy_runs import SETTINGS, lay_out, losses_of, publish_toy, weights_of
+from tests.support.dask_processes import list_rank_processes
+from tests.support.toy_runs import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
 
 LONGER = SETTINGS.model_copy(
-    update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_s": 5.0}
+    update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_timeout_s": 5.0}
 )
 HOSTS = HostSettings(processes_per_host=2)
 
@@ -36,7 +36,7 @@ def snapshot(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, client, snapshot):
-    return train(client, lay_out(tmp_path_factory.mktemp("undisturbed"), snapshot, LONGER))
+    return train(client, write_toy_run(tmp_path_factory.mktemp("undisturbed"), snapshot, LONGER))
 
 
 def train(client, folder, *, disturb=None, hosts=HOSTS, events=None):
@@ -49,13 +49,15 @@ def train(client, folder, *, disturb=None, hosts=HOSTS, events=None):
         if event["event"] == "epoch" and event["epoch"] in left:
             left.pop(event["epoch"])()
 
-    train_on_hosts(client, str(folder), hosts, groups=2, stall_s=LONGER.stall_s, on_event=on_event)
+    train_on_hosts(
+        client, str(folder), hosts, micro_batches=2, stall_timeout_s=LONGER.stall_timeout_s, on_event=on_event
+    )
     assert not left, "some epochs were never told"
     return folder
 
 
 def signal_one_rank(number):
-    mine = ranks()
+    mine = list_rank_processes()
     assert len(mine) == 2
     os.kill(mine[1].pid, number)
 
@@ -70,8 +72,8 @@ def assert_same_run(folder, undisturbed):
 
 def assert_no_rank_is_left():
     until = time.monotonic() + 20
-    while ranks():
-        assert time.monotonic() < until, ranks()
+    while list_rank_processes():
+        assert time.monotonic() < until, list_rank_processes()
         time.sleep(0.1)
 
 
@@ -86,7 +88,7 @@ def test_lost_processes_and_a_lost_worker_cost_at_most_a_checkpoint_interval(
 
     train(
         client,
-        lay_out(tmp_path, snapshot, LONGER),
+        write_toy_run(tmp_path, snapshot, LONGER),
         disturb={
             1: lambda: signal_one_rank(signal.SIGKILL),
             2: lambda: signal_one_rank(signal.SIGSTOP),
@@ -113,17 +115,17 @@ def test_what_ends_with_the_flow_or_its_agent_goes_on_next_time(tmp_path, client
         pass
 
     def kill_agent():
-        agents = {rank.parent().pid for rank in ranks()}
+        agents = {rank.parent().pid for rank in list_rank_processes()}
         assert len(agents) == 1
         for agent in agents:
             psutil.Process(agent).kill()
         assert_no_rank_is_left()
 
     def cancel():
-        assert len(ranks()) == 2
+        assert len(list_rank_processes()) == 2
         raise Cancelled
 
-    folder = lay_out(tmp_path, snapshot, LONGER)
+    folder = write_toy_run(tmp_path, snapshot, LONGER)
     with pytest.raises(TrainingStopped, match=r"torchrun on 127\.0\.0\.1 ended with status -9"):
         train(client, folder, disturb={1: kill_agent})
     with pytest.raises(Cancelled):
@@ -139,13 +141,13 @@ def test_a_port_that_is_taken_is_refused(tmp_path, client, snapshot):
         taken.listen()
         hosts = HOSTS.model_copy(update={"port": taken.getsockname()[1]})
         with pytest.raises(BadInput, match=r"training host 127.0.0.1: port \d+ is taken; free it, or choose"):
-            train(client, lay_out(tmp_path, snapshot), hosts=hosts)
+            train(client, write_toy_run(tmp_path, snapshot), hosts=hosts)
 
 
 def test_more_processes_than_groups_are_refused_if_asked_for(tmp_path, client, snapshot):
     hosts = HOSTS.model_copy(update={"processes_per_host": 3})
-    with pytest.raises(BadInput, match="1 hosts with 3 processes each, but a step has 2 groups of crops"):
-        train(client, lay_out(tmp_path, snapshot), hosts=hosts)
+    with pytest.raises(BadInput, match="1 hosts with 3 processes each, but a step has 2 micro-batches"):
+        train(client, write_toy_run(tmp_path, snapshot), hosts=hosts)
 
 
 def test_what_a_rank_finds_wrong_is_told_in_one_line(tmp_path, client, snapshot):

@@ -7,7 +7,7 @@ import socket
 import pytest
 from prefect import flow
 
-from flows.services.mlflow_log import ENVIRONMENT, log_experiment
+from flows.services.mlflow_log import MLFLOW_ENVIRONMENT, log_to_mlflow
 from store.fs.files import join, write_atomic
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 @pytest.fixture
 def dead_server(monkeypatch):
     """Hold a port on which nobody listens; and let the environment be as it was afterwards."""
-    for name, value in {**ENVIRONMENT, "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0"}.items():
+    for name, value in {**MLFLOW_ENVIRONMENT, "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0"}.items():
         monkeypatch.setenv(name, value)
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -46,7 +46,7 @@ def test_a_server_that_is_gone_is_told_of_and_costs_nothing_else(
 
     @flow(name="finish-a-training")
     def finish(uri):
-        log_experiment(uri, version)
+        log_to_mlflow(uri, version)
         return "the version"
 
     assert finish(dead_server) == "the version"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.cluster.client import dask_client
-from flows.cluster.fan_out import SUSPECTS_AT_ONCE, Work, fan_out, in_batches
+from flows.cluster.fan_out import MAX_SUSPECTS, WorkQueue, fan_out, in_batches
 from flows.cluster.settings import ClusterSettings
 from store.errors import ServiceUnavailable
 
@@ -96,16 +96,14 @@ def test_batches_survive_the_death_of_their_workers(dask, tmp_path):
 
 def test_a_number_that_kills_its_workers_costs_that_number_only(dask):
     batches = in_batches(range(16), 4)
-    results = list(
-        fan_out(dask, die_always, batches, answer_poison=lambda number: [POISON - number], poison=[5])
-    )
+    results = list(fan_out(dask, die_always, batches, on_poison=lambda number: [POISON - number], poison=[5]))
     assert sorted(number for batch, _ in results for number in batch) == list(range(16))
     assert [(batch, result) for batch, result in results if batch != result] == [([5], [POISON - 5])]
 
 
 def test_workers_come_back_however_often_they_die(dask):
     batches = in_batches(range(24), 1)
-    results = fan_out(dask, die_until, batches, answer_poison=lambda _: [POISON], end=time.time() + 18)
+    results = fan_out(dask, die_until, batches, on_poison=lambda _: [POISON], end=time.time() + 18)
     assert sorted(number for batch, _ in results for number in batch) == list(range(24))
     dask.wait_for_workers(2, timeout=60)
 
@@ -117,7 +115,7 @@ def test_a_number_that_kills_is_named_when_no_answer_is_there(dask):
 
 
 def test_alone_a_number_has_lives_enough_for_deaths_of_another_cause(dask, tmp_path):
-    results = fan_out(dask, die_often, [[3]], answer_poison=lambda _: [POISON], folder=str(tmp_path), times=5)
+    results = fan_out(dask, die_often, [[3]], on_poison=lambda _: [POISON], folder=str(tmp_path), times=5)
     assert list(results) == [([3], [3])]
     assert _size(tmp_path / "3") == 5, "two in company, three alone"
 
@@ -127,7 +125,7 @@ def test_nothing_else_runs_while_a_suspect_is_tried(dask, tmp_path):
         dask,
         die_in_company,
         [["loud"], ["shy"]],
-        answer_poison=lambda _: ["poison"],
+        on_poison=lambda _: ["poison"],
         folder=str(tmp_path),
     )
     assert sorted(results) == [(["loud"], ["loud"]), (["shy"], ["shy"])]
@@ -142,14 +140,14 @@ def test_nothing_else_runs_while_a_suspect_is_tried(dask, tmp_path):
 def test_halving_ends_with_all_innocent_done_and_all_poison_suspected(sizes, poison, in_flight):
     numbers = iter(range(sum(sizes)))
     fresh = [[next(numbers) for _ in range(size)] for size in sizes]
-    work, done, found, running = Work(iter(fresh)), [], [], []
+    work, done, found, running = WorkQueue(iter(fresh)), [], [], []
     while True:
-        while len(running) < in_flight and (batch := work.draw()) is not None:
+        while len(running) < in_flight and (batch := work.next_batch()) is not None:
             running.append(batch)
         if running:
             batch = running.pop(0)
             if poison & set(batch):
-                work.take_back(batch)
+                work.requeue_failed(batch)
             else:
                 done += batch
         elif work.suspects:
@@ -162,12 +160,12 @@ def test_halving_ends_with_all_innocent_done_and_all_poison_suspected(sizes, poi
 
 
 def test_where_everything_kills_no_more_is_drawn_than_is_soon_tried():
-    work = Work(iter([number] for number in range(100)))
+    work = WorkQueue(iter([number] for number in range(100)))
     drawn = 0
-    while (batch := work.draw()) is not None:
+    while (batch := work.next_batch()) is not None:
         drawn += 1
-        work.take_back(batch)
-    assert drawn == SUSPECTS_AT_ONCE
+        work.requeue_failed(batch)
+    assert drawn == MAX_SUSPECTS
 
 
 def test_what_a_batch_raises_is_raised_once_the_retries_are_used_up(dask):

@@ -15,7 +15,8 @@ from prefect.states import Running, Scheduled
 from flows.build_dataset import build_dataset
 from flows.cluster.client import dask_client
 from flows.cluster.settings import ClusterSettings, HostSettings
-from flows.commands.models import compare_models, list_models, rollback_model, show_model
+from flows.commands.model_comparison import compare_models
+from flows.commands.model_versions import list_models, rollback_model, show_model
 from flows.retrain_nightly import retrain_nightly
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
 from flows.train_model import train_model
@@ -33,7 +34,7 @@ QUICK = TrainSettings(
     epochs=6,
     crops_per_track=8,
     batch_size=16,
-    crops_at_once=8,
+    micro_batch_size=8,
     learning_rate=3e-3,
     validation_crops=2,
     model=ModelSettings(name="shallow", width=8),
@@ -82,7 +83,7 @@ def settings_of():
                 store=store, models=models, training=QUICK, hosts=ONE_PROCESS, cluster=cluster
             )
             # Twelve tracks by four artists prove nothing: here a better mean is enough, as a show.
-            lenient = {"margin": 0.0, "confidence": 0.5, "genre_bound": 1.0}
+            lenient = {"margin": 0.0, "confidence": 0.5, "max_genre_f1_drop": 1.0}
             plain = {"build": build, "train": train, "start": "scratch"}
             return NightlySettings(**{**plain, **lenient, **changes})
 
@@ -159,7 +160,7 @@ def test_three_nights_and_a_rollback(folder, settings_of):
 
 
 def test_a_night_that_begins_too_late_skips_itself(tmp_path, settings_of):
-    parameters = {"settings": settings_of(tmp_path, max_late_minutes=30.0)}
+    parameters = {"settings": settings_of(tmp_path, max_delay_minutes=30.0)}
     due = datetime.now(UTC) - timedelta(minutes=45)
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(
@@ -193,7 +194,7 @@ def test_a_night_does_not_begin_while_another_is_at_work(tmp_path, settings_of, 
 
 def test_a_run_that_works_for_ever_is_taken_for_dead(tmp_path, settings_of, another_at_work, caplog):
     with pytest.raises(BadInput, match="music: no such folder"):  # so it went on to the build
-        retrain_nightly(settings_of(tmp_path, max_hours=1e-6))
+        retrain_nightly(settings_of(tmp_path, stale_after_hours=1e-6))
     assert f"run {another_at_work.name} is Running since" in caplog.text
     assert "taken for dead" in caplog.text
 

@@ -13,7 +13,7 @@ from store.fs.listing import stream_files
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.journal import read_journal
 from store.tags.write import write_genres
-from tests.support.cut_answers import cutting
+from tests.support.cut_answers import dropping_proxy
 from tests.support.formats import CODECS, encode
 
 SETTINGS = WriteSettings()
@@ -48,13 +48,13 @@ def rows_of(music: str) -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize("lost", ["request", "answer"])
+@pytest.mark.parametrize("lost", ["request", "response"])
 @pytest.mark.parametrize("after", [0, 5])
 def test_a_killed_batch_is_completed(music, tmp_path, s3_endpoint, lost, after):
     """The kill comes when one object's put is on its way: before the store has it, or when it has."""
     journal, rows, old = str(tmp_path / "journal"), rows_of(music), content(music)
     kill = lambda: os.kill(child.pid, signal.SIGKILL)  # noqa: E731
-    with cutting(s3_endpoint, lost=lost, method="PUT", times=99, after=after, then=kill) as proxy:
+    with dropping_proxy(s3_endpoint, lost=lost, method="PUT", times=99, after=after, then=kill) as proxy:
         child = subprocess.Popen(
             [sys.executable, "-c", TAG, journal],
             stdin=subprocess.PIPE,
@@ -65,7 +65,7 @@ def test_a_killed_batch_is_completed(music, tmp_path, s3_endpoint, lost, after):
     left = content(music)
     assert {row["track_id"] for row in read_journal(journal, "1")} == set(old)
     changed = [name for name in old if left[name] != old[name]]
-    assert len(changed) >= (lost == "answer")
+    assert len(changed) >= (lost == "response")
     done = apply_batch(rows, settings=SETTINGS, journal_url=journal, name="1")
     assert {row["status"] for row in done} == {"written"}
     new = content(music)

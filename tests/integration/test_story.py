@@ -11,15 +11,15 @@ import pytest
 
 from flows.build_dataset import build_dataset
 from flows.cluster.settings import ClusterSettings
-from flows.services.mlflow_log import EXPERIMENT
+from flows.services.mlflow_log import EXPERIMENT_NAME
 from flows.settings import BuildSettings, TrainModelSettings
-from flows.train_model import choose_run, train_model
+from flows.train_model import prepare_run, train_model
 from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.model_registry import list_versions, read_card
 from store.reader import open_snapshot
-from training.evaluation.settings import DecisionSettings
+from training.evaluation.settings import CalibrationSettings
 from training.fit.settings import TrainSettings
 from training.networks.settings import ModelSettings
 
@@ -61,7 +61,7 @@ def test_the_store_holds_every_track_or_says_why_not(folder):
 
 def test_a_build_again_builds_nothing(folder):
     summary = build_dataset(BuildSettings(source=MUSIC, store=f"{folder}/store", cluster=CLUSTER))
-    assert (summary.built_now, summary.tracks) == (0, 48)
+    assert (summary.processed, summary.tracks) == (0, 48)
     assert open_snapshot(f"{folder}/store").number == summary.snapshot
 
 
@@ -71,10 +71,10 @@ def test_new_files_are_added_and_old_ones_are_not_built_again(tmp_path):
     for number in (1, 2):
         shutil.copy(f"{MUSIC}/fma_small/200/20000{number}.mp3", source)
     settings = BuildSettings(source=str(source), store=f"{tmp_path}/store", cluster=CLUSTER)
-    assert build_dataset(settings).built_now == 2
+    assert build_dataset(settings).processed == 2
     shutil.copy(f"{MUSIC}/fma_small/200/200003.mp3", source)
     summary = build_dataset(settings)
-    assert (summary.built_now, summary.tracks, summary.snapshot) == (1, 3, 1)
+    assert (summary.processed, summary.tracks, summary.snapshot) == (1, 3, 1)
 
 
 def test_other_mel_settings_are_refused_by_name(folder):
@@ -112,7 +112,7 @@ def test_a_changed_file_is_built_again_and_a_missing_one_once_it_is_there(tmp_pa
 def test_rejects_may_be_tried_again_in_a_healthy_store(folder):
     settings = BuildSettings(source=MUSIC, store=f"{folder}/store", retry_rejects=True, cluster=CLUSTER)
     summary = build_dataset(settings)
-    assert (summary.built_now, summary.tracks, len(summary.rejects)) == (3, 48, 3)
+    assert (summary.processed, summary.tracks, len(summary.rejects)) == (3, 48, 3)
 
 
 def test_another_source_is_refused(folder, tmp_path):
@@ -130,7 +130,7 @@ def test_the_same_tracks_stored_otherwise_are_another_training(folder, tmp_path)
     )
     build_dataset(other)
     names = {
-        choose_run(open_snapshot(store), settings_to_train(tmp_path))[0]
+        prepare_run(open_snapshot(store), settings_to_train(tmp_path))[0]
         for store in (f"{folder}/store", f"{tmp_path}/store")
     }
     assert len(names) == 2
@@ -154,19 +154,19 @@ def test_a_model_version_is_whole(folder):
     assert report >= {
         "metrics.json",
         "results.csv",
-        "predictions.csv",
+        "held_out_predictions.csv",
         "confusion_matrix.png",
         "learning_curves.png",
         "wrong_tracks.png",
         "report.html",
     }
     page = (version / "report" / "report.html").read_text()
-    assert len(card["decision"]["thresholds"]) == 3
-    assert card["decision_notes"][0] in unescape(page)
+    assert len(card["calibration"]["thresholds"]) == 3
+    assert card["calibration_notes"][0] in unescape(page)
     assert card["tracks"] == {"training": 30, "validation": 6, "test": 12}
-    assert (card["test_use"]["tracks"], card["test_use"]["versions_before"]) == (12, [])
+    assert (card["test_use"]["tracks"], card["test_use"]["earlier_versions"]) == (12, [])
     assert card["test_use"]["test_set"] in (version / "MODEL_CARD.md").read_text()
-    heard = pq.read_table(version / "report" / "predictions.parquet")
+    heard = pq.read_table(version / "report" / "held_out_predictions.parquet")
     assert sorted(heard["split"].to_pylist()) == ["test"] * 12 + ["validation"] * 6
     assert "200050" in page, "rejected tracks are accounted for"
     assert 'src="http' not in page
@@ -180,7 +180,7 @@ def test_the_same_training_again_is_not_done_again(folder):
     from mlflow import MlflowClient  # only where a flow has told it to be silent
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT_NAME).experiment_id])
     assert (run.info.run_name, run.info.status) == (summary.version, "FINISHED")
     assert run.data.params["training.epochs"] == "2"
     assert len(client.get_metric_history(run.info.run_id, "validation_loss")) == 2
@@ -206,15 +206,15 @@ def test_what_cannot_be_learned_is_refused_in_one_line(change, message, folder):
 
 
 def test_deciding_otherwise_makes_a_new_version_of_the_same_weights(folder):
-    wish = DecisionSettings(goal="precision", precision=0.8)
-    settings = settings_to_train(folder).model_copy(update={"decision": wish, "promote": False})
+    wish = CalibrationSettings(goal="precision", precision=0.8)
+    settings = settings_to_train(folder).model_copy(update={"calibration": wish, "promote": False})
     (first,) = list_versions(settings.models)
     summary = train_model(settings)
     assert summary.version != first
     assert train_model(settings).version == summary.version
     old, new = (read_card(f"{settings.models}/{version}") for version in (first, summary.version))
-    assert new["settings"]["decision"]["goal"] == "precision"
-    assert new["test_use"]["versions_before"] == [{"version": first, "tracks": 12}], (
+    assert new["settings"]["calibration"]["goal"] == "precision"
+    assert new["test_use"]["earlier_versions"] == [{"version": first, "tracks": 12}], (
         "the test tracks were touched again, and it shows"
     )
     assert new["run"] == old["run"]

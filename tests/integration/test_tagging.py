@@ -15,7 +15,7 @@ from prefect.settings import get_current_settings
 
 from flows.cluster.settings import ClusterSettings
 from flows.settings import TagSettings, UndoSettings
-from flows.tag_catalogue import asked_for, choose_listener, tag_catalogue
+from flows.tag_catalogue import make_inference_config, make_request, tag_catalogue
 from flows.undo_tagging import undo_tagging
 from preprocessing.decode.settings import WindowSettings
 from store.errors import BadInput
@@ -23,7 +23,7 @@ from store.fs.parquet import read_table, write_table
 from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
 from store.tags.write import audio_hash, read_genres, write_genres
 from tests.support.dask_processes import Host, scheduler, workers
-from tests.support.tagging import GENRES, lay_out_music, publish_small_model
+from tests.support.tagging import GENRES, copy_demo_music, publish_small_model
 
 SONGS = {"a/1.mp3": "200033", "a/2.mp3": "200034", "b/3.mp3": "200035", "broken.mp3": "200049"}
 
@@ -47,7 +47,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def music(tmp_path):
-    return lay_out_music(tmp_path / "music", SONGS)
+    return copy_demo_music(tmp_path / "music", SONGS)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_dry_run_is_applied_as_a_person_left_it(common, music):
     apply = {"apply": dry.predictions, "runs": common["runs"], "cluster": common["cluster"]}
     applied = tag_catalogue(TagSettings(**apply))
     assert applied.statuses == {"written": 1, "skipped": 1, "rejected": 1}
-    assert [(it["file"], it["status"]) for it in applied.left_alone if "changed" in it["status"]] == [
+    assert [(it["file"], it["status"]) for it in applied.unchanged if "changed" in it["status"]] == [
         ("b/3.mp3", "skipped: changed")
     ]
     assert read_genres(music / "a/1.mp3") == ["Polka", "Old-Time / Historic"]
@@ -140,7 +140,7 @@ def test_a_dry_run_is_applied_as_a_person_left_it(common, music):
 
 def test_predictions_never_lead_out_of_their_source(common, music, tmp_path):
     dry = tag_catalogue(TagSettings(**common))
-    outside = lay_out_music(tmp_path / "outside", {"x.mp3": "200033"}) / "x.mp3"
+    outside = copy_demo_music(tmp_path / "outside", {"x.mp3": "200033"}) / "x.mp3"
     table = pq.read_table(dry.predictions)
     rows = [{**row, "url": str(outside), "track_id": "../outside/x.mp3"} for row in table_rows(table)][:1]
     pq.write_table(
@@ -198,8 +198,8 @@ def test_a_map_that_was_corrected_asks_for_another_run(common, tmp_path):
     asked = []
     for name in ("Rap", "Hip Hop"):
         names.write_text(f'[genres]\n"Rock" = "{name}"\n')
-        settings = TagSettings(**common, map=str(names))
-        asked.append(asked_for(settings, choose_listener(settings)))
+        settings = TagSettings(**common, genre_map=str(names))
+        asked.append(make_request(settings, make_inference_config(settings)))
     assert asked[0] != asked[1]
 
 
@@ -213,12 +213,12 @@ def test_a_map_that_was_corrected_asks_for_another_run(common, tmp_path):
         ({"copy_to": "{music}/copies"}, "copies would lie within their source"),
         ({"copy_to": "{music}/.."}, "lies within it; name a folder for copies alone"),
         ({"copy_to": "s3://bucket/copies"}, "copies are local files"),
-        ({"map": "nowhere.toml"}, "nowhere.toml: no such file"),
+        ({"genre_map": "nowhere.toml"}, "nowhere.toml: no such file"),
         ({"source": "", "apply": "nowhere.parquet"}, "nowhere.parquet: no such file; wanted"),
     ],
 )
 def test_what_cannot_be_tagged_is_refused_in_one_line(change, message, common, music):
-    answer = {"answer": {"genres": change["genres"]}} if "genres" in change else change
+    answer = {"genre_selection": {"genres": change["genres"]}} if "genres" in change else change
     filled = {name: it.format(music=music) if isinstance(it, str) else it for name, it in answer.items()}
     with pytest.raises(BadInput, match=message):
         tag_catalogue(TagSettings(**{**common, **filled}))
@@ -226,7 +226,7 @@ def test_what_cannot_be_tagged_is_refused_in_one_line(change, message, common, m
 
 def test_a_killed_run_goes_on_without_listening_twice(common, music, models, tmp_path):
     """Kill the whole of it with SIGKILL once something is heard, and once something is written."""
-    lay_out_music(music, {f"more/{number}.mp3": f"2000{number:02}" for number in range(1, 30)})
+    copy_demo_music(music, {f"more/{number}.mp3": f"2000{number:02}" for number in range(1, 30)})
     hashes = {path: audio_hash(path) for path in music.rglob("*.mp3") if path.stat().st_size}
     command = [
         Path(sys.executable).with_name("spectrogram-one"), "tag", music, "--write", f"--models={models}",

@@ -13,12 +13,12 @@ from flows.build_dataset import build_dataset
 from flows.cluster.client import dask_client
 from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.settings import BuildSettings, TrainModelSettings
-from flows.train_model import choose_run, train_model
+from flows.train_model import prepare_run, train_model
 from store.errors import BadInput
 from store.reader import open_snapshot
-from tests.support.dask_processes import Host, ranks, scheduler, worker, workers
-from tests.support.network_hosts import reason_against, two_hosts
-from training.fit.distributed import Seat
+from tests.support.dask_processes import Host, list_rank_processes, scheduler, worker, workers
+from tests.support.network_hosts import two_hosts, unavailable_reason
+from training.fit.distributed import RankContext
 from training.fit.loop import train
 from training.fit.run import read_run
 from training.fit.settings import TrainSettings
@@ -31,7 +31,7 @@ TRAINING = TrainSettings(
     crops_per_track=24,
     batch_size=64,
     checkpoint_steps=4,
-    stall_s=60,
+    stall_timeout_s=60,
     model=ModelSettings(name="shallow", width=8),
 )
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 @pytest.fixture(scope="module")
 def network(need):
-    why_not = reason_against()
+    why_not = unavailable_reason()
     if "not allowed" in why_not:
         pytest.skip(why_not)  # in CI too: what a machine forbids cannot be installed
     need(not why_not, why_not)
@@ -85,10 +85,10 @@ def _number(checkpoint):
 
 def undisturbed(store, models):
     """Train the same run alone, in this process."""
-    folder, _, _ = choose_run(open_snapshot(store), settings(store, models, "tcp://nobody"))
+    folder, _, _ = prepare_run(open_snapshot(store), settings(store, models, "tcp://nobody"))
     run, tracks = read_run(folder)
     torch.set_num_threads(1)
-    train(folder, run, tracks, open_snapshot(run.snapshot_url), Seat(), lambda event: None)
+    train(folder, run, tracks, open_snapshot(run.snapshot_url), RankContext(), lambda event: None)
     return history_of(models)
 
 
@@ -112,7 +112,7 @@ def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, 
         )
     assert summary.test_tracks == 12
     until = time.monotonic() + 60
-    while ranks():
+    while list_rank_processes():
         assert time.monotonic() < until, "ranks were left on the host that was cut off"
         time.sleep(0.2)
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 
 @contextmanager
-def cutting(
+def dropping_proxy(
     endpoint: str,
     *,
     lost: str,
@@ -20,7 +20,7 @@ def cutting(
 ) -> Iterator[str]:
     """Give the URL of a proxy that breaks the connection at `times` requests so made, after so many others.
 
-    What is lost is the "request" itself, or its "answer"; `then` is called before the connection breaks.
+    What is lost is the "request" itself, or its "response"; `then` is called before the connection breaks.
     """
     place = 0
 
@@ -48,14 +48,14 @@ def cutting(
                 if name.lower() not in ("expect", "connection"):
                     server.putheader(name, value)
             server.endheaders(body)
-            answer = server.getresponse()
-            content = answer.read()
+            response = server.getresponse()
+            content = response.read()
             server.close()
             if is_cut:
                 then()
                 return
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
+            self.send_response(response.status)
+            for name, value in response.getheaders():
                 if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
                     self.send_header(name, value)
             self.end_headers()

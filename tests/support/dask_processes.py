@@ -52,7 +52,7 @@ def worker(url: str, host: Host, folder: Path) -> Iterator["subprocess.Popen[byt
         yield process
 
 
-def ranks() -> list[psutil.Process]:
+def list_rank_processes() -> list[psutil.Process]:
     """List the training processes of this machine, in whatever namespace, that descend from us."""
     found = []
     for process in psutil.Process().children(recursive=True):

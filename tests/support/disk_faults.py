@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-OPENING = [
+WRITE_CALLS = [
     "open",
     "mkdir",
     "sendfile",
@@ -21,8 +21,8 @@ OPENING = [
     "ftruncate",
     "fsync",
 ]
-NAMING = ["replace", "rename", "link", "unlink", "rmdir"]
-DRESSING = ["utime", "chown", "chmod", "listxattr", "getxattr", "setxattr"]
+RENAME_CALLS = ["replace", "rename", "link", "unlink", "rmdir"]
+METADATA_CALLS = ["utime", "chown", "chmod", "listxattr", "getxattr", "setxattr"]
 WRITING = set("wax+")
 
 
@@ -31,13 +31,13 @@ class Faults:
 
     def __init__(self, at: int | None = None, errno: int | None = None) -> None:
         self.at, self.errno = at, errno
-        self.made: list[str] = []
+        self.calls: list[str] = []
         self.lock = threading.Lock()
 
-    def meet(self, name: str) -> None:
+    def count_call(self, name: str) -> None:
         with self.lock:
-            self.made.append(name)
-            is_due = len(self.made) == self.at
+            self.calls.append(name)
+            is_due = len(self.calls) == self.at
         if is_due:
             if self.errno is None:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -47,7 +47,7 @@ class Faults:
     @property
     def failed(self) -> str | None:
         """The call that failed; None if it has not come to that."""
-        return self.made[self.at - 1] if self.at is not None and self.at <= len(self.made) else None
+        return self.calls[self.at - 1] if self.at is not None and self.at <= len(self.calls) else None
 
 
 class FailingFile:
@@ -66,18 +66,18 @@ class FailingFile:
         self.close()
 
     def write(self, data: Any) -> int:
-        self._faults.meet("file.write")
+        self._faults.count_call("file.write")
         return self._file.write(data)
 
     def truncate(self, size: int | None = None) -> int:
-        self._faults.meet("file.truncate")
+        self._faults.count_call("file.truncate")
         return self._file.truncate(size)
 
     def close(self) -> None:
         is_open = not self._file.closed
         self._file.close()
         if is_open:
-            self._faults.meet("file.close")
+            self._faults.count_call("file.close")
 
 
 @contextmanager
@@ -90,18 +90,20 @@ def faults(at: int | None = None, errno: int | None = None) -> Iterator[Faults]:
 
     def patched(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def meet_and_call(*args: Any, **kwargs: Any) -> Any:
-            met.meet(name)
+            met.count_call(name)
             return call(*args, **kwargs)
 
         return meet_and_call
 
     def failing_open(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        met.meet("open")
+        met.count_call("open")
         opened = plain_open(file, mode, *args, **kwargs)
         return FailingFile(opened, met) if WRITING & set(mode) else opened
 
     plain_open = builtins.open
-    calls = {name: getattr(os, name) for name in OPENING + NAMING + DRESSING} | {"fsync": lambda handle: None}
+    calls = {name: getattr(os, name) for name in WRITE_CALLS + RENAME_CALLS + METADATA_CALLS} | {
+        "fsync": lambda handle: None
+    }
     with (
         mock.patch.multiple(os, **{name: patched(name, call) for name, call in calls.items()}),
         mock.patch.object(builtins, "open", failing_open),

@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.support.formats import CODECS, encode
 
-KINDS = ("flip", "cut", "hole", "shift", "double", "noise", "header")
+DAMAGE_KINDS = ("flip", "cut", "hole", "shift", "double", "noise", "header")
 
 
 def real_files(folder: Path, seconds: float = 2.0) -> list[Path]:
@@ -25,7 +25,7 @@ def mutations(files: list[Path], count: int, seed: int) -> Iterator[tuple[str, P
     whole = {path: path.read_bytes() for path in files}
     for number in range(count):
         path = files[number % len(files)]
-        kind = KINDS[int(random.integers(len(KINDS)))]
+        kind = DAMAGE_KINDS[int(random.integers(len(DAMAGE_KINDS)))]
         yield kind, path, damage(whole[path], kind, random)
 
 

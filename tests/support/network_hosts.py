@@ -14,7 +14,7 @@ NAMES = Path("/etc/netns")  # where `ip netns exec` finds what takes the place o
 
 
 @dataclass(frozen=True)
-class Network:
+class HostNetwork:
     """Where the scheduler listens, and the hosts."""
 
     here: str
@@ -25,7 +25,7 @@ class Network:
         _ip("link", "set", f"{host.namespace}-l", "down")
 
 
-def reason_against() -> str:
+def unavailable_reason() -> str:
     """Say why this machine cannot have network namespaces, or nothing."""
     name = f"spo{os.getpid()}p"
     try:
@@ -39,7 +39,7 @@ def reason_against() -> str:
 
 
 @contextmanager
-def two_hosts() -> Iterator[Network]:
+def two_hosts() -> Iterator[HostNetwork]:
     """Make them; remove them in the end."""
     number = os.getpid() % 200 + 20
     bridge, net = f"spo{os.getpid()}b", f"10.213.{number}"
@@ -56,7 +56,7 @@ def two_hosts() -> Iterator[Network]:
             _host(name, bridge, address, gateway=f"{net}.1", names=f"127.0.0.1 localhost\n{names_of_hosts}")
             for name, address in zip(names, addresses, strict=True)
         )
-        yield Network(f"{net}.1", hosts)
+        yield HostNetwork(f"{net}.1", hosts)
     finally:
         for name in names:
             shutil.rmtree(NAMES / name, ignore_errors=True)

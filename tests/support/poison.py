@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.formats import DEMO_TRACK
 
-POISON = ("segfault", "sleep", "allocate")
+CRASH_KINDS = ("segfault", "sleep", "allocate")
 SITE = """
 import ctypes, sys, time
 from importlib.abc import MetaPathFinder
@@ -34,7 +34,7 @@ class Poison(MetaPathFinder):
         spec.loader.exec_module = exec_module
         return spec
 
-def gorge():
+def exhaust_memory():
     held = []
     while True:
         held.append(bytearray(1 << 24))
@@ -45,12 +45,12 @@ def act(tail):
             deed()
 
 DEEDS = {b"poison: segfault": lambda: ctypes.string_at(0), b"poison: sleep": lambda: time.sleep(1e6),
-         b"poison: allocate": gorge}
+         b"poison: allocate": exhaust_memory}
 sys.meta_path.insert(0, Poison())
 """
 
 
-def with_poisonous_decoder(folder: Path) -> str:
+def install_crashing_decoder(folder: Path) -> str:
     """Write what Python loads at its start, and give the PYTHONPATH with it."""
     site = folder / "site"
     site.mkdir()
@@ -58,7 +58,7 @@ def with_poisonous_decoder(folder: Path) -> str:
     return f"{site}:{Path.cwd()}"
 
 
-def poisoned(folder: Path, poison: str) -> Path:
+def write_crashing_mp3(folder: Path, poison: str) -> Path:
     """Write a real MP3 that is the end of its decoder."""
     path = folder / f"{poison}.mp3"
     path.write_bytes(DEMO_TRACK.read_bytes() + f"poison: {poison}".encode())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def fill(folder: Path, names: Sequence[str], content: bytes = b"") -> Path:
+def write_files(folder: Path, names: Sequence[str], content: bytes = b"") -> Path:
     """Write files of one content below a folder."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -13,7 +13,7 @@ def fill(folder: Path, names: Sequence[str], content: bytes = b"") -> Path:
     return folder
 
 
-def pack(folder: Path, archive: Path, method: int = zipfile.ZIP_STORED) -> Path:
+def zip_folder(folder: Path, archive: Path, method: int = zipfile.ZIP_STORED) -> Path:
     """Pack a folder's files into an archive, below the folder's own name as publishers do."""
     with zipfile.ZipFile(archive, "w", method) as packed:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):

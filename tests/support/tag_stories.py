@@ -17,11 +17,11 @@ from tests.support.formats import CODECS, encode
 
 SETTINGS = WriteSettings()
 GENRES = ["Old-Time / Historic", "Folk"]
-NOTES = {"GENRE_CONFIDENCE": "0.93"}
+CUSTOM_TAGS = {"GENRE_CONFIDENCE": "0.93"}
 MEMORY = "/dev/shm"  # a kill or a failing call is the same there, and the suites are quicker
 
 
-def row_of(path: Path) -> dict[str, Any]:
+def request_row(path: Path) -> dict[str, Any]:
     """Give the row that asks for a file to be tagged."""
     signature = signature_from_stat(path.stat())
     return {
@@ -29,7 +29,7 @@ def row_of(path: Path) -> dict[str, Any]:
         "url": str(path),
         "signature": signature,
         "genres": GENRES,
-        "custom_tags": NOTES,
+        "custom_tags": CUSTOM_TAGS,
     }
 
 
@@ -48,13 +48,13 @@ def undo(run: str) -> set[str]:
     return {row["status"] for row in done}
 
 
-def die_at(number: int, act: str, **arguments: Any) -> None:
+def crash_at(number: int, act: str, **arguments: Any) -> None:
     """Tag or undo, and be killed at a call that changes a file or opens one."""
     with faults(number):
         {"tag": tag, "undo": undo}[act](**arguments)
 
 
-class Story:
+class TaggingScenario:
     """Small files in a folder or two, their bytes before (`old`) and after (`new`) tagging."""
 
     def __init__(self, suffixes: Sequence[str], albums: int = 1) -> None:
@@ -77,7 +77,7 @@ class Story:
         assert not set(self.old.values()) & set(self.new.values())
 
     def tag(self) -> None:
-        assert tag([row_of(path) for path in self.files], self.run) == {"written"}
+        assert tag([request_row(path) for path in self.files], self.run) == {"written"}
 
     def content(self) -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in self.files}

@@ -19,7 +19,7 @@ MP3_KINDS = ["bare.mp3", "v22.mp3", "v23.mp3", "v24.mp3", "v1.mp3", "ape.mp3"]
 KINDS = [*MP3_KINDS, *(f"music{suffix}" for suffix in CODECS if suffix != ".mp3")]
 
 
-def lay_out_kinds(folder: Path) -> None:
+def write_tagged_files(folder: Path) -> None:
     """Make one short file of each kind; bare.mp3 alone has no tags."""
     for suffix, (codec, rate, container) in CODECS.items():
         encode(folder / f"music{suffix}", codec, rate, container)

@@ -14,7 +14,7 @@ VGG16 |= {24: 512, 26: 512, 28: 512}
 VGG16_POOLINGS = (4, 9, 16, 23, 30)
 
 
-def shapes_of(name):
+def parameter_shapes(name):
     """Shape by name: all but the classifier, with three channels in."""
     if name == "vgg16":
         sides = pairwise([3, *VGG16.values()])
@@ -51,7 +51,7 @@ def random_state(name, seed=0):
     """A whole state dict with a (small) classifier, its values such that signals neither die nor explode."""
     random = torch.Generator().manual_seed(seed)
     state = {}
-    for key, shape in shapes_of(name).items():
+    for key, shape in parameter_shapes(name).items():
         if key.endswith("num_batches_tracked"):
             state[key] = torch.tensor(7)
         elif len(shape) == 4:
@@ -66,12 +66,12 @@ def random_state(name, seed=0):
     return state
 
 
-def hollow_state(name):
+def zero_state(name):
     """A whole state dict of zeros, each tensor one number in memory and in a file of torch.save."""
-    return {key: torch.zeros(()).expand(shape) for key, shape in shapes_of(name).items()}
+    return {key: torch.zeros(()).expand(shape) for key, shape in parameter_shapes(name).items()}
 
 
-def maps_of(name, state, picture_BCFM):
+def reference_maps(name, state, picture_BCFM):
     """What torchvision's network, not learning, makes of a picture before it pools all of it."""
     if name == "vgg16":
         return vgg16_maps(state, picture_BCFM)

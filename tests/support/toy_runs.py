@@ -22,11 +22,11 @@ SETTINGS = TrainSettings(
     crop_s=0.5,
     crops_per_track=8,
     batch_size=16,
-    crops_at_once=8,
+    micro_batch_size=8,
     epochs=4,
     learning_rate=0.003,
     validation_crops=3,
-    stall_s=60,
+    stall_timeout_s=60,
     # The deeper network makes so much of float32 rounding, on so small a toy, that nothing compares.
     model=ModelSettings(name="shallow", width=8, dropout=0.2),
     augment=AugmentSettings(mixup=0.3),
@@ -43,7 +43,7 @@ def publish_toy(root: str) -> Snapshot:
     return publish_mels(root, mels, pa.table({"track_id": list(mels)}), MEL)
 
 
-def publish_artists(root: str) -> str:
+def publish_toy_artists(root: str) -> str:
     """Publish two genres by four artists each, two tracks an artist, with splits; give the store's URL."""
     random = np.random.default_rng(7)
     tracks, mels = [], {}
@@ -61,7 +61,7 @@ def publish_artists(root: str) -> str:
     return root
 
 
-def lay_out(
+def write_toy_run(
     folder: Path, snapshot: Snapshot, settings: TrainSettings = SETTINGS, start: bytes | None = None
 ) -> Path:
     """Write the run; give its folder."""
@@ -77,7 +77,7 @@ def lay_out(
         snapshot_url=snapshot.url,
         mel_fingerprint=MEL.settings_hash,
         genres=("low", "high"),
-        start=sha256(start).hexdigest() if start else "",
+        pretrained_sha256=sha256(start).hexdigest() if start else "",
         settings=settings,
     )
     write_run(str(folder), run, table, start)

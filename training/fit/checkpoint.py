@@ -20,7 +20,7 @@ NAMES = ("checkpoint-a.pt", "checkpoint-b.pt")
 
 
 @dataclass(frozen=True)
-class PartOfEpoch:
+class EpochProgress:
     """How far an epoch is: steps made, the sums of what they measured (over all ranks), and what they took."""
 
     steps: int = 0
@@ -34,12 +34,12 @@ class PartOfEpoch:
 class Checkpoint:
     """All that a run needs to go on. Random state is no part: seeds make it anew.
 
-    `epoch` counts whole epochs, `part` is what was done of the next; `number` counts checkpoints.
+    `epoch` counts whole epochs, `epoch_progress` is what was done of the next; `number` counts checkpoints.
     """
 
     number: int
     epoch: int
-    part: PartOfEpoch
+    epoch_progress: EpochProgress
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     best_epoch: int
@@ -47,16 +47,16 @@ class Checkpoint:
     history: list[dict[str, float]]
 
 
-def write_checkpoint(folder: str, checkpoint: Checkpoint, fingerprint: str) -> None:
+def write_checkpoint(folder: str, checkpoint: Checkpoint, run_hash: str) -> None:
     """Keep a checkpoint in place of the one before the last."""
     buffer = io.BytesIO()
-    torch.save({**vars(checkpoint), "part": asdict(checkpoint.part)}, buffer)
+    torch.save({**vars(checkpoint), "epoch_progress": asdict(checkpoint.epoch_progress)}, buffer)
     body = buffer.getvalue()
-    head = {"number": checkpoint.number, "run": fingerprint, "sha256": hashlib.sha256(body).hexdigest()}
+    head = {"number": checkpoint.number, "run": run_hash, "sha256": hashlib.sha256(body).hexdigest()}
     write_atomic(join(folder, NAMES[checkpoint.number % 2]), json.dumps(head).encode() + b"\n" + body)
 
 
-def read_checkpoint(folder: str, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
+def read_checkpoint(folder: str, run_hash: str) -> tuple[Checkpoint | None, list[str]]:
     """Read the newest whole checkpoint, if there is any, and name those that are damaged.
 
     Raises: BadInput if it is of another run, or if there are checkpoints but none is whole.
@@ -79,14 +79,14 @@ def read_checkpoint(folder: str, fingerprint: str) -> tuple[Checkpoint | None, l
     if not found:
         return None, []
     head, data = max(found, key=lambda pair: pair[0]["number"])
-    if head["run"] != fingerprint:
+    if head["run"] != run_hash:
         raise BadInput(
             f"{folder}: its checkpoint is of run {head['run']}, but settings or tracks now make it run "
-            f"{fingerprint}; put them back, or train in another folder"
+            f"{run_hash}; put them back, or train in another folder"
         )
     body = io.BytesIO(data.partition(b"\n")[2])
     content = torch.load(body, map_location="cpu", weights_only=True)
-    return Checkpoint(**{**content, "part": PartOfEpoch(**content["part"])}), damaged
+    return Checkpoint(**{**content, "epoch_progress": EpochProgress(**content["epoch_progress"])}), damaged
 
 
 def _head_of_whole(data: bytes) -> dict[str, Any] | None:

@@ -18,16 +18,16 @@ from store.tagging.statistics import (
 )
 from training.report.page import percent
 
-Way = Literal["dry-run", "write", "copy", "undo", "undo-dry-run"]
-FIRST_GENRES = 40  # the rest of a long table is folded away
-IN_MARKDOWN = 20  # rows of a table in the Prefect UI, beside which the page is a click away
-BY_ITS_STATUS = {  # what became of a file, in the order of the page
+RunMode = Literal["dry-run", "write", "copy", "undo", "undo-dry-run"]
+MAX_VISIBLE_GENRES = 40  # the rest of a long table is folded away
+MAX_MARKDOWN_ROWS = 20  # rows of a table in the Prefect UI, beside which the page is a click away
+STATUS_GROUPS = {  # what became of a file, in the order of the page
     "tagged": CHANGED_STATUSES,
     "left as they were": ("kept", "as-it-was"),
     "left, unsure": ("unsure",),
     "not possible": ("rejected", "skipped", "failed"),
 }
-MEANINGS = {
+REASON_TEXTS = {
     "broken-link": "a link to nothing",
     "changed": "somebody changed the file meanwhile",
     "checksum": "its content is not what the catalogue says",
@@ -47,7 +47,7 @@ MEANINGS = {
     "name-not-utf-8": "its name is not UTF-8",
     "no-permission": "this user may not read or write it",
     "not-a-file": "a folder, pipe or device",
-    "not-asked-for": "the likeliest genre is none of those asked for",
+    "not-requested": "the likeliest genre is none of those asked for",
     "not-audio": "no audio that is known",
     "outside-root": "it leads out of the source",
     "protected": "it has a genre that is never to be touched",
@@ -66,11 +66,11 @@ class RunFacts:
     """What a page says of a run beside the tally of its files."""
 
     name: str
-    way: Way
+    mode: RunMode
     source: str  # what was listened to, or the run that is undone
     seconds: float
     predictions: str  # where the Parquet file with a row a file is; the page lies beside it
-    table: str  # the same as CSV
+    csv_url: str  # the same as CSV
     model: str = ""
     commands: Sequence[tuple[str, str]] = ()  # what can be done next: words that follow "to", command line
     notes: Sequence[str] = ()  # what a person should know of how answers were made
@@ -78,10 +78,10 @@ class RunFacts:
 
 
 # Control characters, and those that turn the direction of text round, which hides what a name ends in.
-UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+INVISIBLE_CHARS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-class Part(NamedTuple):
+class BarSegment(NamedTuple):
     """One stretch of the bar of all files."""
 
     name: str
@@ -90,7 +90,7 @@ class Part(NamedTuple):
     share: float
 
 
-class End(NamedTuple):
+class UnchangedGroup(NamedTuple):
     """How some files ended, with examples."""
 
     status: str
@@ -103,10 +103,10 @@ class End(NamedTuple):
 class Bar(NamedTuple):
     """One bin of the histogram of confidences."""
 
-    place: int
-    says: str
-    sure: float  # heights, as shares of the highest bar
-    unsure: float
+    bin_index: int
+    label: str
+    changed_height: float  # heights, as shares of the highest bar
+    unchanged_height: float
 
 
 def render_page(tally: TaggingStatistics, facts: RunFacts) -> bytes:
@@ -115,28 +115,28 @@ def render_page(tally: TaggingStatistics, facts: RunFacts) -> bytes:
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: seen(value) if type(value) is str else value,
+        finalize=lambda value: mark_invisible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "listed": listed}
+    environment.filters |= {"percent": percent, "format_value": format_value}
     page = environment.get_template("tagging_page.html.j2").render(
         facts=facts,
         tally=tally,
         headline=headline(tally, facts),
         lede=lede(tally, facts),
-        parts=parts(tally),
-        took=took(tally, facts),
+        bar_segments=bar_segments(tally),
+        describe_duration=describe_duration(tally, facts),
         genres=by_descending_count(tally.genres),
-        first_genres=FIRST_GENRES,
+        max_visible_genres=MAX_VISIBLE_GENRES,
         bars=bars(tally),
         bins=CONFIDENCE_BINS,
-        most_in_a_bar=most_in_a_bar(tally),
+        max_bar_files=max_bar_files(tally),
         changes=sorted(tally.changes, key=lambda sample: sample.track_id),
-        ends=list(ends(tally)),
-        is_dry=is_dry(facts),
+        unchanged_groups=list(unchanged_groups(tally)),
+        is_dry_run=is_dry_run(facts),
         is_undo=is_undo(facts),
-        settings={key: listed(value) for key, value in flat(facts.settings)},
+        settings={key: format_value(value) for key, value in flatten_settings(facts.settings)},
         file_name=lambda url: url.rsplit("/", 1)[-1],
     )
     return page.encode()
@@ -145,28 +145,36 @@ def render_page(tally: TaggingStatistics, facts: RunFacts) -> bytes:
 def markdown_summary(tally: TaggingStatistics, facts: RunFacts) -> str:
     """Tell the same in Markdown. Names of files and genres are other people's: they stay text."""
     files = [
-        [sample.track_id, listed(sample.old_genres), listed(sample.new_genres), sure(sample)]
+        [
+            sample.track_id,
+            format_value(sample.old_genres),
+            format_value(sample.new_genres),
+            format_confidence(sample),
+        ]
         for sample in tally.changes
     ]
     genres = [[genre, f"{count:,}"] for genre, count in by_descending_count(tally.genres)]
-    left = [[end.status, end.reason, f"{end.files:,}", end.meaning] for end in ends(tally)]
+    left = [[end.status, end.reason, f"{end.files:,}", end.meaning] for end in unchanged_groups(tally)]
     blocks = [
         f"# {headline(tally, facts)}",
         lede(tally, facts),
-        took(tally, facts),
-        *(f"To {plain(says)}:\n\n    {' '.join(command.splitlines())}" for says, command in facts.commands),
+        describe_duration(tally, facts),
+        *(
+            f"To {escape_markdown(says)}:\n\n    {' '.join(command.splitlines())}"
+            for says, command in facts.commands
+        ),
         *_table("Files by genre", ["genre", "files"], genres),
         *_table("Files that stay as they are", ["status", "reason", "files", "why"], left),
-        *_table("Some of the files", ["file", "had", "gets", "confidence"], sorted(files)),
-        *(plain(note) for note in facts.notes),
-        f"Every file: {plain(facts.predictions)} and {plain(facts.table)}",
+        *_table("Some of the files", ["file", "old_genres", "new_genres", "confidence"], sorted(files)),
+        *(escape_markdown(note) for note in facts.notes),
+        f"Every file: {escape_markdown(facts.predictions)} and {escape_markdown(facts.csv_url)}",
     ]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def headline(tally: TaggingStatistics, facts: RunFacts) -> str:
     """Put what happened in one line."""
-    match facts.way:
+    match facts.mode:
         case "dry-run":
             one, several = "would be tagged", "would be tagged"
         case "write":
@@ -187,9 +195,9 @@ def headline(tally: TaggingStatistics, facts: RunFacts) -> str:
 
 def lede(tally: TaggingStatistics, facts: RunFacts) -> str:
     """Say what that means for the files."""
-    if is_dry(facts):
+    if is_dry_run(facts):
         return "Nothing was written: this was a dry run."
-    match facts.way:
+    match facts.mode:
         case "copy":
             return "The files themselves are as they were; each copy was compared with its file."
         case "undo":
@@ -200,7 +208,7 @@ def lede(tally: TaggingStatistics, facts: RunFacts) -> str:
     return f"Audio and all other tags were compared before each file was swapped in.{untouched}"
 
 
-def took(tally: TaggingStatistics, facts: RunFacts) -> str:
+def describe_duration(tally: TaggingStatistics, facts: RunFacts) -> str:
     """Say how long it took, and how fast that was."""
     hours, rest = divmod(round(facts.seconds), 3600)
     minutes, seconds = divmod(rest, 60)
@@ -211,25 +219,25 @@ def took(tally: TaggingStatistics, facts: RunFacts) -> str:
     return f"{tally.files:,} {'file' if tally.files == 1 else 'files'} in {time}{speed}"
 
 
-def parts(tally: TaggingStatistics) -> list[Part]:
+def bar_segments(tally: TaggingStatistics) -> list[BarSegment]:
     """Cut the bar of all files by how they ended; a status that is not known is not possible."""
-    known = {status for statuses in BY_ITS_STATUS.values() for status in statuses}
+    known = {status for statuses in STATUS_GROUPS.values() for status in statuses}
     counts = {
         name: sum(tally.statuses.get(status, 0) for status in statuses)
-        for name, statuses in BY_ITS_STATUS.items()
+        for name, statuses in STATUS_GROUPS.items()
     }
     counts["not possible"] += sum(count for status, count in tally.statuses.items() if status not in known)
     found, start = [], 0.0
     for name, count in counts.items():
         share = count / max(tally.files, 1)
-        found.append(Part(name, count, start, share))
+        found.append(BarSegment(name, count, start, share))
         start += share
     return found
 
 
 def bars(tally: TaggingStatistics) -> list[Bar]:
     """Lay out the histogram of confidences: files that get a genre, and above them those that do not."""
-    most = max(most_in_a_bar(tally), 1)
+    most = max(max_bar_files(tally), 1)
     width = 100 // CONFIDENCE_BINS
     return [
         Bar(
@@ -244,12 +252,12 @@ def bars(tally: TaggingStatistics) -> list[Bar]:
     ]
 
 
-def most_in_a_bar(tally: TaggingStatistics) -> int:
+def max_bar_files(tally: TaggingStatistics) -> int:
     """Count the files of the highest bar."""
     return max(map(sum, zip(tally.changed_confidences, tally.unchanged_confidences, strict=True)))
 
 
-def ends(tally: TaggingStatistics) -> Iterator[End]:
+def unchanged_groups(tally: TaggingStatistics) -> Iterator[UnchangedGroup]:
     """List how files ended that stay as they are, most first; those without a reason last of their status."""
     for status, count in by_descending_count(tally.statuses):
         if status in CHANGED_STATUSES:
@@ -262,29 +270,29 @@ def ends(tally: TaggingStatistics) -> Iterator[End]:
                 for sample in tally.unchanged_samples
                 if (sample.status, sample.reason) == (status, reason)
             ]
-            yield End(status, reason, MEANINGS.get(reason, ""), files, examples)
+            yield UnchangedGroup(status, reason, REASON_TEXTS.get(reason, ""), files, examples)
 
 
-def is_dry(facts: RunFacts) -> bool:
+def is_dry_run(facts: RunFacts) -> bool:
     """Say whether nothing was written."""
-    return facts.way in ("dry-run", "undo-dry-run")
+    return facts.mode in ("dry-run", "undo-dry-run")
 
 
 def is_undo(facts: RunFacts) -> bool:
     """Say whether old tags were put back."""
-    return facts.way in ("undo", "undo-dry-run")
+    return facts.mode in ("undo", "undo-dry-run")
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Name nested settings "policy.genre"; those that are not set are left out."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten_settings(value, f"{prefix}{key}.")
         elif value not in (None, "", (), []):
             yield f"{prefix}{key}", value
 
 
-def listed(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Write a value for a person."""
     match value:
         case bool():
@@ -295,28 +303,32 @@ def listed(value: Any) -> str:
             return str(value)
 
 
-def sure(sample: Sample) -> str:
+def format_confidence(sample: Sample) -> str:
     """Write a sample's confidence."""
     return "" if sample.confidence is None else f"{sample.confidence:.2f}"
 
 
-def seen(text: str) -> str:
+def mark_invisible(text: str) -> str:
     """Show that there is something where text holds what nobody sees."""
-    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    return INVISIBLE_CHARS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Make text mean itself in Markdown, and in the HTML that is made of it, on one line."""
     # Not as character references, which Prefect's UI shows as they stand.
     return "".join(
         f"\\{sign}" if sign in string.punctuation and sign not in ",/" else sign
-        for sign in seen(" ".join(text.split()))
+        for sign in mark_invisible(" ".join(text.split()))
     )
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return []
-    lines = [columns, ["---"] * len(columns), *([plain(cell) for cell in row] for row in rows[:IN_MARKDOWN])]
-    more = f"and {len(rows) - IN_MARKDOWN:,} more" if len(rows) > IN_MARKDOWN else ""
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([escape_markdown(cell) for cell in row] for row in rows[:MAX_MARKDOWN_ROWS]),
+    ]
+    more = f"and {len(rows) - MAX_MARKDOWN_ROWS:,} more" if len(rows) > MAX_MARKDOWN_ROWS else ""
     return [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in lines), more]

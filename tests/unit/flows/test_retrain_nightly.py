@@ -6,15 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from flows.retrain_nightly import (
-    choose_training,
-    find_alike,
-    judge_model,
-    say_nothing_changed,
-    terms_of,
+    compare_with_champion,
+    configure_training,
+    find_equivalent_version,
+    promotion_criteria,
+    skip_reason,
     warm_start,
 )
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
-from flows.train_model import TrainSummary, choose_learning, describe_run
+from flows.train_model import TrainSummary, plan_run, select_training_data
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
@@ -22,16 +22,16 @@ from store.fs.files import join, write_atomic
 from store.fs.parquet import to_parquet
 from store.model_registry import promote, publish_version, rollback
 from tests.support.snapshots import publish_mels
-from training.fit.run import name_data
+from training.fit.run import hash_training_data
 from training.fit.settings import TrainSettings
-from training.inference.model_version import HEARD_SCHEMA
-from training.selection.champion import Verdict
-from training.selection.verdicts import settle
+from training.inference.model_version import HELD_OUT_PREDICTIONS_SCHEMA
+from training.selection.champion import PromotionDecision
+from training.selection.verdicts import apply_decision
 
-WORSE = Verdict(False, "worse")
+WORSE = PromotionDecision(False, "worse")
 SUMMARY = {
-    "report": "", "test_tracks": 3, "test_right": 3, "accuracy": 1.0, "macro_f1": 1.0, "chance": 0.3,
-    "interval": "", "best_epoch": 1, "trained_now": True, "is_champion": False,
+    "report": "", "test_tracks": 3, "test_correct": 3, "accuracy": 1.0, "macro_f1": 1.0, "chance": 0.3,
+    "accuracy_interval": "", "best_epoch": 1, "trained_now": True, "is_champion": False,
 }  # fmt: skip
 
 
@@ -71,18 +71,18 @@ def settings_of(tmp_path, snapshot):
 def publish(snapshot, settings, **changes):
     """Publish what a training on the snapshot would: its card, and what it said of the test tracks."""
     wish = settings.train
-    genres, tracks = choose_learning(snapshot, wish)
-    run = describe_run(snapshot, genres, tracks, wish.training)
+    genres, tracks = select_training_data(snapshot, wish)
+    run = plan_run(snapshot, genres, tracks, wish.training)
     card = {
         "genres": genres, "mel": snapshot.mel_settings, "training": wish.training.model_dump(mode="json"),
-        "data": name_data(run, tracks), "settings": wish.model_dump(mode="json"), **changes,
+        "data": hash_training_data(run, tracks), "settings": wish.model_dump(mode="json"), **changes,
     }  # fmt: skip
     heard = [
         {**row, "artist": "a", "title": "t", "truth": row["target"], "probabilities": row["target"]}
         for row in tracks.to_pylist()
     ]
-    table = pa.Table.from_pylist(heard, schema=HEARD_SCHEMA)
-    return publish_version(wish.models, {"report/predictions.parquet": to_parquet(table)}, card)
+    table = pa.Table.from_pylist(heard, schema=HELD_OUT_PREDICTIONS_SCHEMA)
+    return publish_version(wish.models, {"report/held_out_predictions.parquet": to_parquet(table)}, card)
 
 
 def test_a_model_that_forgot_a_genre_of_the_champions_is_not_promoted(snapshot, settings_of):
@@ -90,7 +90,7 @@ def test_a_model_that_forgot_a_genre_of_the_champions_is_not_promoted(snapshot, 
     settings = settings_of(genres=("Jazz", "Rock"))
     version = publish(snapshot, settings)
     trained = TrainSummary(version=version, url=join(settings.train.models, version), **SUMMARY)
-    verdict, left_out = judge_model(trained, snapshot, champion, settings)
+    verdict, left_out = compare_with_champion(trained, snapshot, champion, settings)
     assert not verdict.is_better
     assert verdict.reason.startswith("does not know Folk, which the champion tells; promote by hand")
     assert left_out == 1
@@ -99,25 +99,27 @@ def test_a_model_that_forgot_a_genre_of_the_champions_is_not_promoted(snapshot, 
 def test_what_is_not_alike_is_trained(snapshot, settings_of):
     settings = settings_of()
     models = settings.train.models
-    assert find_alike(snapshot, settings.train) is None
+    assert find_equivalent_version(snapshot, settings.train) is None
     version = publish(snapshot, settings)
-    assert find_alike(snapshot, settings.train) is None, "neither judged nor in service"
-    settle(models, version, WORSE, terms_of(settings, None))
-    assert find_alike(snapshot, settings.train) == version
+    assert find_equivalent_version(snapshot, settings.train) is None, "neither judged nor in service"
+    apply_decision(models, version, WORSE, promotion_criteria(settings, None))
+    assert find_equivalent_version(snapshot, settings.train) == version
     write_atomic(join(models, "99-damaged", "model.json"), b"[]")
     write_atomic(join(models, "98-other", "model.json"), b"{}")
-    assert find_alike(snapshot, settings.train) == version, "others' damage is no obstacle"
-    calibrated = {"decision": {"calibrate": False}}
+    assert find_equivalent_version(snapshot, settings.train) == version, "others' damage is no obstacle"
+    calibrated = {"calibration": {"fit_temperature": False}}
     for changes in ({"training": {"seed": 5}}, calibrated, {"genres": ["Jazz", "Rock"]}):
         other = TrainModelSettings.model_validate({**settings.train.model_dump(), **changes})
-        assert find_alike(snapshot, other) is None, changes
+        assert find_equivalent_version(snapshot, other) is None, changes
 
 
 def test_looking_for_what_is_alike_writes_nothing(snapshot, settings_of, tmp_path):
     settings = settings_of()
-    settle(settings.train.models, publish(snapshot, settings), WORSE, terms_of(settings, None))
+    apply_decision(
+        settings.train.models, publish(snapshot, settings), WORSE, promotion_criteria(settings, None)
+    )
     before = sorted(tmp_path.rglob("*"))
-    assert find_alike(snapshot, settings.train) is not None
+    assert find_equivalent_version(snapshot, settings.train) is not None
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -126,19 +128,19 @@ def test_nothing_changed_is_said_only_where_champion_and_bounds_are_the_same(sna
     models = settings.train.models
     champion, version = publish(snapshot, settings), publish(snapshot, settings)
     promote(models, champion)
-    settle(models, version, WORSE, terms_of(settings, champion))
-    told = say_nothing_changed(version, champion, settings)
+    apply_decision(models, version, WORSE, promotion_criteria(settings, champion))
+    told = skip_reason(version, champion, settings)
     assert told.startswith(
         f"nothing changed: {version} was trained on the same tracks with the same settings"
     )
     assert told.endswith("was refused against the same champion by the same bounds")
-    assert say_nothing_changed(version, "another", settings) is None
-    for change in ({"margin": 0.0}, {"confidence": 0.9}, {"genre_bound": 0.1}):
-        assert say_nothing_changed(version, champion, settings_of(**change)) is None
+    assert skip_reason(version, "another", settings) is None
+    for change in ({"margin": 0.0}, {"confidence": 0.9}, {"max_genre_f1_drop": 0.1}):
+        assert skip_reason(version, champion, settings_of(**change)) is None
     promote(models, version)
-    assert say_nothing_changed(version, version, settings).endswith("and is in service")
+    assert skip_reason(version, version, settings).endswith("and is in service")
     rollback(models)
-    told = say_nothing_changed(version, champion, settings_of(margin=0.0))
+    told = skip_reason(version, champion, settings_of(margin=0.0))
     assert told.endswith(
         f"is no longer in service; to have it back, `spectrogram-one models promote {version}`"
     )
@@ -149,15 +151,19 @@ def test_a_champion_of_another_network_is_told_of_with_the_nights_way_out(snapsh
     champion = publish(snapshot, settings_of(), training=old.model_dump(mode="json"))
     settings = settings_of()
     with pytest.raises(BadInput, match=r"the model is a .*, wanted .*random weights: `--start scratch`$"):
-        choose_training(settings, snapshot, champion)
-    assert choose_training(settings_of(start="scratch"), snapshot, champion).training.start.weights == ""
+        configure_training(settings, snapshot, champion)
+    assert (
+        configure_training(settings_of(start="scratch"), snapshot, champion).training.pretrained.weights == ""
+    )
 
 
 def test_the_champions_trunk_can_be_frozen_at_first(snapshot, settings_of):
     settings = settings_of(frozen_epochs=3)
-    assert choose_training(settings, snapshot, None).training.start.frozen_epochs == 0, "nothing to freeze"
+    assert configure_training(settings, snapshot, None).training.pretrained.frozen_epochs == 0, (
+        "nothing to freeze"
+    )
     with pytest.raises(ValidationError, match="frozen_epochs 3 needs --start champion"):
         settings_of(frozen_epochs=3, start="scratch")
     for frozen in (3, 0):
-        started = warm_start(settings.train.training, "/models/V", frozen).start
+        started = warm_start(settings.train.training, "/models/V", frozen).pretrained
         assert (started.weights, started.frozen_epochs) == ("/models/V", frozen)

@@ -9,7 +9,7 @@ from preprocessing.decode.sandbox import Sandbox
 from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
-from tests.support.mutations import KINDS, mutations, real_files
+from tests.support.mutations import DAMAGE_KINDS, mutations, real_files
 
 FOLDER = Path("../shared/data/hostile")
 
@@ -39,7 +39,7 @@ def test_a_hundred_damaged_files_are_each_a_spectrogram_or_a_reason(sandbox, tmp
     files = real_files(tmp_path)
     ended = []
     for kind, path, data in mutations(files, 100, seed=3):
-        assert kind in KINDS
+        assert kind in DAMAGE_KINDS
         damaged = path.with_stem("damaged")
         damaged.write_bytes(data)
         ended.append(outcome(sandbox, damaged))

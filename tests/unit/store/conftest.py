@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tagged_files import KINDS, lay_out_kinds
+from tests.support.tagged_files import KINDS, write_tagged_files
 
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("originals")
-    lay_out_kinds(folder)
+    write_tagged_files(folder)
     return folder
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.disk_faults import faults
 from tests.support.forked_calls import ForkServer
 from tests.support.formats import CODECS
-from tests.support.tag_stories import Story, row_of, tag, undo
+from tests.support.tag_stories import TaggingScenario, request_row, tag, undo
 
 KILLS = 200
 KILLS_IN_A_ROW = 2  # the attempt that goes on is killed too
@@ -23,7 +23,7 @@ CLEANING = ("unlink", "rmdir")  # a draft may be left where these fail
 
 @pytest.fixture(scope="module")
 def story():
-    story = Story([".mp3", ".flac", ".ogg", ".m4a", ".wav", ".wv"])
+    story = TaggingScenario([".mp3", ".flac", ".ogg", ".m4a", ".wav", ".wv"])
     yield story
     shutil.rmtree(story.folder)
 
@@ -40,7 +40,7 @@ def test_any_call_may_fail(story, act, code):
     while True:
         at += 1
         story.start(old)
-        rows = {"rows": [row_of(path) for path in story.files]} if act == "tag" else {}
+        rows = {"rows": [request_row(path) for path in story.files]} if act == "tag" else {}
         arguments = {"run": story.run, **rows}
         with faults(at, code) as met:
             try:
@@ -58,7 +58,7 @@ def test_any_call_may_fail(story, act, code):
         assert story.content() == new
         story.assert_clean()
     assert at > 100
-    assert {"file.write", "fsync", "replace", "open", "utime", "chmod", "listxattr"} <= set(met.made)
+    assert {"file.write", "fsync", "replace", "open", "utime", "chmod", "listxattr"} <= set(met.calls)
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +70,19 @@ def server():
 
 def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(server):
     """Killed at random moments; and at random calls, every other one a swap, since all swaps are over in a moment."""
-    story = Story(list(CODECS), albums=2)
+    story = TaggingScenario(list(CODECS), albums=2)
     draw = random.Random(5)
     killed = torn = 0
     seconds, calls = {"tag": [], "undo": []}, {}
     while killed < KILLS:
         story.start(story.old)
-        asked = {"tag": {"rows": [row_of(path) for path in story.files]}, "undo": {}}
+        asked = {"tag": {"rows": [request_row(path) for path in story.files]}, "undo": {}}
         for act, new in (("tag", story.new), ("undo", story.old)):
             arguments = {"run": story.run, **asked[act]}
             if act not in calls:  # the first time, nobody is killed
                 with faults() as counted:
                     ACTS[act](**arguments)
-                calls[act] = counted.made
+                calls[act] = counted.calls
                 continue
             for attempt in range(KILLS_IN_A_ROW if seconds[act] else 0):
                 if attempt % 2:
@@ -91,7 +91,7 @@ def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(serve
                 else:
                     swaps = [number for number, name in enumerate(calls[act]) if name == "replace"]
                     call = draw.choice([draw.choice(swaps), draw.randrange(len(calls[act]))])
-                    status = server.call("die_at", number=call + 1, act=act, **arguments)
+                    status = server.call("crash_at", number=call + 1, act=act, **arguments)
                 killed += status == -signal.SIGKILL
                 story.assert_whole()
                 torn += story.content() not in (story.old, story.new)

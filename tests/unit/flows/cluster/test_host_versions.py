@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from flows.cluster.host_versions import HostVersions, read_versions, refuse_differences
+from flows.cluster.host_versions import HostVersions, check_same_versions, read_versions
 from store.errors import BadInput
 
 HERE = HostVersions("0.1.0-aaaaaaaa", {"torch": "2.13.0", "zarr": "3.1.6"})
@@ -12,7 +12,7 @@ def test_this_host_is_like_itself():
     versions = read_versions()
     assert versions == read_versions()
     assert versions.packages["torch"].startswith("2."), "and nothing says +cpu"
-    refuse_differences(versions, {"a": versions, "b": versions})
+    check_same_versions(versions, {"a": versions, "b": versions})
 
 
 def test_other_code_is_refused_with_both_versions():
@@ -20,18 +20,18 @@ def test_other_code_is_refused_with_both_versions():
     with pytest.raises(
         BadInput, match=r"host b: runs code 0\.1\.0-bbbbbbbb, this flow 0\.1\.0-aaaaaaaa; install"
     ):
-        refuse_differences(HERE, {"a": HERE, "b": other})
+        check_same_versions(HERE, {"a": HERE, "b": other})
 
 
 def test_another_package_is_refused_with_both_versions():
     other = replace(HERE, packages={"torch": "2.12.1", "zarr": "3.1.6"})
     with pytest.raises(BadInput, match=r"host b: has torch 2\.12\.1, host a has 2\.13\.0; install both"):
-        refuse_differences(HERE, {"a": HERE, "b": other})
-    refuse_differences(HERE, {"b": other})
+        check_same_versions(HERE, {"a": HERE, "b": other})
+    check_same_versions(HERE, {"b": other})
 
 
 def test_cuda_packages_of_gpu_hosts_do_not_matter():
-    refuse_differences(HERE, {"a": HERE, "b": replace(HERE, packages={**HERE.packages, "nvidia-nccl": "2"})})
+    check_same_versions(HERE, {"a": HERE, "b": replace(HERE, packages={**HERE.packages, "nvidia-nccl": "2"})})
 
 
 def test_code_that_cannot_tell_its_versions_is_refused():
@@ -39,4 +39,4 @@ def test_code_that_cannot_tell_its_versions_is_refused():
     with pytest.raises(
         BadInput, match=r"host b: runs other code than this flow \(0.1.0-aaaaaaaa\): No module"
     ):
-        refuse_differences(HERE, {"a": HERE, "b": old})
+        check_same_versions(HERE, {"a": HERE, "b": old})

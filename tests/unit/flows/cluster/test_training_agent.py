@@ -1,13 +1,13 @@
 import socket
 
-from flows.cluster.training_agent import _event_of, find_port, usual_processes
+from flows.cluster.training_agent import _event_of, default_process_count, find_port
 
 
 def test_a_share_of_the_gpus_is_respected(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
-    assert usual_processes() == 3
+    assert default_process_count() == 3
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert usual_processes() == 2, "no GPU: two processes"
+    assert default_process_count() == 2, "no GPU: two processes"
 
 
 def test_a_port_that_is_taken_is_not_given():

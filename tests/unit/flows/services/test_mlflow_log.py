@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from flows.services.mlflow_log import ENVIRONMENT, EXPERIMENT, check_tracking, log_version
+from flows.services.mlflow_log import EXPERIMENT_NAME, MLFLOW_ENVIRONMENT, check_mlflow_uri, log_version
 from store.errors import BadInput
 from store.fs.files import join, write_atomic
 
@@ -53,7 +53,7 @@ CARD = {
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     """Leave the environment as it was: we set what MLflow reads there."""
-    for name in ENVIRONMENT:
+    for name in MLFLOW_ENVIRONMENT:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
 
@@ -77,7 +77,7 @@ def tables(tmp_path_factory):
     """A database with MLflow's tables and nothing in them: to make them takes seconds."""
     path = tmp_path_factory.mktemp("tables") / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
+        for name, value in MLFLOW_ENVIRONMENT.items():
             patch.setenv(name, value)
         from mlflow import MlflowClient
 
@@ -95,13 +95,13 @@ def read_runs(uri):
     import mlflow
 
     client = mlflow.MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT_NAME)
     return client, client.search_runs([experiment.experiment_id])
 
 
 def test_a_version_becomes_a_run(version, tmp_path):
     uri = f"sqlite:///{tmp_path}/new folder/mlflow.db"
-    check_tracking(uri)
+    check_mlflow_uri(uri)
     run_id = log_version.fn(uri, version)
     client, (run,) = read_runs(uri)
     assert (run.info.run_id, run.info.run_name, run.info.status) == (run_id, CARD["version"], "FINISHED")
@@ -205,7 +205,7 @@ def test_a_server_that_is_down_is_asked_three_times(version, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
     with server_that_answers(503, {}) as (uri, asked):
-        check_tracking(uri)  # it may be up by the time
+        check_mlflow_uri(uri)  # it may be up by the time
         assert asked == []
         from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
         from mlflow.exceptions import MlflowException
@@ -218,7 +218,7 @@ def test_a_server_that_is_down_is_asked_three_times(version, monkeypatch):
 
 def test_what_the_operator_set_stays(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
-    check_tracking("http://127.0.0.1:9")
+    check_mlflow_uri("http://127.0.0.1:9")
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 
     assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 3
@@ -228,10 +228,10 @@ def test_mlflow_calls_nobody_and_is_imported_only_when_wanted(tmp_path):
     """In a process of its own: this one has MLflow, and MLflow takes a test for a reason to be silent."""
     script = f"""
 import os, sys
-from flows.services.mlflow_log import check_tracking
-check_tracking("")
+from flows.services.mlflow_log import check_mlflow_uri
+check_mlflow_uri("")
 assert "mlflow" not in sys.modules
-check_tracking("sqlite:///{tmp_path}/mlflow.db")
+check_mlflow_uri("sqlite:///{tmp_path}/mlflow.db")
 from mlflow.telemetry.utils import is_telemetry_disabled
 from mlflow.telemetry import get_telemetry_client
 assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
@@ -269,12 +269,12 @@ def test_what_can_never_be_logged_to_is_refused(uri):
     with pytest.raises(
         BadInput, match=r"nothing that can be logged to here; give sqlite:///\S+ or http\(s\)"
     ):
-        check_tracking(uri)
+        check_mlflow_uri(uri)
 
 
 def test_a_password_is_refused_and_not_repeated():
     with pytest.raises(BadInput, match=r"mlflow_uri of host: .* set MLFLOW_TRACKING_USERNAME and") as refused:
-        check_tracking("https://me:secret@host:5000")
+        check_mlflow_uri("https://me:secret@host:5000")
     assert "secret" not in str(refused.value)
 
 
@@ -282,11 +282,11 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("These are notes, and many of them. " * 50)
     for path, why in (("notes.txt", "file is not a database"), ("notes.txt/mlflow.db", "File exists")):
         with pytest.raises(BadInput, match=f"no database can be kept there .*{why}"):
-            check_tracking(f"sqlite:///{tmp_path}/{path}")
+            check_mlflow_uri(f"sqlite:///{tmp_path}/{path}")
 
 
 def test_without_the_package_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)  # Python's own way to say that there is none
     with pytest.raises(BadInput, match=r"MLflow is not installed here .*`pip install -e \.\[mlflow\]`"):
-        check_tracking("http://127.0.0.1:5000")
-    check_tracking("")
+        check_mlflow_uri("http://127.0.0.1:5000")
+    check_mlflow_uri("")

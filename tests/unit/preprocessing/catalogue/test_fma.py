@@ -23,7 +23,7 @@ from store.dataset.snapshots import INDEX_SCHEMA, publish, put_catalogue
 from store.errors import BadInput
 from store.fs.files import read_bytes
 from store.reader import open_snapshot
-from tests.support.sources import fill, pack
+from tests.support.sources import write_files, zip_folder
 
 DEMO = Path("tests/data/demo_music")
 FMA_GENRES = Path("../shared/data/fma_real/genres.csv")
@@ -36,7 +36,7 @@ CHECKED = CatalogueSettings(verify_checksums=True)
 def fma(tmp_path: Path) -> Path:
     """Make FMA's layout with the demo's tables; the audio is empty, since only names and sizes are read."""
     shutil.copytree(DEMO / "fma_metadata", tmp_path / "fma/fma_metadata", copy_function=shutil.copyfile)
-    fill(tmp_path / "fma/fma_small", [f"200/{path.name}" for path in DEMO.glob("fma_small/200/*.mp3")])
+    write_files(tmp_path / "fma/fma_small", [f"200/{path.name}" for path in DEMO.glob("fma_small/200/*.mp3")])
     return tmp_path / "fma"
 
 
@@ -129,7 +129,7 @@ def test_a_catalogue_on_another_file_system_has_its_urls(fma):
 
 def test_ids_are_sorted_as_numbers(fma):
     set_cell(fma, 50, "track_id", "7")
-    fill(fma / "fma_small", ["000/000007.mp3"])
+    write_files(fma / "fma_small", ["000/000007.mp3"])
     assert read_catalogue(str(fma), AUTO)["track_id"].to_pylist()[:2] == ["7", "200001"]
 
 
@@ -264,9 +264,9 @@ def test_fma_without_its_metadata_is_bad_input(tmp_path):
 @pytest.fixture
 def published(fma: Path) -> Path:
     """Pack metadata and audio as FMA does, with bzip2; the folders go."""
-    fill(fma / "fma_small", ["200/200001.mp3"], b"the first")
+    write_files(fma / "fma_small", ["200/200001.mp3"], b"the first")
     for name in ("fma_metadata", "fma_small"):
-        pack(fma / name, fma / f"{name}.zip", zipfile.ZIP_BZIP2)
+        zip_folder(fma / name, fma / f"{name}.zip", zipfile.ZIP_BZIP2)
         shutil.rmtree(fma / name)
     return fma
 
@@ -299,7 +299,7 @@ def test_the_largest_archive_is_read_and_a_folder_before_its_archive(published):
         read_catalogue(str(published), AUTO)
     chosen = read_catalogue(str(published), CatalogueSettings(subset="small"))
     assert chosen["url"][0].as_py().endswith("fma_small.zip")
-    fill(published / "fma_small", ["200/200001.mp3"])
+    write_files(published / "fma_small", ["200/200001.mp3"])
     chosen = read_catalogue(str(published), CatalogueSettings(subset="small"))
     assert chosen["url"][0].as_py() == str(published / "fma_small/200/200001.mp3")
 
@@ -372,7 +372,7 @@ def write_checksums(fma: Path) -> dict[str, str]:
 def test_published_checksums_are_read_when_asked_for(fma, packed):
     sums = write_checksums(fma)
     if packed:
-        pack(fma / "fma_small", fma / "fma_small.zip", zipfile.ZIP_DEFLATED)
+        zip_folder(fma / "fma_small", fma / "fma_small.zip", zipfile.ZIP_DEFLATED)
         shutil.rmtree(fma / "fma_small")
     table = read_catalogue(str(fma), CHECKED)
     assert dict(zip(table["track_id"].to_pylist(), table["sha1"].to_pylist(), strict=True)) == sums
@@ -409,7 +409,7 @@ def test_checksums_that_are_not_there_are_bad_input(fma, tmp_path):
     (fma / "fma_small/checksums").write_bytes(b"\xff\xfe")
     with pytest.raises(BadInput, match=r"checksums: not a list of checksums"):
         read_catalogue(str(fma), CHECKED)
-    fill(tmp_path / "flat", ["a.mp3"])
+    write_files(tmp_path / "flat", ["a.mp3"])
     with pytest.raises(BadInput, match=r"flat: not FMA's layout, and only FMA publishes checksums"):
         read_catalogue(str(tmp_path / "flat"), CHECKED)
 

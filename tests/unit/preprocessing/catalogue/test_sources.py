@@ -12,7 +12,7 @@ from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, read_catalogue
 from preprocessing.catalogue.splits import split_tracks
 from store.errors import BadInput
 from store.fs.files import read_bytes
-from tests.support.sources import fill, pack
+from tests.support.sources import write_files, zip_folder
 
 DEMO = Path("tests/data/demo_music")
 AUTO = CatalogueSettings()
@@ -37,8 +37,8 @@ def test_a_folder_per_genre_labels_its_tracks(tmp_path):
 
 def test_credits_come_from_the_tags_and_files_without_them_are_tracks_too(tmp_path):
     names = ["Rock/empty.mp3", "Rock/page.mp3", "Rock/tagged.mp3", "Rock/up.mp3"]
-    fill(tmp_path, names[:1])
-    fill(tmp_path, names[1:2], b"<!DOCTYPE html><html></html>")
+    write_files(tmp_path, names[:1])
+    write_files(tmp_path, names[1:2], b"<!DOCTYPE html><html></html>")
     shutil.copyfile(DEMO / "fma_small/200/200001.mp3", tmp_path / "Rock/tagged.mp3")
     tags = mutagen.id3.ID3()
     for frame in (mutagen.id3.TPE1, mutagen.id3.TALB, mutagen.id3.TIT2):
@@ -84,7 +84,9 @@ def test_folders_are_taken_for_genres_only_if_most_are_named_so(names, labelled)
 
 
 def test_only_visible_audio_is_a_track(tmp_path):
-    fill(tmp_path, ["a/b/x.MP3", "y.flac", "z.opus", "a/.hidden.mp3", ".trash/q.mp3", "a.jpg", "w.mid"])
+    write_files(
+        tmp_path, ["a/b/x.MP3", "y.flac", "z.opus", "a/.hidden.mp3", ".trash/q.mp3", "a.jpg", "w.mid"]
+    )
     table = read_catalogue(str(tmp_path), AUTO)
     assert table["track_id"].to_pylist() == ["a/b/x.MP3", "y.flac", "z.opus"]
     assert (
@@ -96,7 +98,7 @@ def test_only_visible_audio_is_a_track(tmp_path):
 def test_folders_that_hold_no_tracks_are_bad_input(tmp_path):
     with pytest.raises(BadInput, match=": 0 files, none of them audio; wanted"):
         read_catalogue(str(tmp_path), AUTO)
-    fill(tmp_path, ["cover.jpg"])
+    write_files(tmp_path, ["cover.jpg"])
     with pytest.raises(BadInput, match=r": 1 files, none of them audio; wanted \.mp3"):
         read_catalogue(str(tmp_path), AUTO)
     with pytest.raises(BadInput, match="missing: no such folder; check"):
@@ -106,7 +108,7 @@ def test_folders_that_hold_no_tracks_are_bad_input(tmp_path):
 
 
 def test_a_file_name_that_is_no_text_is_bad_input(tmp_path):
-    fill(tmp_path, ["a.mp3", "caf\udce9.mp3"])
+    write_files(tmp_path, ["a.mp3", "caf\udce9.mp3"])
     with pytest.raises(BadInput, match=r"1 files are not UTF-8, the first 'caf\\udce9\.mp3'; .*rename"):
         read_catalogue(str(tmp_path), AUTO)
 
@@ -117,7 +119,7 @@ def test_a_file_name_that_is_no_text_is_bad_input(tmp_path):
 @pytest.fixture
 def music(tmp_path: Path) -> Path:
     names = [f"{genre}/{name}.mp3" for genre in ("Rock", "Jazz", "Hip-Hop") for name in ("a b", "ü#1", "50%")]
-    return fill(tmp_path / "music", [*names, "__MACOSX/Rock/._a b.mp3", "Rock/cover.jpg"], b"abc")
+    return write_files(tmp_path / "music", [*names, "__MACOSX/Rock/._a b.mp3", "Rock/cover.jpg"], b"abc")
 
 
 def without_macosx(music: Path) -> Path:
@@ -132,7 +134,7 @@ def test_the_same_tracks_are_found_everywhere(music, s3_url, http_url, tmp_path)
     for path in music.rglob("*.*"):
         key = f"music/{path.relative_to(music)}"
         boto3.client("s3").upload_file(str(path), s3_url.removeprefix("s3://"), key)
-    archive = pack(music, tmp_path / "served/music.zip")
+    archive = zip_folder(music, tmp_path / "served/music.zip")
     sources = [f"{s3_url}/music", f"{http_url}/music", str(archive), f"{http_url}/music.zip"]
     for source in (*sources, f"zip://music::{archive}"):
         table = read_catalogue(source, AUTO)
@@ -146,7 +148,7 @@ def test_the_same_tracks_are_found_everywhere(music, s3_url, http_url, tmp_path)
 def test_an_archive_packed_with_its_folder_is_that_folder(music, tmp_path):
     settings = CatalogueSettings(kind="flat")
     for folder, first in ((music, "zip://music/Hip-Hop/50%.mp3"), (music / "Jazz", "zip://Jazz/50%.mp3")):
-        archive = pack(folder, tmp_path / "packed.ZIP", zipfile.ZIP_DEFLATED)
+        archive = zip_folder(folder, tmp_path / "packed.ZIP", zipfile.ZIP_DEFLATED)
         table = read_catalogue(str(archive), settings)
         assert table["url"][0].as_py() == f"{first}::{archive}"
         names = [str(path.relative_to(music)) for path in folder.rglob("*.mp3") if "__MAC" not in str(path)]
@@ -163,7 +165,7 @@ def test_an_archive_packed_without_its_folder_is_read_as_it_is(music, tmp_path):
 
 
 def test_urls_are_good_in_another_folder(music, tmp_path, monkeypatch):
-    pack(music, tmp_path / "music.zip")
+    zip_folder(music, tmp_path / "music.zip")
     monkeypatch.chdir(tmp_path)
     tables = [
         read_catalogue(source, AUTO) for source in ("music", "music.zip", "zip://music/Rock::music.zip")
@@ -174,12 +176,12 @@ def test_urls_are_good_in_another_folder(music, tmp_path, monkeypatch):
 
 
 def test_a_folder_may_be_named_like_an_archive(tmp_path):
-    fill(tmp_path / "music.zip", ["a.mp3"])
+    write_files(tmp_path / "music.zip", ["a.mp3"])
     assert read_catalogue(str(tmp_path / "music.zip"), AUTO)["track_id"].to_pylist() == ["a.mp3"]
 
 
 def test_an_archive_that_is_none_is_bad_input(tmp_path):
-    fill(tmp_path, ["music.zip"], b"<html></html>")
+    write_files(tmp_path, ["music.zip"], b"<html></html>")
     with pytest.raises(BadInput, match=r"music\.zip: cannot be read as a zip archive"):
         read_catalogue(str(tmp_path / "music.zip"), AUTO)
     with pytest.raises(BadInput, match=r"missing\.zip: no such folder"):
@@ -190,9 +192,9 @@ def test_an_archive_that_is_none_is_bad_input(tmp_path):
 
 
 def test_a_name_that_would_part_a_url_is_bad_input(tmp_path):
-    fill(tmp_path / "music", ["a::b.mp3", "c.mp3"], b"abc")
+    write_files(tmp_path / "music", ["a::b.mp3", "c.mp3"], b"abc")
     table = read_catalogue(str(tmp_path / "music"), AUTO)
     assert read_bytes(table["url"][0].as_py()) == b"abc"
-    archive = pack(tmp_path / "music", tmp_path / "music.zip")
+    archive = zip_folder(tmp_path / "music", tmp_path / "music.zip")
     with pytest.raises(BadInput, match=r"1 files hold '::', the first 'music/a::b\.mp3'"):
         read_catalogue(str(archive), AUTO)

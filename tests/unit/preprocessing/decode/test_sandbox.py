@@ -19,7 +19,7 @@ from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
 from tests.support.formats import DEMO_TRACK
-from tests.support.poison import POISON, poisoned, with_poisonous_decoder
+from tests.support.poison import CRASH_KINDS, install_crashing_decoder, write_crashing_mp3
 
 MUSIC = DEMO_TRACK.parent
 LONGEST_S = 60
@@ -35,7 +35,7 @@ def sandbox():
 @pytest.fixture
 def poisonous(monkeypatch, tmp_path):
     """Have decoding processes use a decoder that some files are the end of."""
-    monkeypatch.setenv("PYTHONPATH", with_poisonous_decoder(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", install_crashing_decoder(tmp_path))
 
 
 def mel_of(sandbox, path, sha1=None):
@@ -88,10 +88,10 @@ def test_a_bad_file_is_an_answer_and_the_process_lives_on(sandbox):
     ],
 )
 def test_what_ends_its_decoder_is_rejected_and_the_next_file_is_decoded(poison, message, poisonous, tmp_path):
-    assert poison in POISON
+    assert poison in CRASH_KINDS
     sandbox = Sandbox(LimitSettings(timeout_s=3.0, timeout_s_per_mb=0.0, memory_gib=0.25))
     with pytest.raises(BadAudio, match=message):
-        mel_of(sandbox, poisoned(tmp_path, poison))
+        mel_of(sandbox, write_crashing_mp3(tmp_path, poison))
     mel_of(sandbox, DEMO_TRACK)
     sandbox.close()
 
@@ -124,7 +124,7 @@ def test_a_file_must_be_the_end_of_two_processes_and_a_good_one_costs_none(poiso
 
     monkeypatch.setattr(sandbox_module, "_Decoder", Counted)
     sandbox = Sandbox(LimitSettings())
-    path = poisoned(tmp_path, "segfault")
+    path = write_crashing_mp3(tmp_path, "segfault")
     for file, started in ((path, 2), (DEMO_TRACK, 3), (path, 4)):
         if file is path:
             with pytest.raises(BadAudio, match="decoder-killed"):

@@ -17,7 +17,7 @@ from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
 from tests.support.formats import CODECS, DEMO_TRACK, encode
-from tests.support.poison import poisoned, with_poisonous_decoder
+from tests.support.poison import install_crashing_decoder, write_crashing_mp3
 
 MEL = MelSettings()
 WINDOWS = WindowSettings(count=3, length_s=2.0)
@@ -255,9 +255,9 @@ def test_the_sandbox_gives_the_windows_of_one_file_after_the_other(tmp_path):
 
 
 def test_a_file_that_kills_its_decoder_costs_that_file_only(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", with_poisonous_decoder(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", install_crashing_decoder(tmp_path))
     sandbox = Sandbox(LimitSettings())
     with pytest.raises(BadAudio, match="decoder-killed"):
-        sandbox.decode_windows(poisoned(tmp_path, "segfault"), MEL, WINDOWS)
+        sandbox.decode_windows(write_crashing_mp3(tmp_path, "segfault"), MEL, WINDOWS)
     assert len(sandbox.decode_windows(DEMO_TRACK, MEL, WINDOWS)) == 3
     sandbox.close()

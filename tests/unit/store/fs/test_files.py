@@ -203,7 +203,7 @@ def test_a_url_of_no_known_kind_is_told_in_one_line(ask):
 def test_the_disk_holds_new_folders_too(tmp_path):
     with faults() as met:
         write_atomic(str(tmp_path / "run" / "journal" / "part"), b"data")
-    assert [name for name in met.made if name in ("mkdir", "fsync", "replace")] == [
+    assert [name for name in met.calls if name in ("mkdir", "fsync", "replace")] == [
         *["mkdir", "fsync"] * 2,  # each folder's name
         *["fsync", "replace", "fsync"],
     ]

@@ -15,7 +15,7 @@ from store.fs import listing
 from store.fs.files import open_for_reading, read_bytes
 from store.fs.listing import LISTING_SCHEMA, child_url, child_urls, list_files, stream_files
 from store.fs.signatures import read_signature
-from tests.support.sources import fill
+from tests.support.sources import write_files
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_signature_changes_with_the_file_and_only_then(folder):
 def test_more_files_than_a_chunk_are_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(listing, "ROWS_PER_CHUNK", 7)
     names = [f"{a}{b}/{c}.mp3" for a in "zyö" for b in ("", "-", "/q") for c in range(4)]
-    assert list(sizes(fill(tmp_path, names, b"x"))) == sorted(names)
+    assert list(sizes(write_files(tmp_path, names, b"x"))) == sorted(names)
 
 
 def test_links_are_followed_but_not_in_circles(folder, tmp_path):
@@ -99,7 +99,7 @@ def test_pipes_and_sockets_have_no_size(tmp_path):
 
 
 def test_a_name_that_is_not_utf_8_is_listed_with_its_odd_bytes(tmp_path):
-    fill(tmp_path, ["caf\udce9.mp3", "café.mp3"])
+    write_files(tmp_path, ["caf\udce9.mp3", "café.mp3"])
     assert list(sizes(tmp_path)) == ["caf\\udce9.mp3", "café.mp3"]
 
 
@@ -188,8 +188,8 @@ def test_what_is_no_folder_of_a_bucket(s3_url):
 
 def test_the_index_pages_of_a_web_server_are_followed(http_url, tmp_path):
     names = ["a b/c&d/x#1.mp3", "a b/50%.mp3", "a b/%41.mp3", "é?.mp3", "y.mp3"]
-    fill(tmp_path / "served/music", names, b"abc")
-    fill(tmp_path / "served", ["other.mp3"])
+    write_files(tmp_path / "served/music", names, b"abc")
+    write_files(tmp_path / "served", ["other.mp3"])
     for url in (f"{http_url}/music", f"{http_url}/music/"):
         assert sizes(url) == dict.fromkeys(sorted(names))
         assert signatures(url) == [None] * len(names)
@@ -202,7 +202,7 @@ def test_the_index_pages_of_a_web_server_are_followed(http_url, tmp_path):
 
 
 def test_links_that_lead_out_of_the_folder_are_left_alone(http_url, tmp_path):
-    fill(tmp_path / "served/my music/in", ["x.mp3"])
+    write_files(tmp_path / "served/my music/in", ["x.mp3"])
     (tmp_path / "served/my music/index.html").write_text(
         '<a href="?C=M;O=A">by date</a> <a href="../">up</a> <a href="/">top</a> <a href="http://example.org/z.mp3">'
         '<a href="#top"> <a href="../other/y.mp3"> <a href="./in/">in</a> <a href="a&amp;b.mp3"> http://x.org/m.mp3'
@@ -214,7 +214,7 @@ def test_links_that_lead_out_of_the_folder_are_left_alone(http_url, tmp_path):
 
 
 def test_what_is_no_folder_of_a_web_server(http_url, tmp_path):
-    fill(tmp_path / "served", ["x.mp3"], b"abc")
+    write_files(tmp_path / "served", ["x.mp3"], b"abc")
     (tmp_path / "served/empty").mkdir()
     assert sizes(f"{http_url}/empty") == {}
     with pytest.raises(NotADirectoryError, match=r"x\.mp3"):
@@ -281,7 +281,7 @@ def source(request, tmp_path):
 
     def make(names: list[str], content: bytes = b"abc") -> str:
         if request.param == "disk":
-            return str(fill(tmp_path / "music", names, content))
+            return str(write_files(tmp_path / "music", names, content))
         url = request.getfixturevalue("s3_url")
         for name in names:
             boto3.client("s3").put_object(Bucket=url.removeprefix("s3://"), Key=f"music/{name}", Body=content)
@@ -336,5 +336,5 @@ def test_keys_that_would_part_a_url_are_named(s3_url):
 
 
 def test_such_names_are_good_on_a_disk(tmp_path):
-    fill(tmp_path, ["a::b.mp3", "c:/d.mp3"])
+    write_files(tmp_path, ["a::b.mp3", "c:/d.mp3"])
     assert problems(f"file://{tmp_path}/") == {"a::b.mp3": None, "c:/d.mp3": None}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from store.fs.listing import FoundFile, list_files, stream_files
 from store.fs.signatures import read_signature
-from tests.support.sources import fill
+from tests.support.sources import write_files
 
 
 def paths(source: object) -> list[str]:
@@ -32,7 +32,7 @@ def is_plain_mp3(path: str) -> bool:
 
 
 def test_a_link_to_what_is_listed_anyway_is_passed_over(tmp_path):
-    fill(tmp_path, ["a/x.mp3", "b/y.mp3"])
+    write_files(tmp_path, ["a/x.mp3", "b/y.mp3"])
     (tmp_path / "link.mp3").symlink_to("a/x.mp3")
     (tmp_path / "again.mp3").symlink_to(tmp_path / "link.mp3")
     (tmp_path / "b/folder").symlink_to(tmp_path / "a")
@@ -41,7 +41,7 @@ def test_a_link_to_what_is_listed_anyway_is_passed_over(tmp_path):
 
 
 def test_a_link_to_what_is_not_listed_otherwise_is_followed(tmp_path):
-    fill(tmp_path, [".git/annex/objects/f3a", ".git/annex/tree/z.mp3"], b"abcd")
+    write_files(tmp_path, [".git/annex/objects/f3a", ".git/annex/tree/z.mp3"], b"abcd")
     (tmp_path / "song.mp3").symlink_to(".git/annex/objects/f3a")
     for name in ("one", "two"):
         (tmp_path / name).symlink_to(".git/annex/tree")
@@ -53,9 +53,9 @@ def test_a_link_to_what_is_not_listed_otherwise_is_followed(tmp_path):
 
 
 def test_a_link_out_of_the_source_is_not_followed(tmp_path):
-    fill(tmp_path / "elsewhere", ["z.mp3"])
-    fill(tmp_path / "music", ["a.mp3"])
-    fill(tmp_path / "music2", ["b.mp3"])
+    write_files(tmp_path / "elsewhere", ["z.mp3"])
+    write_files(tmp_path / "music", ["a.mp3"])
+    write_files(tmp_path / "music2", ["b.mp3"])
     for name, target in (("out.mp3", "elsewhere/z.mp3"), ("near.mp3", "music2/b.mp3"), ("out", "elsewhere")):
         (tmp_path / "music" / name).symlink_to(tmp_path / target)
     assert problems(tmp_path / "music") == {
@@ -67,7 +67,7 @@ def test_a_link_out_of_the_source_is_not_followed(tmp_path):
 
 
 def test_the_source_itself_may_be_a_link(tmp_path):
-    fill(tmp_path / "real", ["a.mp3"])
+    write_files(tmp_path / "real", ["a.mp3"])
     (tmp_path / "music").symlink_to("real")
     (tmp_path / "real/same.mp3").symlink_to("a.mp3")
     assert list(stream_files(str(tmp_path / "music"))) == [
@@ -91,7 +91,7 @@ def test_what_is_no_file_is_named(tmp_path):
 
 
 def test_names_that_are_not_utf_8_are_written_so_that_a_table_can_hold_them(tmp_path):
-    fill(tmp_path, ["caf\udce9/x.mp3", "caf\udce9.mp3", "café.mp3"])
+    write_files(tmp_path, ["caf\udce9/x.mp3", "caf\udce9.mp3", "café.mp3"])
     found = problems(tmp_path)
     assert found == {
         "caf\\udce9.mp3": "name-not-utf-8",
@@ -105,7 +105,7 @@ def test_names_that_are_not_utf_8_are_written_so_that_a_table_can_hold_them(tmp_
 
 
 def test_what_vanishes_meanwhile_is_left_out(tmp_path):
-    fill(tmp_path, ["a.mp3", "b.mp3", "c/x.mp3", "d/y.mp3", "e.mp3"])
+    write_files(tmp_path, ["a.mp3", "b.mp3", "c/x.mp3", "d/y.mp3", "e.mp3"])
     files = stream_files(str(tmp_path))
     assert next(files).path == "a.mp3"
     (tmp_path / "b.mp3").unlink()
@@ -136,7 +136,7 @@ def as_nobody():
 
 
 def test_a_folder_that_may_not_be_listed_is_named_and_the_rest_goes_on(open_folder, as_nobody):
-    fill(open_folder, ["a.mp3", "closed/x.mp3", "names only/y.mp3", "z.mp3"])
+    write_files(open_folder, ["a.mp3", "closed/x.mp3", "names only/y.mp3", "z.mp3"])
     (open_folder / "names only/link.mp3").symlink_to("y.mp3")
     (open_folder / "closed").chmod(0)
     (open_folder / "names only").chmod(0o744)
@@ -151,7 +151,7 @@ def test_a_folder_that_may_not_be_listed_is_named_and_the_rest_goes_on(open_fold
 
 
 def test_a_listing_of_all_files_names_the_folder_that_may_not_be_listed(open_folder, as_nobody):
-    fill(open_folder, ["a.mp3", "closed/x.mp3"])
+    write_files(open_folder, ["a.mp3", "closed/x.mp3"])
     (open_folder / "closed").chmod(0)
     as_nobody()
     with pytest.raises(PermissionError, match="closed"):
@@ -194,7 +194,7 @@ def test_any_tree_comes_whole_and_in_order(tree):
 def test_what_is_held_does_not_grow_with_the_number_of_files(tmp_path):
     def peak(folders: int) -> int:
         root = tmp_path / str(folders)
-        fill(root, [f"{folder:03}/{file}.mp3" for folder in range(folders) for file in range(20)])
+        write_files(root, [f"{folder:03}/{file}.mp3" for folder in range(folders) for file in range(20)])
         tracemalloc.start()
         try:
             assert sum(1 for _ in stream_files(str(root))) == 20 * folders

@@ -110,21 +110,23 @@ def test_what_another_writer_removed_stays_away(song, draft, tmp_path):
     assert list(stream_files(f"s3://{song.split('/')[2]}")) == []
 
 
-@pytest.mark.parametrize("lost", ["request", "answer"])
-def test_a_put_that_is_tried_again_is_whole_and_no_other_writer(song, draft, tmp_path, cut_s3, lost):
-    """If the answer was lost, the client is refused by its own first request."""
-    cut_s3(lost, 1)
+@pytest.mark.parametrize("lost", ["request", "response"])
+def test_a_put_that_is_tried_again_is_whole_and_no_other_writer(song, draft, tmp_path, drop_s3_puts, lost):
+    """If the response was lost, the client is refused by its own first request."""
+    drop_s3_puts(lost, 1)
     was = download_object(song, tmp_path / "copy")
     now = put_if_unchanged(song, draft, was)
     assert now == download_object(song, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"new" * 2000
 
 
-@pytest.mark.parametrize(("lost", "left"), [("request", b"old" * 1000), ("answer", b"new" * 2000)])
-def test_a_store_that_does_not_answer_is_an_error(song, draft, tmp_path, cut_s3, monkeypatch, lost, left):
+@pytest.mark.parametrize(("lost", "left"), [("request", b"old" * 1000), ("response", b"new" * 2000)])
+def test_a_store_that_does_not_answer_is_an_error(
+    song, draft, tmp_path, drop_s3_puts, monkeypatch, lost, left
+):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     was = download_object(song, tmp_path / "copy")
-    cut_s3(lost, 99)
+    drop_s3_puts(lost, 99)
     with pytest.raises(OSError, match=r"a song\.mp3: "):
         put_if_unchanged(song, draft, was)
     assert content(song) == left

@@ -185,7 +185,7 @@ def test_the_disk_holds_journal_then_drafts_before_the_first_swap_and_folders_af
     Path(journal).mkdir(parents=True)
     with faults() as met:
         tag(rows, journal)
-    order = [name for name in met.made if name in ("fsync", "replace")]
+    order = [name for name in met.calls if name in ("fsync", "replace")]
     of_journal = ["fsync", "replace", "fsync"]
     assert order == [*of_journal, *["fsync"] * len(rows), *["replace"] * len(rows), "fsync", "fsync"]
 
@@ -432,7 +432,7 @@ def test_folders_that_an_attempt_did_not_come_to_sync_are_synced_by_the_next(mus
     tag(rows, journal)
     with faults() as met:
         tag(rows, journal)
-    assert [name for name in met.made if name in ("fsync", "replace")] == ["fsync"] * 2, "of two albums"
+    assert [name for name in met.calls if name in ("fsync", "replace")] == ["fsync"] * 2, "of two albums"
 
 
 def test_drafts_of_refused_files_do_not_pile_up(music, journal, monkeypatch):

@@ -259,15 +259,17 @@ def test_the_journal_is_there_before_any_object_is_touched(place, originals, jou
     assert statuses(tag(rows, journal)) == {"written"}
 
 
-@pytest.mark.parametrize("lost", ["request", "answer"])
-def test_a_batch_that_a_store_failed_in_is_completed(place, originals, journal, cut_s3, monkeypatch, lost):
+@pytest.mark.parametrize("lost", ["request", "response"])
+def test_a_batch_that_a_store_failed_in_is_completed(
+    place, originals, journal, drop_s3_puts, monkeypatch, lost
+):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     rows = place.rows()
-    cut_s3(lost, 12)
+    drop_s3_puts(lost, 12)
     with pytest.raises(OSError, match="s3://"):
         tag(rows, journal)
     assert {row["url"] for row in read_journal(journal, "1")} == {row["url"] for row in rows}
-    cut_s3(lost, 0)
+    drop_s3_puts(lost, 0)
     assert statuses(tag(rows, journal)) == {"written"}
     assert statuses(undo(journal)) == {"restored"}
     assert place.content() == originals

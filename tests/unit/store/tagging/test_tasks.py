@@ -15,14 +15,14 @@ from store.tagging.run import open_run
 from store.tagging.settings import WriteSettings
 from store.tagging.tasks import undo_parts, write_parts
 from store.tags.write import read_genres, read_tags
-from tests.support.tagging import lay_out_music
+from tests.support.tagging import copy_demo_music
 
 SONGS = {"a.mp3": "200033", "b.mp3": "200034", "c.mp3": "200049"}
 
 
 @pytest.fixture
 def music(tmp_path):
-    return lay_out_music(tmp_path / "music", SONGS)
+    return copy_demo_music(tmp_path / "music", SONGS)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_file_that_is_gone_or_changed_is_not_copied(run, music, tmp_path, dama
 
 def test_a_copy_never_leaves_its_folder_and_never_replaces_another_song(run, music, tmp_path):
     plan(run, music)
-    lay_out_music(tmp_path / "copies", {"b.mp3": "200001"})
+    copy_demo_music(tmp_path / "copies", {"b.mp3": "200001"})
     other = (tmp_path / "copies" / "b.mp3").read_bytes()
     rows = table_rows(run.read_part("plan", "p"))
     rows[0]["track_id"] = "../escaped.mp3"

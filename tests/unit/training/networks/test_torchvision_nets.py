@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tests.support.torchvision_states import maps_of, random_state, shapes_of
+from tests.support.torchvision_states import parameter_shapes, random_state, reference_maps
 from training.networks.torchvision_nets import make_torchvision_trunk
 
 # Weights without the classifier, and entries of the state dict; of torchvision's networks, which have three
@@ -23,7 +23,7 @@ def test_weights_have_torchvisions_names_shapes_and_number(name):
     parameters, entries, channels = TRUTH[name]
     assert sum(weight.numel() for weight in trunk.parameters()) == parameters
     assert (len(trunk.state_dict()), features) == (entries, channels)
-    wanted = shapes_of(name)
+    wanted = parameter_shapes(name)
     first = next(iter(wanted))
     wanted[first] = (wanted[first][0], 1, *wanted[first][2:])
     assert {key: tuple(weight.shape) for key, weight in trunk.state_dict().items()} == wanted
@@ -38,7 +38,7 @@ def test_maps_are_those_of_torchvisions_network(name):
     trunk.load_state_dict({key: state[key] for key in trunk.state_dict()})
     picture_B1FM = torch.randn(2, 1, 64, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        maps, wanted = trunk.eval()(picture_B1FM), maps_of(name, state, picture_B1FM)
+        maps, wanted = trunk.eval()(picture_B1FM), reference_maps(name, state, picture_B1FM)
     assert wanted.std() > 0.01
     torch.testing.assert_close(maps, wanted, atol=1e-4, rtol=1e-3)
 

@@ -10,16 +10,16 @@ from markdown_it import MarkdownIt
 from store.tagging.predictions import PREDICTIONS_SCHEMA
 from store.tagging.statistics import CHANGED_STATUSES, TaggingStatistics, count_rows
 from training.report.tagging_page import (
-    MEANINGS,
+    REASON_TEXTS,
     RunFacts,
-    ends,
+    bar_segments,
+    describe_duration,
+    escape_markdown,
     headline,
+    mark_invisible,
     markdown_summary,
-    parts,
-    plain,
     render_page,
-    seen,
-    took,
+    unchanged_groups,
 )
 
 WAYS = ["dry-run", "write", "copy", "undo", "undo-dry-run"]
@@ -71,15 +71,15 @@ class Page(HTMLParser):
         self.text += data
 
 
-def facts(way="dry-run", **others) -> RunFacts:
+def facts(mode="dry-run", **others) -> RunFacts:
     plain_facts = {
         "name": "20261127T150102-5f3a91c2",
         "source": "/music",
         "seconds": 8_423.2,
         "predictions": "runs/20261127T150102-5f3a91c2/predictions.parquet",
-        "table": "runs/20261127T150102-5f3a91c2/predictions.csv",
+        "csv_url": "runs/20261127T150102-5f3a91c2/predictions.csv",
     }
-    return RunFacts(way=way, **{**plain_facts, **others})
+    return RunFacts(mode=mode, **{**plain_facts, **others})
 
 
 def tally_of(rows) -> TaggingStatistics:
@@ -102,7 +102,7 @@ rows = st.lists(
         {
             "track_id": st.sampled_from(NASTY) | st.text(max_size=9),
             "status": st.sampled_from([*CHANGED_STATUSES, "kept", "unsure", "rejected", "skipped", "odd"]),
-            "reason": st.sampled_from([None, *NASTY, *MEANINGS]),
+            "reason": st.sampled_from([None, *NASTY, *REASON_TEXTS]),
             "detail": st.none() | st.sampled_from(NASTY),
             "old_genres": st.none() | st.lists(st.sampled_from(["Rock", *NASTY]), max_size=2),
             "genres": st.none() | st.lists(st.sampled_from(["Rock", *NASTY]), max_size=2),
@@ -136,7 +136,7 @@ def test_any_run_is_a_whole_page_that_asks_for_nothing_outside(drawn, way, said)
     assert b"@import" not in content
     assert b"url(" not in content
     assert b"default-src 'none'" in content
-    assert seen(said).split("\n")[0] in page.text
+    assert mark_invisible(said).split("\n")[0] in page.text
     assert not re.search(r"[\x00-\x08\u202e]", page.text)
 
 
@@ -158,7 +158,7 @@ def test_names_stay_text_in_markdown(drawn, way, said):
         "fence",
     }
     for sample in whole.changes:
-        assert seen(" ".join(sample.track_id.split())) in text
+        assert mark_invisible(" ".join(sample.track_id.split())) in text
 
 
 @given(text=st.text() | st.sampled_from(NASTY))
@@ -167,8 +167,8 @@ def test_names_stay_text_in_markdown(drawn, way, said):
 @example("- x")
 @example("***")
 def test_plain_text_means_itself(text):
-    told, _ = text_of(f"| {plain(text)} |\n| --- |\n")
-    assert told == seen(" ".join(text.split()))
+    told, _ = text_of(f"| {escape_markdown(text)} |\n| --- |\n")
+    assert told == mark_invisible(" ".join(text.split()))
 
 
 @pytest.mark.parametrize(
@@ -198,17 +198,17 @@ def test_the_headline_says_what_happened(way, changed, others, said):
     ],
 )
 def test_time_is_told_in_units_of_its_size(seconds, said):
-    assert took(TaggingStatistics(statuses={"kept": 3}), facts(seconds=seconds)) == said
+    assert describe_duration(TaggingStatistics(statuses={"kept": 3}), facts(seconds=seconds)) == said
 
 
 @given(drawn=rows)
 @settings(deadline=None)
 def test_every_file_is_in_the_bar_and_under_one_reason(drawn):
     whole = tally_of(drawn)
-    bar = parts(whole)
+    bar = bar_segments(whole)
     assert sum(part.files for part in bar) == whole.files == len(drawn)
-    assert sum(end.files for end in ends(whole)) == whole.files - whole.changed
-    for end in ends(whole):
+    assert sum(end.files for end in unchanged_groups(whole)) == whole.files - whole.changed
+    for end in unchanged_groups(whole):
         assert all((sample.status, sample.reason) == (end.status, end.reason) for sample in end.examples)
         assert 0 < len(end.examples) <= end.files
 

@@ -5,11 +5,11 @@ import pytest
 
 from store.fs.files import join, read_bytes, write_atomic
 from store.model_registry import champion, promote
-from training.selection.champion import Verdict
-from training.selection.verdicts import Terms, settle, terms_of_refusal, was_judged
+from training.selection.champion import PromotionDecision
+from training.selection.verdicts import PromotionCriteria, apply_decision, has_decision, read_refusal_criteria
 
-BETTER, WORSE = Verdict(True, "better by 5 points"), Verdict(False, "worse")
-TERMS = Terms("A", margin=0.01, confidence=0.95, genre_bound=0.05)
+BETTER, WORSE = PromotionDecision(True, "better by 5 points"), PromotionDecision(False, "worse")
+CRITERIA = PromotionCriteria("A", margin=0.01, confidence=0.95, max_genre_f1_drop=0.05)
 
 
 @pytest.fixture
@@ -22,39 +22,45 @@ def models(tmp_path):
 
 
 def test_a_better_version_goes_into_service_and_a_worse_one_does_not(models):
-    assert settle(models, "B", WORSE, TERMS) == WORSE
+    assert apply_decision(models, "B", WORSE, CRITERIA) == WORSE
     assert champion(models) == "A"
-    assert settle(models, "B", BETTER, TERMS) == BETTER
+    assert apply_decision(models, "B", BETTER, CRITERIA) == BETTER
     assert champion(models) == "B"
-    note = json.loads(read_bytes(join(models, "verdicts/B.json")))
-    assert (note["is_better"], note["reason"], note["terms"]["champion"]) == (True, "better by 5 points", "A")
-    assert terms_of_refusal(models, "B") is None, "it was not refused"
+    note = json.loads(read_bytes(join(models, "promotion_decisions/B.json")))
+    assert (note["is_better"], note["reason"], note["criteria"]["champion"]) == (
+        True,
+        "better by 5 points",
+        "A",
+    )
+    assert read_refusal_criteria(models, "B") is None, "it was not refused"
 
 
 def test_whom_a_person_promoted_meanwhile_stays_in_service(models):
     promote(models, "C", "by hand, while B was trained")
-    settled = settle(models, "B", BETTER, TERMS)
+    settled = apply_decision(models, "B", BETTER, CRITERIA)
     assert not settled.is_better
     assert "C is in service, no longer A, which B was to replace" in settled.reason
     assert champion(models) == "C"
-    assert terms_of_refusal(models, "B") != replace(TERMS, champion="C"), "so it is judged again, against C"
+    assert read_refusal_criteria(models, "B") != replace(CRITERIA, champion="C"), (
+        "so it is judged again, against C"
+    )
 
 
 def test_a_refusal_holds_by_the_same_terms_only(models):
-    assert not was_judged(models, "B")
-    assert terms_of_refusal(models, "B") is None
-    settle(models, "B", WORSE, TERMS)
-    assert was_judged(models, "B")
-    assert terms_of_refusal(models, "B") == TERMS
-    for change in ({"champion": None}, {"margin": 0.0}, {"confidence": 0.9}, {"genre_bound": 0.1}):
-        assert terms_of_refusal(models, "B") != replace(TERMS, **change)
+    assert not has_decision(models, "B")
+    assert read_refusal_criteria(models, "B") is None
+    apply_decision(models, "B", WORSE, CRITERIA)
+    assert has_decision(models, "B")
+    assert read_refusal_criteria(models, "B") == CRITERIA
+    for change in ({"champion": None}, {"margin": 0.0}, {"confidence": 0.9}, {"max_genre_f1_drop": 0.1}):
+        assert read_refusal_criteria(models, "B") != replace(CRITERIA, **change)
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"null", b'{"version": "B", "is_better": false}', b'{"is_better": false, "terms": {}}'],
+    [b"", b"[]", b"null", b'{"version": "B", "is_better": false}', b'{"is_better": false, "criteria": {}}'],
 )
 def test_a_verdict_that_does_not_tell_its_terms_is_judged_again(models, content):
-    write_atomic(join(models, "verdicts/B.json"), content)
-    assert was_judged(models, "B")
-    assert terms_of_refusal(models, "B") is None
+    write_atomic(join(models, "promotion_decisions/B.json"), content)
+    assert has_decision(models, "B")
+    assert read_refusal_criteria(models, "B") is None

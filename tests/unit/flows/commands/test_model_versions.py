@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from flows.commands.models import compare_models, list_models, promote_model, read_rival, show_model
+from flows.commands.model_comparison import compare_models, read_candidate
+from flows.commands.model_versions import list_models, promote_model, show_model
 from store.errors import BadInput
 from store.fs.files import join, write_atomic
 from store.fs.parquet import to_parquet
@@ -102,7 +103,7 @@ def test_a_damaged_version_is_listed_as_such(root):
 def test_what_was_heard_and_is_damaged_is_told_in_one_line(root, content, told):
     identity = {"genres": ["a", "b"], "mel": {}, "training": {}}
     write_atomic(join(root, "20260101-aa", "model.json"), json.dumps(identity).encode())
-    write_atomic(join(root, "20260101-aa", "report/predictions.parquet"), content)
+    write_atomic(join(root, "20260101-aa", "report/held_out_predictions.parquet"), content)
     with pytest.raises(BadInput, match=rf"^\S+report/predictions\.parquet: {told}") as caught:
-        read_rival(join(root, "20260101-aa"))
+        read_candidate(join(root, "20260101-aa"))
     assert "\n" not in str(caught.value)

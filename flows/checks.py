@@ -1,0 +1,96 @@
+"""What can be checked before anything starts: paths, models and runs that settings name.
+
+Nothing here imports torch, Dask or Prefect: a mistake is reported at once.
+"""
+
+from pathlib import Path
+
+from flows.settings import (
+    BuildSettings,
+    CrossValidationSettings,
+    NightlySettings,
+    TagSettings,
+    TrainModelSettings,
+    UndoSettings,
+)
+from store.errors import BadInput
+from store.fs.files import absolute, list_names, local_path
+from store.model_registry import read_card, resolve_version
+from store.tags.genre_map import read_genre_map
+
+
+def check_build(settings: BuildSettings) -> None:
+    """Raises: BadInput if the source is not there."""
+    check_source(settings.source)
+
+
+def check_training(settings: TrainModelSettings) -> None:
+    """Raises: BadInput if the store holds no snapshot."""
+    check_store(settings.store)
+
+
+def check_cross_validation(settings: CrossValidationSettings) -> None:
+    """Raises: BadInput if the store holds no snapshot."""
+    check_store(settings.store)
+
+
+def check_nightly(settings: NightlySettings) -> None:
+    """Raises: BadInput if the source is not there."""
+    check_source(settings.build.source)
+
+
+def check_tag(settings: TagSettings) -> None:
+    """Raises: BadInput if source, predictions, copies, model or genre map cannot be used."""
+    if not (settings.source or settings.apply):
+        raise BadInput(
+            "source, apply: give one of them: a folder of audio files, or the predictions.parquet of an earlier run"
+        )
+    if settings.source:
+        check_source(settings.source)
+    if settings.copy_to:
+        _check_copies(settings.copy_to, settings.source)
+    if not settings.apply:
+        genres = read_card(resolve_version(absolute(settings.models), settings.model)).get("genres", ())
+        if settings.genre_map:
+            read_genre_map(settings.genre_map, tuple(genres))
+
+
+def check_undo(settings: UndoSettings) -> None:
+    """Raises: BadInput if there is no such run, or it wrote nothing."""
+    from store.tagging.run import find_run
+
+    find_run(absolute(settings.runs), settings.run)
+
+
+def check_source(source: str) -> None:
+    """Raises: BadInput if a source on this machine is not there."""
+    path = local_path(source)
+    if path is not None and not path.exists():
+        raise BadInput(f"{source}: no such folder; check the path or URL of the source")
+
+
+def check_store(store: str) -> None:
+    """Raises: BadInput if nothing was published in a store on this machine."""
+    path = local_path(store)
+    if path is None or path.suffix == ".json":
+        return
+    if not list_names(str(path / "snapshots")):
+        raise BadInput(f"{store}: holds no published spectrograms; run `spectrogram-one build` first")
+
+
+def _check_copies(copy_to: str, source: str) -> None:
+    copies, music = local_path(copy_to), local_path(source) if source else None
+    if copies is None:
+        raise BadInput(f"{copy_to}: copies are local files; name a folder on this machine")
+    if source and music is None:
+        raise BadInput(f"{source}: copies are made of local files; use --write, or a folder on this machine")
+    if music is not None:
+        check_apart(copies, music)
+
+
+def check_apart(copies: Path, source: Path) -> None:
+    """Raises: BadInput if copies would lie within their source, or the source within them."""
+    if copies.resolve().is_relative_to(source.resolve()):
+        raise BadInput(f"{copies}: copies would lie within their source {source}; name a folder outside it")
+    if source.resolve().is_relative_to(copies.resolve()):
+        raise BadInput(f"{copies}: the source {source} lies within it; name a folder for copies alone")

@@ -1,0 +1,92 @@
+"""The commands of the command line that run a flow.
+
+A flow is imported when its settings are known to be right: what it imports takes seconds.
+"""
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from flows.checks import (
+    check_build,
+    check_cross_validation,
+    check_nightly,
+    check_tag,
+    check_training,
+    check_undo,
+)
+from flows.recording import run_flow
+from flows.settings import (
+    BuildSettings,
+    CrossValidationSettings,
+    DemoSettings,
+    NightlySettings,
+    ServeSettings,
+    TagSettings,
+    TrainModelSettings,
+    UndoSettings,
+)
+
+if TYPE_CHECKING:
+    from flows.reporting.tagging_summary import TagSummary
+
+Flags = Parameter(name="*")  # every field of the settings is a flag: --spectrogram.mel.hop 256
+
+
+def build(settings: Annotated[BuildSettings, Flags]) -> None:
+    """Decode a catalogue and publish its spectrograms. Run it again to resume it."""
+    check_build(settings)
+    print("\n".join(run_flow("build_dataset", settings).lines()))
+
+
+def train(settings: Annotated[TrainModelSettings, Flags] = TrainModelSettings()) -> None:
+    """Train a network, score it on the test tracks, store it as a model version."""
+    check_training(settings)
+    print("\n".join(run_flow("train_model", settings).lines()))
+
+
+def tag(settings: Annotated[TagSettings, Flags] = TagSettings()) -> None:
+    """Predict the genres of audio files and show them; write them into the files if told to."""
+    check_tag(settings)
+    _print_tagging(run_flow("tag_catalogue", settings))
+
+
+def undo(settings: Annotated[UndoSettings, Flags]) -> None:
+    """Put back the tags that a run replaced. An undo can be undone."""
+    check_undo(settings)
+    _print_tagging(run_flow("undo_tagging", settings))
+
+
+def cross_validate(settings: Annotated[CrossValidationSettings, Flags] = CrossValidationSettings()) -> None:
+    """Evaluate settings on folds that share no artist, beside a baseline. Run it again to resume it."""
+    check_cross_validation(settings)
+    print("\n".join(run_flow("cross_validate", settings).lines()))
+
+
+def retrain(settings: Annotated[NightlySettings, Flags]) -> None:
+    """Build what is new, train on it, promote the model if it beats the champion; or report why not."""
+    check_nightly(settings)
+    print("\n".join(run_flow("retrain_nightly", settings).lines()))
+
+
+def demo(settings: Annotated[DemoSettings, Flags] = DemoSettings()) -> None:
+    """Run build, train, score and tag on the bundled music."""
+    from flows.demo import run_demo
+
+    print("\n".join(run_demo(settings)))
+
+
+def serve(settings: Annotated[ServeSettings, Flags] = ServeSettings()) -> None:
+    """Offer the flows in the Prefect UI on this machine, and run what is submitted there."""
+    from flows.deployments import serve_flows
+
+    serve_flows(settings)
+
+
+def _print_tagging(summary: "TagSummary") -> None:
+    from rich.console import Console
+
+    console = Console(markup=False)  # file names may hold brackets
+    for table in summary.tables():
+        console.print(table)
+    print("\n".join(summary.lines()))

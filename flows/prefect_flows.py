@@ -1,0 +1,63 @@
+"""The flows as Prefect knows them: each runs its namesake, whose stages become task runs.
+
+A form needs the settings alone; what a flow imports is imported when it runs.
+"""
+
+from prefect import flow
+
+from flows.settings import (
+    BuildSettings,
+    CrossValidationSettings,
+    NightlySettings,
+    TagSettings,
+    TrainModelSettings,
+    UndoSettings,
+)
+
+
+@flow(name="build-dataset")
+def build_dataset(settings: BuildSettings) -> object:
+    """Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
+    from flows import build_dataset as flow_module
+
+    return flow_module.build_dataset(settings)
+
+
+@flow(name="train-model")
+def train_model(settings: TrainModelSettings) -> object:
+    """Train a network, score it and store it as a model version. Rerun it to resume it."""
+    from flows import train_model as flow_module
+
+    return flow_module.train_model(settings)
+
+
+@flow(name="tag-catalogue")
+def tag_catalogue(settings: TagSettings) -> object:
+    """Predict the genres of a catalogue of audio files and write them in: a dry run, unless told to write."""
+    from flows import tag_catalogue as flow_module
+
+    return flow_module.tag_catalogue(settings)
+
+
+@flow(name="undo-tagging")
+def undo_tagging(settings: UndoSettings) -> object:
+    """Put back the tags that a run replaced, byte for byte where nobody changed the file since."""
+    from flows import undo_tagging as flow_module
+
+    return flow_module.undo_tagging(settings)
+
+
+@flow(name="retrain-nightly")
+def retrain_nightly(settings: NightlySettings) -> object:
+    """Build, train, compare with the champion on the same test tracks; promote the model if it is better."""
+    from flows import retrain_nightly as flow_module
+
+    return flow_module.retrain_nightly(settings)
+
+
+@flow(name="cross-validate")
+def cross_validate(settings: CrossValidationSettings) -> object:
+    """Cross-validate a network and a baseline on the same folds. Rerun it to resume it."""
+    from flows import cross_validate as flow_module
+
+    return flow_module.cross_validate(settings)

@@ -1,0 +1,53 @@
+"""Whether a command's flows are recorded by Prefect: with `--prefect`, or where a server is configured."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+asked_for: ContextVar[bool] = ContextVar("asked_for", default=False)  # the flag --prefect
+
+
+def is_recorded() -> bool:
+    """Return whether Prefect records what this command runs."""
+    return asked_for.get() or _is_server_configured()
+
+
+@contextmanager
+def recorded() -> Iterator[None]:
+    """Have a Prefect server for as long as the block lasts, if flows are recorded.
+
+    Raises: BadInput or ServiceUnavailable, as `prefect_server`.
+    """
+    if not is_recorded():
+        yield
+        return
+    from flows.services.prefect_server import prefect_server
+
+    with prefect_server():
+        yield
+
+
+def run_flow(name: str, settings: BaseModel) -> Any:
+    """Run the flow of a module of this folder, as a Prefect flow run if it is recorded; return its summary."""
+    with recorded():
+        module = "flows.prefect_flows" if is_recorded() else f"flows.{name}"
+        return getattr(import_module(module), name)(settings)
+
+
+def _is_server_configured() -> bool:
+    """Look for a URL where Prefect would find it, and import Prefect only if there may be one."""
+    if "PREFECT_API_URL" in os.environ:
+        return bool(os.environ["PREFECT_API_URL"])
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
+    if not (profiles.is_file() and "PREFECT_API_URL" in profiles.read_text(encoding="utf-8")):
+        return False
+    from prefect.settings import get_current_settings
+
+    return bool(get_current_settings().api.url)

@@ -1,0 +1,55 @@
+"""What a run shows on its page in the Prefect UI; outside of a Prefect run there is no page, and nothing is done."""
+
+import html
+from collections.abc import Callable, Iterable, Mapping
+from uuid import UUID
+
+from flows.reporting.stage import in_flow_run
+
+ShowProgress = Callable[[float, str], None]  # percent, description
+
+
+def show_table(key: str, rows: Iterable[Mapping[str, object]], description: str) -> None:
+    """Put a table on the page of the run.
+
+    The UI takes every cell for HTML, and cells hold names and bytes of other people's files.
+    """
+    if not in_flow_run():
+        return
+    from prefect.artifacts import create_table_artifact
+
+    safe = [{name: html.escape(str(cell), quote=False) for name, cell in row.items()} for row in rows]
+    create_table_artifact(safe, key=key, description=html.escape(description, quote=False))
+
+
+def show_markdown(key: str, text: str) -> None:
+    """Put Markdown on the page of the run."""
+    if not in_flow_run():
+        return
+    from prefect.artifacts import create_markdown_artifact
+
+    create_markdown_artifact(text, key=key)
+
+
+def show_link(key: str, url: str, text: str) -> None:
+    """Put a link on the page of the run."""
+    if not in_flow_run():
+        return
+    from prefect.artifacts import create_link_artifact
+
+    create_link_artifact(url, link_text=text, key=key)
+
+
+def progress_artifact(key: str, description: str) -> ShowProgress:
+    """Put a progress bar on the page of the run, and return a function that moves it."""
+    if not in_flow_run():
+        return lambda percent, description: None
+    from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+    artifact = create_progress_artifact(0.0, key=key, description=description)
+    assert isinstance(artifact, UUID), "outside of an event loop Prefect creates it at once"
+
+    def show(percent: float, description: str) -> None:
+        update_progress_artifact(artifact, percent, description=description)
+
+    return show

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.support.cut_answers import dropping_proxy
+from tests.support.faulty_proxy import dropping_proxy
 
 
 @pytest.fixture(scope="session")

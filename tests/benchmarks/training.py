@@ -29,7 +29,7 @@ from flows.cluster.training_hosts import train_on_hosts
 from flows.settings import TrainModelSettings
 from flows.train_model import prepare_run
 from store.reader import open_snapshot
-from tests.support.dask_processes import ranks
+from tests.support.dask_cluster import ranks
 from training.fit.checkpoint import PartOfEpoch
 from training.fit.crops import plan_epoch
 from training.fit.distributed import Seat

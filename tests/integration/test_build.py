@@ -22,8 +22,8 @@ from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
 from preprocessing.decode.settings import LimitSettings
 from store.errors import BadInput
 from store.reader import open_snapshot
-from tests.support.formats import encode
-from tests.support.poison import CRASH_KINDS, install_crashing_decoder, write_crashing_mp3
+from tests.support.audio_formats import encode
+from tests.support.crashing_decoder import CRASH_KINDS, install_crashing_decoder, write_crashing_mp3
 
 MUSIC = Path("tests/data/demo_music")
 TRACKS = MUSIC / "fma_small" / "200"

@@ -11,7 +11,7 @@ import pytest
 from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.cross_validate import run_experiments
 from flows.settings import CrossValidationSettings
-from tests.support.toy_runs import publish_toy_artists
+from tests.support.toy_training import publish_toy_artists
 from training.fit.settings import AugmentSettings, TrainSettings
 from training.networks.settings import ModelSettings
 

@@ -13,9 +13,9 @@ from flows.cluster.client import dask_client
 from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.cluster.training_hosts import TrainingStopped, find_hosts, train_on_hosts
 from store.errors import BadInput
-from tests.e2e.serving import free_port
-from tests.support.dask_processes import list_rank_processes
-from tests.support.toy_runs import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
+from tests.support.dask_cluster import list_rank_processes
+from tests.support.prefect_ui import free_port
+from tests.support.toy_training import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
 
 LONGER = SETTINGS.model_copy(
     update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_s": 5.0}

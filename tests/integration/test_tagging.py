@@ -22,8 +22,8 @@ from store.errors import BadInput
 from store.fs.parquet import read_table, write_table
 from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
 from store.tags.write import audio_hash, read_genres, write_genres
-from tests.support.dask_processes import Host, scheduler, workers
-from tests.support.tagging import GENRES, copy_demo_music, publish_small_model
+from tests.support.dask_cluster import Host, scheduler, workers
+from tests.support.tagging_model import GENRES, copy_demo_music, publish_small_model
 
 SONGS = {"a/1.mp3": "200033", "a/2.mp3": "200034", "b/3.mp3": "200035", "broken.mp3": "200049"}
 

@@ -16,8 +16,8 @@ from flows.settings import BuildSettings, TrainModelSettings
 from flows.train_model import prepare_run, train_model
 from store.errors import BadInput
 from store.reader import open_snapshot
-from tests.support.dask_processes import Host, list_rank_processes, scheduler, worker, workers
-from tests.support.network_hosts import two_hosts, unavailable_reason
+from tests.support.dask_cluster import Host, list_rank_processes, scheduler, worker, workers
+from tests.support.network_namespaces import two_hosts, unavailable_reason
 from training.fit.distributed import Seat
 from training.fit.loop import train
 from training.fit.run import read_run

@@ -18,7 +18,7 @@ from preprocessing.decode.container import (
     stated_duration_s,
 )
 from preprocessing.decode.decoders import decode
-from tests.support.formats import CODECS, DEMO_TRACK, encode
+from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 
 KINDS = {
     ".mp3": "mpeg",

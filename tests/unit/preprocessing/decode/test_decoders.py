@@ -16,7 +16,7 @@ import soundfile
 
 from preprocessing.decode.decoders import DecodeResult, decode, decode_blocks
 from preprocessing.errors import BadAudio
-from tests.support.formats import CODECS, DEMO_TRACK, encode
+from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 
 BUNDLED = Path("tests/data/demo_music/fma_small/200")
 RATE_HZ = 22_050

@@ -17,7 +17,7 @@ from preprocessing.decode.settings import ExcerptSettings
 from preprocessing.decode.spectrogram import SpooledMel, spool_mel, verify_sha1
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
-from tests.support.formats import CODECS, DEMO_TRACK, encode
+from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 
 RATE_HZ = 22_050
 SECONDS = 1.5

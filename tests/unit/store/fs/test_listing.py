@@ -13,7 +13,7 @@ from store.errors import BadInput
 from store.fs import listing
 from store.fs.files import open_for_reading, read_bytes
 from store.fs.listing import LISTING_SCHEMA, child_url, child_urls, list_files
-from tests.support.sources import write_files
+from tests.support.audio_folders import write_files
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from store.errors import BadInput
 from store.fs import listing
 from store.fs.stream import FoundFile, read_signature, stream_files
-from tests.support.sources import fill
+from tests.support.audio_folders import fill
 
 
 def paths(source: object) -> list[str]:

@@ -1,7 +1,12 @@
-"""What all tests share: an S3 double and a web server on loopback, and what to do without a tool."""
+"""What all tests share: a Prefect server, an S3 double and a web server on loopback; no process outlives them."""
+
+import os
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # several test processes share the cores; read at numpy's import
 
 import http.server
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +20,47 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.support.faulty_proxy import dropping_proxy
+from tests.support.prefect_ui import Served, serving
+from tests.support.processes import end_processes_of_session, free_port, is_listening, mark_session
+
+SESSION = mark_session()
+LEFT_RUNNING = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, in one test process, the tests of a file, and all that need the one Prefect server."""
+    for item in items:
+        needs_server = "served" in getattr(item, "fixturenames", ())
+        group = "prefect" if needs_server else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(trylast=True)  # after the other test processes ended
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the session if a process that it started is left running."""
+    if hasattr(session.config, "workerinput"):
+        return  # the process that started this one looks for all
+    left = session.config.stash[LEFT_RUNNING] = end_processes_of_session(SESSION)
+    if left and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left := config.stash.get(LEFT_RUNNING, []):
+        terminalreporter.section("left running, and killed", red=True)
+        for line in left:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serve on a free port, once for all tests of Prefect; in the end Ctrl-C leaves nothing behind."""
+    port = free_port()
+    with serving(tmp_path_factory.mktemp("served"), port) as served:
+        yield served
+    assert served.process.returncode == 0, served.log.read_text()
+    assert "Traceback" not in served.log.read_text().rpartition("Pausing all deployments")[2]
+    assert not is_listening(port), "the Prefect server outlived `serve`"
 
 
 @pytest.fixture(scope="session")

@@ -30,11 +30,9 @@ TRACKS = MUSIC / "fma_small" / "200"
 CLUSTER = ClusterSettings(workers=2)
 KILLS = 20
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, prefect_server):
+def undisturbed(tmp_path_factory):
     """The demo music's store, built in peace."""
     store = f"{tmp_path_factory.mktemp('undisturbed')}/store"
     build_dataset(BuildSettings(source=str(MUSIC), store=store, cluster=CLUSTER))

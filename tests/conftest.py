@@ -20,11 +20,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.support.faulty_proxy import dropping_proxy
+from tests.support.leftovers import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 (hooks)
 from tests.support.prefect_ui import Served, serving
-from tests.support.processes import end_processes_of_session, free_port, is_listening, mark_session
-
-SESSION = mark_session()
-LEFT_RUNNING = pytest.StashKey[list[str]]()
+from tests.support.processes import free_port, is_listening
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,23 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         needs_server = "served" in getattr(item, "fixturenames", ())
         group = "prefect" if needs_server else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
-
-
-@pytest.hookimpl(trylast=True)  # after the other test processes ended
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the session if a process that it started is left running."""
-    if hasattr(session.config, "workerinput"):
-        return  # the process that started this one looks for all
-    left = session.config.stash[LEFT_RUNNING] = end_processes_of_session(SESSION)
-    if left and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if left := config.stash.get(LEFT_RUNNING, []):
-        terminalreporter.section("left running, and killed", red=True)
-        for line in left:
-            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(look: Callable[[], T], *, within_s: float = 120.0, every_s: float = 0.1) -> T:
+def wait_for(look: Callable[[], T], *, within_s: float = 240.0, every_s: float = 0.1) -> T:
     """Call `look` until what it returns is true, and return that."""
     until = time.monotonic() + within_s
     while not (seen := look()):

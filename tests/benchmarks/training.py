@@ -29,7 +29,7 @@ from flows.cluster.training_hosts import train_on_hosts
 from flows.settings import TrainModelSettings
 from flows.train_model import prepare_run
 from store.reader import open_snapshot
-from tests.support.dask_cluster import ranks
+from tests.support.dask_cluster import list_rank_processes
 from training.fit.checkpoint import EpochProgress
 from training.fit.crops import plan_epoch
 from training.fit.distributed import RankContext
@@ -180,7 +180,7 @@ def watch(client, folder: Path, *, kill_at):  # type: ignore[no-untyped-def]
             next_step_at = time.perf_counter()
         last = here
         if kill_at is not None and killed_at is None and here >= kill_at:
-            os.kill(ranks()[0].pid, signal.SIGKILL)
+            os.kill(list_rank_processes()[0].pid, signal.SIGKILL)
             killed_at = time.perf_counter()
 
     hosts = HostSettings(processes_per_host=2)

@@ -21,7 +21,8 @@ from preprocessing.decode.settings import WindowSettings
 from store.errors import BadInput
 from store.fs.parquet import read_table, write_table
 from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
-from store.tags.write import audio_hash, read_genres, write_genres
+from store.tags.write import read_genres, write_genres
+from tests.support.audio_hash import audio_hash
 from tests.support.dask_processes import Host, scheduler, workers
 from tests.support.tagging import GENRES, copy_demo_music, publish_small_model
 

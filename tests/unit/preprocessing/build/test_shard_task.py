@@ -7,7 +7,7 @@ import pytest
 
 from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.build.shard_task import Track, build_shard, hash_files, reject_crashing_track
-from preprocessing.decode.decoders import decode
+from preprocessing.decode import decode
 from preprocessing.decode.sandbox import Sandbox
 from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from preprocessing.mel.transform import log_mel

@@ -62,7 +62,9 @@ def photograph_form(browser: BrowserContext) -> None:
 def draw_terminal(demo: Path) -> None:
     """Draw what a dry run prints, as a terminal shows it."""
     command = ["tag", f"{demo}/untagged", "--models", f"{demo}/models", "--runs", f"{demo}/tagging"]
-    done = subprocess.run([COMMAND, *command], capture_output=True, text=True, check=True, env={"COLUMNS": "110"})
+    done = subprocess.run(
+        [COMMAND, *command], capture_output=True, text=True, check=True, env={"COLUMNS": "110"}
+    )
     shown = done.stdout.replace(f"{demo}/", "")
     console = Console(record=True, width=112, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(Text("$ spectrogram-one tag untagged\n" + "\n".join(shown.splitlines()[:LINES])))

@@ -23,20 +23,20 @@ from flows.settings import CrossValidationSettings
 from flows.train_model import TRACKS_PER_INFERENCE_BATCH, create_run_folder, predict_held_out, train
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.reader import Snapshot, open_snapshot
-from training.fit.run import HISTORY
+from training.fit.run import HISTORY_FILE
 from training.fit.settings import TrainSettings
 from training.selection.cross_validation import (
     FoldResult,
-    answers_of,
-    choose_labelled,
     confusion_csv,
+    fold_predictions,
     folds_csv,
-    pooled,
     score_folds,
+    score_pooled,
+    score_spread,
+    select_cross_validation_tracks,
     split_folds,
-    spread,
 )
-from training.selection.svm_baseline import describe_stored, svm_predict
+from training.selection.svm_baseline import compute_stored_features, svm_predict
 
 NETWORK, SVM = "network", "svm"
 
@@ -92,7 +92,9 @@ def cross_validate(settings: CrossValidationSettings) -> CrossValidationSummary:
     check_cross_validation(settings)
     begun = time.monotonic()
     snapshot = open_snapshot(settings.store)
-    genres, labelled = choose_labelled(snapshot.tracks, settings.training.target, settings.genres)
+    genres, labelled = select_cross_validation_tracks(
+        snapshot.tracks, settings.training.target, settings.genres
+    )
     folds = assign_folds(genres, labelled, settings)
     with open_cluster(settings.cluster) as cluster:
         answers = [
@@ -145,8 +147,8 @@ def evaluate_fold(
         train(cluster, folder, run, settings.hosts, f"Training, {name}")
         heard = predict_held_out(cluster, folder, run, snapshot, trial.tracks)
         write_atomic(note, _parquet(heard))
-    history = json.loads(read_bytes(join(folder, HISTORY)))
-    answers = answers_of(
+    history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
+    answers = fold_predictions(
         heard.filter(pc.equal(heard["split"], "test")),
         model=NETWORK,
         seed=trial.seed,
@@ -155,7 +157,7 @@ def evaluate_fold(
         train_s=sum(epoch["seconds"] for epoch in history["epochs"]),
     )
     (result,) = score_folds(answers, genres, run.settings.target)
-    print_status(f"{name}: {result.scores.right} of {result.scores.tracks} right")
+    print_status(f"{name}: {result.scores.correct} of {result.scores.tracks} right")
     return answers
 
 
@@ -169,13 +171,17 @@ def evaluate_svm(cluster: Cluster, folds: list[pa.Table], snapshot: Snapshot) ->
     for fold, tracks in enumerate(folds):
         is_test = pc.equal(tracks["split"], "test")
         known, unknown = tracks.filter(pc.invert(is_test)), tracks.filter(is_test)
-        chance_TG = svm_predict(
+        probability_TG = svm_predict(
             _rows_of(known, features), known["target"].to_pylist(), _rows_of(unknown, features)
         )
         heard = pa.table(
-            {"track_id": unknown["track_id"], "truth": unknown["target"], "probabilities": chance_TG.tolist()}
+            {
+                "track_id": unknown["track_id"],
+                "truth": unknown["target"],
+                "probabilities": probability_TG.tolist(),
+            }
         )
-        answers.append(answers_of(heard, model=SVM, fold=fold))
+        answers.append(fold_predictions(heard, model=SVM, fold=fold))
     return answers
 
 
@@ -185,7 +191,9 @@ def compute_features(cluster: Cluster, track_ids: list[str], snapshot: Snapshot)
     features: dict[str, list[float]] = {}
     with showing_progress("Describing", len(track_ids), "tracks") as advance:
         batches = in_batches(track_ids, TRACKS_PER_INFERENCE_BATCH)
-        for batch, table in fan_out(cluster, describe_stored, batches, snapshot_url=absolute(snapshot.url)):
+        for batch, table in fan_out(
+            cluster, compute_stored_features, batches, snapshot_url=absolute(snapshot.url)
+        ):
             features |= dict(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
             advance(len(batch), "")
     return features
@@ -203,7 +211,7 @@ def summarise_cross_validation(
     target = settings.training.target
     results = score_folds(answers, genres, target)
     models = list(dict.fromkeys(result.model for result in results))
-    together = {model: pooled(answers, model, genres, target) for model in models}
+    together = {model: score_pooled(answers, model, genres, target) for model in models}
     summary = CrossValidationSummary(
         results=join(absolute(settings.results), _name_of(snapshot, settings)),
         genres=genres,
@@ -229,7 +237,7 @@ def summarise_cross_validation(
 
 
 def _model_score(model: str, results: list[FoldResult]) -> ModelScore:
-    accuracy, macro_f1 = (spread(results, model, of=score) for score in ("accuracy", "macro_f1"))
+    accuracy, macro_f1 = (score_spread(results, model, of=score) for score in ("accuracy", "macro_f1"))
     return ModelScore(
         model=model,
         accuracy=accuracy.mean,

@@ -30,19 +30,19 @@ from store.errors import BadInput
 from store.fs.files import absolute, join
 from store.model_registry import champion, promotion_history, read_cards
 from store.reader import Snapshot, open_snapshot
-from training.fit.labels import choose_genres
-from training.fit.run import name_data
+from training.fit.labels import select_training_genres
+from training.fit.run import hash_training_data
 from training.fit.settings import TrainSettings
-from training.inference.model_version import ModelIdentity, hear_stored, read_identity
-from training.networks.pretrained import read_start
+from training.inference.model_version import ModelIdentity, predict_stored_tracks, read_identity
+from training.networks.pretrained import read_pretrained
 from training.selection.champion import (
-    Rival,
-    Verdict,
-    compare_rivals,
-    count_left_out,
-    judge,
-    judge_forgetting,
-    narrow,
+    Candidate,
+    PromotionDecision,
+    check_forgotten_genres,
+    compare_candidates,
+    count_incomparable_tracks,
+    decide_promotion,
+    restrict_to_genres,
     shared_genres,
 )
 from training.selection.comparison import Comparison
@@ -118,16 +118,16 @@ def find_equivalent_version(snapshot: Snapshot, wish: TrainModelSettings) -> str
     Where it began does not count: else each champion would be reason enough to train again.
     """
     genres, tracks = select_training_data(snapshot, wish)
-    data = name_data(plan_run(snapshot, genres, tracks, wish.training), tracks)
+    data = hash_training_data(plan_run(snapshot, genres, tracks, wish.training), tracks)
     training = _but_start(wish.training.model_dump(mode="json"))
-    decided = (None, wish.decision.model_dump(mode="json"))  # older versions do not tell
+    decided = (None, wish.calibration.model_dump(mode="json"))  # older versions do not tell
     promoted = {move.version for move in promotion_history(wish.models)}
     for version, card in reversed(list(read_cards(wish.models))):
         is_same = (
             card is not None
             and card.get("data") == data
             and _but_start(card.get("training", {})) == training
-            and card.get("settings", {}).get("decision") in decided
+            and card.get("settings", {}).get("calibration") in decided
         )
         if is_same and (version in promoted or has_decision(wish.models, version)):
             return str(version)
@@ -152,7 +152,11 @@ def skip_reason(alike: str, incumbent: str | None, settings: NightlySettings) ->
 
 
 def _but_start(training: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in training.items() if name not in ("start", "cache_gib", "stall_s")}
+    return {
+        name: value
+        for name, value in training.items()
+        if name not in ("pretrained", "cache_gib", "stall_timeout_s")
+    }
 
 
 def check_champion_mel(snapshot: Snapshot, models: str, incumbent: str | None) -> None:
@@ -179,10 +183,10 @@ def configure_training(
     if settings.start == "champion" and incumbent is not None:
         parent_url = absolute(join(settings.train.models, incumbent))
         training = warm_start(training, parent_url, settings.frozen_epochs)
-        genres = choose_genres(snapshot.tracks, training.target, settings.train.genres)
+        genres = select_training_genres(snapshot.tracks, training.target, settings.train.genres)
         mel = MelSettings.model_validate(snapshot.mel_settings)
         try:
-            read_start(parent_url, training.model, genres, training.target, mel)
+            read_pretrained(parent_url, training.model, genres, training.target, mel)
         except BadInput as why:
             raise BadInput(f"{why}; or begin with random weights: `--start scratch`") from None
     changed = {"store": snapshot.url, "promote": False, "training": training}
@@ -192,15 +196,15 @@ def configure_training(
 def warm_start(training: TrainSettings, parent_url: str, frozen_epochs: int = 0) -> TrainSettings:
     """Let a training begin with the weights of a model version, its trunk frozen for some epochs."""
     wish = training.model_dump()
-    start = {**wish["start"], "weights": parent_url}
+    start = {**wish["pretrained"], "weights": parent_url}
     if frozen_epochs:
         start["frozen_epochs"] = frozen_epochs
-    return TrainSettings.model_validate({**wish, "start": start})
+    return TrainSettings.model_validate({**wish, "pretrained": start})
 
 
 def compare_with_champion(
     trained: TrainSummary, snapshot: Snapshot, incumbent: str | None, settings: NightlySettings
-) -> tuple[Verdict, int]:
+) -> tuple[PromotionDecision, int]:
     """Compare the new model with the champion; count the test tracks that cannot count.
 
     A model that forgot a genre is refused, however good it is at the others. Without a champion, a
@@ -210,23 +214,27 @@ def compare_with_champion(
         told = (
             f"{trained.test_correct} of {trained.test_tracks} test tracks right, chance {trained.chance:.1%}"
         )
-        return Verdict(trained.accuracy > trained.chance, f"no champion yet; {told}"), 0
+        return PromotionDecision(trained.accuracy > trained.chance, f"no champion yet; {told}"), 0
     challenger = read_candidate(trained.url)
     old = read_identity(join(settings.train.models, incumbent))
-    left_out = count_left_out(snapshot.tracks, old, challenger.identity)
-    forgetting = judge_forgetting(old, challenger.identity)
+    left_out = count_incomparable_tracks(snapshot.tracks, old, challenger.identity)
+    forgetting = check_forgotten_genres(old, challenger.identity)
     if forgetting is not None:
         return forgetting, left_out
     shared = shared_genres(old, challenger.identity)
-    counting = narrow(challenger, shared)["track_id"]
-    asked = challenger.heard.filter(pc.is_in(challenger.heard["track_id"], counting.combine_chunks()))
+    counting = restrict_to_genres(challenger, shared)["track_id"]
+    asked = challenger.predictions.filter(
+        pc.is_in(challenger.predictions["track_id"], counting.combine_chunks())
+    )
     url = absolute(join(settings.train.models, incumbent))
     heard = predict_with_champion(asked.drop_columns("probabilities"), url, old, snapshot.url, settings.train)
-    comparison = compare_rivals(
-        Rival(old, heard, challenger.truth_genres), challenger, margin=settings.margin
+    comparison = compare_candidates(
+        Candidate(old, heard, challenger.truth_genres), challenger, margin=settings.margin
     )
     show_comparison(comparison, incumbent, trained.version)
-    verdict = judge(comparison, confidence=settings.confidence, max_genre_f1_drop=settings.max_genre_f1_drop)
+    verdict = decide_promotion(
+        comparison, confidence=settings.confidence, max_genre_f1_drop=settings.max_genre_f1_drop
+    )
     return verdict, left_out
 
 
@@ -242,7 +250,7 @@ def predict_with_champion(
         heard = []
         for batch, table in fan_out(
             cluster,
-            hear_stored,
+            predict_stored_tracks,
             in_batches(rows.to_pylist(), TRACKS_PER_INFERENCE_BATCH),
             snapshot_url=absolute(snapshot_url),
             folder_url=version_url,
@@ -253,7 +261,7 @@ def predict_with_champion(
     return pa.concat_tables(heard)
 
 
-def summarise_nightly(version: str, verdict: Verdict, left_out: int, models: str) -> NightlySummary:
+def summarise_nightly(version: str, verdict: PromotionDecision, left_out: int, models: str) -> NightlySummary:
     """Tell what came of the night."""
     return show_nightly_summary(
         NightlySummary(

@@ -13,10 +13,10 @@ from preprocessing.decode.settings import LimitSettings, WindowSettings
 from store.fs.files import absolute
 from store.tagging.settings import WriteSettings
 from store.tags.policy import TagPolicy
-from training.evaluation.settings import DecisionSettings
+from training.evaluation.settings import CalibrationSettings
 from training.fit.settings import TrainSettings
-from training.inference.settings import AnswerSettings, Engine
-from training.networks.settings import is_state_dict
+from training.inference.settings import Backend, GenreSelectionSettings
+from training.networks.settings import is_state_dict_file
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -83,7 +83,7 @@ class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
         "", description="MLflow to log to: sqlite:///PATH or http(s)://HOST:PORT; empty for none"
     )
     training: TrainSettings = TrainSettings()
-    decision: DecisionSettings = DecisionSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
     hosts: HostSettings = HostSettings()
     cluster: ClusterSettings = ClusterSettings()
 
@@ -108,7 +108,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
     )
     models: str = Field("data/models", description="Folder or URL where model versions are kept")
     model: str = Field("champion", description="champion, latest, or the name of a model version")
-    genre_selection: Annotated[AnswerSettings, Flat] = AnswerSettings()
+    genre_selection: Annotated[GenreSelectionSettings, Flat] = GenreSelectionSettings()
     policy: Annotated[TagPolicy, Flat] = TagPolicy()
     genre_map: str = Field(
         "", description="TOML file that maps the model's genres, and other spellings, to the names you use"
@@ -122,7 +122,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         description="cpu: each worker listens on one core; cuda: hosts that have the Dask resource GPU listen, "
         "decoding on their cores",
     )
-    engine: Engine = Field(
+    backend: Backend = Field(
         "torch", description="What runs the network: torch, or onnx (extra onnx, CPUs only)"
     )
     onnx: str = Field(
@@ -193,10 +193,10 @@ class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"seeds {self.seeds}: the same seed twice gives the same network twice")
         if self.baseline and self.training.target == "multi":
             raise ValueError("the baseline tells one genre a track: take target top, or no baseline")
-        weights = self.training.start.weights
-        if weights and not is_state_dict(weights):
+        weights = self.training.pretrained.weights
+        if weights and not is_state_dict_file(weights):
             raise ValueError(
-                f"training.start.weights {weights}: a model version has learned from the test tracks of most "
+                f"training.pretrained.weights {weights}: a model version has learned from the test tracks of most "
                 "folds; take a state dict of torchvision's, or fresh weights"
             )
         return self

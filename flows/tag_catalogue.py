@@ -24,12 +24,12 @@ from store.tagging.run import TaggingRun, inference_url, open_run
 from store.tagging.statistics import TaggingStatistics
 from store.tagging.tasks import write_parts
 from store.tags.genre_map import GenreMap, read_genre_map
-from training.inference.genre_selection import fit_answers
+from training.inference.genre_selection import fit_selection_rules
 from training.inference.model_version import read_identity
-from training.inference.tag_task import Listener, plan_batch, plan_without
+from training.inference.tag_task import InferenceConfig, plan_batch, reject_crashing_file
 from training.report.tagging_page import RunFacts
 
-FILES_AT_ONCE = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
+FILES_PER_GROUP = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
 
 
 def tag_catalogue(settings: TagSettings) -> TagSummary:
@@ -37,20 +37,20 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
     begun = time.monotonic()
     check_tag(settings)
     check_copies_apart(settings)
-    listener = None if settings.apply else make_inference_config(settings)
-    total = count_files(absolute(settings.source)) if listener is not None else 0
-    run = open_run(absolute(settings.runs), make_request(settings, listener))
+    config = None if settings.apply else make_inference_config(settings)
+    total = count_files(absolute(settings.source)) if config is not None else 0
+    run = open_run(absolute(settings.runs), make_request(settings, config))
     with open_cluster(choose_cluster(settings)) as cluster:
-        if listener is None:
+        if config is None:
             parts, heard = import_predictions(run, settings), None
         else:
             parts, heard = (
-                predict_files(cluster, run, listener, total, settings),
-                inference_folder(settings, listener),
+                predict_files(cluster, run, config, total, settings),
+                inference_folder(settings, config),
             )
         if not settings.is_dry_run:
             write_tags(cluster, run, parts, heard, settings)
-    facts = make_run_facts(run, settings, listener, seconds=time.monotonic() - begun)
+    facts = make_run_facts(run, settings, config, seconds=time.monotonic() - begun)
     return summarise_tagging(run, "plan" if settings.is_dry_run else "done", parts, facts)
 
 
@@ -67,30 +67,30 @@ def check_copies_apart(settings: TagSettings) -> None:
         check_apart(copies, source)
 
 
-def make_inference_config(settings: TagSettings) -> Listener:
+def make_inference_config(settings: TagSettings) -> InferenceConfig:
     """Say who listens and how it answers. Raises: BadInput if the model cannot do what is asked for."""
     version_url = resolve_version(absolute(settings.models), settings.model)
     identity = read_identity(version_url)
-    return Listener(
+    return InferenceConfig(
         version_url=version_url,
         identity=identity,
-        answers=fit_answers(identity, version_url, settings.genre_selection),
+        selection_rules=fit_selection_rules(identity, version_url, settings.genre_selection),
         policy=settings.policy,
         genre_map=read_genre_map(settings.genre_map, identity.genres) if settings.genre_map else GenreMap(),
         windows=settings.windows,
         limits=settings.limits,
         device=settings.device,
-        engine=settings.engine,
+        backend=settings.backend,
         onnx_url=absolute(settings.onnx) if settings.onnx else None,
-        files_at_once=FILES_AT_ONCE[settings.device],
+        files_per_group=FILES_PER_GROUP[settings.device],
         retry_rejects=settings.retry_rejects,
     )
 
 
-def make_request(settings: TagSettings, listener: Listener | None) -> dict[str, Any]:
+def make_request(settings: TagSettings, config: InferenceConfig | None) -> dict[str, Any]:
     """Say what decides the outcome of a run: asked for the same again, it is resumed."""
     asked = settings.model_dump(mode="json", exclude={"cluster", "runs", "limits", "files_per_batch"})
-    asked["model"] = "" if listener is None else listener.version
+    asked["model"] = "" if config is None else config.version
     asked |= {
         name: absolute(asked[name]) for name in ("source", "copy_to", "apply", "genre_map") if asked[name]
     }
@@ -118,7 +118,7 @@ def count_files(source: str) -> int:
 
 @stage
 def predict_files(
-    cluster: Cluster, run: TaggingRun, listener: Listener, total: int, settings: TagSettings
+    cluster: Cluster, run: TaggingRun, config: InferenceConfig, total: int, settings: TagSettings
 ) -> list[str]:
     """Let the model listen to every file that it has not heard as it is now; give the parts of the plan in order.
 
@@ -138,10 +138,10 @@ def predict_files(
                 target_size=settings.files_per_batch,
                 keep_folders=settings.genre_selection.smooth_albums,
             ),
-            on_poison=partial(plan_without, run=run, listener=listener),
+            on_poison=partial(reject_crashing_file, run=run, config=config),
             run=run,
-            inference_url=inference_folder(settings, listener),
-            listener=listener,
+            inference_url=inference_folder(settings, config),
+            config=config,
             resources={TRAINING_RESOURCE: 1} if settings.device == "cuda" else None,
         ):
             named.append((batch[0].path, batch_name(batch)))
@@ -152,14 +152,14 @@ def predict_files(
     return parts
 
 
-def inference_folder(settings: TagSettings, listener: Listener) -> str:
+def inference_folder(settings: TagSettings, config: InferenceConfig) -> str:
     """Name the folder of what was heard, by all that decides what is heard."""
     return inference_url(
         absolute(settings.runs),
         {
             "source": absolute(settings.source),
-            "version": listener.version_url,
-            "windows": listener.windows.model_dump(),
+            "version": config.version_url,
+            "windows": config.windows.model_dump(),
             "keep_folders": settings.genre_selection.smooth_albums,
             "files_per_batch": settings.files_per_batch,
         },
@@ -202,7 +202,7 @@ def write_tags(
 
 
 def make_run_facts(
-    run: TaggingRun, settings: TagSettings, listener: Listener | None, *, seconds: float
+    run: TaggingRun, settings: TagSettings, config: InferenceConfig | None, *, seconds: float
 ) -> RunFacts:
     """Say of a run what its page says beside the counts, and what can be done next."""
     predictions, runs = join(run.url, "predictions.parquet"), shlex.quote(settings.runs)
@@ -225,8 +225,8 @@ def make_run_facts(
         seconds=seconds,
         predictions=predictions,
         csv_url=join(run.url, "predictions.csv"),
-        model="" if listener is None else listener.version,
+        model="" if config is None else config.version,
         commands=commands[mode],
-        notes=() if listener is None else listener.answers.notes,
+        notes=() if config is None else config.selection_rules.notes,
         settings=settings.model_dump(mode="json", exclude={"cluster", "limits"}),
     )

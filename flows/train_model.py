@@ -30,18 +30,18 @@ from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.fs.parquet import read_table, to_parquet
 from store.model_registry import champion, promote, publish_version, read_card, resolve_version
 from store.reader import Snapshot, open_snapshot
-from training.evaluation.calibration import Decision, explain_decision, fit_decision
-from training.evaluation.settings import DecisionSettings
-from training.evaluation.tables import matrix
+from training.evaluation.calibration import Calibration, explain_calibration, fit_calibration
+from training.evaluation.settings import CalibrationSettings
+from training.evaluation.tables import to_matrix
 from training.evaluation.test_set_use import record_test_use
-from training.fit.labels import choose_genres, choose_parents, choose_tracks
-from training.fit.run import TrainingRun, fingerprint, finished, name_data, write_run
+from training.fit.labels import restrict_genre_tree, select_labelled_tracks, select_training_genres
+from training.fit.run import TrainingRun, hash_training_data, is_finished, run_hash, write_run
 from training.fit.settings import TrainSettings
-from training.inference.model_version import ModelIdentity, hear_stored
-from training.networks.ancestry import refuse_learned
-from training.networks.network import WEIGHTS
-from training.networks.pretrained import read_start
-from training.networks.settings import is_state_dict
+from training.inference.model_version import ModelIdentity, predict_stored_tracks
+from training.networks.ancestry import check_data_leakage
+from training.networks.network import WEIGHTS_FILE
+from training.networks.pretrained import read_pretrained
+from training.networks.settings import is_state_dict_file
 from training.report.model_card import write_model_card
 from training.report.page import write_report
 
@@ -108,17 +108,17 @@ def select_training_data(
 ) -> tuple[tuple[str, ...], pa.Table]:
     """Choose genres and tracks by the splits of the catalogue."""
     target = settings.training.target
-    genres = choose_genres(snapshot.tracks, target, settings.genres)
-    return genres, choose_tracks(snapshot.tracks, target, genres)
+    genres = select_training_genres(snapshot.tracks, target, settings.genres)
+    return genres, select_labelled_tracks(snapshot.tracks, target, genres)
 
 
 def resolve_start(training: TrainSettings, models: str) -> TrainSettings:
     """Put a URL where the start is named "champion", "latest", or by the name of a version of ours."""
-    weights = training.start.weights
-    if not weights or "/" in weights or is_state_dict(weights):
+    weights = training.pretrained.weights
+    if not weights or "/" in weights or is_state_dict_file(weights):
         return training
-    start = training.start.model_copy(update={"weights": resolve_version(absolute(models), weights)})
-    return training.model_copy(update={"start": start})
+    start = training.pretrained.model_copy(update={"weights": resolve_version(absolute(models), weights)})
+    return training.model_copy(update={"pretrained": start})
 
 
 def create_run_folder(
@@ -129,12 +129,12 @@ def create_run_folder(
     Raises: BadInput if the start cannot be read, or has learned from validation or test tracks.
     """
     mel = MelSettings.model_validate(snapshot.mel_settings)
-    weights = training.start.weights
-    start = read_start(weights, training.model, genres, training.target, mel) if weights else None
-    for note in refuse_learned(weights, tracks, snapshot.root):
+    weights = training.pretrained.weights
+    start = read_pretrained(weights, training.model, genres, training.target, mel) if weights else None
+    for note in check_data_leakage(weights, tracks, snapshot.root):
         run_logger().warning(note)
     run = plan_run(snapshot, genres, tracks, training, start)
-    folder = join(absolute(root), "runs", fingerprint(run, tracks))
+    folder = join(absolute(root), "runs", run_hash(run, tracks))
     write_run(folder, run, tracks, start)
     return folder, run
 
@@ -149,11 +149,11 @@ def plan_run(
     """Say what is to be learned, and write nothing."""
     return TrainingRun(
         snapshot_url=absolute(snapshot.url),
-        spectrograms=snapshot.content_hash(tracks["track_id"].to_pylist()),
+        spectrograms_hash=snapshot.content_hash(tracks["track_id"].to_pylist()),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
-        genre_parents=choose_parents(genres, snapshot.genre_parents),
-        start=hashlib.sha256(start).hexdigest() if start else "",
+        genre_parents=restrict_genre_tree(genres, snapshot.genre_parents),
+        pretrained_sha256=hashlib.sha256(start).hexdigest() if start else "",
         settings=training,
     )
 
@@ -167,8 +167,8 @@ def find_published_version(folder: str, settings: TrainModelSettings) -> str | N
     url = join(settings.models, name)
     if not exists(join(url, "model.json")):
         return None
-    decided = read_card(url)["settings"].get("decision")  # older versions do not tell
-    return name if decided in (None, settings.decision.model_dump(mode="json")) else None
+    decided = read_card(url)["settings"].get("calibration")  # older versions do not tell
+    return name if decided in (None, settings.calibration.model_dump(mode="json")) else None
 
 
 @stage
@@ -176,7 +176,7 @@ def train(
     cluster: Cluster, folder: str, run: TrainingRun, hosts: HostSettings, called: str = "Training"
 ) -> None:
     """Train on all hosts that hold the resource, unless that is done; show every epoch."""
-    if finished(folder):
+    if is_finished(folder):
         return
     log = run_logger()
     told = 0  # epochs: a run that was restarted tells some of them again
@@ -203,8 +203,8 @@ def train(
             cluster.client,
             folder,
             hosts,
-            micro_batches=run.settings.batch_size // run.settings.crops_at_once,
-            stall_s=run.settings.stall_s,
+            micro_batches=run.settings.batch_size // run.settings.micro_batch_size,
+            stall_timeout_s=run.settings.stall_timeout_s,
             on_event=on_event,
         )
 
@@ -236,7 +236,7 @@ def predict_held_out(
         heard = []
         for batch, table in fan_out(
             cluster,
-            hear_stored,
+            predict_stored_tracks,
             in_batches(unseen.to_pylist(), TRACKS_PER_INFERENCE_BATCH),
             snapshot_url=run.snapshot_url,
             folder_url=folder,
@@ -253,7 +253,7 @@ def publish_model(
 ) -> str:
     """Decide by the validation tracks, write the report, store all as a new version."""
     history = json.loads(read_bytes(join(folder, "history.json")))
-    decision, notes = calibrate_on_validation(heard, run, settings.decision)
+    calibration, notes = calibrate_on_validation(heard, run, settings.calibration)
     about: dict[str, Any] = {
         "snapshot": run.snapshot_url,
         "code": code_version(),
@@ -268,7 +268,7 @@ def publish_model(
             predictions=heard,
             genres=run.genres,
             target=run.settings.target,
-            decision=decision,
+            calibration=calibration,
             notes=notes,
             test_use=test_use,
             history=history["epochs"],
@@ -276,24 +276,24 @@ def publish_model(
             about=about,
             rejects=list_rejects(snapshot),
             mel=MelSettings.model_validate(snapshot.mel_settings),
-            mel_of=snapshot.mel,
+            read_mel=snapshot.mel,
         )
         report = {f"report/{path.name}": path.read_bytes() for path in page.parent.iterdir()}
     card = {
-        **_identity(run, snapshot).model_copy(update={"decision": decision}).model_dump(mode="json"),
+        **_identity(run, snapshot).model_copy(update={"calibration": calibration}).model_dump(mode="json"),
         **about,
         "run": folder,
-        "data": name_data(run, read_table(join(folder, TRACKS_FILE))),
-        "parent": run.settings.model_dump().get("start", {}).get("weights") or None,
+        "data": hash_training_data(run, read_table(join(folder, TRACKS_FILE))),
+        "parent": run.settings.model_dump().get("pretrained", {}).get("weights") or None,
         "best_epoch": history["best_epoch"],
         "tracks": _count_splits(folder),
-        "decision_notes": notes,
+        "calibration_notes": notes,
         "test_use": test_use,
         "metrics": json.loads(report["report/metrics.json"]),
     }
     files = {
-        WEIGHTS: read_bytes(join(folder, WEIGHTS)),
-        "report/predictions.parquet": to_parquet(heard),
+        WEIGHTS_FILE: read_bytes(join(folder, WEIGHTS_FILE)),
+        "report/held_out_predictions.parquet": to_parquet(heard),
         "MODEL_CARD.md": write_model_card(card).encode(),
         **report,
     }
@@ -303,14 +303,14 @@ def publish_model(
 
 
 def calibrate_on_validation(
-    heard: pa.Table, run: TrainingRun, wish: DecisionSettings
-) -> tuple[Decision, list[str]]:
+    heard: pa.Table, run: TrainingRun, wish: CalibrationSettings
+) -> tuple[Calibration, list[str]]:
     """Fit on the validation tracks what is made of the probabilities; say in words what came of it."""
     rows = heard.filter(pc.equal(heard["split"], "validation"))
-    truth_TG, raw_TG = matrix(rows, "truth"), matrix(rows, "probabilities")
+    truth_TG, raw_TG = to_matrix(rows, "truth"), to_matrix(rows, "probabilities")
     target = run.settings.target
-    decision = fit_decision(truth_TG, raw_TG, run.genres, target, wish, run.genre_parents)
-    return decision, list(explain_decision(decision, wish, truth_TG, run.genres, target))
+    calibration = fit_calibration(truth_TG, raw_TG, run.genres, target, wish, run.genre_parents)
+    return calibration, list(explain_calibration(calibration, wish, truth_TG, run.genres, target))
 
 
 def _count_splits(folder: str) -> dict[str, int]:
@@ -328,7 +328,7 @@ def summarise_training(version: str, settings: TrainModelSettings, *, trained_no
         url=url,
         report=join(absolute(url), "report", "report.html"),
         test_tracks=test["tracks"],
-        test_correct=test["right"],
+        test_correct=test["correct"],
         accuracy=test["accuracy"],
         macro_f1=test["macro_f1"],
         chance=test["chance"],

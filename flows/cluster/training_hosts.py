@@ -30,7 +30,7 @@ from flows.cluster.training_agent import (
 from store.errors import BadInput, ServiceUnavailable, TrainingStopped
 
 HOST_CHECK_INTERVAL_S = 2.0
-# torchrun notices a silent process after `stall_s`, and needs half a minute to end it and to start anew.
+# torchrun notices a silent process after `stall_timeout_s`, and needs half a minute to end it and to start anew.
 RESTART_ALLOWANCE_S = 90.0
 PORT_TIMEOUT_S = 15.0  # an agent that is ended holds its port a little longer
 RESUME = "run the same command again to go on from the last checkpoint"
@@ -53,13 +53,13 @@ def train_on_hosts(
     settings: HostSettings,
     *,
     micro_batches: int,
-    stall_s: float,
+    stall_timeout_s: float,
     on_event: Callable[[Event], None],
 ) -> None:
     """Train the run in `folder` on the hosts that have the training resource, and wait for its end.
 
     `micro_batches` is how many processes can share a step at most; a run that tells nothing for longer than
-    `stall_s` and a restart is taken for lost. `on_event` is called with each event, in the caller's thread.
+    `stall_timeout_s` and a restart is taken for lost. `on_event` is called with each event, in the caller's thread.
 
     Raises: ServiceUnavailable if there are too few hosts; BadInput with what a rank found wrong;
             TrainingStopped if the run diverged, or all restarts are used up.
@@ -67,12 +67,12 @@ def train_on_hosts(
     if micro_batches < settings.min_hosts:
         raise BadInput(
             f"{settings.min_hosts} hosts (hosts.min_hosts), but a step has {micro_batches} micro-batches (batch_size / "
-            "crops_at_once); raise training.batch_size, or lower training.crops_at_once"
+            "micro_batch_size); raise training.batch_size, or lower training.micro_batch_size"
         )
     for restarts_left in range(settings.max_restarts, -1, -1):
         hosts = wait_for_hosts(client, settings)[:micro_batches]
         agents = _prepare(client, hosts, folder, settings, micro_batches, on_event)
-        loss = _train_once(client, hosts, agents, stall_s + RESTART_ALLOWANCE_S, on_event)
+        loss = _train_once(client, hosts, agents, stall_timeout_s + RESTART_ALLOWANCE_S, on_event)
         if loss is None:
             return
         if not restarts_left:
@@ -133,14 +133,14 @@ def _prepare(
     if settings.processes_per_host and len(hosts) * offered > micro_batches:
         raise BadInput(
             f"{len(hosts)} hosts with {offered} processes each, but a step has {micro_batches} "
-            "micro-batches (batch_size / crops_at_once); raise batch_size, lower crops_at_once, or "
+            "micro-batches (batch_size / micro_batch_size); raise batch_size, lower micro_batch_size, or "
             "hosts.processes_per_host"
         )
     processes = min(offered, micro_batches // len(hosts))
     if processes < offered:
         message = (
             f"{processes} processes on each host, where {offered} could run: a step has {micro_batches} micro-batches "
-            f"for {len(hosts)} hosts; raise training.batch_size, or lower training.crops_at_once, to use all"
+            f"for {len(hosts)} hosts; raise training.batch_size, or lower training.micro_batch_size, to use all"
         )
         on_event({"event": "notice", "message": message})
     first = hosts[0]

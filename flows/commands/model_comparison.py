@@ -7,12 +7,12 @@ from store.errors import BadInput
 from store.fs.files import absolute, join
 from store.fs.parquet import read_table
 from store.model_registry import resolve_version
-from training.inference.model_version import HEARD_SCHEMA, read_identity
+from training.inference.model_version import HELD_OUT_PREDICTIONS_SCHEMA, read_identity
 from training.inference.onnx_export import export_onnx
-from training.selection.champion import Rival, compare_rivals
+from training.selection.champion import Candidate, compare_candidates
 from training.selection.comparison import Comparison, Gain, GenreGain
 
-PREDICTIONS_FILE = "report/predictions.parquet"
+PREDICTIONS_FILE = "report/held_out_predictions.parquet"
 UNKNOWN = "-"
 
 
@@ -22,7 +22,7 @@ def compare_models(root: str, one: str, other: str) -> tuple[Table, list[str]]:
     Raises: BadInput if a version did not keep what it heard, or the two share no test track.
     """
     urls = resolve_version(root, one), resolve_version(root, other)
-    comparison = compare_rivals(read_candidate(urls[0]), read_candidate(urls[1]))
+    comparison = compare_candidates(read_candidate(urls[0]), read_candidate(urls[1]))
     rows = comparison_rows(comparison, _last(urls[0]), _last(urls[1]))
     table = Table(*rows[0])
     for row in rows:
@@ -64,7 +64,7 @@ def export_model(root: str, which: str, target: str) -> str:
     return f"{target}: ONNX of {_last(url)}; it says the same but for {worst:.0e} (dB in, logits out)"
 
 
-def read_candidate(url: str) -> Rival:
+def read_candidate(url: str) -> Candidate:
     """Read a version and what it said. Raises: BadInput if it did not keep that, or the file is damaged."""
     identity = read_identity(url)
     where = join(url, PREDICTIONS_FILE)
@@ -78,12 +78,13 @@ def read_candidate(url: str) -> Rival:
         raise BadInput(
             f"{where}: cut short or damaged ({_first_line(why)}); restore it from a copy"
         ) from None
-    lacking = [name for name in HEARD_SCHEMA.names if name not in heard.column_names]
+    lacking = [name for name in HELD_OUT_PREDICTIONS_SCHEMA.names if name not in heard.column_names]
     if lacking:
         raise BadInput(
-            f"{where}: has no column {', '.join(lacking)}; wanted {', '.join(HEARD_SCHEMA.names)}: restore it"
+            f"{where}: has no column {', '.join(lacking)}; "
+            f"wanted {', '.join(HELD_OUT_PREDICTIONS_SCHEMA.names)}: restore it"
         )
-    return Rival(identity, heard, identity.genres)
+    return Candidate(identity, heard, identity.genres)
 
 
 def _figure(value: float | None, form: str = ".3f") -> str:

@@ -58,7 +58,7 @@ def rollback(*, models: Root = MODELS) -> None:
 
 @app.command
 def export(target: str, *, version: Which = "champion", models: Root = MODELS) -> None:
-    """Write a version's network as an ONNX file, for `tag --engine onnx --onnx FILE` and other programs."""
+    """Write a version's network as an ONNX file, for `tag --backend onnx --onnx FILE` and other programs."""
     from flows.commands.model_comparison import export_model
 
     print(export_model(models, version, target))

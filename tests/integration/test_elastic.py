@@ -18,7 +18,7 @@ from tests.support.dask_processes import list_rank_processes
 from tests.support.toy_runs import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
 
 LONGER = SETTINGS.model_copy(
-    update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_s": 5.0}
+    update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_timeout_s": 5.0}
 )
 HOSTS = HostSettings(processes_per_host=2)
 
@@ -49,7 +49,9 @@ def train(client, folder, *, disturb=None, hosts=HOSTS, events=None):
         if event["event"] == "epoch" and event["epoch"] in left:
             left.pop(event["epoch"])()
 
-    train_on_hosts(client, str(folder), hosts, micro_batches=2, stall_s=LONGER.stall_s, on_event=on_event)
+    train_on_hosts(
+        client, str(folder), hosts, micro_batches=2, stall_timeout_s=LONGER.stall_timeout_s, on_event=on_event
+    )
     assert not left, "some epochs were never told"
     return folder
 

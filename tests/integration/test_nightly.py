@@ -34,7 +34,7 @@ QUICK = TrainSettings(
     epochs=6,
     crops_per_track=8,
     batch_size=16,
-    crops_at_once=8,
+    micro_batch_size=8,
     learning_rate=3e-3,
     validation_crops=2,
     model=ModelSettings(name="shallow", width=8),

@@ -18,7 +18,7 @@ from store.errors import BadInput
 from store.reader import open_snapshot
 from tests.support.dask_processes import Host, list_rank_processes, scheduler, worker, workers
 from tests.support.network_hosts import two_hosts, unavailable_reason
-from training.fit.distributed import Seat
+from training.fit.distributed import RankContext
 from training.fit.loop import train
 from training.fit.run import read_run
 from training.fit.settings import TrainSettings
@@ -31,7 +31,7 @@ TRAINING = TrainSettings(
     crops_per_track=24,
     batch_size=64,
     checkpoint_steps=4,
-    stall_s=60,
+    stall_timeout_s=60,
     model=ModelSettings(name="shallow", width=8),
 )
 
@@ -88,7 +88,7 @@ def undisturbed(store, models):
     folder, _, _ = prepare_run(open_snapshot(store), settings(store, models, "tcp://nobody"))
     run, tracks = read_run(folder)
     torch.set_num_threads(1)
-    train(folder, run, tracks, open_snapshot(run.snapshot_url), Seat(), lambda event: None)
+    train(folder, run, tracks, open_snapshot(run.snapshot_url), RankContext(), lambda event: None)
     return history_of(models)
 
 

@@ -12,19 +12,19 @@ from pydantic import BaseModel, Field
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 
-from training.evaluation.settings import DecisionSettings
+from training.evaluation.settings import CalibrationSettings
 
 Target = Literal["top", "multi"]
-Kind = TypeVar("Kind", bound=np.generic)
-TOLD_FROM = 0.5  # a multi-label genre is told from this probability on, where nothing better is known
-NEVER = 2.0  # a threshold that no probability reaches; JSON has no infinity
-SURE = 1e-7  # a probability of 0 would make the log-loss infinite
-FEWEST_POSITIVES = 10  # validation tracks that must have a genre, or its threshold would be luck
-FEWEST_TRACKS = 30  # validation tracks from which on a temperature is fitted
-COLDEST, HOTTEST = 0.1, 10.0
+Scalar = TypeVar("Scalar", bound=np.generic)
+DEFAULT_THRESHOLD = 0.5  # a multi-label genre is told from this probability on, where nothing better is known
+UNREACHABLE_THRESHOLD = 2.0  # a threshold that no probability reaches; JSON has no infinity
+PROBABILITY_EPSILON = 1e-7  # a probability of 0 would make the log-loss infinite
+MIN_POSITIVES = 10  # validation tracks that must have a genre, or its threshold would be luck
+MIN_CALIBRATION_TRACKS = 30  # validation tracks from which on a temperature is fitted
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.1, 10.0
 
 
-class Decision(BaseModel, frozen=True, extra="forbid"):
+class Calibration(BaseModel, frozen=True, extra="forbid"):
     """How the probabilities of one model become answers; fitted on validation tracks only."""
 
     temperature: float = Field(1.0, gt=0.0, description="Above 1 makes the network less sure of itself")
@@ -47,80 +47,86 @@ class Decision(BaseModel, frozen=True, extra="forbid"):
         where they bear one, all sum to 1 and the tree says nothing.
         """
         cooled_TG = _cool(np.asarray(probabilities_TG, np.float64), self.temperature, target)
-        return cooled_TG if target == "top" else close_upward(cooled_TG, genres, self.parents)
+        return cooled_TG if target == "top" else propagate_to_ancestors(cooled_TG, genres, self.parents)
 
-    def tell(self, calibrated_TG: ArrayLike, genres: Sequence[str], target: Target) -> NDArray[np.bool_]:
+    def assign_genres(
+        self, calibrated_TG: ArrayLike, genres: Sequence[str], target: Target
+    ) -> NDArray[np.bool_]:
         """Say which genres a track is told to have. Shapes: (T, G) -> (T, G).
 
         The likeliest one where tracks have one genre, else all that reach their thresholds,
         and the ancestors of each of them.
         """
-        chance_TG = np.asarray(calibrated_TG)
+        probability_TG = np.asarray(calibrated_TG)
         match target:
             case "top":
-                likeliest_T = chance_TG.argmax(axis=1)
-                return np.asarray(likeliest_T[:, None] == np.arange(chance_TG.shape[1]))
+                likeliest_T = probability_TG.argmax(axis=1)
+                return np.asarray(likeliest_T[:, None] == np.arange(probability_TG.shape[1]))
             case "multi":
-                told_TG = chance_TG >= np.array(self.thresholds_of(genres))
-                return close_upward(told_TG, genres, self.parents)
+                predicted_TG = probability_TG >= np.array(self.thresholds_for(genres))
+                return propagate_to_ancestors(predicted_TG, genres, self.parents)
 
-    def thresholds_of(self, genres: Sequence[str]) -> tuple[float, ...]:
+    def thresholds_for(self, genres: Sequence[str]) -> tuple[float, ...]:
         """Give one threshold for each genre."""
         assert len(self.thresholds) in (0, len(genres)), "a threshold for each genre, or none"
-        return self.thresholds or (TOLD_FROM,) * len(genres)
+        return self.thresholds or (DEFAULT_THRESHOLD,) * len(genres)
 
 
-def fit_decision(
+def fit_calibration(
     truth_TG: ArrayLike,
     probabilities_TG: ArrayLike,
     genres: Sequence[str],
     target: Target,
-    settings: DecisionSettings,
+    settings: CalibrationSettings,
     parents: Mapping[str, str],
-) -> Decision:
+) -> Calibration:
     """Fit temperature and thresholds on validation tracks. Shapes: (T, G) of 0 and 1, (T, G).
 
-    The temperature has the least log-loss; fewer than FEWEST_TRACKS tracks, or tracks that
+    The temperature has the least log-loss; fewer than MIN_CALIBRATION_TRACKS tracks, or tracks that
     are all so right that only certainty would do, leave it at 1. Of equally good thresholds
     the highest is taken: a genre that is wrongly told harms more than one left out. A genre
-    of fewer than FEWEST_POSITIVES tracks keeps 0.5; one that cannot reach the wanted
-    precision gets NEVER.
+    of fewer than MIN_POSITIVES tracks keeps 0.5; one that cannot reach the wanted
+    precision gets UNREACHABLE_THRESHOLD.
     """
     truth, raw = np.asarray(truth_TG) > 0, np.asarray(probabilities_TG, np.float64)
     assert truth.shape == raw.shape == (len(truth), len(genres)), "one value a track and genre"
     tree = _tree_of(genres, parents)
     temperature = 1.0
-    if settings.calibrate and len(truth) >= FEWEST_TRACKS:
-        closed = raw if target == "top" else close_upward(raw, genres, tree)
+    if settings.fit_temperature and len(truth) >= MIN_CALIBRATION_TRACKS:
+        closed = raw if target == "top" else propagate_to_ancestors(raw, genres, tree)
         temperature = _fit_temperature(truth, closed, target)
-    chance_TG = Decision(temperature=temperature, parents=tree).calibrate(raw, genres, target)
-    above = ancestors(genres, tree) if target == "multi" else [()] * len(genres)
-    return Decision(
+    probability_TG = Calibration(temperature=temperature, parents=tree).calibrate(raw, genres, target)
+    above = ancestor_indices(genres, tree) if target == "multi" else [()] * len(genres)
+    return Calibration(
         temperature=temperature,
-        thresholds=_fit_thresholds(truth, chance_TG, above, settings),
+        thresholds=_fit_thresholds(truth, probability_TG, above, settings),
         parents=tree,
     )
 
 
-def explain_decision(
-    decision: Decision,
-    settings: DecisionSettings,
+def explain_calibration(
+    calibration: Calibration,
+    settings: CalibrationSettings,
     truth_TG: ArrayLike,
     genres: Sequence[str],
     target: Target,
 ) -> Iterator[str]:
     """Say in sentences what could be fitted on these validation tracks, and what could not."""
     truth = np.asarray(truth_TG) > 0
-    tracks, few_G = len(truth), truth.sum(axis=0) < FEWEST_POSITIVES
-    if not settings.calibrate:
+    tracks, few_G = len(truth), truth.sum(axis=0) < MIN_POSITIVES
+    if not settings.fit_temperature:
         yield "The probabilities are the network's own: no calibration was wanted."
-    elif decision.temperature == 1.0:
-        why = f"it takes {FEWEST_TRACKS}" if tracks < FEWEST_TRACKS else "they do not say how sure it may be"
+    elif calibration.temperature == 1.0:
+        why = (
+            f"it takes {MIN_CALIBRATION_TRACKS}"
+            if tracks < MIN_CALIBRATION_TRACKS
+            else "they do not say how sure it may be"
+        )
         yield f"The probabilities are the network's own: {tracks:,} validation tracks fit no temperature ({why})."
     else:
-        way = "more" if decision.temperature < 1 else "less"
+        way = "more" if calibration.temperature < 1 else "less"
         yield (
-            f"A temperature of {decision.temperature:.2f}, fitted on {tracks:,} validation tracks, makes the "
+            f"A temperature of {calibration.temperature:.2f}, fitted on {tracks:,} validation tracks, makes the "
             f"network {way} sure than it was by itself."
         )
     wish = "the best F1" if settings.goal == "f1" else f"a precision of {settings.precision:.0%}"
@@ -132,26 +138,26 @@ def explain_decision(
     yield f"Each genre has a threshold of its own for {wish} on the validation tracks ({use})."
     if few_G.any():
         yield (
-            f"Fewer than {FEWEST_POSITIVES} validation tracks have {_listed(genres, few_G)}: "
-            f"too few to fit a threshold, so {TOLD_FROM} is kept."
+            f"Fewer than {MIN_POSITIVES} validation tracks have {_listed(genres, few_G)}: "
+            f"too few to fit a threshold, so {DEFAULT_THRESHOLD} is kept."
         )
-    never_G = np.array(decision.thresholds_of(genres)) >= NEVER
+    never_G = np.array(calibration.thresholds_for(genres)) >= UNREACHABLE_THRESHOLD
     if never_G.any():
         yield f"No threshold does it for {_listed(genres, never_G)}: never told for their own probability."
 
 
-def close_upward(
-    values_TG: NDArray[Kind], genres: Sequence[str], parents: Mapping[str, str]
-) -> NDArray[Kind]:
+def propagate_to_ancestors(
+    values_TG: NDArray[Scalar], genres: Sequence[str], parents: Mapping[str, str]
+) -> NDArray[Scalar]:
     """Raise each genre to the highest of its descendants: children imply parents. Shapes: (T, G) -> (T, G)."""
     closed_TG = values_TG.copy()
-    for place, above in enumerate(ancestors(genres, parents)):
+    for place, above in enumerate(ancestor_indices(genres, parents)):
         for ancestor in above:
             np.maximum(closed_TG[:, ancestor], values_TG[:, place], out=closed_TG[:, ancestor])
     return closed_TG
 
 
-def ancestors(genres: Sequence[str], parents: Mapping[str, str]) -> list[tuple[int, ...]]:
+def ancestor_indices(genres: Sequence[str], parents: Mapping[str, str]) -> list[tuple[int, ...]]:
     """Give the places of each genre's ancestors among `genres`, the nearest first.
 
     An ancestor that is not among them is passed over; what lies above it counts.
@@ -169,7 +175,7 @@ def ancestors(genres: Sequence[str], parents: Mapping[str, str]) -> list[tuple[i
 
 def _tree_of(genres: Sequence[str], parents: Mapping[str, str]) -> dict[str, str]:
     """Keep of a tree what lies between these genres."""
-    lines = zip(genres, ancestors(genres, parents), strict=True)
+    lines = zip(genres, ancestor_indices(genres, parents), strict=True)
     return {genre: genres[above[0]] for genre, above in lines if above}
 
 
@@ -178,13 +184,21 @@ def _cool(probabilities: NDArray[np.float64], temperature: float, target: Target
         return probabilities
     match target:
         case "top":
-            return np.asarray(softmax(np.log(probabilities.clip(SURE, 1)) / temperature, axis=1))
+            return np.asarray(
+                softmax(np.log(probabilities.clip(PROBABILITY_EPSILON, 1)) / temperature, axis=1)
+            )
         case "multi":
-            return np.asarray(expit(logit(probabilities.clip(SURE, 1 - SURE)) / temperature))
+            return np.asarray(
+                expit(logit(probabilities.clip(PROBABILITY_EPSILON, 1 - PROBABILITY_EPSILON)) / temperature)
+            )
 
 
 def _fit_temperature(truth: NDArray[np.bool_], chance: NDArray[np.float64], target: Target) -> float:
-    log_odds = np.log(chance.clip(SURE, 1)) if target == "top" else logit(chance.clip(SURE, 1 - SURE))
+    log_odds = (
+        np.log(chance.clip(PROBABILITY_EPSILON, 1))
+        if target == "top"
+        else logit(chance.clip(PROBABILITY_EPSILON, 1 - PROBABILITY_EPSILON))
+    )
     away = np.where(truth, -log_odds, log_odds)
 
     def loss(log_temperature: float) -> float:
@@ -193,49 +207,49 @@ def _fit_temperature(truth: NDArray[np.bool_], chance: NDArray[np.float64], targ
             return float(-log_softmax(cold * log_odds, axis=1)[truth].mean())
         return float(np.logaddexp(0.0, cold * away).mean())
 
-    bounds = (np.log(COLDEST), np.log(HOTTEST))
+    bounds = (np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE))
     found = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
-    return 1.0 if found < 1.05 * COLDEST else found
+    return 1.0 if found < 1.05 * MIN_TEMPERATURE else found
 
 
 def _fit_thresholds(
     truth: NDArray[np.bool_],
     chance: NDArray[np.float64],
     above: Sequence[Sequence[int]],
-    settings: DecisionSettings,
+    settings: CalibrationSettings,
 ) -> tuple[float, ...]:
     """Fit children before their parents: what a child is told for, its parents are told for too."""
-    thresholds = [TOLD_FROM] * len(above)
+    thresholds = [DEFAULT_THRESHOLD] * len(above)
     implied = np.zeros_like(truth)
     for place in sorted(range(len(above)), key=lambda place: -len(above[place])):
-        if truth[:, place].sum() >= FEWEST_POSITIVES:
+        if truth[:, place].sum() >= MIN_POSITIVES:
             shown_T = np.where(implied[:, place], np.inf, chance[:, place])
             thresholds[place] = _fit_threshold(truth[:, place], shown_T, settings)
-        told_T = implied[:, place] | (chance[:, place] >= thresholds[place])
+        predicted_T = implied[:, place] | (chance[:, place] >= thresholds[place])
         for ancestor in above[place]:
-            implied[:, ancestor] |= told_T
+            implied[:, ancestor] |= predicted_T
     return tuple(thresholds)
 
 
 def _fit_threshold(
-    has_T: NDArray[np.bool_], chance_T: NDArray[np.float64], settings: DecisionSettings
+    has_T: NDArray[np.bool_], probability_T: NDArray[np.float64], settings: CalibrationSettings
 ) -> float:
     """Choose the cut; an infinite probability stands for a track that is told whatever the cut."""
-    order = np.argsort(-chance_T, kind="stable")
-    sorted_T = chance_T[order]
+    order = np.argsort(-probability_T, kind="stable")
+    sorted_T = probability_T[order]
     last_C = np.flatnonzero(np.append(sorted_T[1:] != sorted_T[:-1], True))  # equals are told together
-    right_C, told_C = np.cumsum(has_T[order])[last_C], last_C + 1
+    right_C, predicted_C = np.cumsum(has_T[order])[last_C], last_C + 1
     match settings.goal:
         case "f1":
-            cut = last_C[np.argmax(2 * right_C / (told_C + has_T.sum()))]
+            cut = last_C[np.argmax(2 * right_C / (predicted_C + has_T.sum()))]
         case "precision":
-            precise = last_C[right_C / told_C >= settings.precision]
+            precise = last_C[right_C / predicted_C >= settings.precision]
             if not len(precise):
-                return NEVER
+                return UNREACHABLE_THRESHOLD
             cut = precise[-1]
     above, below = sorted_T[cut], sorted_T[cut + 1] if cut + 1 < len(sorted_T) else 0.0
     if np.isinf(above):
-        return NEVER
+        return UNREACHABLE_THRESHOLD
     middle = float(below + (above - below) / 2)
     return middle if middle > below else float(above)
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from training.evaluation.bootstrap import Outcome
-from training.evaluation.calibration import SURE, Decision, Target
+from training.evaluation.bootstrap import TrackOutcomes
+from training.evaluation.calibration import PROBABILITY_EPSILON, Calibration, Target
 from training.evaluation.ranking import average_precisions, roc_aucs
 
-BINS = 15  # of the calibration error, as Guo et al. have them
-TOP = 3  # a person choosing from so many suggestions is still helped
+CALIBRATION_BINS = 15  # of the calibration error, as Guo et al. have them
+TOP_K = 3  # a person choosing from so many suggestions is still helped
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class GenreScore:
 
     genre: str
     support: int
-    guessed: int
+    predicted: int
     precision: float | None
     recall: float | None
     f1: float | None
@@ -51,7 +51,7 @@ class Scores:
     `top_k` is the share of tracks whose genre is among the `k` likeliest, null for multi-label.
     `calibration_error` is the ECE: see `calibration_error`.
     `confusion` counts tracks, truth down and guess across; null where tracks bear several genres.
-    `log_loss` is in nats, and so is `log_loss_error`, the standard error of that mean over tracks.
+    `log_loss` is in nats, and so is `log_loss_standard_error`, the standard error of that mean over tracks.
 
     Source: where tracks have one genre, `log_loss` is the multi-class log-loss that ranked the
             WWW'18 challenge "Learning to Recognize Musical Genre" (Defferrard et al., 2018).
@@ -59,7 +59,7 @@ class Scores:
 
     target: Target
     tracks: int
-    right: int
+    correct: int
     accuracy: float
     chance: float
     macro_f1: float
@@ -70,7 +70,7 @@ class Scores:
     k: int | None
     calibration_error: float
     log_loss: float
-    log_loss_error: float
+    log_loss_standard_error: float
     genres: tuple[GenreScore, ...]
     untested: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] | None
@@ -83,8 +83,8 @@ class Reliability:
     Empty bins are left out. `share` is the part of all answers that lies in a bin.
     """
 
-    said: NDArray[np.float64]
-    true: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
     share: NDArray[np.float64]
 
 
@@ -93,11 +93,11 @@ def score(
     probabilities_TG: ArrayLike,
     genres: Sequence[str],
     target: Target,
-    decision: Decision = Decision(),  # noqa: B008  it is frozen
+    calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
 ) -> Scores:
     """Compare what is told of some tracks with the truth.
 
-    `probabilities_TG` are the network's own: the decision calibrates them, and tells by them.
+    `probabilities_TG` are the network's own: the calibration calibrates them, and tells by them.
 
     Shapes: truth_TG (T, G) of 0 and 1, exactly one 1 a track where target is top; at least one track.
     """
@@ -107,17 +107,17 @@ def score(
     assert len(truth), "at least one track"
     assert np.isfinite(raw).all(), "finite probabilities"
     assert target == "multi" or (truth.sum(axis=1) == 1).all(), "one genre a track"
-    probabilities = decision.calibrate(raw, genres, target)
-    told = decision.tell(probabilities, genres, target)
-    right = int((told == truth).all(axis=1).sum())
+    probabilities = calibration.calibrate(raw, genres, target)
+    told = calibration.assign_genres(probabilities, genres, target)
+    correct = int((told == truth).all(axis=1).sum())
     loss_T = _losses(truth, probabilities, target)
-    per_genre = _score_genres(truth, told, probabilities, genres, _thresholds(decision, genres, target))
-    k = min(TOP, len(genres) - 1) if target == "top" else None
+    per_genre = _score_genres(truth, told, probabilities, genres, _thresholds(calibration, genres, target))
+    k = min(TOP_K, len(genres) - 1) if target == "top" else None
     return Scores(
         target=target,
         tracks=len(truth),
-        right=right,
-        accuracy=right / len(truth),
+        correct=correct,
+        accuracy=correct / len(truth),
         chance=max(Counter(map(bytes, truth)).values()) / len(truth),
         macro_f1=_mean([each.f1 for each in per_genre]) or 0.0,
         micro_f1=float(2 * (truth & told).sum() / max(truth.sum() + told.sum(), 1)),
@@ -128,29 +128,29 @@ def score(
         calibration_error=calibration_error(reliability(truth, probabilities, target)),
         log_loss=float(loss_T.mean()),
         # Of a single track it cannot be known.
-        log_loss_error=float(loss_T.std() / np.sqrt(max(len(loss_T) - 1, 1))),
+        log_loss_standard_error=float(loss_T.std() / np.sqrt(max(len(loss_T) - 1, 1))),
         genres=per_genre,
         untested=tuple(each.genre for each in per_genre if each.support == 0),
         confusion=_confuse(truth, told) if target == "top" else None,
     )
 
 
-def outcome(
+def track_outcomes(
     truth_TG: ArrayLike,
     probabilities_TG: ArrayLike,
     genres: Sequence[str],
     target: Target,
-    decision: Decision,
-) -> Outcome:
+    calibration: Calibration,
+) -> TrackOutcomes:
     """Give what resampling needs to know of answers; `probabilities_TG` are the network's own."""
     truth = np.asarray(truth_TG) > 0
-    chance_TG = decision.calibrate(probabilities_TG, genres, target)
-    told = decision.tell(chance_TG, genres, target)
-    return Outcome(truth, told, chance_TG, _losses(truth, chance_TG, target))
+    probability_TG = calibration.calibrate(probabilities_TG, genres, target)
+    told = calibration.assign_genres(probability_TG, genres, target)
+    return TrackOutcomes(truth, told, probability_TG, _losses(truth, probability_TG, target))
 
 
 def reliability(truth_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target) -> Reliability:
-    """Compare what was said with how often it was so, in BINS bins of equal width.
+    """Compare what was said with how often it was so, in CALIBRATION_BINS bins of equal width.
 
     Where tracks have one genre, an answer is the likeliest genre of a track; where they bear
     several, each pair of a track and a genre is one: most are then a small chance of a rare genre.
@@ -162,10 +162,10 @@ def reliability(truth_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target
             true = np.take_along_axis(truth, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
         case "multi":
             said, true = probabilities.ravel(), truth.ravel()
-    bins = np.minimum((said * BINS).astype(np.int64), BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
+    bins = np.minimum((said * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     filled = counts > 0
-    said_sum, true_sum = (np.bincount(bins, values, BINS) for values in (said, true))
+    said_sum, true_sum = (np.bincount(bins, values, CALIBRATION_BINS) for values in (said, true))
     return Reliability(
         said_sum[filled] / counts[filled], true_sum[filled] / counts[filled], counts[filled] / len(said)
     )
@@ -176,10 +176,12 @@ def calibration_error(found: Reliability) -> float:
 
     Source: ECE with 15 bins of equal width (Guo et al., 2017).
     """
-    return float((found.share * np.abs(found.said - found.true)).sum())
+    return float((found.share * np.abs(found.predicted - found.observed)).sum())
 
 
-def belief(answer_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target) -> NDArray[np.float64]:
+def assigned_probability(
+    answer_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target
+) -> NDArray[np.float64]:
     """Say what probability was given to an answer. Shapes: (T, G), (T, G) -> (T,).
 
     Where tracks bear several genres it is the geometric mean over genres of the
@@ -190,7 +192,7 @@ def belief(answer_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target) ->
         case "top":
             return np.asarray(np.where(answer, probabilities, 0.0).sum(axis=1))
         case "multi":
-            of_each = np.where(answer, probabilities, 1 - probabilities).clip(SURE, 1)
+            of_each = np.where(answer, probabilities, 1 - probabilities).clip(PROBABILITY_EPSILON, 1)
             return np.asarray(np.exp(np.log(of_each).mean(axis=1)))
 
 
@@ -202,16 +204,16 @@ def _score_genres(
     thresholds: Sequence[float | None],
 ) -> tuple[GenreScore, ...]:
     # A column each, so one genre a track is several yes-or-no questions too.
-    hits_G, support_G, told_G = (of.sum(axis=0) for of in (truth & told, truth, told))
+    hits_G, support_G, predicted_G = (of.sum(axis=0) for of in (truth & told, truth, told))
     average_precision, roc_auc = average_precisions(truth, probabilities), roc_aucs(truth, probabilities)
     return tuple(
         GenreScore(
             genre=genre,
             support=int(support_G[row]),
-            guessed=int(told_G[row]),
-            precision=float(hits_G[row] / told_G[row]) if support_G[row] and told_G[row] else None,
+            predicted=int(predicted_G[row]),
+            precision=float(hits_G[row] / predicted_G[row]) if support_G[row] and predicted_G[row] else None,
             recall=float(hits_G[row] / support_G[row]) if support_G[row] else None,
-            f1=float(2 * hits_G[row] / (support_G[row] + told_G[row])) if support_G[row] else None,
+            f1=float(2 * hits_G[row] / (support_G[row] + predicted_G[row])) if support_G[row] else None,
             average_precision=_number(average_precision[row]),
             roc_auc=_number(roc_auc[row]),
             threshold=thresholds[row],
@@ -220,9 +222,9 @@ def _score_genres(
     )
 
 
-def _thresholds(decision: Decision, genres: Sequence[str], target: Target) -> Sequence[float | None]:
-    unfitted = target == "top" and not decision.thresholds
-    return [None] * len(genres) if unfitted else decision.thresholds_of(genres)
+def _thresholds(calibration: Calibration, genres: Sequence[str], target: Target) -> Sequence[float | None]:
+    unfitted = target == "top" and not calibration.thresholds
+    return [None] * len(genres) if unfitted else calibration.thresholds_for(genres)
 
 
 def _among_likeliest(truth: NDArray[np.bool_], probabilities: NDArray[np.float64], k: int) -> float:
@@ -238,7 +240,9 @@ def _confuse(truth: NDArray[np.bool_], told: NDArray[np.bool_]) -> tuple[tuple[i
 def _losses(
     truth: NDArray[np.bool_], probabilities: NDArray[np.float64], target: Target
 ) -> NDArray[np.float64]:
-    return np.asarray(-np.log(belief(truth, probabilities, target).clip(SURE, 1)))
+    return np.asarray(
+        -np.log(assigned_probability(truth, probabilities, target).clip(PROBABILITY_EPSILON, 1))
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

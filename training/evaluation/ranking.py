@@ -7,14 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def average_precisions(truth_TG: NDArray[np.bool_], chance_TG: NDArray[np.float64]) -> NDArray[np.float64]:
+def average_precisions(
+    truth_TG: NDArray[np.bool_], probability_TG: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Give the average precision of each genre; nan where not both kinds of tracks are there.
 
     Shapes: (T, G), (T, G) -> (G,).
     Source: the sum over recall steps that sklearn.metrics.average_precision_score takes; equal
             probabilities are one step.
     """
-    order_TG, last_TG = _sorted_down(chance_TG)
+    order_TG, last_TG = _sorted_down(probability_TG)
     has_TG = np.take_along_axis(truth_TG, order_TG, axis=0)
     hits_TG = np.take_along_axis(has_TG.cumsum(axis=0), last_TG, axis=0)
     precision_TG = hits_TG / (last_TG + 1)
@@ -23,13 +25,13 @@ def average_precisions(truth_TG: NDArray[np.bool_], chance_TG: NDArray[np.float6
     return np.where(_both_kinds(truth_TG), total_G / np.maximum(support_G, 1), np.nan)
 
 
-def roc_aucs(truth_TG: NDArray[np.bool_], chance_TG: NDArray[np.float64]) -> NDArray[np.float64]:
+def roc_aucs(truth_TG: NDArray[np.bool_], probability_TG: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give the area under the ROC curve of each genre: how often a track that has it comes first.
 
     Shapes: (T, G), (T, G) -> (G,), nan where not both kinds of tracks are there.
     Source: the statistic of Mann & Whitney (1947); equal probabilities count half.
     """
-    order_TG, last_TG = _sorted_down(chance_TG)
+    order_TG, last_TG = _sorted_down(probability_TG)
     has_TG = np.take_along_axis(truth_TG, order_TG, axis=0)
     missing_TG = (~has_TG).cumsum(axis=0)  # tracks without the genre that come no later
     until_TG = np.take_along_axis(missing_TG, last_TG, axis=0)
@@ -41,14 +43,14 @@ def roc_aucs(truth_TG: NDArray[np.bool_], chance_TG: NDArray[np.float64]) -> NDA
     return np.where(_both_kinds(truth_TG), 1 - lost_G / np.maximum(support_G * missing_G, 1), np.nan)
 
 
-def resampled_precision(
-    truth_TG: NDArray[np.bool_], chance_TG: NDArray[np.float64], weight_TR: NDArray[np.float32]
+def resampled_mean_average_precision(
+    truth_TG: NDArray[np.bool_], probability_TG: NDArray[np.float64], weight_TR: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Give the mean average precision of resamples, in which a track counts as often as it was drawn.
 
     Shapes: (T, G), (T, G), (T, R) -> (R,); genres of which a resample lacks one kind of track are left out of it.
     """
-    order_TG, last_TG = _sorted_down(chance_TG)
+    order_TG, last_TG = _sorted_down(probability_TG)
     total_R, counted_R = np.zeros(weight_TR.shape[1]), np.zeros(weight_TR.shape[1])
     for genre in np.flatnonzero(_both_kinds(truth_TG)):
         order_T = order_TG[:, genre]
@@ -68,19 +70,19 @@ def resampled_precision(
 
 
 def precision_recall(
-    truth_T: NDArray[np.bool_], chance_T: NDArray[np.float64]
+    truth_T: NDArray[np.bool_], probability_T: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give recall and precision from the likeliest track down; at least one track must have it."""
-    order_T1, last_T1 = _sorted_down(chance_T[:, None])
+    order_T1, last_T1 = _sorted_down(probability_T[:, None])
     last = np.unique(last_T1)
     hits = truth_T[order_T1[:, 0]].cumsum()[last]
     return hits / truth_T.sum(), hits / (last + 1)
 
 
-def _sorted_down(chance_TG: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _sorted_down(probability_TG: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sort each column from the likeliest down; tell for each row where the row of its equals ends."""
-    order_TG = np.argsort(-chance_TG, axis=0, kind="stable")
-    sorted_TG = np.take_along_axis(chance_TG, order_TG, axis=0)
+    order_TG = np.argsort(-probability_TG, axis=0, kind="stable")
+    sorted_TG = np.take_along_axis(probability_TG, order_TG, axis=0)
     tracks = len(sorted_TG)
     ends_TG = np.ones(sorted_TG.shape, bool)
     ends_TG[:-1] = sorted_TG[1:] != sorted_TG[:-1]

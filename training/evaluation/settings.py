@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 
-class DecisionSettings(BaseModel, frozen=True, extra="forbid"):
+class CalibrationSettings(BaseModel, frozen=True, extra="forbid"):
     """What the probabilities are turned into answers for."""
 
     goal: Literal["f1", "precision"] = Field(
@@ -15,6 +15,6 @@ class DecisionSettings(BaseModel, frozen=True, extra="forbid"):
     precision: float = Field(
         0.9, gt=0.0, le=1.0, description="Share of told genres that must be right (goal precision)"
     )
-    calibrate: bool = Field(
+    fit_temperature: bool = Field(
         True, description="Fit a temperature, so that of what is said with 80 % about 80 % are right"
     )

@@ -14,25 +14,32 @@ from numpy.typing import NDArray
 
 from preprocessing.catalogue.splits import SPLITS
 from store.errors import BadInput
-from training.evaluation.bootstrap import Interval, find_intervals
-from training.evaluation.calibration import Decision, Target
-from training.evaluation.metrics import Scores, belief, calibration_error, outcome, reliability, score
+from training.evaluation.bootstrap import Interval, bootstrap_intervals
+from training.evaluation.calibration import Calibration, Target
+from training.evaluation.metrics import (
+    Scores,
+    assigned_probability,
+    calibration_error,
+    reliability,
+    score,
+    track_outcomes,
+)
 
-RESULT_COLUMNS = (
-    "run", "split", "scope", "genre", "tracks", "guessed", "precision", "recall", "f1", "macro_f1",
+SCORE_COLUMNS = (
+    "run", "split", "scope", "genre", "tracks", "predicted", "precision", "recall", "f1", "macro_f1",
     "accuracy", "accuracy_low", "accuracy_high", "chance", "log_loss", "micro_f1", "macro_f1_low",
     "macro_f1_high", "log_loss_low", "log_loss_high", "mean_average_precision",
     "mean_average_precision_low", "mean_average_precision_high", "roc_auc", "top_k", "k",
     "calibration_error", "average_precision", "threshold",
 )  # fmt: skip
-ANSWER_COLUMNS = (
-    "track_id", "split", "artist", "title", "truth", "guess", "right", "guess_probability",
+PREDICTION_COLUMNS = (
+    "track_id", "split", "artist", "title", "truth", "predicted", "correct", "predicted_probability",
     "truth_probability",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Answer:
+class TrackResult:
     """What was said of one track, and what is true."""
 
     track_id: str
@@ -40,9 +47,9 @@ class Answer:
     artist: str | None
     title: str | None
     truth: tuple[str, ...]
-    guess: tuple[str, ...]
-    right: bool
-    guess_probability: float
+    predicted: tuple[str, ...]
+    correct: bool
+    predicted_probability: float
     truth_probability: float
     probabilities: tuple[float, ...]
 
@@ -65,42 +72,42 @@ class SplitResult:
         return self.intervals.get("accuracy")
 
 
-def judge(
+def evaluate_tracks(
     predictions: pa.Table,
     genres: Sequence[str],
     target: Target,
-    decision: Decision = Decision(),  # noqa: B008  it is frozen
-) -> list[Answer]:
+    calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
+) -> list[TrackResult]:
     """Compare each answer with the truth: one a row, in the order of the table.
 
     `predictions` has the columns track_id, split, artist, title, truth (list of 0 and 1)
     and probabilities (list, the network's own), both in the order of `genres`.
     """
-    truth_TG = matrix(predictions, "truth")
-    probability_TG = decision.calibrate(matrix(predictions, "probabilities"), genres, target)
-    told_TG = decision.tell(probability_TG, genres, target)
+    truth_TG = to_matrix(predictions, "truth")
+    probability_TG = calibration.calibrate(to_matrix(predictions, "probabilities"), genres, target)
+    predicted_TG = calibration.assign_genres(probability_TG, genres, target)
     columns = (predictions[name].to_pylist() for name in ("track_id", "split", "artist", "title"))
     names = np.array(genres, object)
     return [
-        Answer(
+        TrackResult(
             track_id=track_id,
             split=split,
             artist=artist,
             title=title,
             truth=tuple(names[truth_G > 0]),
-            guess=tuple(names[told_G]),
-            right=bool(((truth_G > 0) == told_G).all()),
-            guess_probability=float(of_guess),
+            predicted=tuple(names[predicted_G]),
+            correct=bool(((truth_G > 0) == predicted_G).all()),
+            predicted_probability=float(of_guess),
             truth_probability=float(of_truth),
             probabilities=tuple(probability_G.tolist()),
         )
-        for track_id, split, artist, title, truth_G, told_G, probability_G, of_guess, of_truth in zip(
+        for track_id, split, artist, title, truth_G, predicted_G, probability_G, of_guess, of_truth in zip(
             *columns,
             truth_TG,
-            told_TG,
+            predicted_TG,
             probability_TG,
-            belief(told_TG, probability_TG, target),
-            belief(truth_TG, probability_TG, target),
+            assigned_probability(predicted_TG, probability_TG, target),
+            assigned_probability(truth_TG, probability_TG, target),
             strict=True,
         )
     ]
@@ -110,7 +117,7 @@ def score_splits(
     predictions: pa.Table,
     genres: Sequence[str],
     target: Target,
-    decision: Decision = Decision(),  # noqa: B008  it is frozen
+    calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
 ) -> dict[str, SplitResult]:
     """Score each split that has tracks, training first and test last.
 
@@ -120,12 +127,12 @@ def score_splits(
     for split in SPLITS:
         rows = predictions.filter(pc.equal(predictions["split"], split))
         if len(rows):
-            truth_TG, raw_TG = matrix(rows, "truth"), matrix(rows, "probabilities")
-            scores = score(truth_TG, raw_TG, genres, target, decision)
-            found = outcome(truth_TG, raw_TG, genres, target, decision)
+            truth_TG, raw_TG = to_matrix(rows, "truth"), to_matrix(rows, "probabilities")
+            scores = score(truth_TG, raw_TG, genres, target, calibration)
+            found = track_outcomes(truth_TG, raw_TG, genres, target, calibration)
             results[split] = SplitResult(
                 scores,
-                find_intervals(found, rows["artist"].to_pylist(), vars(scores)),
+                bootstrap_intervals(found, rows["artist"].to_pylist(), vars(scores)),
                 calibration_error(reliability(truth_TG, raw_TG, target)),
             )
     if "test" not in results:
@@ -160,19 +167,19 @@ def results_csv(name: str, results: Mapping[str, SplitResult]) -> bytes:
         rows.append(key | {"scope": "overall"} | vars(scores) | bounds)
         for each in scores.genres:
             rows.append(key | {"scope": "genre", "tracks": each.support} | asdict(each))
-    return _csv(RESULT_COLUMNS, rows)
+    return _csv(SCORE_COLUMNS, rows)
 
 
-def predictions_csv(answers: Iterable[Answer], genres: Sequence[str]) -> bytes:
-    """Lay out predictions.csv: one row a track; where it has several genres, "; " parts them."""
+def predictions_csv(answers: Iterable[TrackResult], genres: Sequence[str]) -> bytes:
+    """Lay out held_out_predictions.csv: one row a track; where it has several genres, "; " parts them."""
     rows = (
         asdict(answer)
-        | {"truth": "; ".join(answer.truth), "guess": "; ".join(answer.guess)}
-        | {"right": "right" if answer.right else "wrong"}
+        | {"truth": "; ".join(answer.truth), "predicted": "; ".join(answer.predicted)}
+        | {"correct": "correct" if answer.correct else "wrong"}
         | {f"p({genre})": value for genre, value in zip(genres, answer.probabilities, strict=True)}
         for answer in answers
     )
-    return _csv([*ANSWER_COLUMNS, *(f"p({genre})" for genre in genres)], rows)
+    return _csv([*PREDICTION_COLUMNS, *(f"p({genre})" for genre in genres)], rows)
 
 
 def rejects_csv(rejects: Iterable[Mapping[str, Any]]) -> bytes:
@@ -180,7 +187,7 @@ def rejects_csv(rejects: Iterable[Mapping[str, Any]]) -> bytes:
     return _csv(["track_id", "reason", "detail"], rejects)
 
 
-def matrix(predictions: pa.Table, column: str) -> NDArray[np.float64]:
+def to_matrix(predictions: pa.Table, column: str) -> NDArray[np.float64]:
     """Give a column of lists, all of one length, as (T, G)."""
     values = pc.list_flatten(predictions[column]).to_numpy()
     return np.asarray(values, np.float64).reshape(len(predictions), -1)

@@ -24,19 +24,24 @@ from preprocessing.decode.spool import DecodedWindow
 from preprocessing.errors import BadAudio
 from preprocessing.prefetch import prefetch
 from store.errors import BadInput
-from training.fit.crops import Tracks, even_crops
-from training.inference.backends import Network, onnx_on_mels, torch_on_mels, torch_on_waves
+from training.fit.crops import Tracks, evenly_spaced_crops
+from training.inference.backends import (
+    CropPredictor,
+    onnx_mel_predictor,
+    torch_mel_predictor,
+    torch_wave_predictor,
+)
 from training.inference.model_version import ModelIdentity
-from training.inference.settings import Engine
+from training.inference.settings import Backend
 
-CROPS_AT_ONCE_ON_CPU = 16  # more no longer fit into the cache, and are slower
-CROPS_AT_ONCE_ON_DEVICE = 256
+CPU_BATCH_SIZE = 16  # more no longer fit into the cache, and are slower
+GPU_BATCH_SIZE = 256
 
 Crop = NDArray[np.float32]  # (F, M) in dB, or (S,)
-Decoded = Iterable[Crop] | BadAudio
+DecodedCrops = Iterable[Crop] | BadAudio
 
 
-def hear_files(
+def predict_audio_files(
     paths: Sequence[Path | BadAudio],
     *,
     version_url: str,
@@ -44,13 +49,13 @@ def hear_files(
     windows: WindowSettings,
     limits: LimitSettings,
     device: str = "cpu",
-    engine: Engine = "torch",
+    backend: Backend = "torch",
     mel_on_device: bool | None = None,
     onnx_url: str | None = None,
 ) -> list[NDArray[np.float64] | BadAudio]:
     """Let a model listen to audio files; give of each the mean of what it says of its crops, or what is wrong.
 
-    Shapes: each (G,), the network's own probabilities: the decision was fitted on such.
+    Shapes: each (G,), the network's own probabilities: the calibration was fitted on such.
     Raises: BadInput if the model, its ONNX file or the device cannot be used; OSError if a disk fails.
 
     `device` is what torch calls one; on any but the CPU the spectrograms are made there too, unless
@@ -59,9 +64,9 @@ def hear_files(
     as_waves = device != "cpu" if mel_on_device is None else mel_on_device
     _check_device(device)
     with _one_thread():
-        network = _network(version_url, identity, device, engine, as_waves=as_waves, onnx_url=onnx_url)
+        network = _network(version_url, identity, device, backend, as_waves=as_waves, onnx_url=onnx_url)
         decode = partial(_decode, identity=identity, windows=windows, limits=limits, as_waves=as_waves)
-        at_once = CROPS_AT_ONCE_ON_CPU if device == "cpu" else CROPS_AT_ONCE_ON_DEVICE
+        at_once = CPU_BATCH_SIZE if device == "cpu" else GPU_BATCH_SIZE
         means = _Means(network, len(paths), at_once)
         bad: dict[int, BadAudio] = {}
         all_decoded = _ahead(decode, paths) if as_waves or device != "cpu" else map(decode, paths)
@@ -86,19 +91,19 @@ def _network(
     version_url: str,
     identity: ModelIdentity,
     device: str,
-    engine: Engine,
+    backend: Backend,
     *,
     as_waves: bool,
     onnx_url: str | None,
-) -> Network:
-    match engine, as_waves:
+) -> CropPredictor:
+    match backend, as_waves:
         case "torch", True:
-            return torch_on_waves(version_url, identity, device)
+            return torch_wave_predictor(version_url, identity, device)
         case "torch", False:
-            return torch_on_mels(version_url, identity, device)
+            return torch_mel_predictor(version_url, identity, device)
         case "onnx", False if device == "cpu":
-            return onnx_on_mels(version_url, identity, onnx_url)
-    raise BadInput(f"engine onnx listens to spectrograms on device cpu, not on {device}; take engine torch")
+            return onnx_mel_predictor(version_url, identity, onnx_url)
+    raise BadInput(f"backend onnx listens to spectrograms on device cpu, not on {device}; take backend torch")
 
 
 def _decode(
@@ -108,7 +113,7 @@ def _decode(
     windows: WindowSettings,
     limits: LimitSettings,
     as_waves: bool,
-) -> Decoded:
+) -> DecodedCrops:
     """Give the crops of a file, to be read before this thread decodes another."""
     if isinstance(path, BadAudio):
         return path
@@ -116,29 +121,29 @@ def _decode(
         heard = thread_sandbox(limits).decode_windows(path, identity.mel, windows, as_waves=as_waves)
     except BadAudio as why:
         return why
-    return cut_crops(
+    return iter_crops(
         heard, identity.crop_frames, identity.training.validation_crops if windows.whole_track else None
     )
 
 
-def cut_crops(heard: Sequence[DecodedWindow], crop_frames: int, count: int | None) -> Iterator[Crop]:
+def iter_crops(heard: Sequence[DecodedWindow], crop_frames: int, count: int | None) -> Iterator[Crop]:
     """Read crops evenly spaced within each window: `count` of them, or as many as cover it."""
     for window in heard:
         track = Tracks(("",), np.array([window.frames]), np.zeros((1, 1), np.float32))
-        crops = even_crops(
+        crops = evenly_spaced_crops(
             track, crop_frames=crop_frames, count=count or math.ceil(window.frames / crop_frames)
         )
         for start in crops.start_N:
             yield window.read(int(start), min(crop_frames, window.frames))
 
 
-def _ahead(decode: "partial[Decoded]", paths: Sequence[Path | BadAudio]) -> Iterator[Decoded]:
+def _ahead(decode: "partial[DecodedCrops]", paths: Sequence[Path | BadAudio]) -> Iterator[DecodedCrops]:
     """Decode on as many processes as there are cores, a few files ahead of the caller, in order."""
     cores = len(os.sched_getaffinity(0))
     return prefetch(partial(_read_all, decode), paths, depth=2 * cores, executor=_decoding_threads(cores))
 
 
-def _read_all(decode: "partial[Decoded]", path: Path | BadAudio) -> Decoded:
+def _read_all(decode: "partial[DecodedCrops]", path: Path | BadAudio) -> DecodedCrops:
     decoded = decode(path)
     return decoded if isinstance(decoded, BadAudio) else list(decoded)
 
@@ -152,7 +157,7 @@ def _decoding_threads(count: int) -> ThreadPoolExecutor:
 class _Means:
     """The mean of the probabilities of each file's crops, whichever crops go through the network together."""
 
-    def __init__(self, network: Network, files: int, at_once: int) -> None:
+    def __init__(self, network: CropPredictor, files: int, at_once: int) -> None:
         self._network, self._at_once = network, at_once
         self._waiting: list[tuple[int, Crop]] = []
         self._sums: list[NDArray[np.float64] | float] = [0.0] * files
@@ -169,9 +174,9 @@ class _Means:
         """Listen to what waits."""
         if not self._waiting:
             return
-        chance_BG = self._network([crop for _, crop in self._waiting])
-        for (row, _), chance_G in zip(self._waiting, chance_BG, strict=True):
-            self._sums[row] = self._sums[row] + chance_G
+        probability_BG = self._network([crop for _, crop in self._waiting])
+        for (row, _), probability_G in zip(self._waiting, probability_BG, strict=True):
+            self._sums[row] = self._sums[row] + probability_G
             self._counts[row] += 1
         self._waiting = []
 

@@ -12,30 +12,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preprocessing.mel.settings import MelSettings
-from training.fit.crops import fill_crop
+from training.fit.crops import repeat_to_length
 from training.inference.model_version import ModelIdentity, load_model
 from training.inference.onnx_export import open_session
-from training.inference.torch_mel import DeviceMel
+from training.inference.torch_mel import TorchMel
 
 # Of crops, each (F, M) in dB or (S,), the probabilities (B, G). One of fewer frames than a crop has is played again.
-Network = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float64]]
+CropPredictor = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float64]]
 
 
-def torch_on_mels(version_url: str, identity: ModelIdentity, device: str) -> Network:
+def torch_mel_predictor(version_url: str, identity: ModelIdentity, device: str) -> CropPredictor:
     """Run the network on spectrograms, just as validation does."""
     model, frames = load_model(version_url, identity), identity.crop_frames
     if device != "cpu":
         model = _moved(version_url, identity, device)
 
     def run(mels: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-        mel_BFM = torch.from_numpy(np.stack([fill_crop(mel_FM, frames) for mel_FM in mels])).to(device)
+        mel_BFM = torch.from_numpy(np.stack([repeat_to_length(mel_FM, frames) for mel_FM in mels])).to(device)
         with torch.inference_mode():
             return _chances(model(mel_BFM.float()), identity)
 
     return run
 
 
-def torch_on_waves(version_url: str, identity: ModelIdentity, device: str) -> Network:
+def torch_wave_predictor(version_url: str, identity: ModelIdentity, device: str) -> CropPredictor:
     """Run the network on waveforms. Where that is a CUDA device, in bfloat16: the spectrogram itself stays float32."""
     model, to_mel = _moved(version_url, identity, device), _device_mel(identity.mel, device)
 
@@ -49,12 +49,12 @@ def torch_on_waves(version_url: str, identity: ModelIdentity, device: str) -> Ne
     return run
 
 
-def onnx_on_mels(version_url: str, identity: ModelIdentity, onnx_url: str | None) -> Network:
+def onnx_mel_predictor(version_url: str, identity: ModelIdentity, onnx_url: str | None) -> CropPredictor:
     """Run an ONNX export of the network; one is made in memory, once a process, if none is named."""
     session, frames = open_session(version_url, identity, onnx_url), identity.crop_frames
 
     def run(mels: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-        mel_BFM = np.stack([fill_crop(mel_FM, frames) for mel_FM in mels]).astype(np.float32)
+        mel_BFM = np.stack([repeat_to_length(mel_FM, frames) for mel_FM in mels]).astype(np.float32)
         (logits_BG,) = session.run(None, {"mel": mel_BFM})
         return _chances(torch.from_numpy(logits_BG), identity)
 
@@ -63,8 +63,8 @@ def onnx_on_mels(version_url: str, identity: ModelIdentity, onnx_url: str | None
 
 def _chances(logits_BG: Tensor, identity: ModelIdentity) -> NDArray[np.float64]:
     logits_BG = logits_BG.double()
-    chance_BG = logits_BG.softmax(dim=1) if identity.training.target == "top" else logits_BG.sigmoid()
-    chances: NDArray[np.float64] = chance_BG.cpu().numpy()
+    probability_BG = logits_BG.softmax(dim=1) if identity.training.target == "top" else logits_BG.sigmoid()
+    chances: NDArray[np.float64] = probability_BG.cpu().numpy()
     return chances
 
 
@@ -90,5 +90,5 @@ def _moved(version_url: str, identity: ModelIdentity, device: str) -> torch.nn.M
 
 
 @lru_cache(maxsize=2)
-def _device_mel(mel: MelSettings, device: str) -> DeviceMel:
-    return DeviceMel(mel).to(device)
+def _device_mel(mel: MelSettings, device: str) -> TorchMel:
+    return TorchMel(mel).to(device)

@@ -21,13 +21,13 @@ from store.errors import BadInput
 from store.fs.files import join, read_bytes
 from store.model_registry import read_card
 from store.reader import open_snapshot
-from training.evaluation.calibration import Decision
+from training.evaluation.calibration import Calibration
 from training.fit.crops import MelSlice, Tracks
 from training.fit.settings import TrainSettings
-from training.fit.validation import hear
-from training.networks.network import WEIGHTS, build_model
+from training.fit.validation import predict_tracks
+from training.networks.network import WEIGHTS_FILE, build_model
 
-HEARD_SCHEMA = pa.schema(
+HELD_OUT_PREDICTIONS_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
         ("split", pa.string()),
@@ -45,8 +45,8 @@ class ModelIdentity(BaseModel, frozen=True, extra="ignore"):
     genres: tuple[str, ...] = Field(description="In the order of the logits")
     mel: MelSettings = Field(description="The spectrograms it was trained on, and must be given")
     training: TrainSettings = Field(description="How it was trained: network, crops, target")
-    decision: Decision = Field(
-        Decision(), description="What is made of its probabilities; older models have none"
+    calibration: Calibration = Field(
+        Calibration(), description="What is made of its probabilities; older models have none"
     )
 
     @property
@@ -72,7 +72,7 @@ def load_model(folder_url: str, identity: ModelIdentity) -> nn.Module:
     Raises: BadInput if the file is cut short, or its weights are of another network.
     """
     model = build_model(identity.training.model, len(identity.genres), identity.mel.bands)
-    url = join(folder_url, WEIGHTS)
+    url = join(folder_url, WEIGHTS_FILE)
     try:
         model.load_state_dict(safetensors.torch.load(read_bytes(url)))
     except FileNotFoundError:
@@ -83,12 +83,12 @@ def load_model(folder_url: str, identity: ModelIdentity) -> nn.Module:
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
-def hear_stored(
+def predict_stored_tracks(
     track_rows: Sequence[dict[str, Any]], *, snapshot_url: str, folder_url: str, identity: ModelIdentity
 ) -> pa.Table:
-    """Let a model listen to tracks of a snapshot; give HEARD_SCHEMA, one row a track.
+    """Let a model listen to tracks of a snapshot; give HELD_OUT_PREDICTIONS_SCHEMA, one row a track.
 
-    The probabilities are the network's own: the decision is fitted on them.
+    The probabilities are the network's own: the calibration is fitted on them.
 
     Raises: BadInput if the spectrograms are not of the kind the model was trained on.
     """
@@ -100,12 +100,12 @@ def hear_stored(
         )
     frames_T = np.array([snapshot.frames(row["track_id"]) for row in track_rows], np.int64)
     ids = tuple(row["track_id"] for row in track_rows)
-    chance_TG = _chances(load_model(folder_url, identity), snapshot.mel_slice, ids, frames_T, identity)
+    probability_TG = _chances(load_model(folder_url, identity), snapshot.mel_slice, ids, frames_T, identity)
     rows = [
-        {**row, "probabilities": chance_G}
-        for row, chance_G in zip(track_rows, chance_TG.tolist(), strict=True)
+        {**row, "probabilities": probability_G}
+        for row, probability_G in zip(track_rows, probability_TG.tolist(), strict=True)
     ]
-    return pa.Table.from_pylist(rows, schema=HEARD_SCHEMA)
+    return pa.Table.from_pylist(rows, schema=HELD_OUT_PREDICTIONS_SCHEMA)
 
 
 # A snapshot never changes: what a worker has read of its index serves all batches.
@@ -122,5 +122,7 @@ def _chances(
     """Shapes: (T, G), the mean over each track's crops."""
     unknown_TG = np.zeros((len(ids), len(identity.genres)), np.float32)
     tracks = Tracks(ids, frames_T, unknown_TG)
-    chance_TG = hear(model, mel_slice, tracks, identity.crop_frames, identity.training, torch.device("cpu"))
-    return chance_TG.numpy()
+    probability_TG = predict_tracks(
+        model, mel_slice, tracks, identity.crop_frames, identity.training, torch.device("cpu")
+    )
+    return probability_TG.numpy()

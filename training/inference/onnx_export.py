@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from store.errors import BadInput
 from store.fs.files import join, read_bytes, write_atomic
 from training.inference.model_version import ModelIdentity, load_model
-from training.networks.network import MIDDLE_DB, SPREAD_DB, WEIGHTS
+from training.networks.network import INPUT_MEAN_DB, INPUT_SCALE_DB, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     import onnxruntime
 
-WORST_DIFFERENCE = 1e-4  # of a logit, between ONNX and torch
-PROOF_CROPS = 16
+MAX_LOGIT_DIFFERENCE = 1e-4  # of a logit, between ONNX and torch
+VERIFICATION_CROPS = 16
 WEIGHTS_KEY = "weights_sha256"
 
 
@@ -35,7 +35,7 @@ def export_onnx(
     """Write a model version's network as an ONNX file: dB in, logits out, any number of crops.
 
     Shapes: `crops`, real ones if there are any, (B, F, M); they and random ones must come out as torch has them.
-    Raises: BadInput if a logit differs by more than WORST_DIFFERENCE, or the extra `onnx` is not installed.
+    Raises: BadInput if a logit differs by more than MAX_LOGIT_DIFFERENCE, or the extra `onnx` is not installed.
     """
     data, worst = _proved(version_url, identity, crops)
     write_atomic(target_url, data)
@@ -88,10 +88,10 @@ def _proved(
     """Export, and give how far a logit differs at most. Raises: BadInput if that is too far."""
     data = _exported(version_url, identity)
     worst = _worst_difference(version_url, identity, data, crops)
-    if not worst <= WORST_DIFFERENCE:  # NaN is no proof
+    if not worst <= MAX_LOGIT_DIFFERENCE:  # NaN is no proof
         raise BadInput(
             f"{version_url}: its ONNX export differs from it by {worst:.1e}, "
-            f"wanted {WORST_DIFFERENCE:g} or less; listen with torch"
+            f"wanted {MAX_LOGIT_DIFFERENCE:g} or less; listen with torch"
         )
     return data, worst
 
@@ -134,8 +134,8 @@ def _quiet_exporter() -> Iterator[None]:
 def _worst_difference(
     version_url: str, identity: ModelIdentity, data: bytes, crops: NDArray[np.float32] | None
 ) -> float:
-    shape = (PROOF_CROPS, identity.crop_frames, identity.mel.bands)
-    random = np.random.default_rng(0).normal(MIDDLE_DB, SPREAD_DB, shape).astype(np.float32)
+    shape = (VERIFICATION_CROPS, identity.crop_frames, identity.mel.bands)
+    random = np.random.default_rng(0).normal(INPUT_MEAN_DB, INPUT_SCALE_DB, shape).astype(np.float32)
     mel_BFM = random if crops is None else np.concatenate([random, crops])
     with torch.inference_mode():
         wanted_BG = load_model(version_url, identity)(torch.from_numpy(mel_BFM)).numpy()
@@ -144,7 +144,7 @@ def _worst_difference(
 
 
 def _weights_sha256(version_url: str) -> str:
-    return hashlib.sha256(read_bytes(join(version_url, WEIGHTS))).hexdigest()
+    return hashlib.sha256(read_bytes(join(version_url, WEIGHTS_FILE))).hexdigest()
 
 
 def _import(name: str) -> ModuleType:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 
-class AnswerSettings(BaseModel, frozen=True, extra="forbid"):
+class GenreSelectionSettings(BaseModel, frozen=True, extra="forbid"):
     """What is made of the model's probabilities."""
 
     kind: Literal["auto", "top", "multi", "path"] = Field(
@@ -27,10 +27,12 @@ class AnswerSettings(BaseModel, frozen=True, extra="forbid"):
         description="Share of what is told of each genre that must be right on the validation tracks",
     )
     genres: tuple[str, ...] = Field((), description="Tell these genres only; empty for all the model knows")
-    most: int = Field(0, ge=0, description="Tell at most so many genres of a file, the likeliest; 0 for all")
+    max_genres: int = Field(
+        0, ge=0, description="Tell at most so many genres of a file, the likeliest; 0 for all"
+    )
     smooth_albums: bool = Field(
         False, description="Let what was heard of the other tracks of an album count for half"
     )
 
 
-Engine = Literal["torch", "onnx"]
+Backend = Literal["torch", "onnx"]

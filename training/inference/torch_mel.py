@@ -10,7 +10,7 @@ from preprocessing.mel.transform import FLOOR_POWER
 from training.fit.audio_transforms import MelSpectrogram
 
 
-class DeviceMel(nn.Module):
+class TorchMel(nn.Module):
     """Waveforms to dB, as `preprocessing.mel.log_mel` defines it; torchaudio's transform, so it runs on any device."""
 
     def __init__(self, settings: MelSettings) -> None:

@@ -6,8 +6,8 @@ Source: the sections of Mitchell et al., "Model Cards for Model Reporting" (2019
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from training.evaluation.calibration import NEVER
-from training.evaluation.test_set_use import versions_before
+from training.evaluation.calibration import UNREACHABLE_THRESHOLD
+from training.evaluation.test_set_use import earlier_versions
 from training.report.dotted_names import flatten
 
 ABSENT = "–"  # noqa: RUF001  an en dash, for a figure that there is not
@@ -115,11 +115,11 @@ def _evaluation(card: Mapping[str, Any]) -> Iterator[str]:
 def _test_use(use: Mapping[str, Any] | None) -> Iterator[str]:
     if use is None:
         return
-    before = versions_before(use)
+    before = earlier_versions(use)
     yield ""
     yield (
         f"Test set `{use['test_set']}`: {use['tracks']:,} tracks, listened to once for this model, at "
-        f"{use['heard_at']}. "
+        f"{use['evaluated_at']}. "
         + (
             f"{len(before)} earlier version{'s' * (len(before) > 1)} of this root had been scored on some or all "
             "of them: "
@@ -132,7 +132,7 @@ def _test_use(use: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def _genres(card: Mapping[str, Any]) -> Iterator[str]:
-    parents = card.get("decision", {}).get("parents", {})
+    parents = card.get("calibration", {}).get("parents", {})
     yield "## Genre by genre, on the test tracks"
     yield ""
     yield "| Genre | Tracks | Told | Precision | Recall | F1 | Average precision | Threshold |"
@@ -140,24 +140,24 @@ def _genres(card: Mapping[str, Any]) -> Iterator[str]:
     for each in card["metrics"]["test"]["genres"]:
         numbers = (each.get(key) for key in ("precision", "recall", "f1", "average_precision"))
         name = each["genre"] + (f" (a kind of {parents[each['genre']]})" if each["genre"] in parents else "")
-        cells = [_text(name), f"{each['support']:,}", f"{each['guessed']:,}", *map(_number, numbers)]
+        cells = [_text(name), f"{each['support']:,}", f"{each['predicted']:,}", *map(_number, numbers)]
         yield f"| {' | '.join([*cells, _threshold(each.get('threshold'))])} |"
 
 
 def _decision(card: Mapping[str, Any]) -> Iterator[str]:
-    decision = card.get("decision", {})
+    calibration = card.get("calibration", {})
     yield "## Calibration and thresholds"
     yield ""
-    yield f"- Temperature: {decision.get('temperature', 1.0):.3f}"
+    yield f"- Temperature: {calibration.get('temperature', 1.0):.3f}"
     test = card["metrics"]["test"]
     if "uncalibrated_error" in test:
         yield (
             f"- ECE on the test tracks: {test['uncalibrated_error']:.3f} by the network alone, "
             f"{test['calibration_error']:.3f} as calibrated"
         )
-    yield from (f"- {_text(note)}" for note in card.get("decision_notes", ()))
-    if decision.get("parents"):
-        yield f"- Genres that are kinds of others: {len(decision['parents'])}. Who is told one is told its parents too."
+    yield from (f"- {_text(note)}" for note in card.get("calibration_notes", ()))
+    if calibration.get("parents"):
+        yield f"- Genres that are kinds of others: {len(calibration['parents'])}. A child implies its parents."
 
 
 def _how_it_was_made(card: Mapping[str, Any]) -> Iterator[str]:
@@ -191,7 +191,7 @@ def _number(value: float | None) -> str:
 
 
 def _threshold(value: float | None) -> str:
-    return "never" if value is not None and value >= NEVER else _number(value)
+    return "never" if value is not None and value >= UNREACHABLE_THRESHOLD else _number(value)
 
 
 def _text(text: str) -> str:

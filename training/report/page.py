@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 from preprocessing.mel.settings import MelSettings
 from store.fs.files import write_atomic
-from training.evaluation.calibration import NEVER, Decision, Target
+from training.evaluation.calibration import UNREACHABLE_THRESHOLD, Calibration, Target
 from training.evaluation.metrics import Scores, reliability
 from training.evaluation.tables import (
-    Answer,
     SplitResult,
-    judge,
-    matrix,
+    TrackResult,
+    evaluate_tracks,
     metrics_json,
     predictions_csv,
     rejects_csv,
     results_csv,
     score_splits,
+    to_matrix,
 )
-from training.evaluation.test_set_use import versions_before
+from training.evaluation.test_set_use import earlier_versions
 from training.report.dotted_names import flatten
 from training.report.figures import (
     Panel,
@@ -36,15 +36,15 @@ from training.report.figures import (
     draw_learning_curves,
     draw_spectrograms,
 )
-from training.report.score_figures import SHOWN_GENRES, draw_precision_recall, draw_reliability
+from training.report.score_figures import MAX_SHOWN_GENRES, draw_precision_recall, draw_reliability
 from training.report.style import DARK, DPI, LIGHT, Theme
 
-SHOWN_TRACKS = 6
-SHOWN_REJECTS = 500  # a browser shows so many rows with ease; rejects.csv has all
+MAX_SHOWN_TRACKS = 6
+MAX_PAGE_REJECTS = 500  # a browser shows so many rows with ease; rejects.csv has all
 FEW_TRACKS = 100
 FEW_ARTISTS = 20
 CSS_DPI = 96
-MelOf = Callable[[str], NDArray[np.float32]]
+ReadMel = Callable[[str], NDArray[np.float32]]
 Images = dict[str, dict[str, bytes]]
 
 
@@ -60,31 +60,31 @@ def write_report(
     about: Mapping[str, Any],
     rejects: Sequence[Mapping[str, Any]],
     mel: MelSettings,
-    mel_of: MelOf,
-    decision: Decision = Decision(),  # noqa: B008  it is frozen
+    read_mel: ReadMel,
+    calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
     notes: Sequence[str] = (),
     test_use: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write tables, figures and report.html about one model into a folder; give the page's path.
 
     `name` is the model's, and that of its rows in results.csv. `predictions` is as
-    `results.judge` wants it; `history` has a dict for each epoch, and may be empty;
+    `results.evaluate_tracks` wants it; `history` has a dict for each epoch, and may be empty;
     `rejects` have track_id, reason and detail; `notes` say what could be fitted for the
-    `decision`, `test_use` is as `holdout.record_test_use` gives it. The page is written last.
+    `calibration`, `test_use` is as `holdout.record_test_use` gives it. The page is written last.
 
     Raises: BadInput if there is no test track.
     """
-    answers = judge(predictions, genres, target, decision)
-    results = score_splits(predictions, genres, target, decision)
-    doubts = list(caveats(results["test"], test_use, fitted=decision != Decision()))
-    shown, shown_are_wrong = least_believed([answer for answer in answers if answer.split == "test"])
-    panels = [_panel(answer, mel_of(answer.track_id)) for answer in shown]
+    answers = evaluate_tracks(predictions, genres, target, calibration)
+    results = score_splits(predictions, genres, target, calibration)
+    doubts = list(caveats(results["test"], test_use, fitted=calibration != Calibration()))
+    shown, shown_are_wrong = worst_tracks([answer for answer in answers if answer.split == "test"])
+    panels = [_panel(answer, read_mel(answer.track_id)) for answer in shown]
     images = {
         kind: {
             file: draw()
             for file, draw in [
                 *_figures(results["test"].scores, history, best_epoch, panels, mel, theme),
-                *_trust_figures(results["test"].scores, predictions, genres, decision, theme),
+                *_trust_figures(results["test"].scores, predictions, genres, calibration, theme),
             ]
         }
         for kind, theme in (("light", LIGHT), ("dark", DARK))
@@ -99,21 +99,21 @@ def write_report(
         shown_are_wrong=shown_are_wrong,
         best_epoch=best_epoch,
         about={name: _format_setting(value) for name, value in flatten(about)},
-        rejects=rejects[:SHOWN_REJECTS],
+        rejects=rejects[:MAX_PAGE_REJECTS],
         reasons=Counter(str(reject["reason"]) for reject in rejects),
         caveats=doubts,
         notes=notes,
         test_use=test_use,
-        versions_before=versions_before(test_use) if test_use else [],
+        earlier_versions=earlier_versions(test_use) if test_use else [],
         times=time_shares(history),
-        never=NEVER,
-        shown_genres=SHOWN_GENRES,
+        never=UNREACHABLE_THRESHOLD,
+        shown_genres=MAX_SHOWN_GENRES,
         confusions=confusions(results["test"].scores),
     )
     files = {
         "metrics.json": metrics_json(name, results, genres, target, doubts),
         "results.csv": results_csv(name, results),
-        "predictions.csv": predictions_csv(answers, genres),
+        "held_out_predictions.csv": predictions_csv(answers, genres),
         "rejects.csv": rejects_csv(rejects),
         **images["light"],
         "report.html": page.encode(),
@@ -123,28 +123,28 @@ def write_report(
     return folder / "report.html"
 
 
-def least_believed(answers: Sequence[Answer]) -> tuple[list[Answer], bool]:
+def worst_tracks(answers: Sequence[TrackResult]) -> tuple[list[TrackResult], bool]:
     """Choose the tracks worth a look: the wrongest; if none is wrong, the least certain right ones.
 
     Tells also whether they are wrong ones.
     """
-    wrong = sorted((a for a in answers if not a.right), key=lambda a: a.truth_probability)
-    unsure = sorted(answers, key=lambda a: a.guess_probability)
-    return (wrong or unsure)[:SHOWN_TRACKS], bool(wrong)
+    wrong = sorted((a for a in answers if not a.correct), key=lambda a: a.truth_probability)
+    unsure = sorted(answers, key=lambda a: a.predicted_probability)
+    return (wrong or unsure)[:MAX_SHOWN_TRACKS], bool(wrong)
 
 
 def headline(scores: Scores) -> str:
     """Put the accuracy in words."""
     what = "tracks right" if scores.target == "top" else "tracks with all their genres right"
-    return f"{scores.right:,} of {scores.tracks:,} {what}"
+    return f"{scores.correct:,} of {scores.tracks:,} {what}"
 
 
 def caveats(
     result: SplitResult, test_use: Mapping[str, Any] | None = None, *, fitted: bool = False
 ) -> Iterator[str]:
-    """Say what the scores of a split cannot show; `fitted` if a decision was fitted on validation tracks."""
+    """Say what the scores of a split cannot show; `fitted` if a calibration was fitted on validation tracks."""
     scores, interval = result.scores, result.interval
-    if test_use and (before := versions_before(test_use)):
+    if test_use and (before := earlier_versions(test_use)):
         most = max(tracks for _, tracks in before)
         yield (
             f"{len(before):,} earlier {'version was' if len(before) == 1 else 'versions were'} scored on up to "
@@ -165,7 +165,7 @@ def caveats(
         yield "All test tracks are by one artist, so no interval can be given: the figure may be luck."
     elif interval.method == "exact by artist":
         yield (
-            f"All answers are {'right' if scores.right else 'wrong'}, which no resampling can vary: "
+            f"All answers are {'right' if scores.correct else 'wrong'}, which no resampling can vary: "
             f"the interval is the exact one for {interval.artists} independent answers, one an artist."
         )
     elif interval.artists < FEW_ARTISTS:
@@ -202,7 +202,7 @@ def time_shares(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     names = {
         "data_wait_share": "waiting for data",
         "compute_share": "forward and backward",
-        "exchange_share": "communication",
+        "communication_share": "communication",
         "other_share": "other",
     }
     told = {label: [row[key] for row in history if row.get(key) is not None] for key, label in names.items()}
@@ -236,34 +236,34 @@ def _figures(
 
 
 def _trust_figures(
-    test: Scores, predictions: pa.Table, genres: Sequence[str], decision: Decision, theme: Theme
+    test: Scores, predictions: pa.Table, genres: Sequence[str], calibration: Calibration, theme: Theme
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     rows = predictions.filter(pc.equal(predictions["split"], "test"))
-    truth_TG, raw_TG = matrix(rows, "truth") > 0, matrix(rows, "probabilities")
-    chance_TG = decision.calibrate(raw_TG, genres, test.target)
-    before, after = (reliability(truth_TG, each, test.target) for each in (raw_TG, chance_TG))
+    truth_TG, raw_TG = to_matrix(rows, "truth") > 0, to_matrix(rows, "probabilities")
+    probability_TG = calibration.calibrate(raw_TG, genres, test.target)
+    before, after = (reliability(truth_TG, each, test.target) for each in (raw_TG, probability_TG))
     yield "calibration.png", lambda: draw_reliability(before, after, theme)
     if truth_TG.any():
-        yield "precision_recall.png", lambda: draw_precision_recall(test, truth_TG, chance_TG, theme)
+        yield "precision_recall.png", lambda: draw_precision_recall(test, truth_TG, probability_TG, theme)
 
 
-def _panel(answer: Answer, mel_FM: NDArray[np.float32]) -> Panel:
-    return Panel(name_of(answer), _said(answer), mel_FM)
+def _panel(answer: TrackResult, mel_FM: NDArray[np.float32]) -> Panel:
+    return Panel(track_label(answer), _said(answer), mel_FM)
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: TrackResult) -> str:
     """Put an answer in few words: of several genres, those that it got wrong."""
-    sure, true = percent(answer.guess_probability), percent(answer.truth_probability)
-    if answer.right:
+    sure, true = percent(answer.predicted_probability), percent(answer.truth_probability)
+    if answer.correct:
         return f"{' + '.join(answer.truth) or 'no genre'}, heard so with {sure}"
-    if len(answer.truth) == len(answer.guess) == 1:
-        return f"{answer.truth[0]} ({true}), heard as {answer.guess[0]} ({sure})"
-    missed = " + ".join(genre for genre in answer.truth if genre not in answer.guess)
-    added = " + ".join(genre for genre in answer.guess if genre not in answer.truth)
+    if len(answer.truth) == len(answer.predicted) == 1:
+        return f"{answer.truth[0]} ({true}), heard as {answer.predicted[0]} ({sure})"
+    missed = " + ".join(genre for genre in answer.truth if genre not in answer.predicted)
+    added = " + ".join(genre for genre in answer.predicted if genre not in answer.truth)
     return "; ".join(filter(None, [missed and f"missed {missed}", added and f"wrongly heard {added}"]))
 
 
-def name_of(answer: Answer) -> str:
+def track_label(answer: TrackResult) -> str:
     """Name a track for a person."""
     if answer.title is None:
         return answer.track_id
@@ -278,7 +278,7 @@ def _page(*, images: Images, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "name_of": name_of, "and": _and}
+    environment.filters |= {"percent": percent, "track_label": track_label, "and": _and}
     uris = {kind: {file: _data_uri(png) for file, png in files.items()} for kind, files in images.items()}
     widths_px = {file: round(_width(png) * CSS_DPI / DPI) for file, png in images["light"].items()}
     template = environment.get_template("report.html.j2")

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import BINS, GenreScore, Reliability, Scores, calibration_error
+from training.evaluation.metrics import CALIBRATION_BINS, GenreScore, Reliability, Scores, calibration_error
 from training.evaluation.ranking import precision_recall
-from training.report.style import LIGHT, Theme, blank, png, readable, styled
+from training.report.style import LIGHT, Theme, fit_label, new_figure, render_png, style_axes
 
-SHOWN_GENRES = 8  # of those with most tracks; a person compares no more
-COLUMNS = 4
+MAX_SHOWN_GENRES = 8  # of those with most tracks; a person compares no more
+PANEL_COLUMNS = 4
 
 
 def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIGHT) -> bytes:
@@ -24,21 +24,27 @@ def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIG
     `before` is the network by itself, `after` with temperature and genre tree; where these are the same, one is drawn.
     """
     shown = [(before, "network alone", theme.wrong), (after, "as it is used", theme.right)]
-    if np.array_equal(before.said, after.said):
+    if np.array_equal(before.predicted, after.predicted):
         shown = [(after, "network alone, not calibrated", theme.right)]
-    figure = blank(5.4, 5.4)
+    figure = new_figure(5.4, 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     for axes in (upper, lower):
-        styled(axes, theme)
+        style_axes(axes, theme)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
         axes.set_axisbelow(True)
     upper.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (1, 2)))
-    width = 0.92 / BINS / len(shown)
+    width = 0.92 / CALIBRATION_BINS / len(shown)
     for place, (found, label, colour) in enumerate(shown):
         text = f"{label}, ECE {calibration_error(found):.3f}"
-        upper.plot(found.said, found.true, color=colour, linewidth=1.8, marker="o", markersize=5, label=text)
-        left = np.minimum(np.floor(found.said * BINS), BINS - 1) / BINS + 0.04 / BINS + place * width
+        upper.plot(
+            found.predicted, found.observed, color=colour, linewidth=1.8, marker="o", markersize=5, label=text
+        )
+        left = (
+            np.minimum(np.floor(found.predicted * CALIBRATION_BINS), CALIBRATION_BINS - 1) / CALIBRATION_BINS
+            + 0.04 / CALIBRATION_BINS
+            + place * width
+        )
         lower.bar(left, found.share, width=width, align="edge", color=colour)
     upper.grid(True, color=theme.line, linewidth=0.6)
     upper.set_xlim(-0.02, 1.02)
@@ -56,26 +62,26 @@ def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIG
     lower.minorticks_off()
     lower.set_xlabel("probability that was given to the answer", color=theme.faint)
     lower.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    return png(figure, theme)
+    return render_png(figure, theme)
 
 
 def draw_precision_recall(
-    scores: Scores, truth_TG: NDArray[np.bool_], chance_TG: NDArray[np.float64], theme: Theme = LIGHT
+    scores: Scores, truth_TG: NDArray[np.bool_], probability_TG: NDArray[np.float64], theme: Theme = LIGHT
 ) -> bytes:
     """Draw precision against recall of the genres with most tracks, all genres together in each panel.
 
     A dot is where the model tells a genre: by its threshold, or as the likeliest one.
     """
     shown = most_supported(scores)
-    columns = min(COLUMNS, len(shown))
+    columns = min(PANEL_COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
-    figure = blank(2.2 * columns + 0.4, 2.35 * lines + 0.3)
-    micro = precision_recall(truth_TG.ravel(), chance_TG.ravel())
+    figure = new_figure(2.2 * columns + 0.4, 2.35 * lines + 0.3)
+    micro = precision_recall(truth_TG.ravel(), probability_TG.ravel())
     for place, genre in enumerate(shown):
-        axes = styled(figure.add_subplot(lines, columns, place + 1), theme)
+        axes = style_axes(figure.add_subplot(lines, columns, place + 1), theme)
         axes.plot(*_steps(*micro), color=theme.faint, linewidth=1, linestyle=(0, (3, 1.5)))
         axes.plot(
-            *_steps(*precision_recall(truth_TG[:, genre], chance_TG[:, genre])),
+            *_steps(*precision_recall(truth_TG[:, genre], probability_TG[:, genre])),
             color=theme.right,
             linewidth=1.8,
         )
@@ -94,13 +100,13 @@ def draw_precision_recall(
         color=theme.faint,
     )
     figure.supylabel("precision: the share that is right", fontsize=9, color=theme.faint)
-    return png(figure, theme)
+    return render_png(figure, theme)
 
 
 def most_supported(scores: Scores) -> list[int]:
     """Give the places of the genres with most tracks, by their number; those without any are left out."""
     by_support = sorted(range(len(scores.genres)), key=lambda place: -scores.genres[place].support)
-    return [place for place in by_support if scores.genres[place].support][:SHOWN_GENRES]
+    return [place for place in by_support if scores.genres[place].support][:MAX_SHOWN_GENRES]
 
 
 def _mark(axes: Axes, genre: GenreScore, theme: Theme) -> None:
@@ -114,7 +120,7 @@ def _mark(axes: Axes, genre: GenreScore, theme: Theme) -> None:
         "textcoords": "offset points",
         "annotation_clip": False,
     }
-    name = readable(genre.genre, 22)
+    name = fit_label(genre.genre, 22)
     axes.annotate(
         name, (0, 1), (0, 17), fontsize=9, color=theme.ink, fontweight="bold", parse_math=False, **at
     )

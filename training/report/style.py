@@ -38,37 +38,37 @@ LIGHT = Theme("#ffffff", "#1f1e1c", "#6f6c66", "#dddad3", "#0072b2", "#d55e00", 
 DARK = Theme("#17181b", "#e9e7e2", "#9d9a94", "#37383c", "#56b4e9", "#e69f00", "#2bc49a")
 
 
-def readable(text: str, length: int) -> str:
+def fit_label(text: str, length: int) -> str:
     """Shorten a text to one line that the figures' font can write; what it lacks becomes a box."""
     line = " ".join(unicodedata.normalize("NFC", text).split())
-    drawn = "".join(letter if ord(letter) in letters() else "□" for letter in line)
+    drawn = "".join(letter if ord(letter) in font_characters() else "□" for letter in line)
     return drawn if len(drawn) <= length else drawn[: length - 1].rstrip() + "…"
 
 
 @lru_cache(maxsize=1)
-def letters() -> frozenset[int]:
+def font_characters() -> frozenset[int]:
     """List what the font that comes with matplotlib can write."""
     return frozenset(
         get_font(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")).get_charmap()
     )
 
 
-def blank(width_in: float, height_in: float, layout: Layout = "constrained") -> Figure:
+def new_figure(width_in: float, height_in: float, layout: Layout = "constrained") -> Figure:
     """Give an empty figure."""
     figure = Figure(figsize=(width_in, height_in), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
-def sheet(
+def new_axes(
     width_in: float, height_in: float, theme: Theme, layout: Layout = "constrained"
 ) -> tuple[Figure, Axes]:
     """Give a figure with one pair of axes."""
-    figure = blank(width_in, height_in, layout)
-    return figure, styled(figure.add_subplot(), theme)
+    figure = new_figure(width_in, height_in, layout)
+    return figure, style_axes(figure.add_subplot(), theme)
 
 
-def styled(axes: Axes, theme: Theme) -> Axes:
+def style_axes(axes: Axes, theme: Theme) -> Axes:
     """Give axes the colours of the page."""
     axes.set_facecolor(theme.paper)
     axes.tick_params(colors=theme.line, labelcolor=theme.ink, labelsize=8)
@@ -78,7 +78,7 @@ def styled(axes: Axes, theme: Theme) -> Axes:
     return axes
 
 
-def png(figure: Figure, theme: Theme) -> bytes:
+def render_png(figure: Figure, theme: Theme) -> bytes:
     """Draw a figure; the same figure gives the same bytes."""
     sink = io.BytesIO()
     for text in figure.findobj(Text):

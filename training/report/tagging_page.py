@@ -48,7 +48,7 @@ REASON_TEXTS = {
     "name-not-utf-8": "its name is not UTF-8",
     "no-permission": "this user may not read or write it",
     "not-a-file": "a folder, pipe or device",
-    "not-asked-for": "the likeliest genre is none of those asked for",
+    "not-requested": "the likeliest genre is none of those asked for",
     "not-audio": "no audio that is known",
     "outside-root": "it leads out of the source",
     "protected": "it has a genre that is never to be touched",

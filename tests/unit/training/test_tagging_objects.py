@@ -18,7 +18,7 @@ from training.inference.tag_task import plan_batch
 
 
 @pytest.fixture
-def listener(tmp_path):
+def config(tmp_path):
     return small_inference_config(publish_small_model(str(tmp_path / "models")))
 
 
@@ -36,13 +36,13 @@ def content(music: str) -> dict[str, bytes]:
     return {it.key.removeprefix("music/"): it.get()["Body"].read() for it in bucket.objects.all()}
 
 
-def test_a_bucket_is_tagged_and_undone(music, tmp_path, s3_url, listener):
+def test_a_bucket_is_tagged_and_undone(music, tmp_path, s3_url, config):
     before = content(music)
     run = open_run(f"{s3_url}/runs", {"write": True})
     batches = list(iter_batches(stream_audio(music), target_size=2))
     parts = [batch_name(batch) for batch in batches]
     for batch in batches:
-        plan_batch(batch, run=run, inference_url=f"{s3_url}/inference", listener=listener)
+        plan_batch(batch, run=run, inference_url=f"{s3_url}/inference", config=config)
     run.complete_plan(parts)
     settings = WriteSettings()
     told = write_parts(parts, run=run, settings=settings, copy_to=None, inference_url=f"{s3_url}/inference")
@@ -64,12 +64,12 @@ def test_a_bucket_is_tagged_and_undone(music, tmp_path, s3_url, listener):
     assert {name: data for name, data in content(music).items() if name in before} == before
 
 
-def test_objects_that_were_written_are_not_listened_to_again(music, s3_url, listener):
+def test_objects_that_were_written_are_not_listened_to_again(music, s3_url, config):
     for attempt in ("first", "second"):
         run = open_run(f"{s3_url}/runs", {"attempt": attempt})
         (batch,) = iter_batches(stream_audio(music), target_size=5_000)
         part = batch_name(batch)
-        plan_batch(batch, run=run, inference_url=f"{s3_url}/inference", listener=listener)
+        plan_batch(batch, run=run, inference_url=f"{s3_url}/inference", config=config)
         rows = table_rows(run.read_part("plan", part))
         assert sum(row["status"] == ("change" if attempt == "first" else "kept") for row in rows) == 3
         run.complete_plan([part])

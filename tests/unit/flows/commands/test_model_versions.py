@@ -103,7 +103,7 @@ def test_a_damaged_version_is_listed_as_such(root):
 def test_what_was_heard_and_is_damaged_is_told_in_one_line(root, content, told):
     identity = {"genres": ["a", "b"], "mel": {}, "training": {}}
     write_atomic(join(root, "20260101-aa", "model.json"), json.dumps(identity).encode())
-    write_atomic(join(root, "20260101-aa", "report/predictions.parquet"), content)
+    write_atomic(join(root, "20260101-aa", "report/held_out_predictions.parquet"), content)
     with pytest.raises(BadInput, match=rf"^\S+report/predictions\.parquet: {told}") as caught:
         read_candidate(join(root, "20260101-aa"))
     assert "\n" not in str(caught.value)

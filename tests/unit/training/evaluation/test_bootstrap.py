@@ -4,9 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from training.evaluation.bootstrap import draw_artists, find_intervals, number_artists, score_resamples, tally
-from training.evaluation.calibration import Decision
-from training.evaluation.metrics import outcome, score
+from training.evaluation.bootstrap import (
+    bootstrap_intervals,
+    draw_artists,
+    index_artists,
+    score_resamples,
+    sum_by_artist,
+)
+from training.evaluation.calibration import Calibration
+from training.evaluation.metrics import score, track_outcomes
 
 NAMES = ("accuracy", "macro_f1", "log_loss", "mean_average_precision")
 
@@ -21,8 +27,8 @@ def intervals(right, artists, seed=0):
 def of(truth, chance, artists, target, seed=0):
     genres = [f"g{number}" for number in range(np.shape(truth)[1])]
     scores = score(truth, chance, genres, target)
-    return find_intervals(
-        outcome(truth, chance, genres, target, Decision()), artists, vars(scores), seed=seed
+    return bootstrap_intervals(
+        track_outcomes(truth, chance, genres, target, Calibration()), artists, vars(scores), seed=seed
     )
 
 
@@ -90,12 +96,12 @@ def test_a_resample_scores_like_its_tracks_laid_out():
     draw = np.random.default_rng(4)
     truth = draw.random((30, 5)) < [0.3, 0.3, 0.3, 0.3, 0.04]  # some resamples lack the last genre
     chance = draw.random((30, 5))
-    artist_T = number_artists([*(f"artist {number % 7}" for number in range(25)), *[None] * 5])
+    artist_T = index_artists([*(f"artist {number % 7}" for number in range(25)), *[None] * 5])
     genres = list("abcde")
-    found = outcome(truth, chance, genres, "multi", Decision())
+    found = track_outcomes(truth, chance, genres, "multi", Calibration())
     (drawn_RA,) = draw_artists(12, seed=3, resamples=20)
     assert (drawn_RA.sum(axis=1) == 12).all()
-    resample = score_resamples(tally(found, artist_T), drawn_RA)
+    resample = score_resamples(sum_by_artist(found, artist_T), drawn_RA)
     for row, drawn_A in enumerate(drawn_RA.astype(int)):
         rows = np.repeat(np.arange(30), drawn_A[artist_T])
         scores = score(truth[rows], chance[rows], genres, "multi")

@@ -5,7 +5,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from training.evaluation.metrics import score
-from training.evaluation.ranking import average_precisions, precision_recall, resampled_precision, roc_aucs
+from training.evaluation.ranking import (
+    average_precisions,
+    precision_recall,
+    resampled_mean_average_precision,
+    roc_aucs,
+)
 
 
 @st.composite
@@ -35,7 +40,7 @@ def test_average_precision_and_roc_auc_are_those_of_scikit_learn(drawn):
 def test_a_resample_is_ranked_like_its_tracks_laid_out(drawn, seed):
     truth, chance = drawn
     weight_TR = np.random.default_rng(seed).integers(0, 3, (len(truth), 4)).astype(np.float32)
-    found = resampled_precision(truth, chance, weight_TR)
+    found = resampled_mean_average_precision(truth, chance, weight_TR)
     for place, weight_T in enumerate(weight_TR.T.astype(int)):
         rows = np.repeat(np.arange(len(truth)), weight_T)
         each = average_precisions(truth[rows], chance[rows])

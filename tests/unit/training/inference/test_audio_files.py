@@ -19,10 +19,10 @@ from tests.support.formats import DEMO_TRACK, encode
 from training.fit.crops import Tracks
 from training.fit.distributed import CPU
 from training.fit.settings import TrainSettings
-from training.fit.validation import hear
-from training.inference.audio_files import CROPS_AT_ONCE_ON_CPU, _Means, cut_crops, hear_files
+from training.fit.validation import predict_tracks
+from training.inference.audio_files import CPU_BATCH_SIZE, _Means, iter_crops, predict_audio_files
 from training.inference.model_version import ModelIdentity, load_model
-from training.networks.network import WEIGHTS, build_model
+from training.networks.network import WEIGHTS_FILE, build_model
 from training.networks.settings import ModelSettings
 
 MUSIC = DEMO_TRACK.parent
@@ -53,13 +53,13 @@ def model_of(folder, target="top", seed=1, **training):
         network.train()(torch.from_numpy(np.stack([mel_of(path)[300:469] for path in SONGS])))
         network.fc.weight *= 4
     version = publish_version(
-        str(folder), {WEIGHTS: safetensors.torch.save(network.state_dict())}, who.model_dump(mode="json")
+        str(folder), {WEIGHTS_FILE: safetensors.torch.save(network.state_dict())}, who.model_dump(mode="json")
     )
     return {"version_url": f"{folder}/{version}", "identity": who}
 
 
 def heard(paths, model, windows=WINDOWS, **settings):
-    return hear_files(paths, **model, windows=windows, limits=LimitSettings(), **settings)
+    return predict_audio_files(paths, **model, windows=windows, limits=LimitSettings(), **settings)
 
 
 def chances(model, crops):
@@ -76,7 +76,7 @@ def test_a_whole_track_is_heard_as_the_decision_was_fitted(tmp_path, target):
     model = model_of(tmp_path, target, validation_crops=3)
     mels = {str(path): mel_of(path) for path in SONGS}
     frames_T = np.array([len(mel_FM) for mel_FM in mels.values()])
-    wanted_TG = hear(
+    wanted_TG = predict_tracks(
         load_model(model["version_url"], model["identity"]),
         lambda track_id, start, frames: mels[track_id][start : start + frames],
         Tracks(tuple(mels), frames_T, np.zeros((3, 4), np.float32)),
@@ -130,7 +130,7 @@ def test_a_disk_that_fails_is_no_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "Sandbox", FullDisk)
     model, limits = model_of(tmp_path), LimitSettings(timeout_s=7)  # limits of its own: a new sandbox
     with pytest.raises(OSError, match="No space left"):
-        hear_files(SONGS, **model, windows=WINDOWS, limits=limits)
+        predict_audio_files(SONGS, **model, windows=WINDOWS, limits=limits)
     monkeypatch.undo()
     assert len(heard(SONGS, model)) == 3
 
@@ -144,7 +144,7 @@ def test_crops_leave_no_frame_of_a_window_unheard(frames, crop_frames):
         read.append(count)
         return np.zeros((count, 1), np.float32)
 
-    list(cut_crops([DecodedWindow(0, frames, note)], crop_frames, None))
+    list(iter_crops([DecodedWindow(0, frames, note)], crop_frames, None))
     assert seen.all()
     assert set(read) == {min(crop_frames, frames)}
     assert len(read) == -(-frames // crop_frames)
@@ -158,14 +158,14 @@ def test_crops_are_heard_in_bounded_groups_and_each_once(counts):
         groups.append(len(crops))
         return np.stack(crops).astype(np.float64)
 
-    means = _Means(network, len(counts), CROPS_AT_ONCE_ON_CPU)
+    means = _Means(network, len(counts), CPU_BATCH_SIZE)
     for row, count in enumerate(counts):
         means.add(row, (np.array([row, number], np.float32) for number in range(count)))
     means.finish()
     for row, count in enumerate(counts):
         np.testing.assert_allclose(means.of(row), [row, (count - 1) / 2])
     assert sum(groups) == sum(counts)
-    assert all(group == CROPS_AT_ONCE_ON_CPU for group in groups[:-1])
+    assert all(group == CPU_BATCH_SIZE for group in groups[:-1])
 
 
 def test_torch_has_its_threads_back(tmp_path):
@@ -190,7 +190,7 @@ def test_a_spectrogram_made_on_the_device_says_the_same(tmp_path, whole_track):
 
 def test_onnxruntime_says_the_same(tmp_path):
     model = model_of(tmp_path, "multi")
-    found, wanted = heard(SONGS, model, engine="onnx"), heard(SONGS, model)
+    found, wanted = heard(SONGS, model, backend="onnx"), heard(SONGS, model)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
@@ -198,7 +198,7 @@ def test_onnxruntime_says_the_same(tmp_path):
     ("settings", "message"),
     [
         ({"device": "abacus"}, "device abacus: torch cannot use it here .*; take device cpu"),
-        ({"engine": "onnx", "mel_on_device": True}, "engine onnx listens to spectrograms on device cpu"),
+        ({"backend": "onnx", "mel_on_device": True}, "backend onnx listens to spectrograms on device cpu"),
     ],
 )
 def test_what_cannot_be_used_is_refused(tmp_path, settings, message):

@@ -14,7 +14,7 @@ from training.fit.settings import TrainSettings
 from training.inference import onnx_export
 from training.inference.model_version import ModelIdentity, load_model
 from training.inference.onnx_export import export_onnx, open_session
-from training.networks.network import WEIGHTS, build_model
+from training.networks.network import WEIGHTS_FILE, build_model
 from training.networks.settings import ModelSettings
 
 MEL = MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=16)
@@ -28,7 +28,7 @@ def published(folder, name="shallow", seed=0):
     )
     torch.manual_seed(seed)
     network = build_model(who.training.model, 3, MEL.bands)
-    files = {WEIGHTS: safetensors.torch.save(network.state_dict())}
+    files = {WEIGHTS_FILE: safetensors.torch.save(network.state_dict())}
     version = publish_version(str(folder), files, who.model_dump(mode="json"))
     return {"version_url": f"{folder}/{version}", "identity": who}
 
@@ -52,7 +52,7 @@ def test_any_number_of_crops_comes_out_as_torch_has_it(tmp_path, name):
 
 def test_an_export_that_differs_is_not_written(tmp_path, monkeypatch):
     model = published(tmp_path)
-    monkeypatch.setattr(onnx_export, "WORST_DIFFERENCE", -1.0)
+    monkeypatch.setattr(onnx_export, "MAX_LOGIT_DIFFERENCE", -1.0)
     with pytest.raises(BadInput, match=r"its ONNX export differs from it by .*; listen with torch"):
         export_onnx(**model, target_url=f"{tmp_path}/model.onnx")
     assert not (tmp_path / "model.onnx").exists()

@@ -6,7 +6,7 @@ from preprocessing.decode import decode
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import FLOOR_DB, log_mel
 from tests.support.formats import DEMO_TRACK
-from training.inference.torch_mel import DeviceMel
+from training.inference.torch_mel import TorchMel
 
 SETTINGS = [
     MelSettings(),
@@ -19,7 +19,7 @@ SETTINGS = [
 def test_it_is_the_spectrogram_of_training(song, settings):
     wave_S = decode(str(DEMO_TRACK.parent / song), sample_rate_hz=settings.sample_rate_hz, duration_s=10.0)
     wanted_FM = log_mel(wave_S, settings)
-    found_FM = DeviceMel(settings)(torch.from_numpy(wave_S)[None])[0].numpy()
+    found_FM = TorchMel(settings)(torch.from_numpy(wave_S)[None])[0].numpy()
     assert found_FM.shape == wanted_FM.shape
     heard = wanted_FM > -60
     assert heard.sum() > 10_000
@@ -27,4 +27,4 @@ def test_it_is_the_spectrogram_of_training(song, settings):
 
 
 def test_silence_is_the_floor():
-    assert (DeviceMel(MelSettings())(torch.zeros(1, 4_096)) == FLOOR_DB).all()
+    assert (TorchMel(MelSettings())(torch.zeros(1, 4_096)) == FLOOR_DB).all()

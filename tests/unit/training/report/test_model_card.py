@@ -5,14 +5,16 @@ import pyarrow as pa
 import pytest
 
 from preprocessing.mel.settings import MelSettings
-from training.evaluation.calibration import NEVER, Decision
+from training.evaluation.calibration import UNREACHABLE_THRESHOLD, Calibration
 from training.evaluation.tables import metrics_json, score_splits
 from training.fit.settings import TrainSettings
-from training.inference.model_version import HEARD_SCHEMA, ModelIdentity
+from training.inference.model_version import HELD_OUT_PREDICTIONS_SCHEMA, ModelIdentity
 from training.report.model_card import write_model_card
 
 GENRES = ("Folk", "Post-Rock | <b>Krautrock</b>", "Rock")
-DECISION = Decision(temperature=1.75, thresholds=(0.25, NEVER, 0.5), parents={GENRES[1]: "Rock"})
+DECISION = Calibration(
+    temperature=1.75, thresholds=(0.25, UNREACHABLE_THRESHOLD, 0.5), parents={GENRES[1]: "Rock"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +29,12 @@ def card():
             "truth": draw.integers(0, 2, (60, 3)).tolist(),
             "probabilities": draw.random((60, 3)).tolist(),
         }
-    ).cast(HEARD_SCHEMA)
+    ).cast(HELD_OUT_PREDICTIONS_SCHEMA)
     identity = ModelIdentity(
-        genres=GENRES, mel=MelSettings(), training=TrainSettings(target="multi", seed=77), decision=DECISION
+        genres=GENRES,
+        mel=MelSettings(),
+        training=TrainSettings(target="multi", seed=77),
+        calibration=DECISION,
     )
     results = score_splits(heard, GENRES, "multi", DECISION)
     return {
@@ -41,12 +46,12 @@ def card():
         "run": "/models/runs/0123456789ab",
         "best_epoch": 9,
         "tracks": {"training": 1200, "validation": 30, "test": 30},
-        "decision_notes": ["A temperature of 1.75, fitted on 30 validation tracks."],
+        "calibration_notes": ["A temperature of 1.75, fitted on 30 validation tracks."],
         "test_use": {
             "test_set": "0a1b2c3d4e5f",
             "tracks": 30,
-            "heard_at": "2026-01-02",
-            "versions_before": ["v1", {"version": "v2", "tracks": 29}],
+            "evaluated_at": "2026-01-02",
+            "earlier_versions": ["v1", {"version": "v2", "tracks": 29}],
         },
         "parent": "https://example.org/resnet18.pth",
         "data": "feedfacecafe",
@@ -99,7 +104,7 @@ def test_each_genre_has_a_row_of_eight_cells_whatever_its_name(card):
 
 
 def test_an_older_card_without_the_new_parts_can_be_written_too(card):
-    new = ("version", "parent", "data", "decision", "decision_notes", "test_use", "tracks")
+    new = ("version", "parent", "data", "calibration", "calibration_notes", "test_use", "tracks")
     old = {key: value for key, value in card.items() if key not in new}
     text = write_model_card(old)
     assert "# Model card: 0123456789ab" in text

@@ -17,12 +17,12 @@ from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
 from store.errors import BadInput
 from training.evaluation.bootstrap import Interval
-from training.evaluation.calibration import Decision
+from training.evaluation.calibration import Calibration
 from training.evaluation.metrics import score
-from training.evaluation.tables import SplitResult, judge
+from training.evaluation.tables import SplitResult, evaluate_tracks
 from training.report.figures import band_centres_hz, draw_confusion_matrix
-from training.report.page import _said, caveats, confusions, least_believed, percent, write_report
-from training.report.style import LIGHT, letters, readable
+from training.report.page import _said, caveats, confusions, percent, worst_tracks, write_report
+from training.report.style import LIGHT, fit_label, font_characters
 
 GENRES = ["Folk", "Hip-Hop", "R&B $x$"]
 MEL = MelSettings(bands=32)
@@ -79,7 +79,7 @@ def report(folder: Path, **changes) -> Path:
         },
         "rejects": REJECTS,
         "mel": MEL,
-        "mel_of": mel_of,
+        "read_mel": mel_of,
     }
     return write_report(folder, **(settings | changes))
 
@@ -107,7 +107,7 @@ def table(file: Path) -> list[dict[str, str]]:
 def test_the_folder_holds_tables_figures_and_the_page(written):
     assert written.name == "report.html"
     assert {file.name for file in written.parent.iterdir()} == {
-        "metrics.json", "results.csv", "predictions.csv", "rejects.csv", "confusion_matrix.png",
+        "metrics.json", "results.csv", "held_out_predictions.csv", "rejects.csv", "confusion_matrix.png",
         "learning_curves.png", "wrong_tracks.png", "report.html", "calibration.png", "precision_recall.png",
     }  # fmt: skip
     for figure in written.parent.glob("*.png"):
@@ -169,29 +169,29 @@ def test_results_csv_has_an_overall_row_and_one_for_each_genre(written):
 
 
 def test_predictions_csv_has_one_row_a_track(written):
-    rows = table(written.parent / "predictions.csv")
+    rows = table(written.parent / "held_out_predictions.csv")
     assert [row["track_id"] for row in rows] == ["1", "2", "3", "4", "5"]
     assert rows[1] == {
         "track_id": "2", "split": "test", "artist": "Bob", "title": "<script>alert(1)</script> $x$",
-        "truth": "Folk", "guess": "Hip-Hop", "right": "wrong", "guess_probability": "0.7",
+        "truth": "Folk", "predicted": "Hip-Hop", "correct": "wrong", "predicted_probability": "0.7",
         "truth_probability": "0.1", "p(Folk)": "0.1", "p(Hip-Hop)": "0.7", "p(R&B $x$)": "0.2",
     }  # fmt: skip
 
 
 def test_the_page_says_how_it_decides_and_what_the_test_set_was_used_for(tmp_path):
-    shares = {"data_wait_share": 0.1, "compute_share": 0.6, "exchange_share": 0.2}
+    shares = {"data_wait_share": 0.1, "compute_share": 0.6, "communication_share": 0.2}
     history = [HISTORY[0] | shares, HISTORY[1] | shares | {"compute_share": 0.8}]
-    decision = Decision(temperature=2.0, thresholds=(0.25, 2.0, 0.5))
+    calibration = Calibration(temperature=2.0, thresholds=(0.25, 2.0, 0.5))
     page = report(
         tmp_path,
         history=history,
-        decision=decision,
+        calibration=calibration,
         notes=["A temperature of 2.00."],
         test_use={
             "test_set": "abc",
             "tracks": 4,
-            "heard_at": "now",
-            "versions_before": ["v1", {"version": "v2", "tracks": 3}],
+            "evaluated_at": "now",
+            "earlier_versions": ["v1", {"version": "v2", "tracks": 3}],
         },
     ).read_text()
     text = " ".join(page.replace("\N{NARROW NO-BREAK SPACE}", " ").split())
@@ -211,7 +211,7 @@ def test_the_page_says_how_it_decides_and_what_the_test_set_was_used_for(tmp_pat
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert "rosier" in " ".join(metrics["caveats"])
     assert metrics["test"]["uncalibrated_error"] != metrics["test"]["calibration_error"]
-    first, second = (row["guess_probability"] for row in table(tmp_path / "predictions.csv")[:2])
+    first, second = (row["predicted_probability"] for row in table(tmp_path / "held_out_predictions.csv")[:2])
     assert float(first) == pytest.approx(0.8**0.5 / (0.8**0.5 + 2 * 0.1**0.5), abs=1e-5)
     assert float(second) == pytest.approx(0.7**0.5 / (0.7**0.5 + 0.1**0.5 + 0.2**0.5), abs=1e-5)
 
@@ -229,7 +229,7 @@ def test_overall_rows_have_the_bounds_of_each_score(tmp_path):
         (str(number), "test", f"a{number}", None, np.eye(3, dtype=int)[number % 3].tolist(), chance[number])
         for number in range(40)
     ]
-    report(tmp_path, predictions=predictions(rows), mel_of=lambda _: mel_of("1"))
+    report(tmp_path, predictions=predictions(rows), read_mel=lambda _: mel_of("1"))
     overall = table(tmp_path / "results.csv")[0]
     metrics = json.loads((tmp_path / "metrics.json").read_text())["test"]
     for name in ("accuracy", "macro_f1", "log_loss", "mean_average_precision"):
@@ -256,7 +256,7 @@ def test_several_genres_a_track_no_history_and_many_rejects(tmp_path):
     assert (tmp_path / "genre_f1.png").exists()
     assert not (tmp_path / "learning_curves.png").exists()
     assert "0 of 4 tracks with all their genres right" in page
-    assert table(tmp_path / "predictions.csv")[0]["truth"] == "Folk; Hip-Hop"
+    assert table(tmp_path / "held_out_predictions.csv")[0]["truth"] == "Folk; Hip-Hop"
     assert "The other 100 are in" in page
     assert len(table(tmp_path / "rejects.csv")) == 600
 
@@ -268,11 +268,13 @@ def test_without_a_test_track_there_is_no_report(tmp_path):
 
 
 def test_the_wrongest_come_first_and_else_the_least_certain():
-    answers = [answer for answer in judge(predictions(ROWS), GENRES, "top") if answer.split == "test"]
-    assert [answer.track_id for answer in least_believed(answers)[0]] == ["2", "3"]
-    right = [answer for answer in answers if answer.right]
-    assert [answer.track_id for answer in least_believed(right)[0]] == ["5", "4"]
-    assert (least_believed(answers)[1], least_believed(right)[1]) == (True, False)
+    answers = [
+        answer for answer in evaluate_tracks(predictions(ROWS), GENRES, "top") if answer.split == "test"
+    ]
+    assert [answer.track_id for answer in worst_tracks(answers)[0]] == ["2", "3"]
+    right = [answer for answer in answers if answer.correct]
+    assert [answer.track_id for answer in worst_tracks(right)[0]] == ["5", "4"]
+    assert (worst_tracks(answers)[1], worst_tracks(right)[1]) == (True, False)
 
 
 def test_confusions_are_the_commonest_mistakes():
@@ -307,18 +309,18 @@ def test_a_percentage_does_not_round_to_certainty(share, text):
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=60), length=st.integers(2, 50))
 def test_readable_is_one_short_line_the_font_can_write(text, length):
-    line = readable(text, length)
+    line = fit_label(text, length)
     assert len(line) <= length
     assert "\n" not in line
-    assert {ord(letter) for letter in line} <= letters()
+    assert {ord(letter) for letter in line} <= font_characters()
 
 
 def test_readable_joins_lines_and_marks():
-    assert readable("Ezer\n E\u0301v", 40) == "Ezer \u00c9v"
+    assert fit_label("Ezer\n E\u0301v", 40) == "Ezer \u00c9v"
 
 
 def test_readable_leaves_plain_text_alone():
-    assert readable("Ezer Év – Привет", 40) == "Ezer Év – Привет"  # noqa: RUF001
+    assert fit_label("Ezer Év – Привет", 40) == "Ezer Év – Привет"  # noqa: RUF001
 
 
 @pytest.mark.parametrize("band", [4, 20, 60, 127])
@@ -357,5 +359,5 @@ def test_confusion_matrices_of_any_size_can_be_drawn(size):
 
 def test_of_several_genres_a_panel_names_the_wrong_ones():
     row = ("1", "test", "Ann", "One", [1, 1, 0], [0.9, 0.2, 0.8])
-    (answer,) = judge(predictions([row]), GENRES, "multi")
+    (answer,) = evaluate_tracks(predictions([row]), GENRES, "multi")
     assert _said(answer) == "missed Hip-Hop; wrongly heard R&B $x$"

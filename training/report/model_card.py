@@ -157,7 +157,7 @@ def _decision(card: Mapping[str, Any]) -> Iterator[str]:
         )
     yield from (f"- {_text(note)}" for note in card.get("calibration_notes", ()))
     if calibration.get("parents"):
-        yield f"- Genres that are kinds of others: {len(calibration['parents'])}. A child implies its parents."
+        yield f"- Genres that are that have a parent: {len(calibration['parents'])}. A child implies its parents."
 
 
 def _how_it_was_made(card: Mapping[str, Any]) -> Iterator[str]:

@@ -7,10 +7,8 @@ parts of one plan, so every rank makes the same number of steps, and a run can g
 more or fewer ranks as if it had always had them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +17,6 @@ from store.errors import BadInput
 
 # Given a track, a first frame and a count of frames: (F, M) in dB. `Snapshot.mel_slice` is one.
 MelSlice = Callable[[str, int, int], NDArray[np.float32]]
-
-Job = TypeVar("Job")
-Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -140,16 +135,3 @@ def cache_in_memory(
         return mels[track_id][start : start + frames].astype(np.float32)
 
     return held
-
-
-def prefetch(work: Callable[[Job], Done], jobs: Iterable[Job]) -> Iterator[Done]:
-    """Do each job in a thread while the caller is busy with what the one before gave."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting = None
-        for job in jobs:
-            following = thread.submit(work, job)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()

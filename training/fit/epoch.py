@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from preprocessing.prefetch import prefetch
 from store.errors import TrainingStopped
 from training.fit.checkpoint import EpochProgress
-from training.fit.crops import Crops, MelSlice, Tracks, crops_of_rank, plan_epoch, prefetch, read_crops
+from training.fit.crops import Crops, MelSlice, Tracks, crops_of_rank, plan_epoch, read_crops
 from training.fit.distributed import (
     RankContext,
     all_reduce_mean,

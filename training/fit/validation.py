@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from preprocessing.prefetch import prefetch
 from store.errors import BadInput
 from training.evaluation.metrics import Scores, score
-from training.fit.crops import MelSlice, Tracks, evenly_spaced_crops, prefetch, read_crops
+from training.fit.crops import MelSlice, Tracks, evenly_spaced_crops, read_crops
 from training.fit.distributed import RankContext, all_reduce_sum
 from training.fit.settings import TrainSettings
 

@@ -14,7 +14,6 @@ from training.fit.crops import (
     evenly_spaced_crops,
     micro_batches_of_rank,
     plan_epoch,
-    prefetch,
     read_crops,
 )
 
@@ -145,10 +144,3 @@ def test_crops_are_read_from_where_the_plan_says_from_memory_too(tracks, seed):
     np.testing.assert_array_equal(read, from_memory)
     np.testing.assert_array_equal(read[:, 0, 0], 100 * crops.track_N + crops.start_N)
     assert read.dtype == np.float16
-
-
-def test_work_ahead_keeps_the_order_and_passes_errors_on():
-    assert list(prefetch(lambda number: number * 2, range(5))) == [0, 2, 4, 6, 8]
-    assert list(prefetch(str, [])) == []
-    with pytest.raises(ZeroDivisionError, match="modulo by zero"):
-        list(prefetch(lambda number: 1 // number, [1, 0, 1]))

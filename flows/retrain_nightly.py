@@ -33,7 +33,8 @@ from store.reader import Snapshot, open_snapshot
 from training.fit.labels import select_training_genres
 from training.fit.run import hash_training_data
 from training.fit.settings import TrainSettings
-from training.inference.model_version import ModelIdentity, predict_stored_tracks, read_identity
+from training.inference.model_version import ModelIdentity, read_identity
+from training.inference.stored_tracks import predict_stored_tracks
 from training.networks.pretrained import read_pretrained
 from training.selection.champion import (
     Candidate,

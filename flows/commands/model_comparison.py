@@ -7,12 +7,12 @@ from store.errors import BadInput
 from store.fs.files import absolute, join
 from store.fs.parquet import read_table
 from store.model_registry import resolve_version
-from training.inference.model_version import HELD_OUT_PREDICTIONS_SCHEMA, read_identity
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_FILE, HELD_OUT_PREDICTIONS_SCHEMA
+from training.inference.model_version import read_identity
 from training.inference.onnx_export import export_onnx
 from training.selection.champion import Candidate, compare_candidates
 from training.selection.comparison import Comparison, Gain, GenreGain
 
-PREDICTIONS_FILE = "report/held_out_predictions.parquet"
 UNKNOWN = "-"
 
 
@@ -67,12 +67,12 @@ def export_model(root: str, which: str, target: str) -> str:
 def read_candidate(url: str) -> Candidate:
     """Read a version and what it said. Raises: BadInput if it did not keep that, or the file is damaged."""
     identity = read_identity(url)
-    where = join(url, PREDICTIONS_FILE)
+    where = join(url, HELD_OUT_PREDICTIONS_FILE)
     try:
         heard = read_table(where)
     except FileNotFoundError:
         raise BadInput(
-            f"{url}: has no stored predictions ({PREDICTIONS_FILE} is missing); train it again"
+            f"{url}: has no stored predictions ({HELD_OUT_PREDICTIONS_FILE} is missing); train it again"
         ) from None
     except (pa.ArrowInvalid, OSError) as why:
         raise BadInput(

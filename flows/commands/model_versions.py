@@ -18,7 +18,6 @@ from store.model_registry import (
 )
 
 MODEL_CARD_FILE = "MODEL_CARD.md"
-PREDICTIONS_FILE = "report/held_out_predictions.parquet"
 DAMAGED = "damaged"  # its model.json: `models show` tells what to do
 UNKNOWN = "-"  # older versions do not tell
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flows.checks import check_build
 from flows.cluster.client import open_cluster
 from flows.cluster.fan_out import fan_out
-from flows.reporting.build_report import MAY_BE_MENDED, BuildStatistics, BuildSummary, report_build
+from flows.reporting.build_report import BuildStatistics, BuildSummary, report_build
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
 from flows.settings import BuildSettings
@@ -23,6 +23,7 @@ from preprocessing.catalogue.duplicates import add_duplicate_groups
 from preprocessing.catalogue.previous_splits import read_previous_splits
 from preprocessing.catalogue.sources import read_catalogue
 from preprocessing.catalogue.splits import find_cross_split_duplicates, resolve_split_mode, split_tracks
+from preprocessing.errors import RETRYABLE_REASONS
 from store.dataset.recipe import Recipe
 from store.dataset.snapshots import INDEX_SCHEMA, SnapshotFile, latest_snapshot, publish, put_catalogue
 from store.errors import BadInput, CommitConflict
@@ -111,7 +112,7 @@ def find_completed_tracks(catalogue: pa.Table, settings: BuildSettings) -> Compl
     stands = (
         pc.is_valid(before["status"]).to_numpy()
         & _same(before["signature"], catalogue["signature"])
-        & ~_filled(pc.is_in(before["reason"], pa.array(MAY_BE_MENDED)))
+        & ~_filled(pc.is_in(before["reason"], pa.array(RETRYABLE_REASONS)))
     )
     if settings.retry_rejects:
         stands &= ~is_reject

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from flows.reporting.artifacts import show_table
 from preprocessing.build.shard_task import BuiltBatch, Track
-from preprocessing.errors import FATAL_REASONS
+from preprocessing.errors import FATAL_REASONS, RETRYABLE_REASONS
 from store.fs.files import join
 from store.fs.parquet import write_table
 from store.reader import Snapshot
@@ -22,7 +22,6 @@ MAX_SHOWN_DUPLICATES = 1_000
 MAX_PRINTED_REJECTS = 20  # in the terminal
 MAX_SLOWEST_FILES = 20
 REPORT_COLUMNS = ("status", "reason", "detail", "decoded_s", "stated_s", "build_s")
-MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
 
 
 class BuildSummary(BaseModel, frozen=True):
@@ -72,7 +71,7 @@ class BuildSummary(BaseModel, frozen=True):
     def next_steps(self) -> list[str]:
         """Say what may be done about it."""
         steps = []
-        if any(self.reasons.get(it) for it in MAY_BE_MENDED):
+        if any(self.reasons.get(it) for it in RETRYABLE_REASONS):
             steps.append("next: put missing or unreadable files right and run the same command again")
         if any(self.reasons.get(it) for it in FATAL_REASONS):
             steps.append("next: --retry-rejects with greater --limits gives heavy files another chance")

@@ -20,7 +20,7 @@ from flows.reporting.stage import run_logger, stage
 from store.errors import BadInput
 from store.fs.files import absolute, join, list_names, read_bytes
 from store.model_registry import read_card
-from training.report.model_card import flatten
+from training.report.dotted_names import flatten
 
 EXPERIMENT_NAME = "spectrogram-one"
 MLFLOW_ENVIRONMENT = {  # what MLflow is told unless the operator told it otherwise; it reads some of it at its import

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.cluster.client import dask_client
-from flows.cluster.fan_out import MAX_SUSPECTS, WorkQueue, fan_out, in_batches
+from flows.cluster.dask_batches import MAX_SUSPECTS, WorkQueue
+from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import ClusterSettings
 from store.errors import ServiceUnavailable
 
@@ -109,7 +110,7 @@ def test_workers_come_back_however_often_they_die(dask):
 
 
 def test_a_number_that_kills_is_named_when_no_answer_is_there(dask):
-    wanted = r"the worker died each time it ran die_always-\S+ alone \(4 times\); .* It was at: 2$"
+    wanted = r"the worker died each time it ran die_always-\S+ alone \(4 times\); .* The item: 2$"
     with pytest.raises(ServiceUnavailable, match=wanted):
         list(fan_out(dask, die_always, [[1, 2]], poison=[2]))
 

@@ -120,5 +120,5 @@ def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, 
 def test_one_host_fewer_than_min_hosts_is_refused(store, tmp_path):
     with scheduler() as url, worker(url, Host("127.0.0.1"), tmp_path):
         wanted = settings(store, tmp_path / "models", url, min_hosts=2, wait_s=1)
-        with pytest.raises(BadInput, match=r"1 training hosts of 2 \(hosts.min_hosts\): of 1 Dask workers"):
+        with pytest.raises(BadInput, match=r"1 training hosts of 2 \(--hosts.min-hosts\): of 1 Dask workers"):
             train_model(wanted)

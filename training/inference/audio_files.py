@@ -8,9 +8,8 @@ Axes: S samples, F frames, M mel bands, G genres.
 
 import math
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from preprocessing.decode.sandbox import thread_sandbox
-from preprocessing.decode.seeking import DecodedWindow
 from preprocessing.decode.settings import LimitSettings, WindowSettings
+from preprocessing.decode.spool import DecodedWindow
 from preprocessing.errors import BadAudio
+from preprocessing.prefetch import prefetch
 from store.errors import BadInput
 from training.fit.crops import Tracks, evenly_spaced_crops
 from training.inference.backends import (
@@ -138,19 +138,9 @@ def iter_crops(heard: Sequence[DecodedWindow], crop_frames: int, count: int | No
 
 
 def _ahead(decode: "partial[DecodedCrops]", paths: Sequence[Path | BadAudio]) -> Iterator[DecodedCrops]:
-    """Decode on as many processes as there are cores, a few files ahead of who takes what they give, in order."""
+    """Decode on as many processes as there are cores, a few files ahead of the caller, in order."""
     cores = len(os.sched_getaffinity(0))
-    threads, waiting = _decoding_threads(cores), deque[Future[DecodedCrops]]()
-    try:
-        for path in paths:
-            waiting.append(threads.submit(_read_all, decode, path))
-            if len(waiting) > 2 * cores:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
+    return prefetch(partial(_read_all, decode), paths, depth=2 * cores, executor=_decoding_threads(cores))
 
 
 def _read_all(decode: "partial[DecodedCrops]", path: Path | BadAudio) -> DecodedCrops:

@@ -15,11 +15,12 @@ from preprocessing.decode.container import sniff_format
 from preprocessing.decode.decoders import read_head
 from preprocessing.decode.download import local_copies
 from preprocessing.decode.settings import LimitSettings, WindowSettings
-from preprocessing.errors import BadAudio, Reason
+from preprocessing.errors import RETRYABLE_REASONS, BadAudio, Reason
 from store.errors import BadInput
 from store.fs.files import join, local_path
+from store.fs.listing import FoundFile
 from store.fs.parquet import read_table, write_table
-from store.fs.stream import FoundFile, read_signature
+from store.fs.signatures import read_signature
 from store.tagging.batching import batch_name
 from store.tagging.predictions import INFERENCE_SCHEMA, PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import TaggingRun
@@ -31,8 +32,6 @@ from training.inference.audio_files import predict_audio_files
 from training.inference.genre_selection import GenreSelection, SelectionRules, select_genres
 from training.inference.model_version import ModelIdentity
 from training.inference.settings import Backend
-
-RETRYABLE_REASONS = ("missing", "no-permission")  # rejects that say nothing of the file itself
 
 InferenceRow = dict[str, Any]
 

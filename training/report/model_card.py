@@ -8,6 +8,7 @@ from typing import Any
 
 from training.evaluation.calibration import UNREACHABLE_THRESHOLD
 from training.evaluation.test_set_use import earlier_versions
+from training.report.dotted_names import flatten
 
 ABSENT = "–"  # noqa: RUF001  an en dash, for a figure that there is not
 FIGURES = (
@@ -156,7 +157,7 @@ def _decision(card: Mapping[str, Any]) -> Iterator[str]:
         )
     yield from (f"- {_text(note)}" for note in card.get("calibration_notes", ()))
     if calibration.get("parents"):
-        yield f"- Genres that are kinds of others: {len(calibration['parents'])}. A child implies its parents."
+        yield f"- Genres that are that have a parent: {len(calibration['parents'])}. A child implies its parents."
 
 
 def _how_it_was_made(card: Mapping[str, Any]) -> Iterator[str]:
@@ -191,15 +192,6 @@ def _number(value: float | None) -> str:
 
 def _threshold(value: float | None) -> str:
     return "never" if value is not None and value >= UNREACHABLE_THRESHOLD else _number(value)
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give settings within settings one by one, under names with dots."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(text: str) -> str:

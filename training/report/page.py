@@ -28,6 +28,7 @@ from training.evaluation.tables import (
     to_matrix,
 )
 from training.evaluation.test_set_use import earlier_versions
+from training.report.dotted_names import flatten
 from training.report.figures import (
     Panel,
     draw_confusion_matrix,
@@ -97,7 +98,7 @@ def write_report(
         shown=shown,
         shown_are_wrong=shown_are_wrong,
         best_epoch=best_epoch,
-        about=_flat(about),
+        about={name: _format_setting(value) for name, value in flatten(about)},
         rejects=rejects[:MAX_PAGE_REJECTS],
         reasons=Counter(str(reject["reason"]) for reject in rejects),
         caveats=doubts,
@@ -294,24 +295,18 @@ def _width(png: bytes) -> int:
     return int.from_bytes(png[16:20])  # the first field of the first chunk
 
 
-def _flat(about: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Lay nested settings out as one table, "model.width" naming what is inside "model"."""
-    rows: dict[str, str] = {}
-    for key, value in about.items():
-        match value:
-            case Mapping():
-                rows |= _flat(value, f"{prefix}{key}.")
-            case None:
-                rows[f"{prefix}{key}"] = "not set"
-            case bool():
-                rows[f"{prefix}{key}"] = "yes" if value else "no"
-            case float():
-                rows[f"{prefix}{key}"] = f"{value:.6g}"
-            case list() | tuple():
-                rows[f"{prefix}{key}"] = ", ".join(map(str, value))
-            case _:
-                rows[f"{prefix}{key}"] = str(value)
-    return rows
+def _format_setting(value: Any) -> str:
+    match value:
+        case None:
+            return "not set"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.6g}"
+        case list() | tuple():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
 
 
 def _and(names: Sequence[str]) -> str:

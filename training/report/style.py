@@ -84,5 +84,5 @@ def render_png(figure: Figure, theme: Theme) -> bytes:
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_fontfamily("DejaVu Sans")  # the one whose letters we know
-    figure.savefig(sink, format="render_png", dpi=DPI, facecolor=theme.paper)
+    figure.savefig(sink, format="png", dpi=DPI, facecolor=theme.paper)
     return sink.getvalue()

@@ -16,6 +16,7 @@ from store.tagging.statistics import (
     TaggingStatistics,
     by_descending_count,
 )
+from training.report.dotted_names import flatten
 from training.report.page import percent
 
 RunMode = Literal["dry-run", "write", "copy", "undo", "undo-dry-run"]
@@ -136,7 +137,11 @@ def render_page(tally: TaggingStatistics, facts: RunFacts) -> bytes:
         unchanged_groups=list(unchanged_groups(tally)),
         is_dry_run=is_dry_run(facts),
         is_undo=is_undo(facts),
-        settings={key: format_value(value) for key, value in flatten_settings(facts.settings)},
+        settings={
+            name: format_value(value)
+            for name, value in flatten(facts.settings)
+            if value not in (None, "", (), [])
+        },
         file_name=lambda url: url.rsplit("/", 1)[-1],
     )
     return page.encode()
@@ -281,15 +286,6 @@ def is_dry_run(facts: RunFacts) -> bool:
 def is_undo(facts: RunFacts) -> bool:
     """Say whether old tags were put back."""
     return facts.mode in ("undo", "undo-dry-run")
-
-
-def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name nested settings "policy.genre"; those that are not set are left out."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flatten_settings(value, f"{prefix}{key}.")
-        elif value not in (None, "", (), []):
-            yield f"{prefix}{key}", value
 
 
 def format_value(value: Any) -> str:

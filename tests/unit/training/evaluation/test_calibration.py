@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from scipy.special import expit, softmax
 from sklearn.metrics import precision_score
 
-from preprocessing.catalogue.fma import read_genre_tree
+from preprocessing.catalogue.fma_genres import read_genre_tree
 from training.evaluation.calibration import (
     MIN_POSITIVES,
     UNREACHABLE_THRESHOLD,

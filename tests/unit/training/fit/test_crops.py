@@ -14,7 +14,6 @@ from training.fit.crops import (
     evenly_spaced_crops,
     micro_batches_of_rank,
     plan_epoch,
-    prefetch,
     read_crops,
 )
 
@@ -111,7 +110,7 @@ def test_balance_shows_genres_equally_often(tracks, batch_size):
 
 
 def test_fewer_groups_than_ranks_are_refused():
-    with pytest.raises(BadInput, match=r"a step has 2 micro-batches .* for 3 processes; raise batch_size"):
+    with pytest.raises(BadInput, match=r"a step has 2 groups of crops .* for 3 processes; raise batch_size"):
         micro_batches_of_rank(2, rank=0, world_size=3)
 
 
@@ -145,10 +144,3 @@ def test_crops_are_read_from_where_the_plan_says_from_memory_too(tracks, seed):
     np.testing.assert_array_equal(read, from_memory)
     np.testing.assert_array_equal(read[:, 0, 0], 100 * crops.track_N + crops.start_N)
     assert read.dtype == np.float16
-
-
-def test_work_ahead_keeps_the_order_and_passes_errors_on():
-    assert list(prefetch(lambda number: number * 2, range(5))) == [0, 2, 4, 6, 8]
-    assert list(prefetch(str, [])) == []
-    with pytest.raises(ZeroDivisionError, match="modulo by zero"):
-        list(prefetch(lambda number: 1 // number, [1, 0, 1]))

@@ -7,10 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.decode import sandbox
-from preprocessing.decode.decoders import decode
-from preprocessing.decode.seeking import DecodedWindow
+from preprocessing.decode import decode, sandbox
 from preprocessing.decode.settings import LimitSettings, WindowSettings
+from preprocessing.decode.spool import DecodedWindow
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel

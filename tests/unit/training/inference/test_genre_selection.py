@@ -211,7 +211,7 @@ def test_without_wishes_answers_are_the_decision_s(target, seed):
     )
     for each, probability_G in zip(select_genres(raw, [None] * 7, who, fitted), chance, strict=True):
         np.testing.assert_array_equal(each.probability_G, probability_G)
-        told = [probability_G[GENRES.index(genre)] for genre in each.told]
+        told = [probability_G[GENRES.index(genre)] for genre in each.genres]
         assert told == sorted(told, reverse=True)
         assert each.confidence == (told[0] if told else probability_G.max())
         assert each.status == ("selected" if told else "unsure")
@@ -244,7 +244,7 @@ def test_a_path_stops_where_a_threshold_is_missed():
     who = identity(thresholds=(0.1, 0.5, 0.6, 0.5, 0.5))
     fitted = fit_selection_rules(who, "unused", GenreSelectionSettings(kind="path"))
     raw = np.array([[0.5, 0.2, 0.55, 0.3, 0.9], [0.5, 0.2, 0.7, 0.65, 0.9], [0.4, 0.9, 0.4, 0.4, 0.4]])
-    told = [each.told for each in select_genres(raw, [None] * 3, who, fitted)]
+    told = [each.genres for each in select_genres(raw, [None] * 3, who, fitted)]
     assert told == [("Rock",), ("Rock", "Metal", "Black-Metal"), ("Folk",)]
 
 
@@ -259,7 +259,7 @@ def test_of_equally_likely_genres_the_wider_comes_first_and_is_the_likeliest():
         (each,) = select_genres(
             raw, [None], who, fit_selection_rules(who, "unused", GenreSelectionSettings(kind=kind))
         )
-        assert each.told == told
+        assert each.genres == told
 
 
 def test_at_most_so_many_are_told_and_only_those_asked_for():
@@ -274,7 +274,7 @@ def test_at_most_so_many_are_told_and_only_those_asked_for():
     ):
         fitted = fit_selection_rules(who, "unused", GenreSelectionSettings(kind="multi", **wish))
         (each,) = select_genres(raw, [None], who, fitted)
-        assert each.told == told
+        assert each.genres == told
     assert (each.status, each.reason, each.detail) == ("unsure", "not-requested", "Folk 0.90")
 
 

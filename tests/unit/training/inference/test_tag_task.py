@@ -7,8 +7,9 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
+from store.fs.listing import FoundFile, stream_files
 from store.fs.parquet import read_table, write_table
-from store.fs.stream import FoundFile, read_signature, stream_files
+from store.fs.signatures import read_signature
 from store.tagging.batching import batch_name
 from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
 from store.tagging.run import open_run

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from preprocessing.decode.decoders import decode
+from preprocessing.decode import decode
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import FLOOR_DB, log_mel
 from tests.support.formats import DEMO_TRACK

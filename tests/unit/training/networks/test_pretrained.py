@@ -308,7 +308,7 @@ def test_a_version_of_one_of_torchvisions_networks_has_no_width(tmp_path):
 )
 def test_a_version_of_another_network_is_refused(tmp_path, ours, wanted):
     message = refusal(version_of(tmp_path, ours), wanted)
-    assert f"is a short-chunk-resnet of width 4, wanted {wanted.network};" in message
+    assert f"is a short-chunk-resnet of width 4, wanted {wanted.architecture};" in message
 
 
 def test_a_version_that_listens_to_other_spectrograms_is_refused(tmp_path, ours):

@@ -77,7 +77,7 @@ def test_the_card_says_what_a_user_must_know(card):
         "Seed 77",
         "| `learning_rate` | 0.001 |",
         "| `model.name` |",
-        "Genres that are kinds of others: 1.",
+        "Genres that are that have a parent: 1.",
         "- The test set is small.",
     ):
         assert said in text, said

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kurtosis, skew
 
-from preprocessing.decode.decoders import decode
+from preprocessing.decode import decode
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
 from training.selection.svm_baseline import MFCC_COEFFICIENTS, compute_track_features, svm_predict

@@ -51,7 +51,7 @@ def test_a_server_that_is_gone_is_told_of_and_costs_nothing_else(
 
     assert finish(dead_server) == "the version"
     (warning,) = warnings_told
-    assert warning.startswith(f"{version}: not logged to MLflow at {dead_server}, but whole and published; ")
+    assert warning.startswith(f"{version}: published, but not logged to MLflow at {dead_server}; ")
     assert "experiments/get-by-name" in warning
     assert f"warning: {warning}" in capsys.readouterr().err
     assert finish("") == "the version"

@@ -137,7 +137,7 @@ def test_three_nights_and_a_rollback(folder, settings_of):
     again = retrain_nightly(settings)
     assert again.outcome == "skipped", "what was refused is not trained again"
     assert refused.version in again.reason
-    assert "was refused against the same champion by the same bounds" in again.reason
+    assert "was refused against the same champion by the same criteria" in again.reason
     judged_again = retrain_nightly(settings.model_copy(update={"confidence": 0.6}))
     assert (judged_again.outcome, judged_again.version) == ("refused", refused.version), "by other bounds"
     assert "wanted 60.0%" in judged_again.reason
@@ -169,7 +169,7 @@ def test_a_night_that_begins_too_late_skips_itself(tmp_path, settings_of):
     late = run_flow(retrain_nightly, flow_run=run, parameters=parameters)
     assert late.outcome == "skipped"
     assert late.reason.startswith(
-        f"too late: it was to start at {due:%Y-%m-%d %H:%M} UTC, 45 minutes ago; at most 30"
+        f"too late: it was scheduled for {due:%Y-%m-%d %H:%M} UTC, 45 minutes ago; at most 30"
     )
     ((row,),) = artifacts_of_last_run("nightly-result")
     assert row["reason"] == late.reason
@@ -188,15 +188,15 @@ def another_at_work(tmp_path, settings_of):
 def test_a_night_does_not_begin_while_another_is_at_work(tmp_path, settings_of, another_at_work):
     skipped = retrain_nightly(settings_of(tmp_path))
     assert skipped.outcome == "skipped"
-    assert skipped.reason.startswith(f"run {another_at_work.name} is at work since ")
-    assert "after 24 hours it is taken for dead" in skipped.reason
+    assert skipped.reason.startswith(f"run {another_at_work.name} is active since ")
+    assert "after 24 hours it is considered dead" in skipped.reason
 
 
 def test_a_run_that_works_for_ever_is_taken_for_dead(tmp_path, settings_of, another_at_work, caplog):
     with pytest.raises(BadInput, match="music: no such folder"):  # so it went on to the build
         retrain_nightly(settings_of(tmp_path, stale_after_hours=1e-6))
     assert f"run {another_at_work.name} is Running since" in caplog.text
-    assert "taken for dead" in caplog.text
+    assert "considered dead" in caplog.text
 
 
 def test_a_champion_that_hears_other_spectrograms_is_told_of_before_the_training(

@@ -28,8 +28,8 @@ from store.tagging.run import TaggingRun, inference_url, open_run
 from store.tagging.statistics import TaggingStatistics
 from store.tagging.tasks import write_parts
 from store.tags.genre_map import GenreMap, read_genre_map
-from training.inference.genre_selection import fit_selection_rules
 from training.inference.model_version import read_identity
+from training.inference.selection_fitting import fit_selection_rules
 from training.inference.tag_task import InferenceConfig, plan_batch, reject_crashing_file
 from training.report.tagging_page import RunFacts
 

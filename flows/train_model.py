@@ -36,14 +36,16 @@ from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.fs.parquet import read_table, to_parquet
 from store.model_registry import champion, promote, publish_version, read_card, resolve_version
 from store.reader import Snapshot, open_snapshot
-from training.evaluation.calibration import Calibration, explain_calibration, fit_calibration
+from training.evaluation.calibration import Calibration
+from training.evaluation.calibration_fitting import explain_calibration, fit_calibration
+from training.evaluation.held_out_predictions import to_matrix
 from training.evaluation.settings import CalibrationSettings
-from training.evaluation.tables import to_matrix
 from training.evaluation.test_set_use import record_test_use
 from training.fit.labels import restrict_genre_tree, select_labelled_tracks, select_training_genres
 from training.fit.run import TrainingRun, hash_training_data, is_finished, run_hash, write_run
 from training.fit.settings import TrainSettings
-from training.inference.model_version import ModelIdentity, predict_stored_tracks
+from training.inference.model_version import ModelIdentity
+from training.inference.stored_tracks import predict_stored_tracks
 from training.networks.ancestry import check_data_leakage
 from training.networks.network import WEIGHTS_FILE
 from training.networks.pretrained import read_pretrained

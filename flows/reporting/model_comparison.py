@@ -5,23 +5,23 @@ import pyarrow as pa
 from store.errors import BadInput
 from store.fs.files import join
 from store.fs.parquet import read_table
-from training.inference.model_version import HELD_OUT_PREDICTIONS_SCHEMA, read_identity
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_FILE, HELD_OUT_PREDICTIONS_SCHEMA
+from training.inference.model_version import read_identity
 from training.selection.champion import Candidate
 from training.selection.comparison import Comparison, Gain, GenreGain
 
-PREDICTIONS_FILE = "report/held_out_predictions.parquet"
 UNKNOWN = "-"
 
 
 def read_candidate(version_url: str) -> Candidate:
     """Read a version and its held-out predictions. Raises: BadInput if they are missing or damaged."""
     identity = read_identity(version_url)
-    url = join(version_url, PREDICTIONS_FILE)
+    url = join(version_url, HELD_OUT_PREDICTIONS_FILE)
     try:
         predictions = read_table(url)
     except FileNotFoundError:
         raise BadInput(
-            f"{version_url}: has no stored predictions ({PREDICTIONS_FILE} is missing); train it again"
+            f"{version_url}: has no stored predictions ({HELD_OUT_PREDICTIONS_FILE} is missing); train it again"
         ) from None
     except (pa.ArrowInvalid, OSError) as why:
         raise BadInput(f"{url}: truncated or damaged ({_first_line(why)}); restore it from a copy") from None

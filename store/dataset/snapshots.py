@@ -11,6 +11,7 @@ Axes: F frames, M mel bands.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,13 +20,14 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import zarr
 
 from store.dataset.recipe import Recipe
 from store.errors import BadInput, CommitConflict
 from store.fs.files import exists, join, list_names, put_if_absent, read_bytes
 from store.fs.parquet import to_parquet
 
+ZARR_GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'
+SNAPSHOT_NAME = re.compile(r"\d{8}\.json")  # not the hidden draft that a killed writer leaves
 INDEX_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
@@ -110,10 +112,14 @@ def put_catalogue(root: str, catalogue: pa.Table) -> str:
 
 
 def make_root(root: str) -> None:
-    """Create the Zarr groups of the root and of its shards folder, so that `zarr.open(root)` opens the whole."""
+    """Create the Zarr groups of the root and of its shards folder, so that `zarr.open(root)` opens the whole.
+
+    Two writers may do so at the same instant, which zarr itself refuses.
+    """
     for group in (root, join(root, "shards")):
         if not exists(join(group, "zarr.json")):
-            zarr.open_group(group, mode="a", zarr_format=3)
+            with suppress(FileExistsError):
+                put_if_absent(join(group, "zarr.json"), ZARR_GROUP)
 
 
 def _put_table(root: str, folder: str, table: pa.Table) -> str:
@@ -132,7 +138,7 @@ def snapshot_url(root: str, number: int) -> str:
 
 def latest_snapshot(root: str) -> SnapshotFile | None:
     """Read the newest snapshot file of a dataset; return None if nothing was published yet."""
-    names = [name for name in list_names(join(root, "snapshots")) if name.endswith(".json")]
+    names = [name for name in list_names(join(root, "snapshots")) if SNAPSHOT_NAME.fullmatch(name)]
     return read_snapshot_file(join(root, "snapshots", names[-1])) if names else None
 
 

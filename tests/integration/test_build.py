@@ -22,19 +22,17 @@ from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
 from preprocessing.decode.settings import LimitSettings
 from store.errors import BadInput
 from store.reader import open_snapshot
-from tests.support.formats import encode
-from tests.support.poison import CRASH_KINDS, install_crashing_decoder, write_crashing_mp3
+from tests.support.audio_formats import encode
+from tests.support.crashing_decoder import CRASH_KINDS, install_crashing_decoder, write_crashing_mp3
 
 MUSIC = Path("tests/data/demo_music")
 TRACKS = MUSIC / "fma_small" / "200"
 CLUSTER = ClusterSettings(workers=2)
 KILLS = 20
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, prefect_server):
+def undisturbed(tmp_path_factory):
     """The demo music's store, built in peace."""
     store = f"{tmp_path_factory.mktemp('undisturbed')}/store"
     build_dataset(BuildSettings(source=str(MUSIC), store=store, cluster=CLUSTER))

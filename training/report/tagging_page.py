@@ -26,7 +26,7 @@ STATUS_GROUPS = {  # what became of a file, in the order of the page
     "tagged": CHANGED_STATUSES,
     "left as they were": ("kept", "as-it-was"),
     "left, unsure": ("unsure",),
-    "not possible": ("rejected", "skipped", "failed"),
+    "not possible": ("rejected", "skipped"),
 }
 REASON_TEXTS = {
     "broken-link": "a link to nothing",

@@ -22,9 +22,9 @@ from store.fs.files import join, write_atomic
 from store.fs.parquet import to_parquet
 from store.model_registry import promote, publish_version, rollback
 from tests.support.snapshots import publish_mels
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.fit.run import hash_training_data
 from training.fit.settings import TrainSettings
-from training.inference.model_version import HELD_OUT_PREDICTIONS_SCHEMA
 from training.selection.champion import PromotionDecision
 from training.selection.verdicts import apply_decision
 

@@ -10,7 +10,7 @@ from store.fs.files import join
 from store.fs.parquet import write_table
 from store.model_registry import publish_version
 from store.reader import open_snapshot
-from tests.support.toy_runs import MEL, SETTINGS, publish_toy_artists
+from tests.support.toy_training import MEL, SETTINGS, publish_toy_artists
 from training.fit.labels import select_labelled_tracks
 from training.networks.network import build_model
 from training.networks.settings import PretrainedSettings

@@ -9,7 +9,7 @@ __all__ = ["decode"]
 
 
 def __getattr__(name: str) -> object:
-    """Import on first use: the settings of this room are wanted where its decoders are not."""
+    """Import on first use: importing the settings of this package must not import its decoders."""
     if name == "decode":
         from preprocessing.decode.waveform import decode
 

@@ -1,7 +1,4 @@
-"""One audio file to one log-mel spectrogram, block by block onto a spool: no memory grows with the track.
-
-Axes: F frames, M mel bands.
-"""
+"""One audio file to one log-mel spectrogram, block by block onto a spool: memory does not grow with the track."""
 
 import hashlib
 from functools import partial
@@ -53,21 +50,21 @@ def spool_mel(
 
 
 def hash_file(path: Path, algorithm: str) -> bytes:
-    """Hash a file's content, a block at a time."""
+    """Return the hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).digest()
 
 
-def verify_sha1(path: Path, wanted: str) -> None:
-    """Raises: BadAudio if the file's SHA-1 is another, or there is no file that can be read."""
+def verify_sha1(path: Path, expected: str) -> None:
+    """Raises: BadAudio if the file's SHA-1 differs, or there is no file that can be read."""
     read_head(path)
     found = hash_file(path, "sha1").hex()
-    if found != wanted:
-        raise BadAudio("checksum", f"its SHA-1 is {found}; its publisher says {wanted}: fetch it anew")
+    if found != expected:
+        raise BadAudio("checksum", f"its SHA-1 is {found}; its publisher states {expected}: fetch it again")
 
 
 def _append(waves: WaveBlocks, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int, bytes]:
-    """Give where the spectrogram starts, its frames, and its fingerprint."""
+    """Return the first byte of the spectrogram, its number of frames, and its fingerprint."""
     start_byte, frames, fingerprinter = spool.tell(), 0, Fingerprinter()
     for mel_FM in log_mel_blocks(waves, mel):
         spool.write(mel_FM.data)

@@ -1,15 +1,15 @@
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
-# (numba itself finds the types of what it compiles, from what it is called with)
+# (numba infers the types of what it compiles)
 """Mel power of a wave, sixteen frames at a time, compiled: for windows that are a power of two.
 
-A vector register holds the same number of sixteen frames, one a lane. So every step of the
-transform is plain arithmetic on whole registers, nothing is ever shuffled within a frame, and
-a frame's result is the same to the bit whichever lane it lies in and whatever lies beside it.
+A vector register has one value of each of sixteen frames, one frame a lane. So every step of the
+transform is plain arithmetic on whole registers, without shuffles within a frame, and a frame's
+result is the same to the bit in each lane and beside any other frames.
 All steps are one pass: sixteen frames and their spectra (260 kB) stay in the L2 cache.
 
 Axes: S samples, F frames, W window, C = W / 2 complex points, N = C + 1 spectrum bins, M mel
-bands, K the weights of all bands end to end. Buffers are flat; what is said to lie at i in
-them is the register at i * LANES.
+bands, K the weights of all bands end to end. Buffers are flat pointers; "element i" of one is the
+register at i * LANES.
 """
 
 import operator
@@ -32,7 +32,7 @@ LANE_NUMBERS = ir.VectorType(ir.IntType(32), LANES)
 
 
 class LanesType(types.Type):
-    """Sixteen float32 in a register, to numba."""
+    """The type of sixteen float32 in a register, to numba."""
 
 
 lanes = LanesType("Lanes")
@@ -40,7 +40,7 @@ lanes = LanesType("Lanes")
 
 @register_model(LanesType)
 class LanesModel(models.PrimitiveModel):
-    """And to LLVM."""
+    """The same type, to LLVM."""
 
     def __init__(self, manager, numba_type):
         super().__init__(manager, numba_type, VECTOR)
@@ -85,8 +85,8 @@ def splat(typing, number):
     return lanes(types.float32), code
 
 
-def _give_lanes(operation, instruction):
-    """Teach numba `a + b` and the like; "contract" allows fused multiply-add and nothing else."""
+def _implement_for_lanes(operation, instruction):
+    """Implement an operator for two registers; "contract" allows fused multiply-add and nothing else."""
 
     @intrinsic
     def on_lanes(typing, a, b):
@@ -100,22 +100,25 @@ def _give_lanes(operation, instruction):
         return (lambda a, b: on_lanes(a, b)) if a is lanes and b is lanes else None
 
 
-_give_lanes(operator.add, "fadd")
-_give_lanes(operator.sub, "fsub")
-_give_lanes(operator.mul, "fmul")
+_implement_for_lanes(operator.add, "fadd")
+_implement_for_lanes(operator.sub, "fsub")
+_implement_for_lanes(operator.mul, "fmul")
 
 
 @intrinsic
 def transpose(typing, source, at, step, target, to, stride):
-    """Write sixteen registers, read at `at`, `at + step`, ..., as sixteen columns from `to` on, `stride` apart.
+    """Read sixteen registers at `at`, `at + step`, ..., transpose them, and write them from `to` on, `stride` apart.
 
-    Riffling the rows' first half with their second four times over is a transposition.
+    To interleave the first half of the rows with the second, four times, is a transposition.
     """
 
     def code(context, builder, signature, arguments):
         source, at, step, target, to, stride = arguments
-        riffle = [k // 2 + k % 2 * LANES for k in range(2 * LANES)]
-        halves = [ir.Constant(LANE_NUMBERS, riffle[:LANES]), ir.Constant(LANE_NUMBERS, riffle[LANES:])]
+        interleaved = [k // 2 + k % 2 * LANES for k in range(2 * LANES)]
+        halves = [
+            ir.Constant(LANE_NUMBERS, interleaved[:LANES]),
+            ir.Constant(LANE_NUMBERS, interleaved[LANES:]),
+        ]
         rows = []
         for _ in range(LANES):
             rows.append(builder.load(_register_at(builder, source, at), align=4))
@@ -138,10 +141,10 @@ compiled = njit(**OPTIONS)
 
 @compiled
 def _fold(wave_S, samples, begin, hop, height, width, folded):
-    """Lay `width` pieces of the wave side by side, a hop apart and `height` samples high; zeros after its end.
+    """Copy `width` parts of the wave, a hop apart and `height` samples long, to columns; zeros after its end.
 
-    The sample n of frame f is then the one at row n % hop, column f + n // hop: sixteen frames
-    side by side are sixteen columns side by side, and what frames share is stored once.
+    Sample n of frame f is then in row n % hop, column f + n // hop: sixteen frames are
+    sixteen adjacent columns, and samples that frames share are stored once.
     """
     for column in range(0, width, LANES):
         at = begin + column * hop
@@ -159,7 +162,7 @@ def _fold(wave_S, samples, begin, hop, height, width, folded):
 
 @compiled
 def _taper(folded, hop, width, taper_W, window, points):
-    """Cut sixteen frames out, tapered: point c is the samples 2 c (real) and 2 c + 1 (imaginary)."""
+    """Copy sixteen frames, tapered: point c is the samples 2 c (real) and 2 c + 1 (imaginary)."""
     row, column = 0, 0
     for n in range(window):
         store(points, n * LANES, load(folded, row * width + column) * splat(taper_W[n]))
@@ -187,10 +190,10 @@ def _put_turned(points, c, re, im, turn):
 
 @compiled
 def _transform(points, size, twiddles_C3):
-    """Fourier-transform sixteen frames of C complex points in place; bin k then lies at point `order_C[k]`.
+    """Fourier-transform sixteen frames of C complex points in place; bin k is then point `order_C[k]`.
 
-    Source: decimation in frequency, radix 4, and a last pass of radix 2 where C is not a power
-            of 4 (Oppenheim & Schafer, Discrete-Time Signal Processing, 9.4).
+    Source: decimation in frequency, radix 4, and a last pass of radix 2 if C is not a power
+        of 4 (Oppenheim & Schafer, Discrete-Time Signal Processing, 9.4).
     """
     quarter = size // 4
     while quarter:
@@ -219,10 +222,10 @@ def _transform(points, size, twiddles_C3):
 
 @compiled
 def _power(points, size, order_C, turns_C, power):
-    """Find the power of the N bins of sixteen real frames from the transform of their C complex points.
+    """Compute the power of the N bins of sixteen real frames from the transform of their C complex points.
 
     Source: even samples transform to E = (Z_k + conj Z_-k) / 2, odd ones to O = (Z_k - conj Z_-k) / 2i;
-            X_k = E + turn_k O and X_(C-k) = conj(E - turn_k O).
+        X_k = E + turn_k O and X_(C-k) = conj(E - turn_k O).
     """
     re, im = _point(points, 0)
     store(power, 0, (re + im) * (re + im))

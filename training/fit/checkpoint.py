@@ -1,7 +1,7 @@
 """Where a run stands, kept in its folder so that it can go on as if it had never stopped.
 
 Two files take turns, so the one before the last is there if the last is damaged. Each begins
-with one line of JSON: its number, the run's fingerprint, and the digest of what follows.
+with one line of JSON: its number, the run's run_hash, and the digest of what follows.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ class EpochProgress:
 class Checkpoint:
     """All that a run needs to go on. Random state is no part: seeds make it anew.
 
-    `epoch` counts whole epochs, `epoch_progress` is what was done of the next; `number` counts checkpoints.
+    `epoch` counts whole epochs, `part` is what was done of the next; `number` counts checkpoints.
     """
 
     number: int
     epoch: int
-    epoch_progress: EpochProgress
+    part: EpochProgress
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     best_epoch: int
@@ -50,7 +50,7 @@ class Checkpoint:
 def write_checkpoint(folder: str, checkpoint: Checkpoint, run_hash: str) -> None:
     """Keep a checkpoint in place of the one before the last."""
     buffer = io.BytesIO()
-    torch.save({**vars(checkpoint), "epoch_progress": asdict(checkpoint.epoch_progress)}, buffer)
+    torch.save({**vars(checkpoint), "part": asdict(checkpoint.part)}, buffer)
     body = buffer.getvalue()
     head = {"number": checkpoint.number, "run": run_hash, "sha256": hashlib.sha256(body).hexdigest()}
     write_atomic(join(folder, NAMES[checkpoint.number % 2]), json.dumps(head).encode() + b"\n" + body)
@@ -86,7 +86,7 @@ def read_checkpoint(folder: str, run_hash: str) -> tuple[Checkpoint | None, list
         )
     body = io.BytesIO(data.partition(b"\n")[2])
     content = torch.load(body, map_location="cpu", weights_only=True)
-    return Checkpoint(**{**content, "epoch_progress": EpochProgress(**content["epoch_progress"])}), damaged
+    return Checkpoint(**{**content, "part": EpochProgress(**content["part"])}), damaged
 
 
 def _head_of_whole(data: bytes) -> dict[str, Any] | None:

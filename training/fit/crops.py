@@ -76,24 +76,22 @@ def _equal_genres(genre_T: NDArray[np.int64], count: int, random: np.random.Gene
     return random.permutation(random.permuted(in_turn, axis=1).ravel()[:count])
 
 
-def micro_batches_of_rank(micro_batches: int, *, rank: int, world_size: int) -> range:
+def micro_batches_of_rank(groups: int, *, rank: int, world_size: int) -> range:
     """Share the groups of a step among the ranks: whole groups, in order, at most one more for some than for others.
 
     Raises: BadInput if there are fewer groups than ranks.
     """
-    if micro_batches < world_size:
+    if groups < world_size:
         raise BadInput(
-            f"a step has {micro_batches} micro-batches (batch_size / micro_batch_size) for {world_size} processes; "
+            f"a step has {groups} groups of crops (batch_size / micro_batch_size) for {world_size} processes; "
             "raise batch_size, lower micro_batch_size, or use fewer processes"
         )
-    return range(rank * micro_batches // world_size, (rank + 1) * micro_batches // world_size)
+    return range(rank * groups // world_size, (rank + 1) * groups // world_size)
 
 
-def crops_of_rank(
-    crops: Crops, micro_batches: range, *, batch_size: int, micro_batch_size: int
-) -> list[Crops]:
+def crops_of_rank(crops: Crops, groups: range, *, batch_size: int, micro_batch_size: int) -> list[Crops]:
     """Take from every batch of the plan the crops of some groups: those of one rank, step by step."""
-    first, last = micro_batches.start * micro_batch_size, micro_batches.stop * micro_batch_size
+    first, last = groups.start * micro_batch_size, groups.stop * micro_batch_size
     return [crops[start + first : start + last] for start in range(0, len(crops), batch_size)]
 
 

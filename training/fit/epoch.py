@@ -44,12 +44,12 @@ class TrainingContext:
     mel_slice: MelSlice
     crop_frames: int
     steps: int  # in one epoch
-    micro_batches: range  # of each step: those that fall to this rank
+    groups: range  # of each step: those that fall to this rank
 
     @property
     def weight(self) -> float:
         """This rank's part of all crops."""
-        return len(self.micro_batches) * self.settings.micro_batch_size / self.settings.batch_size
+        return len(self.groups) * self.settings.micro_batch_size / self.settings.batch_size
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrainState:
     """A network, the same network as its ranks share it, and what moves it."""
 
     model: GenreNet
-    ddp_model: nn.Module
+    shared: nn.Module
     optimizer: Optimizer
 
 
@@ -81,7 +81,7 @@ def train_epoch(
     context: TrainingContext,
     train_state: TrainState,
     epoch: int,
-    begun: EpochProgress,
+    progress: EpochProgress,
     keep: Callable[[EpochProgress], None],
 ) -> EpochStatistics:
     """Make the steps of an epoch that are not made yet. Raises: TrainingStopped if a loss or gradient was not finite.
@@ -89,20 +89,22 @@ def train_epoch(
     `keep` is called every `checkpoint_steps` with what was done so far, when all ranks know the same of it.
     """
     settings, rank_context = context.settings, context.rank_context
-    parts = _parts(context, epoch)[begun.steps :]
+    parts = _parts(context, epoch)[progress.steps :]
     batches = prefetch(lambda crops: _read_batch(context, crops), parts)
     # Loss and gradient norm, of all ranks and what was added since. What is not finite stays in the sum:
     # to look now and then is enough.
-    total_2 = torch.tensor([begun.loss, begun.grad_norm], dtype=torch.float64, device=rank_context.device)
+    total_2 = torch.tensor(
+        [progress.loss, progress.grad_norm], dtype=torch.float64, device=rank_context.device
+    )
     since_2 = torch.zeros_like(total_2)
     # A rank's own loss is a sum over its groups, which may be more or fewer than another's.
     share_2 = torch.tensor(
         [context.weight * rank_context.world_size, 1.0], dtype=torch.float64, device=rank_context.device
     )
-    train_state.ddp_model.train()
+    train_state.shared.train()
     began = logged = time.perf_counter()
     waited_s = 0.0
-    for number in range(begun.steps + 1, context.steps + 1):
+    for number in range(progress.steps + 1, context.steps + 1):
         asked = time.perf_counter()
         batch = next(batches).to(rank_context.device)
         waited_s += time.perf_counter() - asked
@@ -111,7 +113,7 @@ def train_epoch(
         )
         if rank_context.rank == 0 and time.perf_counter() - logged > EVENT_INTERVAL_S:
             logged = time.perf_counter()
-            speed = (number - begun.steps) * settings.batch_size / (logged - began)
+            speed = (number - progress.steps) * settings.batch_size / (logged - began)
             mean_2 = (total_2 + since_2 / share_2) / number
             _log_step(context, train_state, mean_2, epoch=epoch, number=number, crops_per_s=speed)
         if number % settings.checkpoint_steps == 0 or number == context.steps:
@@ -120,11 +122,14 @@ def train_epoch(
             average_batch_norm_statistics(train_state.model, context.weight, rank_context)
             loss, grad_norm = total_2.tolist()
             _check_finite(loss / number, grad_norm / number, epoch, number)
-            seconds, data_wait_s = begun.seconds + time.perf_counter() - began, begun.data_wait_s + waited_s
+            seconds, data_wait_s = (
+                progress.seconds + time.perf_counter() - began,
+                progress.data_wait_s + waited_s,
+            )
             done = EpochProgress(number, loss, grad_norm, seconds, data_wait_s)
             if number < context.steps:
                 keep(done)
-    return _measure(context, done, communication_wait_s(train_state.ddp_model))
+    return _measure(context, done, communication_wait_s(train_state.shared))
 
 
 def _make_step(
@@ -136,11 +141,11 @@ def _make_step(
     for group in train_state.optimizer.param_groups:
         group["lr"] = rate
     made = train_step(
-        train_state.ddp_model,
+        train_state.shared,
         train_state.optimizer,
         batch,
         settings,
-        seeds=micro_batch_seeds(settings.seed, step, context.micro_batches),
+        seeds=micro_batch_seeds(settings.seed, step, context.groups),
         world_size=context.rank_context.world_size,
     )
     return made.loss, made.grad_norm
@@ -185,10 +190,7 @@ def _parts(context: TrainingContext, epoch: int) -> list[Crops]:
         epoch=epoch,
     )
     return crops_of_rank(
-        plan,
-        context.micro_batches,
-        batch_size=settings.batch_size,
-        micro_batch_size=settings.micro_batch_size,
+        plan, context.groups, batch_size=settings.batch_size, micro_batch_size=settings.micro_batch_size
     )
 
 

@@ -52,7 +52,7 @@ def train(
         load_pretrained(train_state.model, read_run_pretrained(folder, run))
     name = run_hash(run, tracks)
     state, damaged = read_checkpoint(folder, name)
-    _check_same_start(folder, state, rank_context)
+    _check_same_checkpoint(folder, state, rank_context)
     if state is not None:
         train_state.model.load_state_dict(state.model)
         train_state.optimizer.load_state_dict(state.optimizer)
@@ -83,7 +83,7 @@ def make_training_context(
             f"{snapshot.url}: its mel settings are {snapshot.mel_fingerprint}, the run wants "
             f"{run.mel_fingerprint}; name the snapshot that the run was made for"
         )
-    micro_batches = micro_batches_of_rank(
+    groups = micro_batches_of_rank(
         settings.batch_size // settings.micro_batch_size,
         rank=rank_context.rank,
         world_size=rank_context.world_size,
@@ -103,7 +103,7 @@ def make_training_context(
         mel_slice=mel_slice,
         crop_frames=MelSettings.model_validate(snapshot.mel_settings).count_frames(settings.crop_s),
         steps=math.ceil(len(training.ids) * settings.crops_per_track / settings.batch_size),
-        micro_batches=micro_batches,
+        groups=groups,
     )
 
 
@@ -128,10 +128,10 @@ def make_train_state(run: TrainingRun, bands: int, rank_context: RankContext) ->
     model = model.to(rank_context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.compile:
         model.compile()
-    micro_batches = settings.batch_size / settings.micro_batch_size / rank_context.world_size
+    groups = settings.batch_size / settings.micro_batch_size / rank_context.world_size
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = 1 - BATCH_NORM_DECAY ** (1 / micro_batches)
+            module.momentum = 1 - BATCH_NORM_DECAY ** (1 / groups)
     return TrainState(model, _share(model, rank_context), _make_optimizer(model, settings, rank_context))
 
 
@@ -144,7 +144,7 @@ def _freeze_or_free(
         return train_state
     train_state.model.freeze_trunk(frozen)
     return replace(
-        train_state, ddp_model=_share(train_state.model, rank_context)
+        train_state, shared=_share(train_state.model, rank_context)
     )  # DDP notes which weights learn, once
 
 
@@ -169,7 +169,7 @@ def _share(model: nn.Module, rank_context: RankContext) -> nn.Module:
     )
 
 
-def _check_same_start(folder: str, state: Checkpoint | None, rank_context: RankContext) -> None:
+def _check_same_checkpoint(folder: str, state: Checkpoint | None, rank_context: RankContext) -> None:
     """Stop where hosts do not see the same folder: half of them would train something else."""
     number = float(state.number if state else 0)
     if all_reduce_mean(torch.tensor(number, device=rank_context.device), rank_context).item() != number:
@@ -191,7 +191,7 @@ def _announce(
             "event": "start",
             "epochs": context.settings.epochs,
             "epochs_done": state.epoch if state else 0,
-            "steps_done": state.epoch_progress.steps if state else 0,
+            "steps_done": state.part.steps if state else 0,
             "steps_per_epoch": context.steps,
             "processes": context.rank_context.world_size,
             "device": str(context.rank_context.device),
@@ -206,7 +206,7 @@ def _nothing_done(train_state: TrainState) -> Checkpoint:
     return Checkpoint(
         number=0,
         epoch=0,
-        epoch_progress=EpochProgress(),
+        part=EpochProgress(),
         model=train_state.model.state_dict(),
         optimizer=train_state.optimizer.state_dict(),
         best_epoch=0,
@@ -221,19 +221,19 @@ def _one_epoch(
     """Train what is left of an epoch and validate, and say where the run then stands."""
     state, epoch = before, before.epoch + 1
 
-    def keep_part(epoch_progress: EpochProgress) -> None:
+    def keep_part(part: EpochProgress) -> None:
         nonlocal state
         state = replace(
             state,
             number=state.number + 1,
-            epoch_progress=epoch_progress,
+            part=part,
             model=train_state.model.state_dict(),
             optimizer=train_state.optimizer.state_dict(),
         )
         keep(state)
 
     began = time.perf_counter()
-    measured = train_epoch(context, train_state, epoch, before.epoch_progress, keep_part)
+    measured = train_epoch(context, train_state, epoch, before.part, keep_part)
     scores = validate(
         train_state.model,
         context.mel_slice,
@@ -251,13 +251,13 @@ def _one_epoch(
         "validation_loss_standard_error": scores.log_loss_standard_error,
         "validation_accuracy": scores.accuracy,
         "validation_macro_f1": scores.macro_f1,
-        "seconds": before.epoch_progress.seconds + time.perf_counter() - began,
+        "seconds": before.part.seconds + time.perf_counter() - began,
     }
     weights = train_state.model.state_dict()
     now = Checkpoint(
         number=state.number + 1,
         epoch=epoch,
-        epoch_progress=EpochProgress(),
+        part=EpochProgress(),
         model=weights,
         optimizer=train_state.optimizer.state_dict(),
         best_epoch=before.best_epoch,

@@ -41,13 +41,13 @@ class TrainingRun(BaseModel, frozen=True, extra="forbid"):
     settings: TrainSettings = TrainSettings()
 
 
-def write_run(folder: str, run: TrainingRun, tracks: pa.Table, start: bytes | None = None) -> None:
+def write_run(folder: str, run: TrainingRun, tracks: pa.Table, pretrained: bytes | None = None) -> None:
     """Lay out a run for `python -m training` to find; run.json is last, and makes it one.
 
-    `pretrained` is what `read_pretrained` returned, if the network does not start from random weights.
+    `pretrained` is the result of `read_pretrained`, where training does not start from random weights.
     """
-    if start is not None:
-        write_atomic(join(folder, PRETRAINED_FILE), start)
+    if pretrained is not None:
+        write_atomic(join(folder, PRETRAINED_FILE), pretrained)
     table = io.BytesIO()
     pq.write_table(tracks.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA), table)
     write_atomic(join(folder, "tracks.parquet"), table.getvalue())

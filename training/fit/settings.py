@@ -74,7 +74,9 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         120.0, ge=5.0, description="A process that is silent for so long is lost, in seconds"
     )
     model: ModelSettings = Field(ModelSettings(), description="The network")
-    pretrained: PretrainedSettings = Field(PretrainedSettings(), description="What the network starts from")
+    pretrained: PretrainedSettings = Field(
+        PretrainedSettings(), description="The weights that training starts from"
+    )
     augment: AugmentSettings = Field(AugmentSettings(), description="How training crops are varied")
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ class Batch:
         """Send it to a device, without waiting for it to get there."""
         return Batch(*(part.to(device, non_blocking=True) for part in (self.mel_BFM, self.target_BG)))
 
-    def micro_batches(self, size: int) -> list["Batch"]:
+    def groups(self, size: int) -> list["Batch"]:
         """Cut it into groups of `size` crops."""
         parts = zip(torch.split(self.mel_BFM, size), torch.split(self.target_BG, size), strict=True)
         return [Batch(*part) for part in parts]
@@ -68,12 +68,12 @@ def train_step(
     the loop does it only when it logs, and stops there if either is not finite.
     """
     optimizer.zero_grad(set_to_none=True)
-    micro_batches = batch.micro_batches(settings.micro_batch_size)
+    groups = batch.groups(settings.micro_batch_size)
     weight = world_size * settings.micro_batch_size / settings.batch_size
     losses: list[Tensor] = []
-    for seed, group in zip(seeds, micro_batches, strict=True):
+    for seed, group in zip(seeds, groups, strict=True):
         torch.manual_seed(seed)
-        with _exchange(model, last=len(losses) == len(micro_batches) - 1):
+        with _exchange(model, last=len(losses) == len(groups) - 1):
             loss = weight * _group_loss(model, group, settings)
             torch.autograd.backward(loss)  # under DDP the last one also averages the gradients over all ranks
         losses.append(loss.detach())
@@ -82,14 +82,13 @@ def train_step(
     return Step(torch.stack(losses).sum(), grad_norm)
 
 
-def micro_batch_seeds(seed: int, step: int, micro_batches: range) -> list[int]:
+def micro_batch_seeds(seed: int, step: int, groups: range) -> list[int]:
     """Give each group of a step its own random numbers, known without drawing those before it.
 
     A run that is resumed needs no saved random state, on as many processes as it likes.
     """
     return [
-        int(np.random.SeedSequence([seed, step, group]).generate_state(1, np.uint64)[0])
-        for group in micro_batches
+        int(np.random.SeedSequence([seed, step, group]).generate_state(1, np.uint64)[0]) for group in groups
     ]
 
 

@@ -34,13 +34,13 @@ def validate(
     """
     mine = np.arange(rank_context.rank, len(tracks.ids), rank_context.world_size)
     share = Tracks(tuple(tracks.ids[row] for row in mine), tracks.frames_T[mine], tracks.target_TG[mine])
-    probability_TG = torch.zeros(tracks.target_TG.shape, dtype=torch.float64, device=rank_context.device)
-    probability_TG[torch.from_numpy(mine)] = predict_tracks(
+    chance_TG = torch.zeros(tracks.target_TG.shape, dtype=torch.float64, device=rank_context.device)
+    chance_TG[torch.from_numpy(mine)] = predict_tracks(
         model, mel_slice, share, crop_frames, settings, rank_context.device, heartbeat
     )
-    heard_TG = all_reduce_sum(probability_TG, rank_context).cpu().numpy()
-    for track_id, probability_G in zip(tracks.ids, heard_TG, strict=True):
-        if not np.isfinite(probability_G).all():
+    heard_TG = all_reduce_sum(chance_TG, rank_context).cpu().numpy()
+    for track_id, chance_G in zip(tracks.ids, heard_TG, strict=True):
+        if not np.isfinite(chance_G).all():
             raise BadInput(f"validation track {track_id}: its spectrogram is not finite; build it again")
     return score(tracks.target_TG, heard_TG, genres, settings.target)
 
@@ -60,14 +60,14 @@ def predict_tracks(
     `heartbeat` is called after each group of crops.
     """
     model.eval()
-    probability_TG = torch.zeros(tracks.target_TG.shape, dtype=torch.float64, device=device)
+    chance_TG = torch.zeros(tracks.target_TG.shape, dtype=torch.float64, device=device)
     crops = evenly_spaced_crops(tracks, crop_frames=crop_frames, count=settings.validation_crops)
     at_once = settings.micro_batch_size
     parts = [crops[first : first + at_once] for first in range(0, len(crops), at_once)]
     mels = prefetch(lambda part: read_crops(mel_slice, tracks, part, crop_frames), parts)
     for part, mel_BFM in zip(parts, mels, strict=True):
         logits_BG = model(torch.from_numpy(mel_BFM).to(device).float()).double()
-        probability_BG = logits_BG.softmax(dim=1) if settings.target == "top" else logits_BG.sigmoid()
-        probability_TG.index_add_(0, torch.from_numpy(part.track_N).to(device), probability_BG)
+        chance_BG = logits_BG.softmax(dim=1) if settings.target == "top" else logits_BG.sigmoid()
+        chance_TG.index_add_(0, torch.from_numpy(part.track_N).to(device), chance_BG)
         heartbeat()
-    return probability_TG / settings.validation_crops
+    return chance_TG / settings.validation_crops

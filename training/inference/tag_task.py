@@ -18,8 +18,9 @@ from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.errors import RETRYABLE_REASONS, BadAudio, Reason
 from store.errors import BadInput
 from store.fs.files import join, local_path
+from store.fs.listing import FoundFile
 from store.fs.parquet import read_table, write_table
-from store.fs.stream import FoundFile, read_signature
+from store.fs.signatures import read_signature
 from store.tagging.batching import batch_name
 from store.tagging.predictions import INFERENCE_SCHEMA, PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import TaggingRun

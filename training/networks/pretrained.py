@@ -82,7 +82,7 @@ def _torchvision_trunk(url: str, settings: ModelSettings) -> dict[str, Tensor]:
     names = get_args(TorchvisionName)
     if settings.name not in names:
         raise BadInput(
-            f"{url}: a state dict of torchvision's; the architecture is {settings.architecture}: set its name to one "
+            f"{url}: a state dict of torchvision's; the network is {settings.architecture}: set its name to one "
             f"of {', '.join(names)}, or start from a model version's folder"
         )
     found = _without_module_prefix(_read_file(url))

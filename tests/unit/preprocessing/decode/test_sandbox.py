@@ -17,8 +17,13 @@ from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
-from tests.support.formats import DEMO_TRACK
-from tests.support.poison import CRASH_KINDS, decoders_started, install_crashing_decoder, write_crashing_mp3
+from tests.support.audio_formats import DEMO_TRACK
+from tests.support.crashing_decoder import (
+    CRASH_KINDS,
+    decoders_started,
+    install_crashing_decoder,
+    write_crashing_mp3,
+)
 
 MUSIC = DEMO_TRACK.parent
 LONGEST_S = 60
@@ -238,7 +243,7 @@ def test_a_missing_file_with_a_checksum_is_missing(sandbox):
 
 
 def test_another_checksum_than_the_publisher_says(sandbox):
-    with pytest.raises(BadAudio, match=r"checksum: its SHA-1 is \w{40}; its publisher says 00"):
+    with pytest.raises(BadAudio, match=r"checksum: its SHA-1 is \w{40}; its publisher states 00"):
         mel_of(sandbox, DEMO_TRACK, sha1="0" * 40)
 
 

@@ -13,7 +13,7 @@ from mutagen.ogg import OggPage
 from store.errors import BadInput
 from store.tagging.byte_delta import apply_delta, make_delta
 from store.tags.write import write_genres
-from tests.support.formats import CODECS, encode
+from tests.support.audio_formats import CODECS, encode
 
 # Long repeats and small alphabets: what real files have, and random bytes have not.
 PIECES = st.one_of(

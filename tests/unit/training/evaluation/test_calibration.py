@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from scipy.special import expit, softmax
 from sklearn.metrics import precision_score
 
-from preprocessing.catalogue.fma import read_genre_tree
+from preprocessing.catalogue.fma_genres import read_genre_tree
 from training.evaluation.calibration import UNREACHABLE_THRESHOLD, Calibration, propagate_to_ancestors
 from training.evaluation.calibration_fitting import MIN_POSITIVES, explain_calibration, fit_calibration
 from training.evaluation.settings import CalibrationSettings

@@ -110,7 +110,7 @@ def test_balance_shows_genres_equally_often(tracks, batch_size):
 
 
 def test_fewer_groups_than_ranks_are_refused():
-    with pytest.raises(BadInput, match=r"a step has 2 micro-batches .* for 3 processes; raise batch_size"):
+    with pytest.raises(BadInput, match=r"a step has 2 groups of crops .* for 3 processes; raise batch_size"):
         micro_batches_of_rank(2, rank=0, world_size=3)
 
 

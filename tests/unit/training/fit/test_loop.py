@@ -119,8 +119,10 @@ def test_a_frozen_trunk_stays_what_it_started_from_and_learns_after_that(tmp_pat
     trunk = [name for name in before if name.startswith("trunk.") and "running" not in name]
     for epochs, alike in ((1, True), (2, True), (3, False)):
         folder = tmp_path / str(epochs)
-        start = PretrainedSettings(weights="first", frozen_epochs=2)
-        run_toy(folder, started(folder, toy, tmp_path / "first", epochs=max(epochs, 2), pretrained=start))
+        pretrained = PretrainedSettings(weights="first", frozen_epochs=2)
+        run_toy(
+            folder, started(folder, toy, tmp_path / "first", epochs=max(epochs, 2), pretrained=pretrained)
+        )
         after = weights_of(folder)
         assert all(torch.equal(before[name], after[name]) for name in trunk) == alike
         assert not torch.equal(before["fc.weight"], after["fc.weight"])
@@ -156,7 +158,7 @@ def test_the_shares_of_an_epochs_time_add_up(tmp_path, toy):
     (row,) = json.loads((tmp_path / "history.json").read_text())["epochs"]
     shares = [row[f"{name}_share"] for name in ("data_wait", "communication", "compute")]
     assert sum(shares) == pytest.approx(1)
-    assert min(shares) >= row["communication_share"] == 0, "alone there is nobody to exchange with"
+    assert min(shares) >= row["communication_share"] == 0, "one process does not communicate"
 
 
 def test_a_finished_run_is_left_alone(tmp_path, toy):
@@ -266,7 +268,7 @@ def test_a_cut_checkpoint_is_told_and_the_one_before_is_used(tmp_path, toy):
 
 
 def test_fewer_groups_than_processes_are_refused(tmp_path, toy):
-    with pytest.raises(BadInput, match=r"a step has 4 micro-batches .* for 5 processes"):
+    with pytest.raises(BadInput, match=r"a step has 4 groups of crops .* for 5 processes"):
         run_toy(tmp_path, toy(), rank_context=RankContext(0, 5))
 
 

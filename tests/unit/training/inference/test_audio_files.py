@@ -15,7 +15,7 @@ from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
 from store.errors import BadInput
 from store.model_registry import publish_version
-from tests.support.formats import DEMO_TRACK, encode
+from tests.support.audio_formats import DEMO_TRACK, encode
 from training.fit.crops import Tracks
 from training.fit.distributed import CPU
 from training.fit.settings import TrainSettings

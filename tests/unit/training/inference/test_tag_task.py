@@ -7,14 +7,21 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
+from store.fs.listing import FoundFile, stream_files
 from store.fs.parquet import read_table, write_table
-from store.fs.stream import FoundFile, read_signature, stream_files
+from store.fs.signatures import read_signature
 from store.tagging.batching import batch_name
 from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
 from store.tagging.run import open_run
 from store.tags.policy import TagPolicy
 from store.tags.write import write_genres
-from tests.support.tagging import DEMO, GENRES, copy_demo_music, publish_small_model, small_inference_config
+from tests.support.tagging_model import (
+    DEMO,
+    GENRES,
+    copy_demo_music,
+    publish_small_model,
+    small_inference_config,
+)
 from training.inference.tag_task import plan_batch, reject_crashing_file
 
 

@@ -12,8 +12,9 @@ from store.tagging.journal import read_journal
 from store.tagging.predictions import table_rows
 from store.tagging.run import open_run
 from store.tagging.tasks import undo_parts, write_parts
-from store.tags.write import audio_hash, read_genres
-from tests.support.tagging import DEMO, publish_small_model, small_inference_config
+from store.tags.write import read_genres
+from tests.support.audio_hash import audio_hash
+from tests.support.tagging_model import DEMO, publish_small_model, small_inference_config
 from training.inference.tag_task import plan_batch
 
 

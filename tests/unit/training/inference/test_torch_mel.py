@@ -5,7 +5,7 @@ import torch
 from preprocessing.decode import decode
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import FLOOR_DB, log_mel
-from tests.support.formats import DEMO_TRACK
+from tests.support.audio_formats import DEMO_TRACK
 from training.inference.torch_mel import TorchMel
 
 SETTINGS = [

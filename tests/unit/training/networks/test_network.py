@@ -78,9 +78,9 @@ def test_the_width_multiplies_the_channels(name):
 
 
 def test_networks_of_equal_names_have_equal_weights():
-    assert ModelSettings(width=8).network == "short-chunk-resnet of width 8"
-    assert ModelSettings(width=8).network == ModelSettings(width=8, dropout=0.1).network
-    assert ModelSettings(name="resnet18", width=8).network == ModelSettings(name="resnet18").network
+    assert ModelSettings(width=8).architecture == "short-chunk-resnet of width 8"
+    assert ModelSettings(width=8).architecture == ModelSettings(width=8, dropout=0.1).architecture
+    assert ModelSettings(name="resnet18", width=8).architecture == ModelSettings(name="resnet18").architecture
 
 
 def test_a_model_nobody_wrote_is_refused():

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.model_registry import publish_version
-from tests.support.torchvision_states import random_state, reference_maps, zero_state
+from tests.support.torchvision_reference import random_state, reference_maps, zero_state
 from training.networks.network import build_model
 from training.networks.pretrained import load_pretrained, read_pretrained
 from training.networks.settings import ModelSettings, PretrainedSettings
@@ -308,7 +308,7 @@ def test_a_version_of_one_of_torchvisions_networks_has_no_width(tmp_path):
 )
 def test_a_version_of_another_network_is_refused(tmp_path, ours, wanted):
     message = refusal(version_of(tmp_path, ours), wanted)
-    assert f"is a short-chunk-resnet of width 4, wanted {wanted.network};" in message
+    assert f"is a short-chunk-resnet of width 4, wanted {wanted.architecture};" in message
 
 
 def test_a_version_that_listens_to_other_spectrograms_is_refused(tmp_path, ours):

@@ -62,7 +62,7 @@ def publish_toy_artists(root: str) -> str:
 
 
 def write_toy_run(
-    folder: Path, snapshot: Snapshot, settings: TrainSettings = SETTINGS, start: bytes | None = None
+    folder: Path, snapshot: Snapshot, settings: TrainSettings = SETTINGS, pretrained: bytes | None = None
 ) -> Path:
     """Write the run; give its folder."""
     targets = [[number % 2, 1 - number % 2] for number in range(12)]
@@ -77,10 +77,10 @@ def write_toy_run(
         snapshot_url=snapshot.url,
         mel_fingerprint=MEL.settings_hash,
         genres=("low", "high"),
-        pretrained_sha256=sha256(start).hexdigest() if start else "",
+        pretrained_sha256=sha256(pretrained).hexdigest() if pretrained else "",
         settings=settings,
     )
-    write_run(str(folder), run, table, start)
+    write_run(str(folder), run, table, pretrained)
     return folder
 
 

@@ -15,7 +15,6 @@ from tests.support.disk_faults import faults
 from tests.support.fork_server import ForkServer
 from tests.support.tagging_scenario import TaggingScenario, request_row, tag, undo
 
-KILLS = 200
 KILLS_IN_A_ROW = 2  # the attempt that goes on is killed too
 ACTS = {"tag": tag, "undo": undo}
 CLEANING = ("unlink", "rmdir")  # a draft may be left where these fail
@@ -68,13 +67,16 @@ def server():
     server.close()
 
 
-def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(server):
+@pytest.mark.parametrize(
+    "kills", [24, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(1_200)])]
+)
+def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(server, kills):
     """Killed at random moments; and at random calls, every other one a swap, since all swaps are over in a moment."""
     story = TaggingScenario(list(CODECS), albums=2)
     draw = random.Random(5)
     killed = torn = 0
     seconds, calls = {"tag": [], "undo": []}, {}
-    while killed < KILLS:
+    while killed < kills:
         story.start(story.old)
         asked = {"tag": {"rows": [request_row(path) for path in story.files]}, "undo": {}}
         for act, new in (("tag", story.new), ("undo", story.old)):
@@ -101,4 +103,4 @@ def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(serve
             assert story.content() == new
             story.assert_clean()
     shutil.rmtree(story.folder)
-    assert torn > KILLS // 8, "many of the kills fell between two files"
+    assert torn > kills // 8, "many of the kills fell between two files"

@@ -25,7 +25,7 @@ MUSIC = DEMO_TRACK.parent
 LONGEST_S = 60
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # its process starts again where a test ended it
 def sandbox():
     sandbox = Sandbox(LimitSettings(timeout_s=3.0, timeout_s_per_mb=0.0, memory_gib=0.5))
     yield sandbox

@@ -1,7 +1,12 @@
-"""What all tests share: an S3 double and a web server on loopback, and what to do without a tool."""
+"""What all tests share: a Prefect server, an S3 double and a web server on loopback; no process outlives them."""
+
+import os
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # several test processes share the cores; read at numpy's import
 
 import http.server
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +20,30 @@ import pytest
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 
-from tests.support.cut_answers import dropping_proxy
+from tests.support.faulty_proxy import dropping_proxy
+from tests.support.leftovers import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 (hooks)
+from tests.support.prefect_ui import Served, serving
+from tests.support.processes import free_port, is_listening
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, in one test process, the tests of a file, and all that need the one Prefect server."""
+    for item in items:
+        needs_server = "served" in getattr(item, "fixturenames", ())
+        group = "prefect" if needs_server else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serve on a free port, once for all tests of Prefect; in the end Ctrl-C leaves nothing behind."""
+    port = free_port()
+    with serving(tmp_path_factory.mktemp("served"), port) as served:
+        yield served
+    assert served.process.returncode == 0, served.log.read_text()
+    assert "Traceback" not in served.log.read_text().rpartition("Pausing all deployments")[2]
+    assert not is_listening(port), "the Prefect server outlived `serve`"
+
 
 # A busy machine fails no test: hypothesis measures no time.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

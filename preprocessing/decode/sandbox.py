@@ -195,7 +195,7 @@ _of_this_thread = threading.local()
 
 
 def thread_sandbox(limits: LimitSettings) -> Sandbox:
-    """Return this thread's own sandbox: starting one takes a second, so it is kept from batch to batch."""
+    """Return this thread's own sandbox: starting one takes half a second, so it is kept from batch to batch."""
     sandbox: Sandbox | None = getattr(_of_this_thread, "sandbox", None)
     if sandbox is None or sandbox.limits != limits:
         if sandbox is not None:

@@ -24,7 +24,7 @@ import mutagen
 from store.fs.signatures import signature_from_stat
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.journal import list_journalled_batches, read_journal
-from tests.support.formats import CODECS, encode
+from tests.support.audio_formats import CODECS, encode
 
 DEMO = Path("tests/data/demo_music/fma_small")
 BATCH, FOLDER_FILES, PROCESSES = 64, 16, 2

@@ -27,8 +27,8 @@ import safetensors.torch
 from preprocessing.mel.settings import MelSettings
 from store.model_registry import promote, publish_version
 from store.tags.write import copy_with_genres
+from tests.support.audio_formats import CODECS, encode
 from tests.support.audio_hash import audio_hash
-from tests.support.formats import CODECS, encode
 from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity
 from training.networks.network import WEIGHTS_FILE, build_model

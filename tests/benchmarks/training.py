@@ -23,13 +23,13 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn.utils import clip_grad_norm_
 
-from flows.cluster.client import dask_client
+from flows.cluster.client import open_cluster
 from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.cluster.training_hosts import train_on_hosts
 from flows.settings import TrainModelSettings
 from flows.train_model import prepare_run
 from store.reader import open_snapshot
-from tests.support.dask_processes import ranks
+from tests.support.dask_cluster import list_rank_processes
 from training.fit.checkpoint import EpochProgress
 from training.fit.crops import plan_epoch
 from training.fit.distributed import RankContext
@@ -140,7 +140,7 @@ def processes(store: str, folder: Path, rounds: int) -> None:
             )
             epochs = json.loads((run_folder / "history.json").read_text())["epochs"][1:]
             speeds[count].append(statistics.mean(row["crops_per_s"] for row in epochs))
-            shares = {name: epochs[-1][f"{name}_share"] for name in ("data_wait", "communication", "compute")}
+            shares = {name: epochs[-1][f"{name}_share"] for name in ("data_wait", "exchange", "compute")}
     ratios = [two / one for one, two in zip(*speeds.values(), strict=True)]
     print(f"one process on one core: {statistics.median(speeds[1]):.0f} crops/s")
     print(f"two processes / one, crops/s: {spread(ratios)}")
@@ -150,7 +150,8 @@ def processes(store: str, folder: Path, rounds: int) -> None:
 def killed(store: str, folder: Path, figure: str) -> None:
     """Kill a process in mid-epoch: how long until the next step, how many steps are made again; draw both runs."""
     settings = {"epochs": 6, "crops_per_track": 16, "checkpoint_steps": 5}
-    with dask_client(ClusterSettings(workers=1)) as client:
+    with open_cluster(ClusterSettings(workers=1)) as cluster:
+        client = cluster.client
         whole, _, _ = watch(client, lay_out(store, folder / "whole", **settings), kill_at=None)
         cut, silent_s, again = watch(client, lay_out(store, folder / "cut", **settings), kill_at=(3, 8))
     print(
@@ -179,7 +180,7 @@ def watch(client, folder: Path, *, kill_at):  # type: ignore[no-untyped-def]
             next_step_at = time.perf_counter()
         last = here
         if kill_at is not None and killed_at is None and here >= kill_at:
-            os.kill(ranks()[0].pid, signal.SIGKILL)
+            os.kill(list_rank_processes()[0].pid, signal.SIGKILL)
             killed_at = time.perf_counter()
 
     hosts = HostSettings(processes_per_host=2)

@@ -1,15 +1,12 @@
-"""One `spectrogram-one serve`, and one browser to look at it, for all tests here."""
+"""One browser for all tests here."""
 
 import importlib.util
 import os
 import shutil
-import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-
-from tests.e2e.serving import free_port, serving
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = [
@@ -19,18 +16,6 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-@pytest.fixture(scope="session")
-def served(tmp_path_factory):
-    """Serve on a free port; in the end Ctrl-C leaves nothing behind."""
-    port = free_port()
-    with serving(tmp_path_factory.mktemp("served"), port) as served:
-        yield served
-    assert served.process.returncode == 0, served.log.read_text()
-    assert "Traceback" not in served.log.read_text().rpartition("Pausing all deployments")[2]
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0, "the Prefect server outlived `serve`"
 
 
 @pytest.fixture(scope="session")

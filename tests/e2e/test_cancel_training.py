@@ -3,9 +3,9 @@
 import time
 
 from flows.cluster.training_agent import GRACE_S
-from tests.e2e.serving import artifacts, end_of, submit, wait_for
-from tests.support.dask_processes import Host, list_rank_processes, scheduler, worker
-from tests.support.toy_runs import publish_toy_artists
+from tests.support.dask_cluster import Host, list_rank_processes, scheduler, worker
+from tests.support.prefect_ui import artifacts, end_of, submit, wait_for
+from tests.support.toy_training import publish_toy_artists
 
 WITHIN_S = 20.0  # from the click to the last process's end
 TRAINING = {"epochs": 10_000, "crop_s": 0.5, "model": {"name": "shallow", "width": 8}}

@@ -10,7 +10,7 @@ import pytest
 
 from preprocessing.mel.settings import MelSettings
 from store.model_registry import promote, publish_version
-from tests.e2e.serving import clean_environment
+from tests.support.prefect_ui import clean_environment
 from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity
 

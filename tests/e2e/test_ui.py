@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from flows.settings import BuildSettings, NightlySettings, TagSettings, TrainModelSettings, UndoSettings
 from store.reader import open_snapshot
 from store.tags.write import read_genres
-from tests.e2e.serving import FLOWS, artifacts, ask, deployments, end_of, serving, submit, wait_for
-from tests.support.tagging import copy_demo_music, publish_small_model
+from tests.support.prefect_ui import FLOWS, artifacts, ask, deployments, end_of, serving, submit, wait_for
+from tests.support.tagging_model import copy_demo_music, publish_small_model
 
 MUSIC = Path("tests/data/demo_music").absolute()
 REJECTS = {"200049": "empty", "200050": "not-audio", "200051": "truncated"}

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.cluster.settings import ClusterSettings, HostSettings
-from flows.cross_validate import run_experiments
+from flows.cross_validate import cross_validate
 from flows.settings import CrossValidationSettings
-from tests.support.toy_runs import publish_toy_artists
+from tests.support.toy_training import publish_toy_artists
 from training.fit.settings import AugmentSettings, TrainSettings
 from training.networks.settings import ModelSettings
 
@@ -32,7 +32,6 @@ def store(tmp_path_factory):
     return publish_toy_artists(str(tmp_path_factory.mktemp("store")))
 
 
-@pytest.mark.usefixtures("prefect_server")
 def test_each_fold_is_trained_once_and_every_track_answered(tmp_path, store, capfd):
     settings = CrossValidationSettings(
         store=store,
@@ -43,7 +42,7 @@ def test_each_fold_is_trained_once_and_every_track_answered(tmp_path, store, cap
         hosts=HostSettings(processes_per_host=1),
         cluster=ClusterSettings(workers=1),
     )
-    summary = run_experiments(settings)
+    summary = cross_validate(settings)
 
     folder = Path(summary.results)
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
@@ -66,7 +65,7 @@ def test_each_fold_is_trained_once_and_every_track_answered(tmp_path, store, cap
     assert [len(json.loads(run.read_bytes())["epochs"]) for run in runs] == [2, 2]
     written = [run.stat().st_mtime_ns for run in runs]
     capfd.readouterr()
-    again = run_experiments(settings.model_copy(update={"baseline": False}))
+    again = cross_validate(settings.model_copy(update={"baseline": False}))
     assert again.scores == [network]
     assert [run.stat().st_mtime_ns for run in runs] == written, "a finished fold was done again"
     assert "fold 1 of 2, seed 0" in capfd.readouterr().err

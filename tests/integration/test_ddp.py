@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.toy_runs import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
+from tests.support.toy_training import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
 from training.fit.distributed import RankContext
 from training.fit.loop import train
 from training.fit.run import read_run

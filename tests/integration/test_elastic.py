@@ -3,19 +3,19 @@
 import os
 import signal
 import socket
-import time
 
 import psutil
 import pytest
 import torch
 
-from flows.cluster.client import dask_client
+from flows.cluster.client import open_cluster
 from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.cluster.training_hosts import TrainingStopped, find_hosts, train_on_hosts
 from store.errors import BadInput
-from tests.e2e.serving import free_port
-from tests.support.dask_processes import list_rank_processes
-from tests.support.toy_runs import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
+from tests.support.dask_cluster import list_rank_processes
+from tests.support.processes import free_port
+from tests.support.toy_training import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
+from tests.support.waiting import wait_for
 
 LONGER = SETTINGS.model_copy(
     update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_timeout_s": 5.0}
@@ -25,8 +25,8 @@ HOSTS = HostSettings(processes_per_host=2)
 
 @pytest.fixture(scope="module")
 def client():
-    with dask_client(ClusterSettings(workers=1)) as client:
-        yield client
+    with open_cluster(ClusterSettings(workers=1)) as cluster:
+        yield cluster.client
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +71,7 @@ def assert_same_run(folder, undisturbed):
 
 
 def assert_no_rank_is_left():
-    until = time.monotonic() + 20
-    while list_rank_processes():
-        assert time.monotonic() < until, list_rank_processes()
-        time.sleep(0.1)
+    wait_for(lambda: not list_rank_processes(), within_s=60)
 
 
 def test_lost_processes_and_a_lost_worker_cost_at_most_a_checkpoint_interval(

@@ -7,25 +7,18 @@ import sys
 import time
 
 import pytest
-from prefect.settings import get_current_settings
 
 from store.reader import open_snapshot
+from tests.support.processes import start_in_foreground
 
 MUSIC = "tests/data/demo_music"
 LONGEST_S = 120
 
 
 def command_line(*arguments, **more):
-    """Start `spectrogram-one` as a terminal would: a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PREFECT_API_URL": str(get_current_settings().api.url)},
-        **more,
-    )
+    """Start `spectrogram-one` as a terminal does."""
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+    return start_in_foreground(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more)
 
 
 def run(*arguments):
@@ -34,7 +27,7 @@ def run(*arguments):
     return process.returncode, out, err
 
 
-def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path, prefect_server):
+def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path):
     store = tmp_path / "store"
     arguments = ["build", MUSIC, "--store", str(store), "--tracks-per-batch", "1", "--cluster.workers", "1"]
     process = command_line(*arguments)
@@ -46,7 +39,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path, prefec
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=LONGEST_S)
     assert process.returncode == 130
-    assert "error: interrupted; run the same command again to go on from here" in err
+    assert "error: interrupted; run the same command again to resume" in err
     assert "Traceback" not in err
     kept = len(open_snapshot(str(store)).track_ids)
     assert 3 <= kept < 48
@@ -68,7 +61,7 @@ def small_disk(tmp_path, need):
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_full_disk_is_one_clear_line_and_space_is_all_it_takes(small_disk, prefect_server):
+def test_a_full_disk_is_one_clear_line_and_space_is_all_it_takes(small_disk):
     store = small_disk / "store"
     arguments = [
         "build",

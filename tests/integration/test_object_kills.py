@@ -13,8 +13,8 @@ from store.fs.listing import stream_files
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.journal import read_journal
 from store.tags.write import write_genres
-from tests.support.cut_answers import dropping_proxy
-from tests.support.formats import CODECS, encode
+from tests.support.audio_formats import CODECS, encode
+from tests.support.faulty_proxy import dropping_proxy
 
 SETTINGS = WriteSettings()
 TAG = """

@@ -1,4 +1,4 @@
-"""The main job on real music, with a real Prefect server, real Dask processes and real DDP."""
+"""The main job on real music, with real Dask processes and real DDP."""
 
 import json
 import shutil
@@ -27,11 +27,9 @@ MUSIC = "tests/data/demo_music"
 CLUSTER = ClusterSettings(workers=2)
 QUICK = TrainSettings(epochs=2, crops_per_track=2, model=ModelSettings(name="shallow", width=8))
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, prefect_server):
+def folder(tmp_path_factory):
     """A store and a model made from the bundled music, once for all tests here."""
     folder = tmp_path_factory.mktemp("story")
     build_dataset(BuildSettings(source=MUSIC, store=f"{folder}/store", tracks_per_batch=8, cluster=CLUSTER))

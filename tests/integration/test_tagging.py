@@ -1,4 +1,4 @@
-"""Tagging a folder with a real Prefect server and real Dask processes: dry run, write, apply, undo, go on."""
+"""Tagging a folder with real Dask processes: dry run, write, apply, undo, go on."""
 
 import csv
 import os
@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from prefect.settings import get_current_settings
 
 from flows.cluster.settings import ClusterSettings
 from flows.settings import TagSettings, UndoSettings
@@ -23,12 +22,11 @@ from store.fs.parquet import read_table, write_table
 from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
 from store.tags.write import read_genres, write_genres
 from tests.support.audio_hash import audio_hash
-from tests.support.dask_processes import Host, scheduler, workers
-from tests.support.tagging import GENRES, copy_demo_music, publish_small_model
+from tests.support.dask_cluster import Host, scheduler, workers
+from tests.support.processes import start_in_foreground
+from tests.support.tagging_model import GENRES, copy_demo_music, publish_small_model
 
 SONGS = {"a/1.mp3": "200033", "a/2.mp3": "200034", "b/3.mp3": "200035", "broken.mp3": "200049"}
-
-pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture(scope="module")
@@ -234,11 +232,8 @@ def test_a_killed_run_goes_on_without_listening_twice(common, music, models, tmp
         f"--runs={tmp_path}/runs", "--windows.count=1", "--windows.length-s=3", "--files-per-batch=2",
         "--cluster.workers=2",
     ]  # fmt: skip
-    server = {**os.environ, "PREFECT_API_URL": get_current_settings().api.url}
     for kind in ("plan", "done"):
-        with subprocess.Popen(
-            command, start_new_session=True, stderr=subprocess.DEVNULL, env=server
-        ) as process:
+        with start_in_foreground(command, stderr=subprocess.DEVNULL) as process:
             while not list((tmp_path / "runs").glob(f"*/{kind}/*.parquet")):
                 assert process.poll() is None, "it ended before it could be killed"
                 time.sleep(0.01)

@@ -12,7 +12,7 @@ from mutagen.id3 import APIC, ID3, TIT2, TPE1
 from mutagen.mp4 import MP4, MP4Cover
 from mutagen.ogg import OggFileType
 
-from tests.support.formats import CODECS, encode
+from tests.support.audio_formats import CODECS, encode
 
 PICTURE = b"\x89PNG not really" * 9
 MP3_KINDS = ["bare.mp3", "v22.mp3", "v23.mp3", "v24.mp3", "v1.mp3", "ape.mp3"]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from preprocessing.mel.settings import MelSettings
 from store.fs.files import write_atomic
 from training.evaluation.calibration import UNREACHABLE_THRESHOLD, Calibration, Target
+from training.evaluation.held_out_predictions import to_matrix
 from training.evaluation.metrics import Scores, reliability
 from training.evaluation.tables import (
     SplitResult,
@@ -25,7 +26,6 @@ from training.evaluation.tables import (
     rejects_csv,
     results_csv,
     score_splits,
-    to_matrix,
 )
 from training.evaluation.test_set_use import earlier_versions
 from training.report.dotted_names import flatten

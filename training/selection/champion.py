@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from store.errors import BadInput
 from training.evaluation.calibration import Calibration
-from training.evaluation.tables import to_matrix
+from training.evaluation.held_out_predictions import to_matrix
 from training.fit.labels import select_labelled_tracks
 from training.inference.model_version import ModelIdentity
 from training.selection.comparison import Comparison, compare

@@ -23,8 +23,8 @@ from training.evaluation.bootstrap import (
     sum_by_artist,
 )
 from training.evaluation.calibration import Calibration, Target
+from training.evaluation.held_out_predictions import to_matrix
 from training.evaluation.metrics import Scores, score, track_outcomes
-from training.evaluation.tables import to_matrix
 
 
 @dataclass(frozen=True)

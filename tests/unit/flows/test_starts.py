@@ -10,7 +10,7 @@ from store.fs.files import join
 from store.fs.parquet import write_table
 from store.model_registry import publish_version
 from store.reader import open_snapshot
-from tests.support.toy_runs import MEL, SETTINGS, publish_toy_artists
+from tests.support.toy_training import MEL, SETTINGS, publish_toy_artists
 from training.fit.labels import select_labelled_tracks
 from training.networks.network import build_model
 from training.networks.settings import PretrainedSettings
@@ -49,7 +49,7 @@ def test_a_run_is_not_laid_out_from_a_version_that_learned_its_test_tracks(tmp_p
 
 def test_folds_start_from_no_version(tmp_path):
     for weights in ("champion", "latest", f"{tmp_path}/20260101T000000-abcdef"):
-        with pytest.raises(ValidationError, match=f"{weights}: a model version has learned from the test"):
+        with pytest.raises(ValidationError, match=f"{weights}: a model version was trained on the test"):
             CrossValidationSettings(training=starting_from(weights))
     for weights in ("", "resnet18.pth", "https://example.org/ResNet.SAFETENSORS?download=true"):
         assert CrossValidationSettings(training=starting_from(weights)).training.pretrained.weights == weights

@@ -5,7 +5,7 @@ import pytest
 
 from preprocessing.catalogue.audio_files import find_audio, stream_audio
 from store.errors import BadInput
-from tests.support.sources import write_files
+from tests.support.audio_folders import write_files
 
 
 def test_what_is_streamed_is_what_is_found(tmp_path):

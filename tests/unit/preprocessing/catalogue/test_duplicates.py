@@ -29,7 +29,7 @@ from preprocessing.mel.fingerprint import (
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
 from store.dataset.snapshots import INDEX_SCHEMA
-from tests.support.formats import CODECS, DEMO_TRACK, encode
+from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 
 
 def columns(sha256, digits_TD, durations_s):

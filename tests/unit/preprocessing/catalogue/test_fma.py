@@ -20,7 +20,7 @@ from store.dataset.snapshots import INDEX_SCHEMA, publish, put_catalogue
 from store.errors import BadInput
 from store.fs.files import read_bytes
 from store.reader import open_snapshot
-from tests.support.sources import write_files, zip_folder
+from tests.support.audio_folders import write_files, zip_folder
 
 DEMO = Path("tests/data/demo_music")
 AUTO = CatalogueSettings()

@@ -12,7 +12,7 @@ from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, read_catalogue
 from preprocessing.catalogue.splits import split_tracks
 from store.errors import BadInput
 from store.fs.files import read_bytes
-from tests.support.sources import write_files, zip_folder
+from tests.support.audio_folders import write_files, zip_folder
 
 DEMO = Path("tests/data/demo_music")
 AUTO = CatalogueSettings()

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
@@ -297,6 +297,7 @@ def grown(rows, was_there):
     return table, previous
 
 
+@settings(max_examples=50)  # each splits several catalogues
 @given(rows_and_flags=growing, seed=st.integers(0, 3))
 def test_a_catalogue_that_grows_keeps_its_test_and_leaks_nothing_into_it(rows_and_flags, seed):
     table, previous = grown(*rows_and_flags)
@@ -315,6 +316,7 @@ def test_a_catalogue_that_grows_keeps_its_test_and_leaks_nothing_into_it(rows_an
         assert after[track] is not None
 
 
+@settings(max_examples=50)
 @given(rows_and_flags=growing, order=st.randoms(use_true_random=False))
 def test_growth_twice_equals_once_in_any_order_of_rows(rows_and_flags, order):
     table, previous = grown(*rows_and_flags)
@@ -330,6 +332,7 @@ def test_growth_twice_equals_once_in_any_order_of_rows(rows_and_flags, order):
     assert by_track(split_by_artist(table, shares_of_today, once)) == by_track(once)
 
 
+@settings(max_examples=50)
 @given(rows_and_flags=growing)
 def test_splits_that_are_not_to_be_kept_are_assigned_again(rows_and_flags):
     table, previous = grown(*rows_and_flags)

@@ -17,7 +17,7 @@ from preprocessing.decode.container import (
     sniff_format,
     stated_duration_s,
 )
-from tests.support.formats import CODECS, DEMO_TRACK, encode
+from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 
 KINDS = {
     ".mp3": "mpeg",

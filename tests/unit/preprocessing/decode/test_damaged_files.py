@@ -9,7 +9,7 @@ from preprocessing.decode.sandbox import Sandbox
 from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
-from tests.support.mutations import DAMAGE_KINDS, mutations, real_files
+from tests.support.damaged_files import DAMAGE_KINDS, mutations, real_files
 
 FOLDER = Path("../shared/data/hostile")
 

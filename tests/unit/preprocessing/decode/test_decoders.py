@@ -17,7 +17,7 @@ import soundfile
 from preprocessing.decode import decode
 from preprocessing.decode.decoders import DecodeResult, decode_blocks
 from preprocessing.errors import BadAudio
-from tests.support.formats import CODECS, DEMO_TRACK, encode
+from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 from tests.support.rounding import sample_tolerance
 
 BUNDLED = Path("tests/data/demo_music/fma_small/200")

@@ -6,7 +6,7 @@ import pytest
 
 from preprocessing.decode.download import iter_local_copies, local_copies, local_copy
 from preprocessing.errors import BadAudio
-from tests.support.formats import DEMO_TRACK
+from tests.support.audio_formats import DEMO_TRACK
 
 
 @pytest.fixture

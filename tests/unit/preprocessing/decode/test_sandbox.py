@@ -17,8 +17,13 @@ from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
-from tests.support.formats import DEMO_TRACK
-from tests.support.poison import CRASH_KINDS, decoders_started, install_crashing_decoder, write_crashing_mp3
+from tests.support.audio_formats import DEMO_TRACK
+from tests.support.crashing_decoder import (
+    CRASH_KINDS,
+    decoders_started,
+    install_crashing_decoder,
+    write_crashing_mp3,
+)
 
 MUSIC = DEMO_TRACK.parent
 LONGEST_S = 60

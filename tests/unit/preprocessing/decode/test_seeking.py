@@ -16,8 +16,8 @@ from preprocessing.decode.windows import FrameRange
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
-from tests.support.formats import CODECS, DEMO_TRACK, encode
-from tests.support.poison import install_crashing_decoder, write_crashing_mp3
+from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
+from tests.support.crashing_decoder import install_crashing_decoder, write_crashing_mp3
 
 MEL = MelSettings()
 WINDOWS = WindowSettings(count=3, length_s=2.0)

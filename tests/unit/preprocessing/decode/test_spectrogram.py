@@ -17,7 +17,7 @@ from preprocessing.decode.spectrogram import spool_mel, verify_sha1
 from preprocessing.decode.spool import SpooledMel
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
-from tests.support.formats import CODECS, DEMO_TRACK, encode
+from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 from tests.support.rounding import level_tolerance_db
 
 RATE_HZ = 22_050

@@ -17,7 +17,7 @@ from preprocessing.mel.fingerprint import (
 )
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
-from tests.support.formats import CODECS, DEMO_TRACK, encode
+from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 
 MEL = MelSettings()
 MUSIC = [path for path in sorted(DEMO_TRACK.parent.glob("*.mp3")) if path.stat().st_size > 100_000]

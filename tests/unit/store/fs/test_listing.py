@@ -15,7 +15,7 @@ from store.fs import listing
 from store.fs.files import open_for_reading, read_bytes
 from store.fs.listing import LISTING_SCHEMA, child_url, child_urls, list_files, stream_files
 from store.fs.signatures import read_signature
-from tests.support.sources import write_files
+from tests.support.audio_folders import write_files
 
 
 @pytest.fixture

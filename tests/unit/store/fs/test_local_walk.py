@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from store.fs.listing import FoundFile, list_files, stream_files
 from store.fs.signatures import read_signature
-from tests.support.sources import write_files
+from tests.support.audio_folders import write_files
 
 
 def paths(source: object) -> list[str]:

@@ -16,10 +16,10 @@ from store.tagging.journal import list_journalled_batches, read_journal
 from store.tagging.swap import DRAFT_PREFIX
 from store.tags import write as tags
 from store.tags.write import read_genres, read_tags, write_genres
+from tests.support.audio_formats import CODECS, encode
 from tests.support.audio_hash import audio_hash
+from tests.support.damaged_files import mutations, real_files
 from tests.support.disk_faults import faults
-from tests.support.formats import CODECS, encode
-from tests.support.mutations import mutations, real_files
 
 HOSTILE = Path("../shared/data/hostile")
 NOTES = {"GENRE_CONFIDENCE": "0.93", "GENRE_MODEL": "20261127T120000"}

@@ -13,8 +13,8 @@ from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.changes import FileSkipped
 from store.tagging.journal import list_journalled_batches, read_journal
 from store.tags.write import read_genres, write_genres
+from tests.support.audio_formats import CODECS, encode
 from tests.support.audio_hash import audio_hash
-from tests.support.formats import CODECS, encode
 
 GENRES = ["Old-Time / Historic", "Folk"]
 

@@ -11,10 +11,10 @@ from functools import partial
 
 import pytest
 
+from tests.support.audio_formats import CODECS
 from tests.support.disk_faults import faults
-from tests.support.forked_calls import ForkServer
-from tests.support.formats import CODECS
-from tests.support.tag_stories import TaggingScenario, request_row, tag, undo
+from tests.support.fork_server import ForkServer
+from tests.support.tagging_scenario import TaggingScenario, request_row, tag, undo
 
 KILLS_IN_A_ROW = 2  # the attempt that goes on is killed too
 ACTS = {"tag": tag, "undo": undo}
@@ -74,7 +74,7 @@ def test_any_call_may_fail(scenario, act, code):
 
 @pytest.fixture(scope="module")
 def server():
-    server = ForkServer("tests.support.tag_stories")
+    server = ForkServer("tests.support.tagging_scenario")
     yield server
     server.close()
 

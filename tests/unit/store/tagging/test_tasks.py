@@ -15,7 +15,7 @@ from store.tagging.run import open_run
 from store.tagging.settings import WriteSettings
 from store.tagging.tasks import undo_parts, write_parts
 from store.tags.write import read_genres, read_tags
-from tests.support.tagging import copy_demo_music
+from tests.support.tagging_model import copy_demo_music
 
 SONGS = {"a.mp3": "200033", "b.mp3": "200034", "c.mp3": "200049"}
 

@@ -16,7 +16,7 @@ import taglib
 from mutagen.apev2 import delete
 
 from store.tags.write import copy_with_genres, read_tags
-from tests.support.formats import encode
+from tests.support.audio_formats import encode
 from tests.support.tagged_files import KINDS
 
 MONKEY = Path("../shared/data/hostile/mutagen/mac-399.ape")  # no free encoder makes one

@@ -1,4 +1,4 @@
-"""One batch of real files, from listening to the plan."""
+"""One batch of real files, from inference to the plan."""
 
 import os
 import shutil
@@ -15,7 +15,13 @@ from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
 from store.tagging.run import open_run
 from store.tags.policy import TagPolicy
 from store.tags.write import write_genres
-from tests.support.tagging import DEMO, GENRES, copy_demo_music, publish_small_model, small_inference_config
+from tests.support.tagging_model import (
+    DEMO,
+    GENRES,
+    copy_demo_music,
+    publish_small_model,
+    small_inference_config,
+)
 from training.inference.tag_task import plan_batch, reject_crashing_file
 
 
@@ -38,19 +44,19 @@ def music(tmp_path):
     return folder
 
 
-def planned(music, tmp_path, config, run=None):
+def plan_folder(music, tmp_path, config, run=None):
     """Plan the folder as one batch; give the rows by name, and the batch."""
     batch = list(stream_files(str(music)))
     run = run or open_run(f"{tmp_path}/runs", {"test": len(list(tmp_path.glob("runs/*")))})
-    told = plan_batch(batch, run=run, inference_url=f"{tmp_path}/inference", config=config)
+    statistics = plan_batch(batch, run=run, inference_url=f"{tmp_path}/inference", config=config)
     rows = {row["track_id"]: row for row in table_rows(run.read_part("plan", batch_name(batch)))}
-    assert sum(told.statuses.values()) == len(batch) == len(rows)
+    assert sum(statistics.statuses.values()) == len(batch) == len(rows)
     return rows
 
 
-def test_every_file_gets_an_answer(music, tmp_path, config):
+def test_every_file_is_planned(music, tmp_path, config):
     before = {path: path.read_bytes() for path in music.iterdir()}
-    rows = planned(music, tmp_path, config)
+    rows = plan_folder(music, tmp_path, config)
     assert {name: (row["status"], row["reason"]) for name, row in rows.items()} == {
         "a.mp3": ("change", None),
         "b.mp3": ("change", None),
@@ -61,48 +67,48 @@ def test_every_file_gets_an_answer(music, tmp_path, config):
     row = rows["a.mp3"]
     assert row["genres"] == row["predicted_genres"]
     assert row["genres"][0] in GENRES
-    assert row["confidence"] == pytest.approx(max(row["probabilities"]), abs=1e-6)
+    assert row["confidence"] == pytest.approx(max(row["probabilities"]), rel=2.0**-23)
     assert row["signature"] == read_signature(str(music / "a.mp3"))
     assert row["model_version"] == config.version
     assert {path: path.read_bytes() for path in music.iterdir()} == before
 
 
-def heard_by_name(tmp_path):
+def stored_inference(tmp_path):
     (part,) = (tmp_path / "inference").iterdir()
     return part, {row["track_id"]: row for row in table_rows(read_table(str(part)))}
 
 
-def pretend(tmp_path, probabilities):
-    """Change what was heard, to see whether it is asked again."""
-    part, rows = heard_by_name(tmp_path)
+def replace_probabilities(tmp_path, probabilities):
+    """Change the stored predictions, so that computing them again shows."""
+    part, rows = stored_inference(tmp_path)
     for row in rows.values():
         if row["status"] == "predicted":
             row["probabilities"] = probabilities
     write_table(str(part), pa.Table.from_pylist(list(rows.values()), schema=INFERENCE_SCHEMA))
 
 
-def test_nothing_is_heard_twice_but_what_changed(music, tmp_path, config):
-    planned(music, tmp_path, config)
-    pretend(tmp_path, [0.0, 1.0])
+def test_only_changed_files_are_predicted_again(music, tmp_path, config):
+    plan_folder(music, tmp_path, config)
+    replace_probabilities(tmp_path, [0.0, 1.0])
     with (music / "b.mp3").open("ab") as file:
         file.write(b"more")
-    rows = planned(music, tmp_path, config)
+    rows = plan_folder(music, tmp_path, config)
     assert rows["a.mp3"]["probabilities"] == [0.0, 1.0]
     assert rows["a.mp3"]["predicted_genres"] == ["Rock"]
     assert rows["b.mp3"]["probabilities"] != [0.0, 1.0]
 
 
-def test_another_policy_hears_only_what_was_left_out_before(music, tmp_path, config):
-    planned(music, tmp_path, config)
-    pretend(tmp_path, [0.0, 1.0])
-    rows = planned(music, tmp_path, replace(config, policy=TagPolicy(policy="replace")))
+def test_another_policy_predicts_only_the_files_left_out_before(music, tmp_path, config):
+    plan_folder(music, tmp_path, config)
+    replace_probabilities(tmp_path, [0.0, 1.0])
+    rows = plan_folder(music, tmp_path, replace(config, policy=TagPolicy(policy="replace")))
     assert rows["a.mp3"]["predicted_genres"] == ["Rock"]
     assert rows["tagged.mp3"]["status"] == "change"
-    again = planned(music, tmp_path, config)
+    again = plan_folder(music, tmp_path, config)
     assert (again["tagged.mp3"]["status"], again["tagged.mp3"]["predicted_genres"]) == ("kept", None)
 
 
-def test_a_file_that_was_missing_or_locked_is_looked_at_again(music, tmp_path, config):
+def test_a_missing_file_is_tried_again(music, tmp_path, config):
     gone = FoundFile("gone.mp3", str(music / "gone.mp3"), 3, "3-1-1", None)
     run = open_run(f"{tmp_path}/runs", {"test": "gone"})
     for there in (False, True):
@@ -115,16 +121,19 @@ def test_a_file_that_was_missing_or_locked_is_looked_at_again(music, tmp_path, c
 
 def test_rejects_are_tried_again_on_request(music, tmp_path, config):
     os.truncate(music / "a.mp3", 900)
-    assert planned(music, tmp_path, config)["a.mp3"]["status"] == "rejected"
-    part, rows = heard_by_name(tmp_path)
-    rows["a.mp3"]["detail"] = "of old"
+    assert plan_folder(music, tmp_path, config)["a.mp3"]["status"] == "rejected"
+    part, rows = stored_inference(tmp_path)
+    rows["a.mp3"]["detail"] = "of an earlier run"
     write_table(str(part), pa.Table.from_pylist(list(rows.values()), schema=INFERENCE_SCHEMA))
-    assert planned(music, tmp_path, config)["a.mp3"]["detail"] == "of old"
-    assert planned(music, tmp_path, replace(config, retry_rejects=True))["a.mp3"]["detail"] != "of old"
+    assert plan_folder(music, tmp_path, config)["a.mp3"]["detail"] == "of an earlier run"
+    assert (
+        plan_folder(music, tmp_path, replace(config, retry_rejects=True))["a.mp3"]["detail"]
+        != "of an earlier run"
+    )
 
 
-def test_a_file_that_ends_its_workers_has_an_answer(music, tmp_path, config):
-    run = open_run(f"{tmp_path}/runs", {"test": "poison"})
+def test_a_file_that_crashes_its_workers_is_rejected(music, tmp_path, config):
+    run = open_run(f"{tmp_path}/runs", {"test": "crash"})
     file = FoundFile("a.mp3", str(music / "a.mp3"), 3, "3-1-1", None)
     assert reject_crashing_file(file, run=run, config=config).statuses == {"rejected": 1}
     (row,) = table_rows(run.read_part("plan", batch_name([file])))

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.model_registry import publish_version
-from tests.support.torchvision_states import random_state, reference_maps, zero_state
+from tests.support.torchvision_reference import random_state, reference_maps, zero_state
 from training.networks.network import build_model
 from training.networks.pretrained import load_pretrained, read_pretrained
 from training.networks.settings import ModelSettings, PretrainedSettings

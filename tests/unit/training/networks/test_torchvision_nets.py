@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tests.support.torchvision_states import parameter_shapes, random_state, reference_maps
+from tests.support.torchvision_reference import parameter_shapes, random_state, reference_maps
 from training.networks.torchvision_nets import make_torchvision_trunk
 
 # Weights without the classifier, and entries of the state dict; of torchvision's networks, which have three

@@ -6,9 +6,10 @@ import pytest
 
 from preprocessing.mel.settings import MelSettings
 from training.evaluation.calibration import UNREACHABLE_THRESHOLD, Calibration
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.evaluation.tables import metrics_json, score_splits
 from training.fit.settings import TrainSettings
-from training.inference.model_version import HELD_OUT_PREDICTIONS_SCHEMA, ModelIdentity
+from training.inference.model_version import ModelIdentity
 from training.report.model_card import write_model_card
 
 GENRES = ("Folk", "Post-Rock | <b>Krautrock</b>", "Rock")

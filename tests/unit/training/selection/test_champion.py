@@ -8,8 +8,9 @@ import pytest
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from training.evaluation.calibration import Calibration
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.fit.settings import TrainSettings
-from training.inference.model_version import HELD_OUT_PREDICTIONS_SCHEMA, ModelIdentity
+from training.inference.model_version import ModelIdentity
 from training.selection.champion import (
     Candidate,
     check_forgotten_genres,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from store.errors import BadInput
 from training.evaluation.calibration import Calibration
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.evaluation.metrics import score
-from training.inference.model_version import HELD_OUT_PREDICTIONS_SCHEMA
 from training.selection.comparison import compare
 
 GENRES = ["Folk", "Jazz", "Rock"]

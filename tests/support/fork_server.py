@@ -1,6 +1,6 @@
 """A warm process that forks a child for each call, so that a test can kill many without paying for imports.
 
-python -m tests.support.forked_calls MODULE      # lines of JSON: {"call": NAME, ...arguments}
+python -m tests.support.fork_server MODULE      # lines of JSON: {"call": NAME, ...arguments}
 """
 
 import importlib
@@ -17,7 +17,7 @@ class ForkServer:
     """Calls functions of a module, each in a process of its own that can be killed at any moment."""
 
     def __init__(self, module: str) -> None:
-        command = [sys.executable, "-m", "tests.support.forked_calls", module]
+        command = [sys.executable, "-m", "tests.support.fork_server", module]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()  # it is warm
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.dask_processes import Host
+from tests.support.dask_cluster import Host
 
 NAMES = Path("/etc/netns")  # where `ip netns exec` finds what takes the place of files in /etc
 

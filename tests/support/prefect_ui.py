@@ -1,8 +1,7 @@
-"""`spectrogram-one serve` as a person starts it, and questions to its server."""
+"""`spectrogram-one serve` as a person starts it, and requests to the API of its Prefect server."""
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.support.processes import end_group, start_in_foreground
+from tests.support.waiting import wait_for
 
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
 FLOWS = ("build-dataset", "train-model", "tag-catalogue", "undo-tagging", "retrain-nightly")
@@ -36,12 +38,11 @@ def serving(home: Path, port: int, **variables: str) -> Iterator[Served]:
     """Start it as a terminal does, Prefect never used before; wait for its deployments; press Ctrl-C in the end."""
     log = home / "serve.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(
+        process = start_in_foreground(
             [COMMAND, "serve", f"--port={port}"],
             env=clean_environment(home) | variables,
             stdout=file,
             stderr=file,
-            start_new_session=True,
         )
     served = Served(process, variables.get("PREFECT_API_URL", f"http://127.0.0.1:{port}/api"), log)
 
@@ -53,29 +54,12 @@ def serving(home: Path, port: int, **variables: str) -> Iterator[Served]:
         wait_for(is_ready)
         yield served
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)  # every process of a terminal hears its Ctrl-C
-            process.wait(60)
+        end_group(process, signal.SIGINT)  # as a terminal does
 
 
 def clean_environment(home: Path) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return inherited | {"PREFECT_HOME": str(home)}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(look, *, within_s: float = 120.0):
-    """Look until there is something to see, and give it."""
-    until = time.monotonic() + within_s
-    while not (seen := look()):
-        assert time.monotonic() < until, f"nothing to see within {within_s} s"
-        time.sleep(0.2)
-    return seen
 
 
 def ask(served: Served, path: str, wanted: dict[str, Any] | None = None, *, method: str = "") -> Any:

@@ -1,16 +1,17 @@
 """A Dask scheduler and workers as an operator starts them: processes of their own, on hosts if need be."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from tests.support.processes import free_port, is_listening
+from tests.support.waiting import wait_for
 
 DASK = str(Path(sys.executable).with_name("dask"))
 
@@ -29,11 +30,9 @@ class Host:
 @contextmanager
 def scheduler(address: str = "127.0.0.1") -> Iterator[str]:
     """Start a scheduler; give its URL."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port = probe.getsockname()[1]
+    port = free_port(address)
     with _process([DASK, "scheduler", "--host", address, "--port", str(port), "--no-dashboard"]):
-        _wait_for(lambda: _listens(address, port))
+        wait_for(lambda: is_listening(port, address))
         yield f"tcp://{address}:{port}"
 
 
@@ -80,15 +79,3 @@ def _process(command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
                     child.kill()
         process.kill()
         process.wait()
-
-
-def _listens(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((address, port)) == 0
-
-
-def _wait_for(look, *, within_s: float = 60.0) -> None:  # type: ignore[no-untyped-def]
-    until = time.monotonic() + within_s
-    while not look():
-        assert time.monotonic() < until, f"nothing to see within {within_s} s"
-        time.sleep(0.1)

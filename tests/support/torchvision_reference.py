@@ -1,6 +1,6 @@
 """State dicts as torchvision's networks have them, and what those networks make of a picture.
 
-Written down from torchvision's published networks, apart from training/torchvision_nets.py.
+Written down from torchvision's published networks, apart from training/networks/torchvision_nets.py.
 """
 
 from itertools import pairwise

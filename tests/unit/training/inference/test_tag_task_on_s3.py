@@ -1,4 +1,4 @@
-"""A bucket from listing to undo: streamed, cut into batches, copied here and listened to, written, put back."""
+"""A bucket from listing to undo: streamed in batches, downloaded, predicted, written, restored."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from store.tagging.run import open_run
 from store.tagging.tasks import undo_parts, write_parts
 from store.tags.write import read_genres
 from tests.support.audio_hash import audio_hash
-from tests.support.tagging import DEMO, publish_small_model, small_inference_config
+from tests.support.tagging_model import DEMO, publish_small_model, small_inference_config
 from training.inference.tag_task import plan_batch
 
 
@@ -46,8 +46,10 @@ def test_a_bucket_is_tagged_and_undone(music, tmp_path, s3_url, config):
         plan_batch(batch, run=run, inference_url=f"{s3_url}/inference", config=config)
     run.complete_plan(parts)
     settings = WriteSettings()
-    told = write_parts(parts, run=run, settings=settings, copy_to=None, inference_url=f"{s3_url}/inference")
-    assert dict(told.statuses) == {"written": 3, "skipped": 1, "rejected": 1}
+    statistics = write_parts(
+        parts, run=run, settings=settings, copy_to=None, inference_url=f"{s3_url}/inference"
+    )
+    assert dict(statistics.statuses) == {"written": 3, "skipped": 1, "rejected": 1}
     done = {row["track_id"]: row for table in run.tables("done", parts) for row in table_rows(table)}
     assert done["a::b.mp3"]["reason"] == "name-breaks-url"
     assert done["page.mp3"]["status"] == "rejected"
@@ -60,12 +62,14 @@ def test_a_bucket_is_tagged_and_undone(music, tmp_path, s3_url, config):
         assert audio_hash(tmp_path / "now.mp3") == audio_hash(Path(DEMO / name))
     journalled = [part for part in parts if read_journal(run.journal_url, part)]
     back = open_run(f"{s3_url}/runs", {"undo": run.name})
-    told = undo_parts(journalled, run=back, target=run, settings=settings, even_changed=False, dry_run=False)
-    assert dict(told.statuses) == {"restored": 3}
+    statistics = undo_parts(
+        journalled, run=back, target=run, settings=settings, even_changed=False, dry_run=False
+    )
+    assert dict(statistics.statuses) == {"restored": 3}
     assert {name: data for name, data in content(music).items() if name in before} == before
 
 
-def test_objects_that_were_written_are_not_listened_to_again(music, s3_url, config):
+def test_objects_that_were_written_are_not_predicted_again(music, s3_url, config):
     for attempt in ("first", "second"):
         run = open_run(f"{s3_url}/runs", {"attempt": attempt})
         (batch,) = iter_batches(stream_audio(music), target_size=5_000)

@@ -12,8 +12,8 @@ from store.model_registry import promote, publish_version
 from store.tags.genre_map import GenreMap
 from store.tags.policy import TagPolicy
 from training.fit.settings import TrainSettings
-from training.inference.genre_selection import fit_selection_rules
 from training.inference.model_version import ModelIdentity, read_identity
+from training.inference.selection_fitting import fit_selection_rules
 from training.inference.settings import GenreSelectionSettings
 from training.inference.tag_task import InferenceConfig
 from training.networks.network import WEIGHTS_FILE, build_model

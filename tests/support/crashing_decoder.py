@@ -6,7 +6,7 @@ Python starts, for files that end with a marker.
 
 from pathlib import Path
 
-from tests.support.formats import DEMO_TRACK
+from tests.support.audio_formats import DEMO_TRACK
 
 CRASH_KINDS = ("segfault", "sleep", "allocate")
 SITE = """

@@ -12,9 +12,9 @@ from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.journal import read_journal
 from store.tagging.swap import DRAFT_PREFIX
 from store.tags.write import write_genres
+from tests.support.audio_formats import CODECS, encode
 from tests.support.audio_hash import audio_hash
 from tests.support.disk_faults import faults
-from tests.support.formats import CODECS, encode
 
 SETTINGS = WriteSettings()
 GENRES = ["Old-Time / Historic", "Folk"]

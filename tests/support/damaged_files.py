@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.formats import CODECS, encode
+from tests.support.audio_formats import CODECS, encode
 
 DAMAGE_KINDS = ("flip", "cut", "hole", "shift", "double", "noise", "header")
 

@@ -1,0 +1,123 @@
+"""Flows as Prefect records them: their stages, what they show, and the guards of a scheduled night."""
+
+import json
+import os
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.events.worker import EventsWorker
+from prefect.flow_engine import run_flow
+from prefect.logging.handlers import APILogWorker
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Running, Scheduled
+
+from flows.prefect_flows import retrain_nightly
+from flows.retrain_nightly import show_comparison
+from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
+from store.errors import BadInput
+from tests.support.prefect_ui import COMMAND, artifacts, ask
+from tests.support.tagging_model import copy_demo_music
+from training.selection.comparison import Comparison, Gain, GenreGain
+
+
+@pytest.fixture
+def recorded(served):
+    """Have flows of this process recorded by the server."""
+    with temporary_settings({PREFECT_API_URL: served.api_url}):
+        yield
+        for worker in (APILogWorker, EventsWorker):  # what they have not sent yet
+            worker.drain_all(timeout=60)
+
+
+def settings_of(folder, **changes):
+    """Return the settings of a night that can begin, and finds no audio file."""
+    (folder / "music").mkdir(exist_ok=True)
+    build = BuildSettings(source=f"{folder}/music", store=f"{folder}/store")
+    train = TrainModelSettings(store=f"{folder}/store", models=f"{folder}/models")
+    return NightlySettings(build=build, train=train, start="scratch", **changes)
+
+
+def artifacts_of(run_id):
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+        )
+    return {each.key: json.loads(each.data) for each in found}
+
+
+def test_a_command_is_recorded_by_the_server_that_is_configured(served, tmp_path):
+    music = copy_demo_music(tmp_path / "music", {f"{song}.mp3": song for song in ("200001", "200002")})
+    before = {each["id"] for each in ask(served, "flow_runs/filter", {})}
+    done = subprocess.run(
+        [COMMAND, "build", music, f"--store={tmp_path}/store"],
+        env={**os.environ, "PREFECT_API_URL": served.api_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = [each for each in ask(served, "flow_runs/filter", {}) if each["id"] not in before]
+    assert run["state"]["type"] == "COMPLETED"
+    tasks = ask(served, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    assert {each["state"]["type"] for each in tasks} == {"COMPLETED"}
+    assert {each["name"].rpartition("-")[0] for each in tasks} >= {"list_tracks", "build_shards"}
+    assert {"building", "build-result"} <= set(artifacts(served, run["id"]))
+
+
+def test_a_comparison_with_the_champion_is_on_the_page_of_the_run(recorded):
+    gain = Gain(0.5, 0.6, 0.1, None, None, None)
+    comparison = Comparison(12, 4, 0.0, gain, gain, gain, (GenreGain("Rock", 4, 0.5, 0.6, 0.1, None, None),))
+
+    @flow(name="compare")
+    def compare():
+        show_comparison(comparison, "old", "new")
+        return flow_run.id
+
+    rows = artifacts_of(compare())["nightly-comparison"]
+    assert [row["score"] for row in rows] == ["macro F1", "accuracy", "log-loss", "F1 of Rock (4)"]
+    assert (rows[0]["old"], rows[0]["new"], rows[0]["gain"]) == ("0.500", "0.600", "+0.100")
+
+
+def test_a_night_that_begins_too_late_skips_itself(recorded, tmp_path):
+    parameters = {"settings": settings_of(tmp_path, max_delay_minutes=30.0)}
+    due = datetime.now(UTC) - timedelta(minutes=45)
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(
+            retrain_nightly, parameters=parameters, state=Scheduled(scheduled_time=due)
+        )
+    late = run_flow(retrain_nightly, flow_run=run, parameters=parameters)
+    assert late.outcome == "skipped"
+    assert late.reason.startswith(
+        f"too late: it was scheduled for {due:%Y-%m-%d %H:%M} UTC, 45 minutes ago; at most 30"
+    )
+    (row,) = artifacts_of(run.id)["nightly-result"]
+    assert (row["outcome"], row["reason"]) == ("skipped", late.reason)
+
+
+@pytest.fixture
+def another_at_work(recorded, tmp_path):
+    """Have the server believe that a run of the flow began before ours."""
+    with get_client(sync_client=True) as client:
+        other = client.create_flow_run(retrain_nightly, parameters={"settings": settings_of(tmp_path)})
+        client.set_flow_run_state(other.id, Running(), force=True)
+        yield other
+        client.delete_flow_run(other.id)
+
+
+def test_a_night_does_not_begin_while_another_is_at_work(tmp_path, another_at_work):
+    skipped = retrain_nightly(settings_of(tmp_path))
+    assert skipped.outcome == "skipped"
+    assert skipped.reason.startswith(f"run {another_at_work.name} is active since ")
+    assert "after 24 hours it is considered dead" in skipped.reason
+
+
+def test_a_run_that_works_for_ever_is_taken_for_dead(tmp_path, another_at_work, caplog):
+    with pytest.raises(BadInput, match="music: 0 files, none of them audio"):  # so it went on to the build
+        retrain_nightly(settings_of(tmp_path, stale_after_hours=1e-6))
+    assert f"run {another_at_work.name} is Running since" in caplog.text
+    assert "considered dead" in caplog.text

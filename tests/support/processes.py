@@ -15,7 +15,7 @@ SESSION = (
     "SPECTROGRAM_ONE_TEST_SESSION"  # an environment variable that every process of a test session inherits
 )
 END_WITHIN_S = 10.0
-# Ends with the interpreter that started it, and not before.
+# Children that end with the interpreter that started them, and not before.
 HELPERS_OF_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
@@ -73,16 +73,21 @@ def find_processes_of_session(mark: str) -> list[psutil.Process]:
     me = psutil.Process()
     ours = {me.pid, *(parent.pid for parent in me.parents())}
     below = {child.pid for child in me.children(recursive=True)}
+    ours |= {child.pid for child in me.children() if _is_helper(child)}
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.pid in ours or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.pid not in below and process.environ().get(SESSION) != mark:
-                continue
-            if not any(helper in part for part in process.cmdline() for helper in HELPERS_OF_PYTHON):
+            if process.pid in below or process.environ().get(SESSION) == mark:
                 found.append(process)
     return found
+
+
+def _is_helper(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return any(helper in part for part in process.cmdline() for helper in HELPERS_OF_PYTHON)
+    return False
 
 
 def end_processes_of_session(mark: str) -> list[str]:

@@ -91,13 +91,12 @@ def compare(
     """
     old, new = (_test_rows(table) for table in (champion, challenger))
     _check_same(old, new, len(genres))
-    sides = [(old, champion_calibration), (new, challenger_calibration)]
     truth_TG = to_matrix(old, "truth")
-    raws = [to_matrix(rows, "probabilities") for rows, _ in sides]
-    scores = [score(truth_TG, raw, genres, target, side[1]) for raw, side in zip(raws, sides, strict=True)]
-    outcomes = [
-        track_outcomes(truth_TG, raw, genres, target, side[1]) for raw, side in zip(raws, sides, strict=True)
+    sides = [
+        (truth_TG, to_matrix(rows, "probabilities"), genres, target, calibration)
+        for rows, calibration in ((old, champion_calibration), (new, challenger_calibration))
     ]
+    scores, outcomes = [score(*side) for side in sides], [track_outcomes(*side) for side in sides]
     artist_T = index_artists(old["artist"].to_pylist())
     artists = int(artist_T.max()) + 1
     before, after = _resample(outcomes, artist_T, resamples if artists > 1 else 0, seed, len(genres))

@@ -1,4 +1,4 @@
-"""How processes that we start share our fate: they end with us, and Ctrl-C is ours to hear."""
+"""Child processes: they end with their parent, and leave Ctrl-C to it."""
 
 import ctypes
 import signal
@@ -9,22 +9,22 @@ from contextlib import contextmanager
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 
 
-def die_with_parent(by: int = signal.SIGTERM) -> None:
-    """Have the kernel end this process, by a signal, when the one that started it is gone.
+def die_with_parent(signal_number: int = signal.SIGTERM) -> None:
+    """Ask the kernel to send this process a signal when its parent ends.
 
-    Called by the process itself, or as `preexec_fn` for it.
+    Call it in the child itself, or pass it as `preexec_fn`.
     """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal_number)
 
 
 @contextmanager
 def ignore_sigint() -> Iterator[None]:
-    """Start processes that a Ctrl-C in the terminal does not reach: we hear it, and end them in order."""
+    """Start child processes that ignore Ctrl-C in the terminal: this process receives it, and ends them in order."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # no signal comes here, and no handler can be set
+        yield  # Python delivers signals, and sets handlers, in the main thread only
         return
-    ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, ours)
+        signal.signal(signal.SIGINT, handler)

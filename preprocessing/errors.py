@@ -1,4 +1,4 @@
-"""What is wrong with an audio file, said so that it can be counted."""
+"""The reasons for which an audio file is rejected."""
 
 from typing import Literal
 
@@ -20,15 +20,17 @@ Reason = Literal[
     "decoder-out-of-memory",
 ]
 
-# Rejects for what a file did to the process that decoded it; another try, or more time or memory, may end otherwise.
+# The file could not be read, which is not a property of its content: the next run tries it again.
+RETRYABLE_REASONS: tuple[Reason, ...] = ("missing", "no-permission")
+# The file ended the process that decoded it: it may succeed with more time or memory.
 FATAL_REASONS: tuple[Reason, ...] = ("decoder-killed", "decoder-hung", "decoder-out-of-memory")
 
 
 class BadAudio(SpectrogramOneError, ValueError):
-    """The file cannot be used and trying again will not help: record it, go on."""
+    """The file cannot be used: record the reason, go on."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)  # both, so that the error survives the way from a worker
+        super().__init__(reason, detail)  # both, or it could not be unpickled
         self.reason: Reason = reason
         self.detail = detail
 

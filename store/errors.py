@@ -8,7 +8,7 @@ SpectrogramOneError
 ├── ServiceUnavailable   a service or a cluster is not there: say what to start, exit 1
 ├── TrainingStopped      training cannot go on (diverged, restarts used up): say how to resume, exit 1
 ├── BadAudio             preprocessing/errors.py: an audio file is unusable: record the reason, go on
-└── FileSkipped          store/tagging/swap.py: a file must not be written: record the reason, go on
+└── FileSkipped          store/tagging/changes.py: a file must not be written: record the reason, go on
 
 Whatever else is raised is a failing disk or network (OSError: retried, then shown) or a bug.
 """

@@ -1,11 +1,11 @@
-"""Model versions, immutable, and the champion: the one that is in service.
+"""Immutable model versions, and the champion: the version in service.
 
 ROOT/VERSION/weights.safetensors, report/...     the files of a version
 ROOT/VERSION/model.json                          written last: with it the version exists
-ROOT/champion.json                               names one version, and all that were champion before it
+ROOT/champion.json                               every promotion and rollback; the last one names the champion
 
-champion.json is replaced as a whole: pointer and history never tell two stories. Two that promote
-at the same instant both succeed, and the later one's story is kept.
+champion.json is replaced as a whole. If two processes promote at the same instant, both succeed, and the later
+write is kept.
 """
 
 import json
@@ -25,7 +25,7 @@ CHAMPION_FILE = "champion.json"
 
 @dataclass(frozen=True)
 class Promotion:
-    """One move of the pointer: which version went into service when, and why."""
+    """One promotion or rollback: the version that went into service, when, and why."""
 
     version: str
     at: str  # ISO 8601, UTC
@@ -34,7 +34,7 @@ class Promotion:
 
 
 def publish_version(root: str, files: Mapping[str, bytes], card: Mapping[str, Any]) -> str:
-    """Store a model under a name never used before, and give that name.
+    """Store a model under a name never used before, and return that name.
 
     `files` maps paths within the version to their content; `card` becomes model.json.
     """
@@ -47,7 +47,7 @@ def publish_version(root: str, files: Mapping[str, bytes], card: Mapping[str, An
 
 
 def list_versions(root: str) -> list[str]:
-    """List the versions that are complete, oldest first."""
+    """Return the names of the complete versions, oldest first."""
     return [name for name in list_names(root) if exists(join(root, name, CARD))]
 
 
@@ -74,7 +74,7 @@ def read_card(version_url: str) -> dict[str, Any]:
 
 
 def read_cards(root: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Read the cards of all versions, oldest first; None for one that is damaged: others can be told of."""
+    """Yield the names and cards of all versions, oldest first; None for a damaged card."""
     for version in list_versions(root):
         try:
             card = read_card(join(root, version))
@@ -85,13 +85,13 @@ def read_cards(root: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
 
 
 def promote(root: str, version: str, reason: str = "", *, expected: str | EllipsisType | None = ...) -> None:
-    """Put a version into service; the champion promoted again stays as it is.
+    """Put a version into service; promoting the champion again changes nothing.
 
-    `expected` is the champion that the version was judged against, None for none at all;
-    left out, whatever is in service is replaced.
+    `expected` is the champion that the version was compared with, None for no champion;
+    without it, any champion is replaced.
 
     Raises: BadInput if there is no such version, or champion.json is damaged; CommitConflict if
-    another than the expected champion is in service.
+        another version than the expected champion is in service.
     """
     read_card(join(root, version))
     before = promotion_history(root)
@@ -106,53 +106,50 @@ def promote(root: str, version: str, reason: str = "", *, expected: str | Ellips
 
 
 def rollback(root: str, reason: str = "") -> str:
-    """Put the champion before this one back into service, and name it.
+    """Put the previous champion back into service, and return its name.
 
-    Raises: BadInput if there was none before it, or its folder is gone.
+    Raises: BadInput if there was none, or its folder is missing.
 
-    Each rollback goes one further back, never to and fro: what was rolled back from is no
-    longer before anything. A promotion after a rollback goes on from where that led.
+    Each rollback goes one champion further back, never back and forth: a version that was rolled back is
+    no previous champion any more.
     """
     before = promotion_history(root)
-    line = _line(before)
-    if len(line) < 2:
-        found = f"{line[0]} is the first" if line else "no version is in service"
+    stack = _champion_stack(before)
+    if len(stack) < 2:
+        found = f"{stack[0]} is the first" if stack else "no version is in service"
         raise BadInput(
             f"{join(root, CHAMPION_FILE)}: no champion to go back to ({found}); choose one with "
             "`spectrogram-one models list` and `models promote`"
         )
-    version = line[-2]
+    version = stack[-2]
     if not exists(join(root, version, CARD)):
         raise BadInput(
-            f"{root}: the champion before, {version}, is gone; choose another with "
+            f"{root}: the previous champion, {version}, is missing; choose another with "
             "`spectrogram-one models list` and `models promote`"
         )
-    _move(root, before, version, reason or f"rolled back from {line[-1]}", is_rollback=True)
+    _move(root, before, version, reason or f"rolled back from {stack[-1]}", is_rollback=True)
     return version
 
 
 def champion(root: str) -> str | None:
-    """Name the version in service, or None if none ever was. Raises: BadInput if champion.json is damaged."""
+    """Return the version in service, None if there never was one. Raises: BadInput if champion.json is damaged."""
     moves = promotion_history(root)
     return moves[-1].version if moves else None
 
 
 def promotion_history(root: str) -> list[Promotion]:
-    """Tell who was champion from when on, oldest first. Raises: BadInput if champion.json is damaged.
-
-    A champion.json of an older version tells of one promotion only.
-    """
+    """Return all promotions and rollbacks, oldest first. Raises: BadInput if champion.json is damaged."""
     url = join(root, CHAMPION_FILE)
     try:
         content = read_bytes(url)
     except FileNotFoundError:
         return []
     try:
-        pointer = json.loads(content)
-        old = [{"version": pointer["version"], "at": pointer["promoted"]}]
-        moves = [Promotion(**each) for each in pointer.get("history", old)]
-        if not isinstance(pointer["version"], str) or _line(moves)[-1] != pointer["version"]:
-            raise ValueError("version is not where its history leads")
+        moves = [Promotion(**each) for each in json.loads(content)["history"]]
+        if not all(isinstance(move.version, str) for move in moves):
+            raise ValueError("a version is no text")
+        if _champion_stack(moves)[-1] != moves[-1].version:
+            raise ValueError("a rollback does not lead to the previous champion")
     except (AttributeError, LookupError, TypeError, ValueError) as why:
         raise BadInput(
             f"{url}: does not say which model is in service ({type(why).__name__}: {why}); remove it, then "
@@ -161,28 +158,28 @@ def promotion_history(root: str) -> list[Promotion]:
     return moves
 
 
-def _line(moves: Sequence[Promotion]) -> list[str]:
-    """Give the versions that rollbacks would lead back along, the champion last."""
-    line: list[str] = []
+def _champion_stack(moves: Sequence[Promotion]) -> list[str]:
+    """Return the champions that rollbacks would lead back along, the present one last."""
+    stack: list[str] = []
     for move in moves:
         if move.is_rollback:
-            line.pop()
+            stack.pop()
         else:
-            line.append(move.version)
-    return line
+            stack.append(move.version)
+    return stack
 
 
 def _move(root: str, before: Sequence[Promotion], version: str, reason: str, *, is_rollback: bool) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     moves = [*before, Promotion(version, now, reason, is_rollback)]
-    pointer = {"version": version, "promoted": now, "history": [asdict(move) for move in moves]}
-    write_atomic(join(root, CHAMPION_FILE), json.dumps(pointer, indent=1).encode())
+    content = json.dumps({"history": [asdict(move) for move in moves]}, indent=1)
+    write_atomic(join(root, CHAMPION_FILE), content.encode())
 
 
 def resolve_version(root: str, which: str) -> str:
-    """Give the URL of a version: "champion", "latest", its name, or the beginning of it.
+    """Return the URL of a version: "champion", "latest", its name, or a prefix of it.
 
-    Raises: BadInput if there is none, or several begin so.
+    Raises: BadInput if there is none, or several have the prefix.
     """
     match which:
         case "champion":
@@ -198,13 +195,13 @@ def resolve_version(root: str, which: str) -> str:
     return url
 
 
-def _complete(root: str, beginning: str) -> str:
-    """Give the one version whose name begins so; what is a name already, or none, stays as it is."""
-    if not beginning or exists(join(root, beginning, CARD)):
-        return beginning
-    found = [name for name in list_versions(root) if name.startswith(beginning)]
+def _complete(root: str, prefix: str) -> str:
+    """Return the one version with a prefix; a whole name, or what no version begins with, as it is."""
+    if not prefix or exists(join(root, prefix, CARD)):
+        return prefix
+    found = [name for name in list_versions(root) if name.startswith(prefix)]
     if len(found) > 1:
         raise BadInput(
-            f"{root}: {len(found)} versions begin with {beginning}: {', '.join(found)}; give more of it"
+            f"{root}: {len(found)} versions begin with {prefix}: {', '.join(found)}; give more of it"
         )
-    return found[0] if found else beginning
+    return found[0] if found else prefix

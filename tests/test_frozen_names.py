@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.cli import app
-from preprocessing.decode.decoders import decode
+from preprocessing.decode import decode
 from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel

@@ -21,14 +21,14 @@ import torch.distributed as dist
 from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput, SpectrogramOneError, TrainingStopped
 from store.reader import open_snapshot
-from training.fit.distributed import Seat
+from training.fit.distributed import RankContext
 from training.fit.loop import train
 from training.fit.run import read_run
 
 EXIT_REPORTED = 3
 EXIT_TERMINATED = 128 + signal.SIGTERM
 # What another try does not mend, as a lost process or a broken connection may be mended.
-LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+PERMANENT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: list[str]) -> int:
@@ -57,11 +57,11 @@ def main(arguments: list[str]) -> int:
 def _train_folder(folder: str, rank: int) -> None:
     run, tracks = read_run(folder)
     snapshot = open_snapshot(run.snapshot_url)
-    seat = _take_seat(rank, timedelta(seconds=run.settings.stall_s))
-    train(folder, run, tracks, snapshot, seat, _write_line if rank == 0 else _keep_quiet)
+    rank_context = _init_distributed(rank, timedelta(seconds=run.settings.stall_timeout_s))
+    train(folder, run, tracks, snapshot, rank_context, _write_line if rank == 0 else _keep_quiet)
 
 
-def _take_seat(rank: int, timeout: timedelta) -> Seat:
+def _init_distributed(rank: int, timeout: timedelta) -> RankContext:
     """Join the other processes. The environment is read here, since that is how torchrun speaks."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -76,7 +76,7 @@ def _take_seat(rank: int, timeout: timedelta) -> Seat:
         torch.backends.cudnn.deterministic = True
     if world_size > 1:
         dist.init_process_group("gloo" if device.type == "cpu" else "nccl", timeout=timeout)
-    return Seat(rank, world_size, device)
+    return RankContext(rank, world_size, device)
 
 
 def _reported(error: Exception) -> BadInput | TrainingStopped | None:
@@ -86,7 +86,7 @@ def _reported(error: Exception) -> BadInput | TrainingStopped | None:
             return error
         case torch.OutOfMemoryError():
             return BadInput(
-                f"the GPU's memory is full ({_first_line(error)}); lower training.crops_at_once, or model.width"
+                f"the GPU's memory is full ({_first_line(error)}); lower training.micro_batch_size, or model.width"
             )
         case MemoryError():
             return BadInput(
@@ -94,9 +94,9 @@ def _reported(error: Exception) -> BadInput | TrainingStopped | None:
             )
         case RuntimeError() if "DefaultCPUAllocator" in str(error):
             return BadInput(
-                f"this host's memory is full ({_first_line(error)}); lower training.crops_at_once, or model.width"
+                f"this host's memory is full ({_first_line(error)}); lower training.micro_batch_size, or model.width"
             )
-        case OSError() if error.errno in LASTING:
+        case OSError() if error.errno in PERMANENT_ERRNOS:
             return TrainingStopped(
                 f"{error}; correct that, then run the same command again to go on from the last checkpoint"
             )

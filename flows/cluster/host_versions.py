@@ -1,4 +1,4 @@
-"""What runs on a host: our code and the packages beside it. Hosts that train together must have the same."""
+"""The code and packages installed on a host. Hosts that train together must have the same."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ FLOORS = ("store", "preprocessing", "training", "flows")
 
 @dataclass(frozen=True)
 class HostVersions:
-    """Our release with a digest of its sources, and each package's version, without what says CPU or CUDA."""
+    """Our release with a digest of its sources, and each package's version, without the suffix for CPU or CUDA."""
 
     code: str
     packages: dict[str, str]
 
 
 def read_versions() -> HostVersions:
-    """Look up what is installed on this host."""
+    """Return the versions of what is installed on this host."""
     root, digest = Path(__file__).parents[2], hashlib.sha256()
     for path in sorted(path for floor in FLOORS for path in (root / floor).rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
@@ -30,10 +30,12 @@ def read_versions() -> HostVersions:
 
 
 def check_same_versions(here: HostVersions, hosts: Mapping[str, HostVersions | BaseException]) -> None:
-    """Raises: BadInput if a host has other code than we, or a package of another version than the first host.
+    """Compare the versions of all hosts.
 
-    Packages that one of them lacks do not matter: CUDA's are on GPU hosts only. A host whose code
-    is so old that it cannot tell its versions gives an exception instead.
+    Raises: BadInput if a host has other code than this one, or a package of another version than the first host.
+
+    A package that only some hosts have does not matter: CUDA's are on GPU hosts only. A host whose
+    code has no `read_versions` is passed with the exception that it raised.
     """
     known: dict[str, HostVersions] = {}
     for name, found in hosts.items():

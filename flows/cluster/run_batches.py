@@ -1,4 +1,4 @@
-"""The parts of a run that are still to be done, over Dask, one a task."""
+"""The parts of a tagging run that are still to be done, one Dask task each."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,18 +12,18 @@ from store.tagging.statistics import TaggingStatistics
 
 def run_pending_parts(
     cluster: Cluster,
-    what: str,
+    title: str,
     body: Callable[..., TaggingStatistics],
     parts: Sequence[str],
     *,
     run: TaggingRun,
     **arguments: Any,
 ) -> None:
-    """Run `body([part], run=run, **arguments)` for each part that is not done yet."""
+    """Run `body([part], run=run, **arguments)` for each part that is not done yet; show `title` meanwhile."""
     done = set(run.list_parts("done"))
-    left = [part for part in parts if part not in done]
-    told = TaggingStatistics()
-    with showing_progress(what, len(left), "batches") as advance:
-        for batch, its_tally in fan_out(cluster, body, in_batches(left, 1), run=run, **arguments):
-            told += its_tally
-            advance(len(batch), told.summary_line())
+    pending = [part for part in parts if part not in done]
+    total = TaggingStatistics()
+    with showing_progress(title, len(pending), "batches") as advance:
+        for batch, statistics in fan_out(cluster, body, in_batches(pending, 1), run=run, **arguments):
+            total += statistics
+            advance(len(batch), total.summary_line())

@@ -1,4 +1,4 @@
-"""Where the work is done."""
+"""Settings of the Dask cluster, and of the hosts that train together."""
 
 from typing import Literal
 
@@ -9,20 +9,21 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     """Where the work is done."""
 
     kind: Literal["local", "scheduler"] = Field(
-        "local", description="local: processes on this machine; scheduler: a Dask cluster that is up"
+        "local", description="local: processes on this machine; scheduler: a Dask cluster that is already up"
     )
-    workers: int = Field(0, ge=0, le=1_024, description="Local worker processes; 0 for one a core")
+    workers: int = Field(0, ge=0, le=1_024, description="Local worker processes; 0 for one per core")
     memory_gib: float = Field(4.0, gt=0.1, description="Memory of one local worker, in GiB")
     scheduler: str = Field("", description="Address of the scheduler, such as tcp://10.0.0.5:8786")
     connect_timeout_s: float = Field(
-        30.0, gt=0.0, description="How long to wait for the scheduler and its workers, in seconds"
+        30.0, gt=0.0, description="Longest wait for the scheduler and its workers, in seconds"
     )
 
     @model_validator(mode="after")
     def _has_an_address(self) -> "ClusterSettings":
         if (self.kind == "scheduler") != bool(self.scheduler):
             raise ValueError(
-                f"kind {self.kind} with scheduler {self.scheduler!r}; give an address with kind scheduler only"
+                f"--cluster.kind {self.kind} with --cluster.scheduler {self.scheduler!r}: an address is needed with "
+                "--cluster.kind scheduler, and only there"
             )
         return self
 
@@ -30,25 +31,32 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
 class HostSettings(BaseModel, frozen=True, extra="forbid"):
     """On which hosts a network is trained, with how many processes."""
 
-    min_hosts: int = Field(1, ge=1, description="Train on so many training hosts at least")
-    max_hosts: int = Field(0, ge=0, description="Use so many training hosts at most; 0 for all there are")
+    min_hosts: int = Field(1, ge=1, description="Fewest hosts to train on")
+    max_hosts: int = Field(0, ge=0, description="Most hosts to train on; 0 for no limit")
     wait_s: float = Field(
-        60.0, ge=0.0, description="How long to wait for min_hosts, at the start and after a loss, in seconds"
+        60.0,
+        ge=0.0,
+        description="Longest wait for min_hosts, at the start and after a host is lost, in seconds",
     )
     processes_per_host: int = Field(
-        0, ge=0, le=64, description="Processes on each host; 0 for one a GPU, or two where there is none"
+        0, ge=0, le=64, description="Processes on each host; 0 for one per GPU, or two without a GPU"
     )
     max_restarts: int = Field(
         3,
         ge=0,
-        description="How often lost processes are started again, and how often lost hosts are done without",
+        description="Most restarts after lost processes, and as many after lost hosts",
     )
     port: int = Field(
-        0, ge=0, le=65_535, description="Port of the first host where the processes meet; 0 for any free one"
+        0,
+        ge=0,
+        le=65_535,
+        description="Port of the first host for the rendezvous of all processes; 0 for any free one",
     )
 
     @model_validator(mode="after")
     def _check(self) -> "HostSettings":
         if self.max_hosts and self.min_hosts > self.max_hosts:
-            raise ValueError(f"min_hosts {self.min_hosts} is more than max_hosts {self.max_hosts}")
+            raise ValueError(
+                f"--hosts.min-hosts {self.min_hosts} is more than --hosts.max-hosts {self.max_hosts}"
+            )
         return self

@@ -22,17 +22,15 @@ from store.errors import BadInput, SpectrogramOneError, TrainingStopped
 
 Event = dict[str, Any]
 PROCESSES_WITHOUT_GPU = 2
-AGENT_POLL_INTERVAL_S = 0.5  # how often an agent looks whether it is still wanted
+AGENT_POLL_INTERVAL_S = 0.5  # how often an agent checks whether its task was cancelled
 GRACE_S = 5.0  # between asking processes to end and killing them
-
-
-# What a rank may report, by the kind in its event: see training/__main__.py.
+# The errors that a rank may report, by the kind in its event: see training/__main__.py.
 RANK_ERRORS = {error.__name__: error for error in (BadInput, TrainingStopped)}
 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """What one torchrun agent must know."""
+    """The arguments of one torchrun agent."""
 
     run_id: str
     folder: str
@@ -46,7 +44,7 @@ class AgentConfig:
 
 @dataclass(frozen=True)
 class AgentResult:
-    """How an agent ended: its exit status, the error it told, and the last of what it wrote."""
+    """The end of an agent: its exit status, the error that a rank reported, and its last lines of output."""
 
     host: str
     status: int
@@ -55,10 +53,10 @@ class AgentResult:
 
 
 def run_agent(agent: AgentConfig) -> AgentResult:
-    """Run torchrun until it ends, or until Dask no longer wants this task.
+    """Run torchrun until it ends, or until this Dask task is cancelled.
 
-    Each line of JSON that a rank prints becomes a Dask event, under the run's name; so does,
-    as an event "log", each other line that it or torchrun writes.
+    Each line of JSON that a rank prints becomes a Dask event, under the run's name. Each other
+    line that a rank or torchrun writes becomes an event "log".
     """
     worker = get_worker()
     task = str(worker.get_current_task())
@@ -76,7 +74,7 @@ def run_agent(agent: AgentConfig) -> AgentResult:
     assert process.stderr is not None
     readers = [_read(stream, lines.put) for stream in (process.stdout, process.stderr)]
     try:
-        error = _pass_on(
+        error = _forward_events(
             process, lines, last_lines, lambda event: worker.log_event(agent.run_id, event), task
         )
     finally:
@@ -87,14 +85,14 @@ def run_agent(agent: AgentConfig) -> AgentResult:
 
 
 def default_process_count() -> int:
-    """Count the processes that suit this host: one for each GPU that we may use, or two without."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # how SLURM and others give a job its share
+    """Return the number of processes for this host: one per GPU that we may use, or two without a GPU."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # how SLURM and others assign GPUs to a job
     gpus = _gpus() if visible is None else len([gpu for gpu in visible.split(",") if gpu.strip()])
     return gpus or PROCESSES_WITHOUT_GPU
 
 
 def find_port(wanted: int) -> int | None:
-    """Give the port that is wanted, or any that is free for 0; None if somebody listens there."""
+    """Return the port `wanted`, or any free one for 0; None if it is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -105,20 +103,20 @@ def find_port(wanted: int) -> int | None:
         return port
 
 
-def _pass_on(
+def _forward_events(
     process: "subprocess.Popen[str]",
     lines: "queue.Queue[str]",
     last_lines: "deque[str]",
-    tell: Callable[[Event], None],
+    forward: Callable[[Event], None],
     task: str,
 ) -> SpectrogramOneError | None:
-    """Tell events until the process ends, a rank tells an error (give it), or nobody wants us."""
-    looked = time.monotonic()
+    """Forward events until the process ends, a rank reports an error (return it), or the task is cancelled."""
+    checked = time.monotonic()
     while True:
         ended = process.poll() is not None
-        if time.monotonic() - looked > AGENT_POLL_INTERVAL_S:
-            looked = time.monotonic()
-            if not _is_wanted(task):
+        if time.monotonic() - checked > AGENT_POLL_INTERVAL_S:
+            checked = time.monotonic()
+            if not _is_still_assigned(task):
                 return None
         try:
             line = lines.get(timeout=AGENT_POLL_INTERVAL_S)
@@ -126,16 +124,16 @@ def _pass_on(
             if ended:
                 return None
             continue
-        event = _event_of(line)
+        event = parse_event(line)
         if event["event"] == "error":
             return RANK_ERRORS[event["kind"]](event["message"])
         if event["event"] == "log":
             last_lines.append(line)
-        tell(event)
+        forward(event)
 
 
-def _event_of(line: str) -> Event:
-    """Read an event of a rank's; whatever else is written is one to log."""
+def parse_event(line: str) -> Event:
+    """Return the event that a rank printed; for any other line, an event "log"."""
     with suppress(ValueError):
         event = json.loads(line)
         if isinstance(event, dict) and "event" in event:
@@ -143,8 +141,8 @@ def _event_of(line: str) -> Event:
     return {"event": "log", "line": line}
 
 
-def _is_wanted(task: str) -> bool:
-    """Say whether the scheduler still waits for this task: cancelling does not stop a running one."""
+def _is_still_assigned(task: str) -> bool:
+    """Return whether the scheduler still waits for this task: cancelling does not stop a running one."""
     state = get_worker().state.tasks.get(task)
     return state is not None and state.state in ("executing", "long-running")
 
@@ -180,7 +178,7 @@ def _environment(agent: AgentConfig) -> dict[str, str]:
     interface = _interface_of(agent.host)
     return {
         **os.environ,
-        # Without it the first restart fails, and two ranks a host use up all restarts.
+        # Without this the first restart fails, and with two ranks per host all restarts are used up.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "OMP_NUM_THREADS": "1",  # each rank sets its own number of threads
         **({"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}),
@@ -188,7 +186,7 @@ def _environment(agent: AgentConfig) -> dict[str, str]:
 
 
 def _interface_of(host: str) -> str | None:
-    """Name the network interface that bears an address: gloo would guess, and guess wrong at times."""
+    """Return the network interface that has an address: gloo would guess, and guess wrong at times."""
     for name, addresses in psutil.net_if_addrs().items():
         if any(address.address == host for address in addresses):
             return str(name)

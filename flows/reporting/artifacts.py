@@ -1,4 +1,4 @@
-"""What a run shows on its page in the Prefect UI; outside of a Prefect run there is no page, and nothing is done."""
+"""Artifacts on the page of a run in the Prefect UI. Outside of a Prefect run these functions do nothing."""
 
 import html
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ ShowProgress = Callable[[float, str], None]  # percent, description
 def show_table(key: str, rows: Iterable[Mapping[str, object]], description: str) -> None:
     """Put a table on the page of the run.
 
-    The UI takes every cell for HTML, and cells hold names and bytes of other people's files.
+    The UI renders every cell as HTML, and cells contain names and tags of other people's files.
     """
     if not in_flow_run():
         return
@@ -47,7 +47,7 @@ def progress_artifact(key: str, description: str) -> ShowProgress:
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
     artifact = create_progress_artifact(0.0, key=key, description=description)
-    assert isinstance(artifact, UUID), "outside of an event loop Prefect creates it at once"
+    assert isinstance(artifact, UUID), "outside of an event loop Prefect creates it synchronously"
 
     def show(percent: float, description: str) -> None:
         update_progress_artifact(artifact, percent, description=description)

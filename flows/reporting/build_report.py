@@ -1,4 +1,4 @@
-"""What a build tells: of its tracks, rejects, duplicates, workers and slowest files, and what to do next."""
+"""The report of a build: tracks, rejects, duplicates, workers, slowest files, and next steps."""
 
 import heapq
 from collections import Counter, defaultdict
@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from flows.reporting.artifacts import show_table
 from preprocessing.build.shard_task import BuiltBatch, Track
-from preprocessing.errors import FATAL_REASONS
+from preprocessing.errors import FATAL_REASONS, RETRYABLE_REASONS
 from store.fs.files import join
 from store.fs.parquet import write_table
 from store.reader import Snapshot
@@ -22,66 +22,67 @@ MAX_SHOWN_DUPLICATES = 1_000
 MAX_PRINTED_REJECTS = 20  # in the terminal
 MAX_SLOWEST_FILES = 20
 REPORT_COLUMNS = ("status", "reason", "detail", "decoded_s", "stated_s", "build_s")
-MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
 
 
 class BuildSummary(BaseModel, frozen=True):
-    """What a store holds after a build, and what this build did."""
+    """The content of a store after a build, and the work of this build."""
 
     store: str
     snapshot: int
     tracks: int = Field(description="Tracks that have a spectrogram")
-    hours: float = Field(description="Hours of audio they play")
-    truncated: int = Field(description="Those of them whose end is missing")
-    duplicates: int = Field(description="Tracks that hold a recording which another track holds too")
+    hours: float = Field(description="Hours of audio in them")
+    truncated: int = Field(description="Those of them that are shorter than their files state")
+    duplicates: int = Field(description="Tracks that contain the same recording as another track")
     left_out: int = Field(
-        description="Tracks taken out of their split: another one has the recording or artist"
+        description="Tracks taken out of their split: another split has the recording or artist"
     )
-    processed: int = Field(description="Tracks that this build tried")
+    processed: int = Field(description="Tracks that this build processed")
     seconds: float
     rejected: int
-    reasons: dict[str, int] = Field(description="How many tracks were rejected for what")
+    reasons: dict[str, int] = Field(description="Rejected tracks by reason")
     rejects: list[dict[str, Any]] = Field(
         description="track_id, url, reason and detail of the first rejected tracks"
     )
-    report: str = Field(description="Parquet file that names each track that is not plainly ok")
+    report: str = Field(
+        description="Parquet file with each track that was rejected, truncated or a duplicate"
+    )
 
     def lines(self) -> list[str]:
-        """Tell it in lines for a terminal."""
-        told = [
+        """Return the lines for a terminal."""
+        lines = [
             f"{self.store}: {self.tracks:,} tracks, {self.hours:.2f} h of audio (snapshot {self.snapshot}); "
             f"{self.processed:,} built now in {self.seconds:.0f} s; {self.rejected:,} rejected"
         ]
-        told += [f"  rejected {it['url']}: {it['reason']} ({it['detail']})" for it in self.rejects]
+        lines += [f"  rejected {it['url']}: {it['reason']} ({it['detail']})" for it in self.rejects]
         if self.rejected > len(self.rejects):
-            told.append(f"  and {self.rejected - len(self.rejects):,} more")
+            lines.append(f"  and {self.rejected - len(self.rejects):,} more")
         if self.truncated:
-            told.append(
-                f"{self.truncated:,} tracks are shorter than their files state; what is there is kept"
-            )
+            lines.append(f"{self.truncated:,} tracks are shorter than their files state; their audio is kept")
         if self.duplicates:
-            told.append(
-                f"{self.duplicates:,} tracks hold a recording that another holds too: none crosses a split"
+            lines.append(
+                f"{self.duplicates:,} tracks contain the same recording as another: none crosses a split"
             )
         if self.left_out:
-            told.append(
-                f"{self.left_out:,} tracks are in no split: a stronger split has the recording or artist"
+            lines.append(
+                f"{self.left_out:,} tracks are in no split: another split has the recording or artist"
             )
-        return [*told, f"report: {self.report}", *self.next_steps()]
+        return [*lines, f"report: {self.report}", *self.next_steps()]
 
     def next_steps(self) -> list[str]:
-        """Say what may be done about it."""
+        """Return what to do next, a line per step."""
         steps = []
-        if any(self.reasons.get(it) for it in MAY_BE_MENDED):
-            steps.append("next: put missing or unreadable files right and run the same command again")
+        if any(self.reasons.get(it) for it in RETRYABLE_REASONS):
+            steps.append("next: restore missing or unreadable files and run the same command again")
         if any(self.reasons.get(it) for it in FATAL_REASONS):
-            steps.append("next: --retry-rejects with greater --limits gives heavy files another chance")
+            steps.append(
+                "next: --retry-rejects with greater --limits tries files again that needed too much time or memory"
+            )
         return [*steps, f"next: spectrogram-one train --store {self.store}"] if self.tracks else steps
 
 
 @dataclass
 class WorkerStatistics:
-    """What one worker did."""
+    """The work of one worker."""
 
     tracks: int = 0
     audio_s: float = 0.0
@@ -90,7 +91,7 @@ class WorkerStatistics:
 
 @dataclass
 class BuildStatistics:
-    """What a build did so far, in a size that does not grow with it."""
+    """The work of a build so far, in a size that does not grow with the catalogue."""
 
     workers: defaultdict[str, WorkerStatistics] = field(default_factory=lambda: defaultdict(WorkerStatistics))
     slowest: list[tuple[float, str, str, float]] = field(default_factory=list)  # s, track_id, url, audio s
@@ -99,11 +100,11 @@ class BuildStatistics:
 
     @property
     def hours(self) -> float:
-        """Hours of audio that have become spectrograms."""
+        """Hours of audio turned into spectrograms."""
         return sum(share.audio_s for share in self.workers.values()) / 3600
 
     def add(self, tracks: Sequence[Track], built: BuiltBatch) -> None:
-        """Count a batch in."""
+        """Add a finished batch."""
         urls = {track.track_id: track.url for track in tracks}
         share = self.workers[built.worker]
         share.tracks += len(tracks)
@@ -130,15 +131,15 @@ def list_rejects(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def read_report_tracks(snapshot: Snapshot) -> tuple[pa.Table, pa.Table]:
-    """Give the rows of the tracks that are not plainly ok, and of all tracks their status and seconds."""
+    """Return the rows of tracks that are rejected, truncated or duplicates; and status and seconds of all."""
     catalogue = snapshot.read_catalogue(("track_id", "url", "split", "duplicate_group"))
-    answers = snapshot.read_index(catalogue["track_id"], REPORT_COLUMNS)
-    plain = pc.fill_null(pc.equal(answers["status"], "ok"), False)
-    notable = pc.or_(pc.invert(plain), pc.is_valid(catalogue["duplicate_group"]))
+    index = snapshot.read_index(catalogue["track_id"], REPORT_COLUMNS)
+    is_ok = pc.fill_null(pc.equal(index["status"], "ok"), False)
+    notable = pc.or_(pc.invert(is_ok), pc.is_valid(catalogue["duplicate_group"]))
     table = catalogue.filter(notable)
-    for name, column in zip(REPORT_COLUMNS, answers.filter(notable).columns, strict=True):
+    for name, column in zip(REPORT_COLUMNS, index.filter(notable).columns, strict=True):
         table = table.append_column(name, column)
-    return table, answers.select(["status", "decoded_s"])
+    return table, index.select(["status", "decoded_s"])
 
 
 def _rejects_among(notable: pa.Table) -> pa.Table:
@@ -147,10 +148,10 @@ def _rejects_among(notable: pa.Table) -> pa.Table:
 
 
 def report_build(
-    snapshot: Snapshot, tally: BuildStatistics, *, store: str, left_out: int, seconds: float
+    snapshot: Snapshot, statistics: BuildStatistics, *, store: str, left_out: int, seconds: float
 ) -> BuildSummary:
-    """Say what the store holds now: in a Parquet file in it, on the run's page, and in return."""
-    notable, answers = read_report_tracks(snapshot)
+    """Write the report of a build into the store, show it on the page of the run, and return its summary."""
+    notable, results = read_report_tracks(snapshot)
     url = join(store, "reports", f"{snapshot.number:08d}.parquet")
     write_table(url, notable)
     rejects = _rejects_among(notable)
@@ -158,12 +159,12 @@ def report_build(
     summary = BuildSummary(
         store=store,
         snapshot=snapshot.number,
-        tracks=pc.sum(pc.is_in(answers["status"], pa.array(["ok", "ok-truncated"]))).as_py() or 0,
-        hours=(pc.sum(answers["decoded_s"]).as_py() or 0.0) / 3600,
+        tracks=pc.sum(pc.is_in(results["status"], pa.array(["ok", "ok-truncated"]))).as_py() or 0,
+        hours=(pc.sum(results["decoded_s"]).as_py() or 0.0) / 3600,
         truncated=statuses["ok-truncated"],
         duplicates=notable["duplicate_group"].length() - notable["duplicate_group"].null_count,
         left_out=left_out,
-        processed=tally.tried,
+        processed=statistics.tried,
         seconds=seconds,
         rejected=len(rejects),
         reasons=dict(Counter(rejects["reason"].to_pylist()).most_common()),
@@ -172,8 +173,8 @@ def report_build(
     )
     _show_result(summary)
     _show_rejects(summary, rejects)
-    _show_copies(summary, notable)
-    _show_work(tally, seconds)
+    _show_duplicates(summary, notable)
+    _show_work(statistics, seconds)
     return summary
 
 
@@ -189,32 +190,30 @@ def _show_result(summary: BuildSummary) -> None:
         "snapshot": summary.snapshot,
         "store": summary.store,
     }
-    told = [f"{row['tracks']} tracks have a spectrogram", *summary.next_steps(), f"report: {summary.report}"]
-    show_table("build-result", [row], "; ".join(told))
+    texts = [f"{row['tracks']} tracks have a spectrogram", *summary.next_steps(), f"report: {summary.report}"]
+    show_table("build-result", [row], "; ".join(texts))
 
 
 def _show_rejects(summary: BuildSummary, rejects: pa.Table) -> None:
-    """The UI cuts long texts off at their end: the widest column comes last."""
+    """Show the rejected tracks. The UI truncates long rows: the widest column comes last."""
     counts = ", ".join(f"{count:,} {reason}" for reason, count in summary.reasons.items())
     rows = rejects.select(["track_id", "reason", "detail", "url"]).slice(0, MAX_SHOWN_REJECTS).to_pylist()
     show_table("rejected-tracks", rows, counts or "No track was rejected")
 
 
-def _show_copies(summary: BuildSummary, notable: pa.Table) -> None:
+def _show_duplicates(summary: BuildSummary, notable: pa.Table) -> None:
     duplicates = notable.filter(pc.is_valid(notable["duplicate_group"])).sort_by("duplicate_group")
     rows = (
         duplicates.select(["duplicate_group", "track_id", "split", "url"])
         .slice(0, MAX_SHOWN_DUPLICATES)
         .to_pylist()
     )
-    told = (
-        f"{summary.duplicates:,} tracks are duplicates of others" if rows else "No recording is there twice"
-    )
-    show_table("duplicates", rows, told)
+    text = f"{summary.duplicates:,} tracks are duplicates of others" if rows else "No track is a duplicate"
+    show_table("duplicates", rows, text)
 
 
-def _show_work(tally: BuildStatistics, seconds: float) -> None:
-    """Show what each worker did, and the files that took longest."""
+def _show_work(statistics: BuildStatistics, seconds: float) -> None:
+    """Show the work of each worker, and the files that took longest."""
     workers = [
         {
             "worker": name,
@@ -223,11 +222,11 @@ def _show_work(tally: BuildStatistics, seconds: float) -> None:
             "x real time": f"{share.audio_s / max(share.busy_s, 1e-9):,.0f}",
             "busy": f"{share.busy_s / max(seconds, 1e-9):.0%}",
         }
-        for name, share in sorted(tally.workers.items())
+        for name, share in sorted(statistics.workers.items())
     ]
-    show_table("workers", workers, f"{tally.tried:,} tracks tried in {seconds:.0f} s")
+    show_table("workers", workers, f"{statistics.tried:,} tracks tried in {seconds:.0f} s")
     slowest = [
         {"seconds": f"{build_s:.1f}", "minutes of audio": f"{audio_s / 60:.1f}", "track_id": it, "url": url}
-        for build_s, it, url, audio_s in sorted(tally.slowest, reverse=True)
+        for build_s, it, url, audio_s in sorted(statistics.slowest, reverse=True)
     ]
     show_table("slowest-files", slowest, "The files that took longest")

@@ -1,4 +1,4 @@
-"""Long work shows life: a bar in the terminal, lines in a log, a progress artifact in the Prefect UI."""
+"""Progress of long work: a bar in the terminal, lines in a log, a progress artifact in the Prefect UI."""
 
 import sys
 import time
@@ -18,16 +18,16 @@ Advance = Callable[[int, str], None]
 
 
 @contextmanager
-def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
-    """Give a function `advance(count, note)` that moves the progress of a stage on.
+def showing_progress(title: str, total: int, unit: str) -> Iterator[Advance]:
+    """Return a function `advance(count, note)` that advances the progress of a stage.
 
-    In a terminal that is a bar; elsewhere a line now and then in the run's log. The
-    Prefect UI gets an artifact in both cases.
+    A terminal shows a bar; elsewhere a line is logged every few seconds. The Prefect UI shows an
+    artifact in both cases.
     """
     console = Console(stderr=True)
-    show_on_page = progress_artifact(_key(what), what)
+    show_on_page = progress_artifact(_key(title), title)
     log = run_logger()
-    begun = shown = logged = time.monotonic()
+    started = shown = logged = time.monotonic()
     done, last_note = 0, ""
     bar = Progress(
         TextColumn("{task.description}"),
@@ -40,18 +40,18 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(what, total=total, speed="", note="")
+        task = bar.add_task(title, total=total, speed="", note="")
 
         def advance(count: int, note: str = "") -> None:
             nonlocal done, last_note, shown, logged
             done += count
             last_note = note
             now = time.monotonic()
-            per_s = done / max(now - begun, 1e-9)
+            per_s = done / max(now - started, 1e-9)
             speed = f"{per_s:,.1f} {unit}/s"
             bar.update(task, advance=count, speed=speed, note=note)
-            line = f"{what}: {done:,} of {total:,} {unit}, {speed}, {_left(total - done, per_s)} left"
-            line += _after(note)
+            line = f"{title}: {done:,} of {total:,} {unit}, {speed}, {_time_left(total - done, per_s)} left"
+            line += _suffix(note)
             if now - shown >= ARTIFACT_INTERVAL_S:
                 shown = now
                 show_on_page(100.0 * done / max(total, 1), line)
@@ -60,26 +60,26 @@ def showing_progress(what: str, total: int, unit: str) -> Iterator[Advance]:
                 log.info(line)
 
         yield advance
-    took = f"{what}: {done:,} of {total:,} {unit} in {time.monotonic() - begun:.0f} s" + _after(last_note)
-    show_on_page(100.0 * done / max(total, 1), took)
-    log.info(took)
+    line = f"{title}: {done:,} of {total:,} {unit} in {time.monotonic() - started:.0f} s" + _suffix(last_note)
+    show_on_page(100.0 * done / max(total, 1), line)
+    log.info(line)
 
 
 def print_status(line: str) -> None:
-    """Print one line of the story for whoever watches the terminal."""
+    """Print a line of status to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
-def _after(note: str) -> str:
+def _suffix(note: str) -> str:
     return f"; {note}" if note else ""
 
 
-def _left(rest: int, per_s: float) -> str:
+def _time_left(remaining: int, per_s: float) -> str:
     if not per_s:
         return "unknown time"
-    seconds = rest / per_s
+    seconds = remaining / per_s
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _key(what: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in what.lower())
+def _key(title: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in title.lower())

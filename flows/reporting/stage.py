@@ -1,7 +1,7 @@
 """The stages of a flow: Prefect tasks inside a Prefect flow run, plain calls elsewhere.
 
-Prefect takes a second to import, and a server of it several to start. A command that nobody wants
-recorded needs neither.
+Importing Prefect takes a second, and starting its server several. A command that is not recorded
+needs neither.
 """
 
 import logging
@@ -34,7 +34,7 @@ def run_logger() -> Logger:
 
 
 def stage(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function a stage of a flow."""
+    """Make a function a stage of a flow: it runs as a Prefect task if it is called inside a flow run."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -48,5 +48,7 @@ def _as_task(function: Callable[P, R]) -> Callable[P, R]:
     from prefect import task
     from prefect.cache_policies import NO_CACHE
 
-    made: Callable[P, R] = task(cache_policy=NO_CACHE)(function)  # clients and tables are no cache keys
+    made: Callable[P, R] = task(cache_policy=NO_CACHE)(
+        function
+    )  # Dask clients and tables cannot be cache keys
     return made

@@ -1,4 +1,4 @@
-"""What a tagging run tells: in the terminal, in files, on a page, and in the Prefect UI."""
+"""The summary of a tagging run: in the terminal, in files, on a page, and in the Prefect UI."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,36 +19,38 @@ MAX_PRINTED_UNCHANGED = 20
 
 
 class TagSummary(BaseModel, frozen=True):
-    """What a run did, or would do."""
+    """The results of a run, or of a dry run."""
 
-    run: str = Field(description="The name by which it is undone")
+    run: str = Field(description="The name of the run, by which it is undone")
     source: str
     model: str
     dry_run: bool
-    statuses: dict[str, int] = Field(description="How many files ended how")
-    reasons: dict[str, dict[str, int]] = Field(description="For what reasons, by status")
-    genres: dict[str, int] = Field(description="How many files get which genre")
-    changes: list[dict[str, str]] = Field(description="Some files with what they get")
-    unchanged: list[dict[str, str]] = Field(description="Some files that stay as they are, and why")
-    notes: list[str] = Field(description="What the model could promise, and which genres it never tells")
-    commands: list[tuple[str, str]] = Field(description="What can be done next: in words, as a command line")
-    predictions: str = Field(description="Parquet file with a row for each file")
-    csv: str = Field(description="The same for a person to read")
-    page: str = Field(description="Page that shows it all")
+    statuses: dict[str, int] = Field(description="Number of files by status")
+    reasons: dict[str, dict[str, int]] = Field(description="Number of files by reason, for each status")
+    genres: dict[str, int] = Field(description="Number of files that get each genre")
+    changes: list[dict[str, str]] = Field(description="Some files with the genres they get")
+    unchanged: list[dict[str, str]] = Field(description="Some files that stay unchanged, and why")
+    notes: list[str] = Field(
+        description="The precision that was reached, and the genres that are never assigned"
+    )
+    commands: list[tuple[str, str]] = Field(description="Next steps: in words, and as a command line")
+    predictions: str = Field(description="Parquet file with a row per file")
+    csv: str = Field(description="The same as CSV")
+    page: str = Field(description="HTML page of the run")
     seconds: float
 
     def lines(self) -> list[str]:
-        """Tell it in lines for a terminal."""
+        """Return the lines for a terminal."""
         counts = ", ".join(f"{count:,} {status}" for status, count in by_descending_count(self.statuses))
         by = f"{self.model}, " if self.model else ""
-        told = [f"{self.source}: {counts} ({by}{self.seconds:.0f} s)", *self.notes]
-        told += [f"all files: {self.csv} and {self.predictions}", f"to look at: {self.page}"]
+        lines = [f"{self.source}: {counts} ({by}{self.seconds:.0f} s)", *self.notes]
+        lines += [f"all files: {self.csv} and {self.predictions}", f"page: {self.page}"]
         if self.dry_run:
-            told.append("nothing was written")
-        return [*told, *(f"to {what}: {command}" for what, command in self.commands)]
+            lines.append("nothing was written")
+        return [*lines, *(f"to {purpose}: {command}" for purpose, command in self.commands)]
 
     def tables(self) -> Iterator[Table]:
-        """Lay it out for a terminal: genres, some changes, some files that are left alone."""
+        """Return the tables for a terminal: genres, some changes, some unchanged files."""
         if self.genres:
             table = Table("genre", "files that get it")
             for genre, count in self.genres.items():
@@ -56,7 +58,7 @@ class TagSummary(BaseModel, frozen=True):
             yield table
         for title, rows, most in (
             ("some of the changes", self.changes, MAX_PRINTED_CHANGES),
-            ("some of the files that stay as they are", self.unchanged, MAX_PRINTED_UNCHANGED),
+            ("some of the unchanged files", self.unchanged, MAX_PRINTED_UNCHANGED),
         ):
             if rows:
                 table = Table(*rows[0], title=title)
@@ -67,30 +69,30 @@ class TagSummary(BaseModel, frozen=True):
 
 @stage
 def summarise_tagging(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts) -> TagSummary:
-    """Gather the parts of a run into its files, its page and its artifact: then it is over."""
-    told = TaggingStatistics()
+    """Merge the parts of a run into its files, its page and its artifact, and mark the run as finished."""
+    statistics = TaggingStatistics()
 
     def tables() -> Iterator[pa.Table]:
-        nonlocal told
+        nonlocal statistics
         for table in run.tables(folder, parts):
-            told += count_rows(table)
+            statistics += count_rows(table)
             yield table
 
-    about = {"source": facts.source, "model": facts.model, "run": run.name}
-    write_predictions(facts.predictions, facts.csv_url, tables(), about)
+    metadata = {"source": facts.source, "model": facts.model, "run": run.name}
+    write_predictions(facts.predictions, facts.csv_url, tables(), metadata)
     page = join(run.url, "summary.html")
-    write_atomic(page, render_page(told, facts))
-    show_markdown("tagging-summary", markdown_summary(told, facts))
+    write_atomic(page, render_page(statistics, facts))
+    show_markdown("tagging-summary", markdown_summary(statistics, facts))
     summary = TagSummary(
         run=run.name,
         source=facts.source,
         model=facts.model,
         dry_run=facts.mode in ("dry-run", "undo-dry-run"),
-        statuses=dict(told.statuses),
-        reasons={status: dict(reasons) for status, reasons in told.reasons.items()},
-        genres=dict(by_descending_count(told.genres)),
-        changes=[_change(sample) for sample in told.changes],
-        unchanged=[_left_alone(sample) for sample in told.unchanged_samples],
+        statuses=dict(statistics.statuses),
+        reasons={status: dict(reasons) for status, reasons in statistics.reasons.items()},
+        genres=dict(by_descending_count(statistics.genres)),
+        changes=[_change(sample) for sample in statistics.changes],
+        unchanged=[_unchanged(sample) for sample in statistics.unchanged_samples],
         notes=list(facts.notes),
         commands=list(facts.commands),
         predictions=facts.predictions,
@@ -112,7 +114,7 @@ def _change(sample: Sample) -> dict[str, str]:
     }
 
 
-def _left_alone(sample: Sample) -> dict[str, str]:
+def _unchanged(sample: Sample) -> dict[str, str]:
     status = f"{sample.status}: {sample.reason}" if sample.reason else sample.status
     return {
         "file": mark_invisible(sample.track_id),

@@ -1,4 +1,4 @@
-"""How a track becomes a stored spectrogram."""
+"""The settings of a build."""
 
 from pydantic import BaseModel, Field
 
@@ -14,9 +14,9 @@ class SpectrogramSettings(BaseModel, frozen=True, extra="forbid"):
     excerpt: ExcerptSettings = ExcerptSettings()
     encoding: Encoding = Field(
         "float16",
-        description="How values are stored: float32 exact, float16 within 0.03 dB, uint8 within 0.28 dB",
+        description="Type that values are stored in: float32 is exact, float16 within 0.03 dB, uint8 within 0.28 dB",
     )
 
     def recipe(self) -> Recipe:
-        """Say what a dataset made with these settings is stamped with."""
+        """Return what a dataset that is made with these settings records of them."""
         return Recipe(self.mel.model_dump(), self.mel.settings_hash, self.encoding, self.excerpt.model_dump())

@@ -1,4 +1,4 @@
-"""Tracks to one shard: the body of a task (knows nothing of what runs it)."""
+"""The body of a build's task: one batch of tracks to one shard. It is independent of what runs it."""
 
 import os
 import socket
@@ -19,6 +19,7 @@ from preprocessing.decode.download import iter_local_copies
 from preprocessing.decode.sandbox import thread_sandbox
 from preprocessing.decode.settings import LimitSettings
 from preprocessing.decode.spectrogram import hash_file
+from preprocessing.decode.spool import SpooledMel
 from preprocessing.errors import BadAudio
 from store.dataset.shards import Shard, write_shard
 from store.dataset.snapshots import INDEX_SCHEMA
@@ -28,22 +29,22 @@ IndexRow = dict[str, Any]  # of INDEX_SCHEMA
 
 @dataclass(frozen=True)
 class Track:
-    """What a task must know of one audio file."""
+    """One audio file to build."""
 
     track_id: str
     url: str
     size_bytes: int | None = None
-    signature: str | None = None  # of the file as the catalogue saw it
-    sha1: str | None = None  # that the source says it has
+    signature: str | None = None  # of the file when the catalogue was read
+    sha1: str | None = None  # that the source publishes
 
 
 @dataclass(frozen=True)
 class BuiltBatch:
-    """What became of one batch: a shard (None if no track gave one), a row for each track, and who did it."""
+    """The result of one batch: a shard (None if all tracks were rejected) and a row of the index for each track."""
 
     shard: Shard | None
     index: pa.Table
-    worker: str
+    worker: str  # host and process
     seconds: float
 
 
@@ -52,11 +53,11 @@ def build_shard(
 ) -> BuiltBatch:
     """Decode, transform and store one batch of tracks. Safe to run twice.
 
-    Raises: OSError if the source or the store fails; a bad file is an answer, not an error.
+    Raises: OSError if the source or the store fails; a bad file is a rejected row, not an error.
 
-    Only the small BuiltBatch comes back: spectrograms go from worker to store directly.
+    Only the small BuiltBatch is returned: the worker writes spectrograms to the store itself.
     """
-    begun = time.perf_counter()
+    started_s = time.perf_counter()
     rows: list[IndexRow] = []
     mels = _mels(tracks, settings, limits, rows)
     first = next(mels, None)
@@ -69,27 +70,32 @@ def build_shard(
             encoding=settings.encoding,
             attributes={"mel": settings.mel.model_dump(), "mel_fingerprint": settings.mel.settings_hash},
         )
-        for row in rows:
-            if row["status"] != "rejected":
-                track_id = row["track_id"]
-                row |= {
-                    "shard": shard.name,
-                    "start_frame": shard.starts[track_id],
-                    "frames": shard.frames[track_id],
-                }
+        _add_positions(rows, shard)
     index = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
     worker = f"{socket.gethostname()}/{os.getpid()}"
-    return BuiltBatch(shard, index, worker, time.perf_counter() - begun)
+    return BuiltBatch(shard, index, worker, time.perf_counter() - started_s)
+
+
+def _add_positions(rows: list[IndexRow], shard: Shard) -> None:
+    """Add to the rows of tracks that were not rejected where their spectrograms are in the shard."""
+    for row in rows:
+        if row["status"] != "rejected":
+            track_id = row["track_id"]
+            row |= {
+                "shard": shard.name,
+                "start_frame": shard.starts[track_id],
+                "frames": shard.frames[track_id],
+            }
 
 
 def reject_crashing_track(track: Track) -> BuiltBatch:
-    """Give the answer for a track that ends whichever worker takes it up."""
-    why = BadAudio("decoder-killed", "the worker died each time it had this file and nothing else")
-    return BuiltBatch(None, pa.Table.from_pylist([_reject(track, why, 0.0)], schema=INDEX_SCHEMA), "", 0.0)
+    """Return the result for a track that crashes every worker that decodes it."""
+    error = BadAudio("decoder-killed", "the worker died each time it had this file and nothing else")
+    return BuiltBatch(None, pa.Table.from_pylist([_reject(track, error, 0.0)], schema=INDEX_SCHEMA), "", 0.0)
 
 
 def hash_files(tracks: Sequence[Track]) -> list[bytes | None]:
-    """Give the SHA-256 of each file, None where it cannot be read. Raises: OSError as the disk does."""
+    """Return the SHA-256 of each file, None where it cannot be read. Raises: OSError if a disk fails."""
     with closing(iter_local_copies(track.url for track in tracks)) as paths:
         return [_hash(path) for path in paths]
 
@@ -101,42 +107,44 @@ def _hash(path: Path | BadAudio) -> bytes | None:
         return None
 
 
-def _reject(track: Track, why: BadAudio, build_s: float) -> IndexRow:
+def _reject(track: Track, error: BadAudio, build_s: float) -> IndexRow:
     return {
         "track_id": track.track_id,
         "status": "rejected",
-        "reason": why.reason,
-        "detail": why.detail,
+        "reason": error.reason,
+        "detail": error.detail,
         "build_s": build_s,
         "signature": track.signature,
+    }
+
+
+def _accept(track: Track, spooled: SpooledMel, build_s: float) -> IndexRow:
+    return {
+        "track_id": track.track_id,
+        "status": "ok-truncated" if spooled.is_truncated else "ok",
+        "decoded_s": spooled.decoded_s,
+        "stated_s": spooled.stated_s,
+        "build_s": build_s,
+        "signature": track.signature,
+        "sha256": None if spooled.sha256 is None else bytes.fromhex(spooled.sha256),
+        "fingerprint": bytes.fromhex(spooled.fingerprint),
     }
 
 
 def _mels(
     tracks: Sequence[Track], settings: SpectrogramSettings, limits: LimitSettings, rows: list[IndexRow]
 ) -> Iterator[tuple[str, Iterator[NDArray[np.float32]]]]:
-    """Yield the spectrogram of each track that has one; note in `rows` what became of every track."""
+    """Yield the spectrogram of each track that can be decoded; append to `rows` a row for every track."""
     sandbox = thread_sandbox(limits)
     with closing(iter_local_copies(track.url for track in tracks)) as paths:
         for track, path in zip(tracks, paths, strict=True):
-            begun = time.perf_counter()
+            started_s = time.perf_counter()
             try:
                 if isinstance(path, BadAudio):
                     raise path
-                spooled, pieces = sandbox.decode_mel(path, settings.mel, settings.excerpt, track.sha1)
-            except BadAudio as why:
-                rows.append(_reject(track, why, time.perf_counter() - begun))
+                spooled, blocks = sandbox.decode_mel(path, settings.mel, settings.excerpt, track.sha1)
+            except BadAudio as error:
+                rows.append(_reject(track, error, time.perf_counter() - started_s))
                 continue
-            rows.append(
-                {
-                    "track_id": track.track_id,
-                    "status": "ok-truncated" if spooled.is_truncated else "ok",
-                    "decoded_s": spooled.decoded_s,
-                    "stated_s": spooled.stated_s,
-                    "build_s": time.perf_counter() - begun,
-                    "signature": track.signature,
-                    "sha256": None if spooled.sha256 is None else bytes.fromhex(spooled.sha256),
-                    "fingerprint": bytes.fromhex(spooled.fingerprint),
-                }
-            )
-            yield track.track_id, pieces
+            rows.append(_accept(track, spooled, time.perf_counter() - started_s))
+            yield track.track_id, blocks

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.errors import BadInput
-from store.fs.listing import list_files
-from store.fs.stream import FoundFile, stream_files
+from store.fs.listing import FoundFile, list_files, stream_files
 
 AUDIO_SUFFIXES = (
     ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".wav", ".aif", ".aiff", ".aifc",

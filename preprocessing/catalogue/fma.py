@@ -1,13 +1,12 @@
-"""The Free Music Archive's dataset, as published: metadata, genre tree, audio and checksums.
+"""The Free Music Archive's dataset, as published: metadata, audio and checksums.
 
-Each part is read from its folder or from the archive it is published as, in place.
+Each part is read from its folder, or from the published archive without unpacking it.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -17,12 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from preprocessing.catalogue.audio_files import find_audio
+from preprocessing.catalogue.fma_genres import Genre, parents_by_title, read_genre_tree, with_ancestors
 from preprocessing.catalogue.splits import SPLITS
 from store.errors import BadInput
 from store.fs.files import exists, list_names, open_for_reading, read_bytes
 from store.fs.listing import child_url, child_urls
 
-SUBSETS = ("small", "medium", "large", "full")  # each within the next
+SUBSETS = ("small", "medium", "large", "full")  # each is part of the next
 FMA_COLUMN_TYPES = {
     "track_id": pa.int64(),
     "track.title": pa.string(),
@@ -37,17 +37,8 @@ FMA_COLUMN_TYPES = {
 CHECKSUM_LINE = r"^[0-9a-fA-F]{40}  [^ ].*$"
 
 
-@dataclass(frozen=True)
-class Genre:
-    """A node of the genre tree; a root has no parent."""
-
-    genre_id: int
-    parent_id: int | None
-    title: str
-
-
 def find_fma_metadata(source: str) -> str | None:
-    """Find the folder of FMA's tracks.csv: fma_metadata, the source itself, or within fma_metadata.zip."""
+    """Return the folder of FMA's tracks.csv: fma_metadata, the source itself, or within fma_metadata.zip."""
     folders = [child_url(source, "fma_metadata"), source]
     if not source.startswith("zip://"):
         folders.append(f"zip://fma_metadata::{child_url(source, 'fma_metadata.zip')}")
@@ -57,34 +48,24 @@ def find_fma_metadata(source: str) -> str | None:
 def read_fma(
     source: str, metadata: str | None, subset: str | None, *, checksums: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read FMA's tracks, in order of their ids: the columns of the catalogue that FMA tells; and its genre tree.
+    """Read FMA's tracks, in order of their ids, as columns of a catalogue; and the parents of its genres.
 
     Raises: BadInput if metadata or audio is not there, or cannot be used.
 
-    A track whose file is not there is listed without a size.
+    A track whose file is missing is listed without a size.
     """
     if metadata is None:
-        found = "no fma_metadata/tracks.csv and no tracks.csv" if exists(source) else "no such folder"
-        raise BadInput(
-            f"{source}: {found}; wanted FMA's metadata; put fma_metadata.zip there or unpack it there, "
-            "or set kind to folder-per-genre, flat or auto"
-        )
+        raise _no_metadata(source)
     tracks_url, genres_url = child_url(metadata, "tracks.csv"), child_url(metadata, "genres.csv")
     name, folder = _choose_subset(source, subset)
-    names = _read_header(tracks_url)  # a wrong table is told of before a million files are listed
+    names = _read_header(tracks_url)  # reports a wrong table before a million files are listed
     audio = find_audio(folder)
     tracks = _of_subset(_read_tracks(tracks_url, names), name, tracks_url)
     tree = read_genre_tree(genres_url)
     paths = _paths(tracks["track_id"])
-    row_of_track = pc.index_in(paths, value_set=audio["path"].combine_chunks())
-    files = audio.select(["size_bytes", "signature"]).take(row_of_track)
+    files = _files_of_tracks(audio, paths, folder, tracks_url)
     del audio  # of a million files, 50 MiB
     pa.default_memory_pool().release_unused()
-    if row_of_track.null_count == len(tracks):
-        raise BadInput(
-            f"{folder}: none of the {len(tracks)} tracks in {tracks_url} is there; wanted files like "
-            f"{paths[0]}; check that metadata and audio belong together"
-        )
     columns = {
         "track_id": tracks["track_id"].cast(pa.string()),
         "url": child_urls(folder, paths),
@@ -102,76 +83,30 @@ def read_fma(
     return columns, parents_by_title(tree)
 
 
-def read_genre_tree(url: str) -> dict[int, Genre]:
-    """Read FMA's genres.csv.
-
-    Raises: BadInput if it lacks a column, holds something that is no number where one belongs,
-        or its parents do not lead to a root.
-    """
-    try:
-        lines = list(csv.DictReader(io.StringIO(read_bytes(url).decode("utf-8-sig")), restval=""))
-        tree = {
-            int(line["genre_id"]): Genre(int(line["genre_id"]), int(line["parent"]) or None, line["title"])
-            for line in lines
-        }
-    except FileNotFoundError:
-        raise BadInput(f"{url}: no such file; wanted FMA's genres; get it from fma_metadata.zip") from None
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        if isinstance(error, BadInput):
-            raise  # an archive that is cut short
-        raise BadInput(
-            f"{url}: not a genre tree ({_one_line(error)}); wanted the columns genre_id, parent and title, "
-            "numbers in the first two; get it from fma_metadata.zip"
-        ) from error
-    for genre in tree.values():
-        ancestor, steps = genre, 0
-        while ancestor.parent_id is not None:
-            if ancestor.parent_id not in tree or steps > len(tree):
-                raise BadInput(
-                    f"{url}: genre {genre.genre_id} ({genre.title}) leads to parent {ancestor.parent_id}, "
-                    "and from there to no root; correct the column parent"
-                )
-            ancestor, steps = tree[ancestor.parent_id], steps + 1
-    return tree
-
-
-def parents_by_title(tree: Mapping[int, Genre]) -> dict[str, str]:
-    """Give the title of each genre's parent by its own title, sorted; roots have none."""
-    # Two genres of one title cannot be told apart here: what would make one its own ancestor is left out.
-    parents: dict[str, str] = {}
-    for genre in sorted(tree.values(), key=lambda it: (it.title, it.genre_id)):
-        if genre.parent_id is not None:
-            parent = tree[genre.parent_id].title
-            if genre.title != parent and genre.title not in ancestors_of(parent, parents):
-                parents[genre.title] = parent
-    return parents
-
-
-def ancestors_of(title: str, parents: Mapping[str, str]) -> list[str]:
-    """Name the genres that one is a kind of, the nearest first."""
-    found: list[str] = []
-    while (parent := parents.get(title)) is not None:
-        found.append(parent)
-        title = parent
-    return found
-
-
-def with_ancestors(genre_ids: Iterable[int], tree: Mapping[int, Genre]) -> set[int]:
-    """Add to some genres all their ancestors. Raises: KeyError for a genre that is not in the tree."""
-    closed: set[int] = set()
-    for genre_id in genre_ids:
-        ancestor: int | None = genre_id
-        while ancestor is not None and ancestor not in closed:
-            closed.add(ancestor)
-            ancestor = tree[ancestor].parent_id
-    return closed
+def _no_metadata(source: str) -> BadInput:
+    found = "no fma_metadata/tracks.csv and no tracks.csv" if exists(source) else "no such folder"
+    return BadInput(
+        f"{source}: {found}; wanted FMA's metadata; put fma_metadata.zip there or unpack it there, "
+        "or set kind to folder-per-genre, flat or auto"
+    )
 
 
 # Audio and checksums
 
 
+def _files_of_tracks(audio: pa.Table, paths: pa.ChunkedArray, folder: str, tracks_url: str) -> pa.Table:
+    """Return size and signature of each track's file, null if it is missing. Raises: BadInput if all are."""
+    row_of_track = pc.index_in(paths, value_set=audio["path"].combine_chunks())
+    if row_of_track.null_count == len(paths):
+        raise BadInput(
+            f"{folder}: none of the {len(paths)} tracks in {tracks_url} is there; wanted files like "
+            f"{paths[0]}; check that metadata and audio belong together"
+        )
+    return audio.select(["size_bytes", "signature"]).take(row_of_track)
+
+
 def _choose_subset(source: str, wanted: str | None) -> tuple[str, str]:
-    """Name the FMA subset to read, the wanted one, else the largest that is there; and its folder."""
+    """Return the FMA subset to read, the wanted one or else the largest there is, and its folder."""
     names = list_names(source)
     folder_of = {}
     for subset in SUBSETS:
@@ -192,13 +127,13 @@ def _choose_subset(source: str, wanted: str | None) -> tuple[str, str]:
 
 
 def _paths(track_ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Name the files of tracks: 000/000002.mp3."""
+    """Return the paths of tracks' files, like 000/000002.mp3."""
     names = pc.utf8_lpad(track_ids.cast(pa.string()), 6, padding="0")
     return pc.binary_join_element_wise(pc.utf8_slice_codeunits(names, 0, 3), "/", names, ".mp3", "")
 
 
 def _read_checksums(folder: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Read the SHA-1 that FMA publishes beside its audio for each path; null for one it does not list."""
+    """Read the SHA-1 that FMA publishes beside its audio for each path; null for a path it does not list."""
     url = child_url(folder, "checksums")
     try:
         text = read_bytes(url).decode()
@@ -208,13 +143,13 @@ def _read_checksums(folder: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
             "or set verify_checksums to false"
         ) from None
     except UnicodeDecodeError as error:
-        raise BadInput(f"{url}: not a list of checksums ({_one_line(error)}); take it anew") from error
+        raise BadInput(f"{url}: not a list of checksums ({_one_line(error)}); fetch it again") from error
     lines = pc.split_pattern(pa.array([text.rstrip("\n")]), "\n").flatten()
     wrong = pc.index(pc.match_substring_regex(lines, CHECKSUM_LINE), False).as_py()
     if wrong >= 0:
         raise BadInput(
             f"{url}: line {wrong + 1} is {lines[wrong].as_py()[:60]!r}; wanted 40 hex digits, two spaces "
-            "and a path; take the file anew from the archive of the audio"
+            "and a path; take the file again from the archive of the audio"
         )
     rows = pc.index_in(paths, value_set=pc.utf8_slice_codeunits(lines, 42))
     return pc.utf8_lower(pc.utf8_slice_codeunits(lines, 0, 40)).take(rows)
@@ -224,17 +159,17 @@ def _read_checksums(folder: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _of_subset(tracks: pa.Table, subset: str, tracks_url: str) -> pa.Table:
-    """Keep the tracks of a subset, in order of their ids. Raises: BadInput if there are none, or one twice."""
-    own = tracks["set.subset"]
-    strange = pc.index(pc.is_in(own, value_set=pa.array(SUBSETS)), False).as_py()
-    if strange >= 0:
+    """Return the tracks of a subset, in order of their ids. Raises: BadInput if there are none, or one twice."""
+    subsets = tracks["set.subset"]
+    unknown = pc.index(pc.is_in(subsets, value_set=pa.array(SUBSETS)), False).as_py()
+    if unknown >= 0:
         raise BadInput(
-            f"{tracks_url}: track {tracks['track_id'][strange]} is in the subset {own[strange].as_py()!r}; "
+            f"{tracks_url}: track {tracks['track_id'][unknown]} is in the subset {subsets[unknown].as_py()!r}; "
             f"wanted {', '.join(SUBSETS)}"
         )
     track_ids = tracks["track_id"].to_numpy()
-    within = pc.is_in(own, value_set=pa.array(SUBSETS[: SUBSETS.index(subset) + 1])).to_numpy()
-    rows = np.flatnonzero(within)
+    is_in_subset = pc.is_in(subsets, value_set=pa.array(SUBSETS[: SUBSETS.index(subset) + 1])).to_numpy()
+    rows = np.flatnonzero(is_in_subset)
     rows = rows[np.argsort(track_ids[rows], kind="stable")]
     if not rows.size:
         raise BadInput(f"{tracks_url}: no track of the subset {subset}; choose another subset")
@@ -245,13 +180,13 @@ def _of_subset(tracks: pa.Table, subset: str, tracks_url: str) -> pa.Table:
         raise BadInput(
             f"{tracks_url}: track {repeated[0]} is there {times} times; wanted once; remove the others"
         )
-    is_all_in_order = np.array_equal(rows, np.arange(len(tracks)))  # as FMA publishes it: no copy then
+    is_all_in_order = np.array_equal(rows, np.arange(len(tracks)))  # true of the full subset: no copy then
     tracks = tracks.drop_columns("set.subset")
     return tracks if is_all_in_order else tracks.take(rows)
 
 
 def _genres(tracks: pa.Table, tree: Mapping[int, Genre], tracks_url: str, genres_url: str) -> pa.ChunkedArray:
-    """Give the titles of each track's genres: what is alike is looked up once."""
+    """Return the titles of each track's genres; equal lists are looked up once."""
     texts = tracks["track.genres_all"]
     distinct = pc.drop_null(pc.unique(texts))
     titles = []
@@ -277,16 +212,16 @@ def _titles(genres: str, tree: Mapping[int, Genre], where: str, genres_url: str)
 
 
 def _read_tracks(url: str, names: list[str]) -> pa.Table:
-    """Read what we use of FMA's tracks.csv: columns as "track.title", blank text as null.
+    """Read the FMA_COLUMN_TYPES of FMA's tracks.csv, blank text as null.
 
-    Raises: BadInput if it is of another shape.
+    Raises: BadInput if it is another kind of table.
     """
     try:
         with open_for_reading(url) as file:
             table = pyarrow.csv.read_csv(
                 file,
-                # A row must fit into a block, and some biographies are long. With threads it takes longer here,
-                # and a gigabyte more: blocks are read ahead of what is kept of them.
+                # A row must fit into a block, and some biographies are long. Threads take longer, and a gigabyte
+                # more, as they read blocks ahead of their conversion.
                 pyarrow.csv.ReadOptions(
                     column_names=names, skip_rows=3, block_size=1 << 23, use_threads=False
                 ),
@@ -301,18 +236,18 @@ def _read_tracks(url: str, names: list[str]) -> pa.Table:
     except pa.ArrowInvalid as error:
         raise BadInput(
             f"{url}: {_one_line(error)}; wanted FMA's tracks.csv, {len(names)} columns in each row; "
-            "unpack it anew from fma_metadata.zip"
+            "unpack it again from fma_metadata.zip"
         ) from error
     unnumbered = pc.index(pc.is_null(table["track_id"]), True).as_py()
     if unnumbered >= 0:
         raise BadInput(f"{url}: data row {unnumbered + 1} has no track_id")
-    for place, field in enumerate(table.schema):
+    for number, field in enumerate(table.schema):
         if field.type == pa.string():
-            table = table.set_column(place, field, _stripped(table[field.name]))
-    strange = {*pc.unique(table["set.split"]).to_pylist()} - {*SPLITS, None}
-    if strange:
-        raise BadInput(f"{url}: found the split {min(strange)!r}; wanted {', '.join(SPLITS)} or nothing")
-    pa.default_memory_pool().release_unused()  # what the blocks were parsed into
+            table = table.set_column(number, field, _stripped(table[field.name]))
+    unknown = {*pc.unique(table["set.split"]).to_pylist()} - {*SPLITS, None}
+    if unknown:
+        raise BadInput(f"{url}: found the split {min(unknown)!r}; wanted {', '.join(SPLITS)} or nothing")
+    pa.default_memory_pool().release_unused()  # that the parsed blocks took
     return table
 
 
@@ -332,10 +267,12 @@ def _read_header(url: str) -> list[str]:
     if len(header) < 3 or header[2][:1] != ["track_id"]:
         found = ",".join(header[0])[:60] if header else ""
         raise BadInput(
-            f"{url}: the file begins with {found!r}; wanted {wanted}; unpack it anew from fma_metadata.zip, "
+            f"{url}: the file begins with {found!r}; wanted {wanted}; unpack it again from fma_metadata.zip, "
             "or rename it and set kind to folder-per-genre or flat"
         )
-    pairs = zip(header[0][1:], header[1][1:], strict=False)  # rows of unlike lengths lack columns: see below
+    pairs = zip(
+        header[0][1:], header[1][1:], strict=False
+    )  # in a shorter row, columns are missing: see below
     names = ["track_id", *(f"{group}.{name}" for group, name in pairs)]
     missing = [name for name in FMA_COLUMN_TYPES if name not in names]
     if missing:

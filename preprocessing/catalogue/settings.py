@@ -1,4 +1,4 @@
-"""What lies in a source, and how its tracks are split."""
+"""The settings of a catalogue: the kind of source, and the splits."""
 
 from typing import Literal, Self
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class SplitSettings(BaseModel):
-    """How the tracks are parted into training, validation and test."""
+    """How the tracks are split into training, validation and test."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -17,21 +17,21 @@ class SplitSettings(BaseModel):
         "else none",
     )
     validation_share: float = Field(
-        default=0.1, ge=0, lt=1, description="Part of each genre's tracks for validation (mode artist)"
+        default=0.1, ge=0, lt=1, description="Share of each genre's tracks for validation (mode artist)"
     )
     test_share: float = Field(
-        default=0.1, ge=0, lt=1, description="Part of each genre's tracks for the test (mode artist)"
+        default=0.1, ge=0, lt=1, description="Share of each genre's tracks for the test (mode artist)"
     )
-    seed: int = Field(default=0, ge=0, description="Seed of the drawing (mode artist)")
+    seed: int = Field(default=0, ge=0, description="Seed of the random assignment (mode artist)")
     keep_existing: bool = Field(
         default=True,
-        description="Tracks stay in the split that the store has them in, and only what is new is dealt out, "
-        "so that a test stays the same test; off: all are dealt anew, which other shares or another seed "
-        "need (mode artist)",
+        description="Tracks stay in the split that the store has them in, and only new tracks are assigned, "
+        "so that test scores stay comparable; off: all tracks are assigned again, which is needed for other "
+        "shares or another seed to have an effect (mode artist)",
     )
 
     @model_validator(mode="after")
-    def _leave_some_for_training(self) -> Self:
+    def _leaves_some_for_training(self) -> Self:
         if self.validation_share + self.test_share >= 1:
             raise ValueError(
                 f"validation_share {self.validation_share} + test_share {self.test_share} "
@@ -41,7 +41,7 @@ class SplitSettings(BaseModel):
 
 
 class CatalogueSettings(BaseModel):
-    """What lies in the source, and how its tracks are split."""
+    """What kind of source it is, and how its tracks are split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,11 +49,11 @@ class CatalogueSettings(BaseModel):
         default="auto",
         description="fma: fma_metadata and fma_* as published, .zip or unpacked; folder-per-genre: GENRE/file; "
         "flat: any folder of audio, no genres; auto: fma if there is a tracks.csv, folder-per-genre if all "
-        "audio lies one folder down and most of these folders are named like a common genre, else flat",
+        "audio is one folder down and most of these folders are named like a common genre, else flat",
     )
     subset: Literal["small", "medium", "large", "full"] | None = Field(
         default=None,
-        description="Which of FMA's folders or archives fma_* to read; none: the largest there is",
+        description="Which of FMA's folders or archives fma_* to read; empty for the largest there is",
     )
     verify_checksums: bool = Field(
         default=False, description="Compare each file with the checksums that FMA publishes beside its audio"

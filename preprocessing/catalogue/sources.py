@@ -27,12 +27,12 @@ CATALOGUE_SCHEMA = pa.schema(
         ("genre_top", pa.string()),
         ("split", pa.string()),
         ("duration_s", pa.float64()),
-        ("signature", pa.string()),  # changes when the file does; null where the source does not tell
-        ("sha1", pa.string()),  # that the source itself publishes
-        ("duplicate_group", pa.string()),  # of tracks that hold the same recording; null until they are built
+        ("signature", pa.string()),  # changes when the file does; null where the source has none
+        ("sha1", pa.string()),  # as the source publishes it
+        ("duplicate_group", pa.string()),  # the same for copies of a recording; null until they are built
     ]
 )
-# What makes a folder's name look like a genre's, letters and digits only: GTZAN's, FMA's and a few more.
+# Names that identify folders as genres, letters and digits only: GTZAN's, FMA's and a few more.
 COMMON_GENRES = frozenset({
     "alternative", "ambient", "blues", "children", "classical", "country", "dance", "disco", "easylistening",
     "electronic", "electronica", "experimental", "folk", "funk", "gospel", "hiphop", "historic", "house",
@@ -46,14 +46,14 @@ Columns = dict[str, Any]  # name -> pyarrow array
 
 
 def read_catalogue(source: str, settings: CatalogueSettings) -> pa.Table:
-    """List the tracks of a folder, URL or zip archive, with what is known of them, in order of track_id.
+    """List the tracks of a folder, URL or zip archive with their metadata, in order of track_id.
 
     Shapes: columns of CATALOGUE_SCHEMA. FMA's ids are sorted as numbers, paths as text.
     Raises: BadInput if there are no tracks, or the metadata cannot be used.
 
-    Hidden files, and files whose suffix is not one of AUDIO_SUFFIXES, are no tracks. A
-    track of FMA's whose file is not there is listed without a size. Splits are those the
-    source comes with; `split_tracks` makes others. A genre tree travels in the schema: see
+    Hidden files, and files whose suffix is not one of AUDIO_SUFFIXES, are no tracks. A track of FMA's
+    whose file is missing is listed without a size. Splits are the source's own; `split_tracks`
+    assigns others. The genre tree is in the schema's metadata: see
     `store.dataset.reader.Snapshot.genre_parents`.
     """
     source, kind = _enter_archive(absolute(source)), settings.kind
@@ -79,9 +79,10 @@ def read_catalogue(source: str, settings: CatalogueSettings) -> pa.Table:
 def _enter_archive(source: str) -> str:
     """Turn the path of a zip archive into the URL of the folder within it.
 
-    Raises: BadInput if it is none, or a part of one.
+    Raises: BadInput if it is no archive, or a part of one.
 
-    What all lies in one folder of folders was packed with that folder: this is it then.
+    If everything in it is within one folder that has folders, the archive was packed with that
+    folder, and the URL is that folder's.
     """
     if not source.lower().endswith(".zip") or source.startswith("zip://") or not is_file(source):
         return source
@@ -114,7 +115,7 @@ def _read_folder(source: str, kind: str) -> Columns:
 
 
 def _first_folder(paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Give the first folder of each path; null for what lies in none."""
+    """Return the first folder of each path; null for a file that is in none."""
     found = pc.extract_regex(paths, FIRST_FOLDER)
     return pc.if_else(pc.is_valid(found), pc.struct_field(found, "name"), None)
 
@@ -128,9 +129,9 @@ def _as_lists(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _looks_like_genre_folders(paths: pa.ChunkedArray) -> bool:
-    """Say whether all audio lies one folder down, and most folders bear the name of a common genre.
+    """Return whether all audio is one folder down, and most folders have the name of a common genre.
 
-    A folder per artist or album has the same shape: only the names tell them apart.
+    A folder per artist or album has the same layout: only the names distinguish them.
     """
     if not pc.all(pc.equal(pc.count_substring(paths, "/"), 1)).as_py():
         return False
@@ -140,7 +141,7 @@ def _looks_like_genre_folders(paths: pa.ChunkedArray) -> bool:
 
 
 def _credits(source: str, urls: pa.ChunkedArray) -> Columns:
-    """Read who made each track from its tags; not from afar, where it would cost a fetch for each file."""
+    """Read artist, album and title from the tags of local files; remote ones would each have to be fetched."""
     if local_path(source) is None:
         return {}
     chunks = [_credits_of(chunk.to_pylist()) for chunk in urls.chunks]
@@ -162,4 +163,4 @@ def _read_credits(path: str) -> Credits | None:
     try:
         return read_credits(path)
     except (BadInput, PermissionError, FileNotFoundError):
-        return None  # still a track: whoever decodes it finds out what is wrong, and writes it down
+        return None  # still a track: decoding it reports what is wrong

@@ -1,6 +1,6 @@
 """Training, validation and test tracks that share no artist, no album and no recording.
 
-Axes: G groups of tracks that must stay together, C genres, P parts (the splits, or the folds).
+Axes: T tracks, G groups of tracks that must stay together, C genres, P parts (the splits, or the folds).
 """
 
 import unicodedata
@@ -18,9 +18,9 @@ from preprocessing.catalogue.settings import SplitSettings
 from store.errors import BadInput
 
 SPLITS = ("training", "validation", "test")
-TRAINING_INDEX = 0  # the weakest: see find_cross_split_duplicates
-UNASSIGNED = -1  # of a group that may be dealt to any part
-MAX_ATTEMPTS = 20  # drawings before artists who play several genres are given up on
+TRAINING_INDEX = 0  # splits are in order of precedence: see find_cross_split_duplicates
+UNASSIGNED = -1  # the part of a group that may go to any
+MAX_ATTEMPTS = 20  # random orders to try before a genre in every part is taken to be impossible
 
 
 def split_tracks(table: pa.Table, settings: SplitSettings, previous: pa.Table | None = None) -> pa.Table:
@@ -28,8 +28,8 @@ def split_tracks(table: pa.Table, settings: SplitSettings, previous: pa.Table | 
 
     Raises: BadInput if official splits are asked for and there are none, or as split_by_artist.
 
-    `previous` is what `read_previous_splits` gives, if the catalogue has grown. Official splits
-    stay as they are, but for copies of a recording in several splits: see `find_cross_split_duplicates`.
+    `previous` is the table of `read_previous_splits`, if the catalogue has grown. Official splits do not
+    change, except for copies of a recording in several splits: see `find_cross_split_duplicates`.
     """
     match resolve_split_mode(table, settings):
         case "official":
@@ -44,7 +44,7 @@ def split_tracks(table: pa.Table, settings: SplitSettings, previous: pa.Table | 
 
 
 def resolve_split_mode(table: pa.Table, settings: SplitSettings) -> Literal["official", "artist", "none"]:
-    """Say how a catalogue with its official splits (or none) will be split."""
+    """Return how a catalogue with its official splits (or none) will be split."""
     if settings.mode != "auto":
         return settings.mode
     if len(pc.unique(table["split"]).drop_null()) == len(SPLITS):
@@ -54,46 +54,45 @@ def resolve_split_mode(table: pa.Table, settings: SplitSettings) -> Literal["off
 
 
 def find_cross_split_duplicates(table: pa.Table) -> NDArray[np.int64]:
-    """Give the rows whose recording another split, a stronger one, holds too.
+    """Return the rows whose recording is also in another split that takes precedence.
 
-    Test is stronger than validation, and that than training: what is tested must not have
-    been learned, and the test is what others compare with.
+    Test takes precedence over validation, and validation over training: a track that is tested must not
+    be trained on, and test scores are what others compare with.
     """
     if "duplicate_group" not in table.column_names:
         return np.zeros(0, dtype=np.int64)
     groups_T, groups = _codes(table["duplicate_group"])
     strength_T = pc.index_in(table["split"], value_set=pa.array(SPLITS)).fill_null(-1).to_numpy()
-    strongest = np.full(groups + 1, -1)  # the last for tracks that are alone: their code is -1
+    strongest = np.full(groups + 1, -1)  # the last is for tracks without a group, whose code is -1
     np.maximum.at(strongest, groups_T, strength_T)
     is_weaker_T = (strength_T >= 0) & (strength_T < strongest[groups_T]) & (groups_T >= 0)
     return np.flatnonzero(is_weaker_T)
 
 
 def split_by_artist(table: pa.Table, settings: SplitSettings, previous: pa.Table | None = None) -> pa.Table:
-    """Give every track of a catalogue a split, so that no artist and no recording is in two of them.
+    """Assign every track of a catalogue to a split, so that no artist and no recording is in two splits.
 
     Raises: BadInput if a genre has too few artists to be in every split.
 
-    Each genre_top comes close to its share in each split, and is in all of them. Tracks
-    without genre_top are parted too, as if they were one genre. The order of the rows
-    does not matter.
+    Each genre_top is in all splits, close to its share in each. Tracks without genre_top are
+    treated as one more genre. The order of the rows does not matter.
 
-    With `previous` splits (track_id, split), a group stays whole where its tracks are, and
-    only groups that are new are dealt. A genre is then in all splits only if its new
-    artists suffice. Where groups of two splits turn out to be one, the tracks of the weaker
-    split (see `find_cross_split_duplicates`) lose theirs: what was learned from is never tested with.
+    With `previous` splits (track_id, split), a group stays in the split that its tracks are in, and
+    only new groups are assigned. A genre is then in all splits only if it has enough new
+    artists. If groups of two splits turn out to be one, its tracks leave the split of lower
+    precedence (see `find_cross_split_duplicates`): a track that was trained on is never tested with.
     """
     training_share = 1 - settings.validation_share - settings.test_share
     shares = dict(zip(SPLITS, (training_share, settings.validation_share, settings.test_share), strict=True))
-    wanted = [name for name, share in shares.items() if share > 0]
-    purpose = f"a split into {', '.join(wanted)}"
+    used = [name for name, share in shares.items() if share > 0]
+    purpose = f"a split into {', '.join(used)}"
     groups_T = group_tracks(table)
     kept_G, is_out_T = _keep(table, groups_T, previous if settings.keep_existing else None)
-    # A split that has no share any more keeps what it holds: it is none of the parts that are dealt to.
-    part_of_split = np.array([wanted.index(name) if name in wanted else len(wanted) for name in SPLITS])
+    # A split without a share keeps its tracks, but is not one of the parts that groups are assigned to.
+    part_of_split = np.array([used.index(name) if name in used else len(used) for name in SPLITS])
     kept_part_G = np.where(kept_G == UNASSIGNED, UNASSIGNED, part_of_split[kept_G])
-    parts_T = _part(table, groups_T, [shares[name] for name in wanted], purpose, settings.seed, kept_part_G)
-    split_of_part = np.array([SPLITS.index(name) for name in wanted] + [UNASSIGNED])
+    parts_T = _assign(table, groups_T, [shares[name] for name in used], purpose, settings.seed, kept_part_G)
+    split_of_part = np.array([SPLITS.index(name) for name in used] + [UNASSIGNED])
     splits_T = np.where(kept_G[groups_T] == UNASSIGNED, split_of_part[parts_T], kept_G[groups_T])
     return _with_split(table, pa.array(SPLITS, pa.string()).take(pa.array(splits_T, mask=is_out_T)))
 
@@ -101,28 +100,27 @@ def split_by_artist(table: pa.Table, settings: SplitSettings, previous: pa.Table
 def _keep(
     table: pa.Table, groups_T: NDArray[np.int64], previous: pa.Table | None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Say which split each group stays in, UNASSIGNED if it is new; and which tracks lose theirs.
+    """Return which split each group stays in, UNASSIGNED if it is new, and which tracks leave their split.
 
-    Shapes: (T,) -> (G,) places in SPLITS, (T,).
+    Shapes: (T,) -> (G,) indices into SPLITS, (T,).
 
-    A track that lost its split may have been learned from: its group can be for training
-    only, once nothing stronger is in it.
+    A track that left its split may have been trained on: its group can only be in training,
+    unless another track has it in a split of higher precedence.
     """
     kept_G = np.full(groups_T.max(initial=-1) + 1, UNASSIGNED)
     if previous is None:
         return kept_G, np.zeros(len(table), dtype=bool)
     rows = pc.index_in(table["track_id"], value_set=previous["track_id"].combine_chunks())
-    was_T = (
-        pc.index_in(previous["split"].take(rows), value_set=pa.array(SPLITS)).fill_null(UNASSIGNED).to_numpy()
-    )
+    splits = pc.index_in(previous["split"].take(rows), value_set=pa.array(SPLITS))
+    previous_T = splits.fill_null(UNASSIGNED).to_numpy()
     is_known_T = rows.is_valid().to_numpy()
-    np.maximum.at(kept_G, groups_T, np.where(is_known_T, np.maximum(was_T, TRAINING_INDEX), UNASSIGNED))
-    is_out_T = is_known_T & (was_T < kept_G[groups_T]) & (kept_G[groups_T] > TRAINING_INDEX)
+    np.maximum.at(kept_G, groups_T, np.where(is_known_T, np.maximum(previous_T, TRAINING_INDEX), UNASSIGNED))
+    is_out_T = is_known_T & (previous_T < kept_G[groups_T]) & (kept_G[groups_T] > TRAINING_INDEX)
     return kept_G, is_out_T
 
 
 def assign_artist_folds(table: pa.Table, folds: int, seed: int = 0) -> NDArray[np.int64]:
-    """Number the fold of each track for cross-validation, so that no artist is in two of them.
+    """Assign each track to a fold of a cross-validation, so that no artist is in two folds.
 
     Shapes: a table of T tracks -> (T,), 0 to folds - 1.
     Raises: BadInput if a genre has fewer artists than there are folds.
@@ -130,18 +128,18 @@ def assign_artist_folds(table: pa.Table, folds: int, seed: int = 0) -> NDArray[n
     assert folds >= 2
     groups_T = group_tracks(table)
     free_G = np.full(groups_T.max(initial=-1) + 1, UNASSIGNED)
-    return _part(table, groups_T, [1 / folds] * folds, f"a split into {folds} folds", seed, free_G)
+    return _assign(table, groups_T, [1 / folds] * folds, f"a split into {folds} folds", seed, free_G)
 
 
 def group_tracks(table: pa.Table) -> NDArray[np.int64]:
-    """Number the groups of tracks that must stay on one side of any split.
+    """Number the groups of tracks that must be in one split.
 
     Shapes: a table of T tracks -> (T,); groups are numbered in order of their least track_id.
 
     All tracks of an artist are a group, whatever the case and spacing of the name. A track
-    without an artist goes with its album (and so with the artist, if only one has an album
-    of that title); without an album either, it stands alone. Copies of a recording stay
-    together too, and with them all that goes with either, where the table tells of copies.
+    without an artist is grouped with its album (and so with the artist, if only one has an album
+    of that title); without an album either, it is a group of its own. Copies of a recording
+    join the groups they are in, if the table has a column of copies.
     """
     rows_of_keys = _shared_keys(table)
     rows = np.concatenate([rows for rows, _ in rows_of_keys])
@@ -163,7 +161,7 @@ def group_tracks(table: pa.Table) -> NDArray[np.int64]:
 
 
 def _shared_keys(table: pa.Table) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Give, for each kind of thing that must not be in two splits, rows and the number of what they have.
+    """Return what must not be in two splits, by kind: the rows that have one, and its number.
 
     The kinds are artists, albums and recordings.
     """
@@ -172,8 +170,8 @@ def _shared_keys(table: pa.Table) -> list[tuple[NDArray[np.int64], NDArray[np.in
     has_both_T = (artist_T >= 0) & (album_T >= 0)
     pairs = np.unique(np.column_stack([album_T, artist_T])[has_both_T], axis=0)
     artists_of_album = np.bincount(pairs[:, 0], minlength=albums + 1)
-    tells_T = (album_T >= 0) & ((artist_T < 0) | (artists_of_album[album_T] == 1))
-    kinds = [(np.flatnonzero(artist_T >= 0), artist_T), (np.flatnonzero(tells_T), album_T)]
+    has_own_album_T = (album_T >= 0) & ((artist_T < 0) | (artists_of_album[album_T] == 1))
+    kinds = [(np.flatnonzero(artist_T >= 0), artist_T), (np.flatnonzero(has_own_album_T), album_T)]
     if "duplicate_group" in table.column_names:
         copy_T, _ = _codes(table["duplicate_group"])
         kinds.append((np.flatnonzero(copy_T >= 0), copy_T))
@@ -181,9 +179,9 @@ def _shared_keys(table: pa.Table) -> list[tuple[NDArray[np.int64], NDArray[np.in
 
 
 def _codes(column: pa.ChunkedArray, *, fold: bool = False) -> tuple[NDArray[np.int64], int]:
-    """Number the texts of a column, null and (folded) empty ones as -1; say how many there are.
+    """Number the distinct texts of a column, null and (folded) empty ones as -1; return also how many there are.
 
-    Texts are looked at once each, not once a row: a catalogue may have a million rows.
+    Each text is folded once, not once a row: a catalogue may have a million rows.
     """
     encoded = column.combine_chunks().dictionary_encode()
     codes_T = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
@@ -197,11 +195,11 @@ def _codes(column: pa.ChunkedArray, *, fold: bool = False) -> tuple[NDArray[np.i
 
 
 def _fold(name: str) -> str:
-    """Make names that differ in case, spacing or Unicode form equal."""
+    """Return the same text for names that differ in case, spacing or Unicode form only."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def _part(
+def _assign(
     table: pa.Table,
     groups_T: NDArray[np.int64],
     shares_P: Sequence[float],
@@ -209,9 +207,9 @@ def _part(
     seed: int,
     kept_G: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Number the part of each track: groups whole, genres in proportion, every genre in every part.
+    """Assign each track to a part: groups whole, genres in proportion, every genre in every part.
 
-    Groups that are not UNASSIGNED stay in the part that `kept_G` says, or, from P on, in none that counts here.
+    A group stays in its part of `kept_G`, which from P on is none of the P, unless it is UNASSIGNED.
     """
     if not len(table):
         return np.zeros(0, dtype=np.int64)
@@ -220,75 +218,88 @@ def _part(
     columns = genres.fill_null(len(names)).to_numpy()
     counts_GC = np.zeros((len(kept_G), len(names) + 1), dtype=np.int32)  # the last column: no genre
     np.add.at(counts_GC, (groups_T, columns), 1)
-    holds_GC = counts_GC[:, :-1] > 0
-    _check_artists(table, names, holds_GC.sum(axis=0), len(shares_P), purpose)
-    dealt: list[tuple[int, list[str], NDArray[np.int64]]] = []
-    for attempt in range(MAX_ATTEMPTS):
-        part_of_group = _deal(counts_GC, np.array(shares_P), kept_G, np.random.default_rng([seed, attempt]))
-        held_PC = np.array([holds_GC[part_of_group == part].any(axis=0) for part in range(len(shares_P))])
-        lacking = [names[genre] for genre in np.flatnonzero(~np.all(held_PC, axis=0))]
-        dealt.append((int((~held_PC).sum()), lacking, part_of_group))
-        if not lacking:
-            break
-    _, lacking, part_of_group = min(dealt, key=lambda each: each[0])
-    if lacking and (kept_G == UNASSIGNED).all():  # what is kept may leave no way: then the best will do
+    has_GC = counts_GC[:, :-1] > 0
+    _check_artists(table, names, has_GC.sum(axis=0), len(shares_P), purpose)
+    parts_G, is_missing_C = _best_assignment(counts_GC, np.array(shares_P), kept_G, seed)
+    if is_missing_C.any() and (kept_G == UNASSIGNED).all():  # with kept groups it may be impossible
         raise BadInput(
-            f"genre {lacking[0]!r}: its artists play other genres too, and no way was found to have every genre "
-            f"in every part of {purpose}; add artists of it, leave it out, or set split.mode to none"
+            f"genre {names[int(is_missing_C.argmax())]!r}: its artists play other genres too, and no assignment "
+            f"was found that has every genre in every part of {purpose}; add artists of it, leave it out, "
+            "or set split.mode to none"
         )
-    return part_of_group[groups_T]
+    return parts_G[groups_T]
+
+
+def _best_assignment(
+    counts_GC: NDArray[np.int32], shares_P: NDArray[np.float64], kept_G: NDArray[np.int64], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the part of each group, and which genres are missing in a part: as few as possible.
+
+    Shapes: (G, C) tracks of each group by genre, the last column without one, (P,), (G,) -> (G,), (C - 1,).
+    """
+    has_GC = counts_GC[:, :-1] > 0
+    fewest: int | None = None
+    for attempt in range(MAX_ATTEMPTS):
+        parts_G = _assign_groups(counts_GC, shares_P, kept_G, np.random.default_rng([seed, attempt]))
+        has_PC = np.array([has_GC[parts_G == part].any(axis=0) for part in range(len(shares_P))])
+        missing = int((~has_PC).sum())
+        if fewest is None or missing < fewest:
+            fewest, best = missing, (parts_G, np.asarray(~has_PC.all(axis=0)))
+        if not missing:
+            break
+    return best
 
 
 def _check_artists(
-    table: pa.Table, names: Sequence[str], artists_C: NDArray[np.int64], wanted: int, purpose: str
+    table: pa.Table, names: Sequence[str], artists_C: NDArray[np.int64], needed: int, purpose: str
 ) -> None:
-    """Raises: BadInput for the first genre that has fewer artists than `wanted`."""
+    """Raises: BadInput for the first genre that has fewer artists than `needed`."""
     for name, found in zip(names, artists_C, strict=True):
-        if found < wanted:
+        if found < needed:
             of_genre = table.filter(pc.equal(table["genre_top"], name))
             artists = {artist or "unknown" for artist in pc.unique(of_genre["artist"]).to_pylist()}
             raise BadInput(
                 f"genre {name!r} has {found} artist{'' if found == 1 else 's'} "
-                f"({', '.join(sorted(artists))}); {purpose} that shares no artist needs {wanted}; "
+                f"({', '.join(sorted(artists))}); {purpose} that shares no artist needs {needed}; "
                 "add tracks of other artists, leave this genre out, or set split.mode to none"
             )
 
 
-def _deal(
+def _assign_groups(
     counts_GC: NDArray[np.int32],
     shares_P: NDArray[np.float64],
     kept_G: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Deal the groups that are UNASSIGNED out, largest first, each to the part that most lacks its genres.
+    """Assign the UNASSIGNED groups, largest first, each to the part that is furthest below its share of their genres.
 
     Shapes: (G, C) tracks of each group by genre, (P,), (G,) -> (G,) the part of each group.
 
-    Where the groups left of a genre are just enough for the parts that have none of it
-    yet, those parts come first, whatever their share.
+    If a genre has only as many groups left as parts that have none of it yet, those parts
+    come first, whatever their share.
     """
     weights_GC = counts_GC / np.maximum(counts_GC.sum(axis=0), 1)
-    lacks_PC = np.repeat(shares_P[:, None], counts_GC.shape[1], axis=1)
-    holds_PC = np.zeros(lacks_PC.shape, dtype=bool)
+    deficit_PC = np.repeat(shares_P[:, None], counts_GC.shape[1], axis=1)
+    has_PC = np.zeros(deficit_PC.shape, dtype=bool)
     for part in range(len(shares_P)):
-        lacks_PC[part] -= weights_GC[kept_G == part].sum(axis=0)
-        holds_PC[part] = (counts_GC[kept_G == part] > 0).any(axis=0)
+        deficit_PC[part] -= weights_GC[kept_G == part].sum(axis=0)
+        has_PC[part] = (counts_GC[kept_G == part] > 0).any(axis=0)
     left_C = (counts_GC[kept_G == UNASSIGNED] > 0).sum(axis=0)
     shuffled = rng.permutation(len(counts_GC))
     ties_GP = rng.random((len(counts_GC), len(shares_P))) * 1e-9
-    part_of_group = kept_G.copy()
+    parts_G = kept_G.copy()
     largest_first = shuffled[np.argsort(-weights_GC.sum(axis=1)[shuffled], kind="stable")]
     for group in largest_first[kept_G[largest_first] == UNASSIGNED]:
         own_C = np.flatnonzero(counts_GC[group])
-        own_lacks_PC = lacks_PC[:, own_C]
-        urgent_PC = ~holds_PC[:, own_C] & (left_C[own_C] <= (~holds_PC[:, own_C]).sum(axis=0))
-        need_P = own_lacks_PC @ weights_GC[group, own_C] + ties_GP[group]
+        own_deficit_PC = deficit_PC[:, own_C]
+        urgent_PC = ~has_PC[:, own_C] & (left_C[own_C] <= (~has_PC[:, own_C]).sum(axis=0))
+        need_P = own_deficit_PC @ weights_GC[group, own_C] + ties_GP[group]
         part = int(np.lexsort((need_P, urgent_PC.sum(axis=1)))[-1])
-        part_of_group[group] = part
-        lacks_PC[part, own_C] -= weights_GC[group, own_C]
-        holds_PC[part, own_C] = True
+        parts_G[group] = part
+        deficit_PC[part, own_C] -= weights_GC[group, own_C]
+        has_PC[part, own_C] = True
         left_C[own_C] -= 1
-    return part_of_group
+    return parts_G
 
 
 def _without(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:

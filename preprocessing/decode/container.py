@@ -1,13 +1,13 @@
-"""What a file is, and how long it claims to play, read off its first bytes.
+"""The container format and the stated duration of an audio file, read from its headers.
 
-A decoder asked to play a web page may answer with noise. So we look first.
+A decoder turns some files that are no audio, such as web pages, into noise: so the format is checked first.
 """
 
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-MPEG_BITRATES_KBPS = {  # by (version 1 or not, layer): the 14 rates that header bits name
+MPEG_BITRATES_KBPS = {  # by (is version 1, layer): the 14 rates that header bits select
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -16,9 +16,9 @@ MPEG_BITRATES_KBPS = {  # by (version 1 or not, layer): the 14 rates that header
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 SCAN_BLOCK_BYTES = 1 << 22
-MAX_FREE_FORMAT_FRAME_BYTES = 6_000  # more than a frame of 640 kbit/s
+MAX_FREE_FORMAT_FRAME_BYTES = 6_000  # above that of 640 kbit/s
 RESYNC_BYTES = 1 << 16
-MAX_MPEG_FRAME_BYTES = 2_881  # layer 2 at 160 kbit/s and 8 kHz, and its padding
+MAX_MPEG_FRAME_BYTES = 2_881  # layer 2 at 160 kbit/s and 8 kHz, with padding
 MPEG_RATES_HZ = (44_100, 48_000, 32_000)
 MAGIC_NUMBERS = (  # offset, bytes, name
     (0, b"fLaC", "flac"),
@@ -48,13 +48,13 @@ class MpegHeader:
 
 
 def sniff_format(head: bytes) -> str | None:
-    """Name the kind of audio a file begins like, or None if it begins like none.
+    """Return the audio format that a file's first bytes are of, or None.
 
-    Tags before the audio (ID3v2, several at times) are stepped over where they end within `head`.
+    ID3v2 tags before the audio are skipped if they end within `head`.
     """
     body = head[id3_end(head) :]
     if not body and head:
-        return "mpeg"  # the tag, with its cover picture, is longer than what we were given
+        return "mpeg"  # a tag with a cover picture can be longer than the head
     for offset, magic, kind in MAGIC_NUMBERS:
         if body[offset : offset + len(magic)] == magic:
             return kind
@@ -64,9 +64,9 @@ def sniff_format(head: bytes) -> str | None:
 
 
 def stated_duration_s(head: bytes) -> float | None:
-    """Read how long an MP3 claims to play from its Xing, Info or VBRI frame; None if it has none.
+    """Read the duration of an MP3 from its Xing, Info or VBRI frame; None if it has none.
 
-    Source: the layout of the Xing header as LAME writes it; Fraunhofer's VBRI lies 36 bytes in.
+    Source: the layout of the Xing header as LAME writes it; Fraunhofer's VBRI is 36 bytes into the frame.
     """
     body = head[id3_end(head) :]
     start = find_mpeg_frame(body)
@@ -83,13 +83,18 @@ def stated_duration_s(head: bytes) -> float | None:
     return None
 
 
-def scan_mpeg_duration_s(path: Path) -> float | None:
-    """Add up how long the MPEG frames of a file play, by their headers alone; None if there are none.
+def mpeg_duration_s(path: Path, head: bytes) -> float | None:
+    """Return the duration of an MP3 as its first frame states it, else as its frame headers add up to."""
+    return stated_duration_s(head) or scan_mpeg_duration_s(path)  # a header may state no frames
 
-    It is what an MP3 without a Xing, Info or VBRI frame states: decoders estimate such a
-    length from the first frames, and break off there. Costs 3 % of decoding it.
+
+def scan_mpeg_duration_s(path: Path) -> float | None:
+    """Add up the durations of a file's MPEG frames, by their headers alone; None if there are none.
+
+    For MP3s without a Xing, Info or VBRI frame: decoders estimate their duration from the first
+    frames, and stop decoding there. It takes 3 % of the time of decoding.
     """
-    seconds, rest, skip = 0.0, b"", 0
+    seconds, rest = 0.0, b""
     headers: dict[bytes, MpegHeader | None] = {}
     with path.open("rb") as file:
         skip = id3_end(file.read(SCAN_BLOCK_BYTES))
@@ -98,13 +103,13 @@ def scan_mpeg_duration_s(path: Path) -> float | None:
         while not ends:
             block = file.read(SCAN_BLOCK_BYTES)
             ends = len(block) < SCAN_BLOCK_BYTES
-            rest, counted_s = _walk(rest + block, headers, ends=ends)
+            rest, counted_s = _add_frames(rest + block, headers, ends=ends)
             seconds += counted_s
     return seconds or None
 
 
-def _walk(data: bytes, headers: dict[bytes, MpegHeader | None], *, ends: bool) -> tuple[bytes, float]:
-    """Count the seconds of the whole frames in `data`; give back what is left over."""
+def _add_frames(data: bytes, headers: dict[bytes, MpegHeader | None], *, ends: bool) -> tuple[bytes, float]:
+    """Return the bytes after the last whole frame in `data`, and the duration of the frames before."""
     at, seconds = 0, 0.0
     while at + MAX_MPEG_FRAME_BYTES < len(data) or (ends and at + 4 <= len(data)):
         four = data[at : at + 4]
@@ -122,7 +127,7 @@ def _walk(data: bytes, headers: dict[bytes, MpegHeader | None], *, ends: bool) -
 
 
 def id3_end(head: bytes) -> int:
-    """Find where the ID3v2 tags at the start end; 0 if there are none."""
+    """Return the position after the ID3v2 tags at the start; 0 if there are none."""
     end = 0
     while head[end : end + 3] == b"ID3" and len(head) >= end + 10:
         flags, *size = head[end + 5 : end + 10]
@@ -132,24 +137,24 @@ def id3_end(head: bytes) -> int:
 
 
 def find_mpeg_frame(body: bytes) -> int | None:
-    """Find the first MPEG frame that another of its kind follows where it says it ends.
+    """Return the position of the first MPEG frame that is followed by another of the same sample rate.
 
-    A lone frame that the file ends within counts too, if it lies at the very start.
+    A frame that the file ends within counts too, if it is at the very start.
     """
     start = body.find(b"\xff")
     while 0 <= start < len(body) - 4:
         header = parse_mpeg_header(body[start : start + 4])
         if header is not None:
             following = parse_mpeg_header(body[start + header.size_bytes : start + header.size_bytes + 4])
-            cut_short = start == 0 and header.size_bytes + 4 > len(body)
-            if cut_short or (following is not None and following.rate_hz == header.rate_hz):
+            is_truncated = start == 0 and header.size_bytes + 4 > len(body)
+            if is_truncated or (following is not None and following.rate_hz == header.rate_hz):
                 return start
         start = body.find(b"\xff", start + 1)
     return None
 
 
 def parse_mpeg_header(four: bytes) -> MpegHeader | None:
-    """Read one MPEG audio frame header, or None if these four bytes are none."""
+    """Parse one MPEG audio frame header; None if these four bytes are none."""
     if len(four) < 4 or four[0] != 0xFF or four[1] & 0xE0 != 0xE0:
         return None
     version_bits, layer_bits = four[1] >> 3 & 3, four[1] >> 1 & 3
@@ -168,14 +173,14 @@ def parse_mpeg_header(four: bytes) -> MpegHeader | None:
 
 
 def _is_free_format(body: bytes) -> bool:
-    """Say whether MPEG frames of a bit rate that no table lists start here: the same header again, nearby."""
+    """Return whether MPEG frames of a bit rate that is in no table start here: the same header follows soon."""
     header = body[:2] + bytes([body[2] & 0xFC]) if len(body) > 4 else b""
     listed = header and parse_mpeg_header(header[:2] + bytes([header[2] | 0x10]) + body[3:4])
     return bool(listed) and header[2] >> 4 == 0 and header[:2] in body[4:MAX_FREE_FORMAT_FRAME_BYTES]
 
 
 def _find_adts(body: bytes) -> bool:
-    """Say whether raw AAC starts here: two ADTS headers, one after the other."""
+    """Return whether raw AAC starts here: two ADTS headers, one frame apart."""
     if len(body) < 7 or body[0] != 0xFF or body[1] & 0xF6 != 0xF0:
         return False
     size = (body[3] & 3) << 11 | body[4] << 3 | body[5] >> 5

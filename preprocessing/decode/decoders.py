@@ -1,10 +1,9 @@
-"""Audio file to mono float32 samples, whatever the format, a bad file being an answer.
+"""Audio file to mono float32 samples, whatever its format.
 
-Two decoders: libsndfile (fast: MP3, FLAC, Ogg, Opus, WAV, AIFF) and, for all it does not
-know or breaks off early, FFmpeg's, packet by packet, which recovers most from damage.
-Samples pass in blocks to a consumer, so a five-hour track needs no more memory than a
-five-minute one. A decoder that mixes to mono before its synthesis filter bank would be a
-third function like `libsndfile_blocks`: mono blocks and their rate.
+There are two decoders: libsndfile (fast: MP3, FLAC, Ogg, Opus, WAV, AIFF) and FFmpeg, packet
+by packet, which recovers most from damage, for the formats that libsndfile does not know and the files
+that it stops decoding early. Samples are passed to a consumer in blocks, so a five-hour track needs no
+more memory than a five-minute one. Another decoder would be a third function like `libsndfile_blocks`.
 
 Axes: S samples, C channels.
 """
@@ -23,55 +22,37 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from preprocessing.decode.container import scan_mpeg_duration_s, sniff_format, stated_duration_s
-from preprocessing.decode.download import local_copy
+from preprocessing.decode.container import mpeg_duration_s, sniff_format
 from preprocessing.errors import BadAudio
 
 HEAD_BYTES = 1 << 18
-BLOCK_VALUES = 1 << 18  # of all channels: 1 MiB, which the cache holds
-CLIP_LEVEL = 2.0  # damaged frames decode to peaks of 1e5; no honest overshoot reaches +6 dB
-PADDING_TOLERANCE_S = 0.2  # encoders pad: what lacks less than this, or 1 %, lacks nothing
-SEEK_PREROLL_S = 0.25  # after a seek, transform codecs need a few packets to be exact again
-STAMP_TOLERANCE_S = 0.05
-SILENCE_PEAK = 1e-4  # -80 dB: a track that never exceeds this says nothing of its genre
+BLOCK_VALUES = 1 << 18  # of all channels: 1 MiB, which fits into the L2 cache
+CLIP_LEVEL = 2.0  # damaged frames decode to peaks of 1e5; the overshoot of lossy codecs stays below +6 dB
+PADDING_TOLERANCE_S = 0.2  # encoders pad: a track that lacks less than this, or 1 %, is complete
+SEEK_PREROLL_S = 0.25  # after a seek, transform codecs need a few packets until their output is exact
+STAMP_TOLERANCE_S = 0.05  # containers round time stamps, some to 1 ms; a larger difference is a gap
+SILENCE_PEAK = 1e-4  # -80 dB: a track that never exceeds this is silent
 MAX_DURATION_S = 12 * 3600.0
-FORMATS_WITHOUT_DURATION = frozenset(
-    {"mp3", "aac", "ac3", "eac3", "amr", "dts"}
-)  # bare frames: FFmpeg guesses the length
+# Bare frames: FFmpeg estimates their duration.
+FORMATS_WITHOUT_DURATION = frozenset({"mp3", "aac", "ac3", "eac3", "amr", "dts"})
 
 T = TypeVar("T")
-WaveBlocks = Iterator[NDArray[np.float32]]  # mono, at the rate that was asked for, laid end to end the track
+WaveBlocks = Iterator[NDArray[np.float32]]  # mono, at the requested rate; concatenated they are the track
 RatedBlock = tuple[NDArray[np.float32], int]  # mono samples and their rate in Hz
 
 
 @dataclass(frozen=True)
 class DecodeResult(Generic[T]):
-    """What a waveform was made into, how long it plays, and how long the file said it would."""
+    """What the consumer made of a waveform, its duration, and the duration that the file states."""
 
     result: T
     decoded_s: float
-    stated_s: float | None  # None if the file does not say
+    stated_s: float | None  # None if the file states none
 
     @property
     def is_truncated(self) -> bool:
-        """Say whether much less came out than the file promised."""
+        """Return whether the waveform is much shorter than the file states."""
         return self.stated_s is not None and is_much_shorter(self.decoded_s, self.stated_s)
-
-
-def decode(
-    url: str, *, sample_rate_hz: int, start_s: float = 0.0, duration_s: float | None = None
-) -> NDArray[np.float32]:
-    """Decode an audio file, or a window of it, to mono.
-
-    Shapes: (S,); the mean of the channels.
-    Units:  samples in [-1, 1] but for the overshoot of lossy codecs.
-    Raises: BadAudio with a reason code if the file cannot be used; OSError if it cannot be read now.
-    """
-    with local_copy(url) as path:
-        decoded = decode_blocks(
-            _laid_end_to_end, path, sample_rate_hz=sample_rate_hz, start_s=start_s, duration_s=duration_s
-        )
-    return decoded.result
 
 
 def decode_blocks(
@@ -83,10 +64,12 @@ def decode_blocks(
     duration_s: float | None = None,
     max_duration_s: float = MAX_DURATION_S,
 ) -> DecodeResult[T]:
-    """Decode as `decode` does, passing the waveform to `consume` in blocks; give what it makes of them.
+    """Decode an audio file, or a window of it, to mono blocks; return what `consume` makes of them.
 
-    Where one decoder breaks off, `consume` is called again with what another makes of the
-    file from its start, and the longer answer is kept.
+    Raises: BadAudio with a reason code if the file cannot be used; OSError if it cannot be read now.
+
+    If the first decoder fails or stops early, `consume` is called again with the blocks of the other
+    decoder, from the start, and the longer result is returned.
     """
     head, size_bytes = read_head(path)
     if size_bytes == 0:
@@ -94,10 +77,7 @@ def decode_blocks(
     kind = sniff_format(head)
     if kind is None:
         raise BadAudio("not-audio", f"it begins with {head[:16]!r}, like no audio format")
-    stated_s = None
-    if kind == "mpeg":
-        stated_s = stated_duration_s(head)
-        stated_s = scan_mpeg_duration_s(path) if stated_s is None else stated_s
+    stated_s = mpeg_duration_s(path, head) if kind == "mpeg" else None
     window = TimeRange(start_s, duration_s)
     attempt = partial(attempt_decode, consume, sample_rate_hz, max_duration_s)
     try:
@@ -109,16 +89,18 @@ def decode_blocks(
         first = max(
             filter(None, [first, second]), key=lambda it: (it.error is None, it.decoded_s), default=None
         )
-    return _checked(first, f"{size_bytes:,} bytes of {kind}", window)
+    return _check(first, f"{size_bytes:,} bytes of {kind}", window)
 
 
 @dataclass(frozen=True)
 class TimeRange:
+    """Seconds of a track; without a duration, up to its end."""
+
     start_s: float
     duration_s: float | None
 
     def expected_duration_s(self, stated_s: float | None) -> float | None:
-        """Say how long the window should be, given what the whole file states."""
+        """Return the duration of the part of the range that is within a track of a stated duration."""
         if stated_s is None:
             return None
         rest_s = max(0.0, stated_s - self.start_s)
@@ -127,24 +109,24 @@ class TimeRange:
 
 @dataclass
 class DecodeAttempt(Generic[T]):
-    """What one decoder made of a file."""
+    """The result of one decoder for one file."""
 
     stated_s: float | None
     decoded_s: float = 0.0
     peak: float = 0.0
     error: BadAudio | None = None
-    results: list[T] = field(default_factory=list)  # one, unless there is a flaw
+    results: list[T] = field(default_factory=list)  # one, or none if there is an error
 
     @property
     def needs_fallback(self) -> bool:
-        """Say whether this wants a second opinion: libsndfile may break off without a word."""
+        """Return whether the other decoder should try: libsndfile may stop early without an error."""
         if self.error is not None:
             return self.error.reason != "too-long"
         return self.stated_s is not None and is_much_shorter(self.decoded_s, self.stated_s)
 
 
 def read_head(path: Path) -> tuple[bytes, int]:
-    """Give the first bytes of a file and its size. Raises: BadAudio if there is no file that can be read."""
+    """Return the first bytes of a file and its size. Raises: BadAudio if there is no file that can be read."""
     try:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):
@@ -163,17 +145,17 @@ def is_much_shorter(decoded_s: float, wanted_s: float) -> bool:
     return wanted_s - decoded_s > max(PADDING_TOLERANCE_S, 0.01 * wanted_s)
 
 
-def _checked(attempt: DecodeAttempt[T] | None, what: str, window: TimeRange) -> DecodeResult[T]:
-    """Raises: BadAudio if nothing came out, much less than was stated, or nothing that is heard."""
+def _check(attempt: DecodeAttempt[T] | None, what: str, window: TimeRange) -> DecodeResult[T]:
+    """Raises: BadAudio if nothing could be decoded, much less than the file states, or only silence."""
     error = attempt.error if attempt is not None else None
     if error is not None and error.reason != "too-short":
         raise error
     if attempt is None or attempt.decoded_s == 0:
         if window.start_s > 0:
-            raise BadAudio("too-short", f"nothing plays from {window.start_s:g} s on")
-        raise BadAudio("truncated", f"{what}, and no decoder gets a sample out of them")
+            raise BadAudio("too-short", f"there is no audio from {window.start_s:g} s on")
+        raise BadAudio("truncated", f"{what}, of which no decoder can decode a sample")
     if attempt.stated_s is not None and attempt.decoded_s < 0.5 * attempt.stated_s:
-        raise BadAudio("truncated", f"{attempt.decoded_s:.1f} of {attempt.stated_s:.1f} s can be played")
+        raise BadAudio("truncated", f"{attempt.decoded_s:.1f} of {attempt.stated_s:.1f} s can be decoded")
     if error is not None:
         raise error
     if attempt.peak < SILENCE_PEAK:
@@ -188,20 +170,20 @@ def attempt_decode(
     blocks: Iterator[RatedBlock],
     stated_s: float | None,
 ) -> DecodeAttempt[T]:
-    """Let `consume` have what one decoder gives. Its BadAudio is a flaw of this attempt, not yet the end."""
+    """Pass the blocks of one decoder to `consume`. BadAudio is recorded: another decoder may do better."""
     attempt = DecodeAttempt[T](stated_s)
     try:
-        attempt.results.append(consume(_tallied(blocks, attempt, sample_rate_hz, max_duration_s)))
-    except BadAudio as why:
-        attempt.error = why
+        attempt.results.append(consume(_measure(blocks, attempt, sample_rate_hz, max_duration_s)))
+    except BadAudio as error:
+        attempt.error = error
     return attempt
 
 
-def _tallied(
+def _measure(
     blocks: Iterator[RatedBlock], attempt: DecodeAttempt[T], sample_rate_hz: int, max_duration_s: float
 ) -> WaveBlocks:
-    """Resample blocks, cut what is too loud, and note seconds and peak in `attempt`."""
-    for wave_S in _resampled(_timed(blocks, attempt, max_duration_s), sample_rate_hz):
+    """Resample blocks and clip them; record their duration and peak in `attempt`."""
+    for wave_S in _resample(_limit_duration(blocks, attempt, max_duration_s), sample_rate_hz):
         peak = float(max(wave_S.max(), -wave_S.min()))  # NaN if any sample is
         if not np.isfinite(peak):
             raise BadAudio("not-audio", "the file decodes to NaN or infinite samples")
@@ -211,13 +193,13 @@ def _tallied(
         yield wave_S
 
 
-def _timed(
+def _limit_duration(
     blocks: Iterator[RatedBlock], attempt: DecodeAttempt[T], max_duration_s: float
 ) -> Iterator[RatedBlock]:
     for mono_S, rate_hz in blocks:
         attempt.decoded_s += mono_S.size / rate_hz
         if attempt.decoded_s > max_duration_s:
-            raise BadAudio("too-long", f"plays for more than {max_duration_s / 3600:g} h")
+            raise BadAudio("too-long", f"it is longer than {max_duration_s / 3600:g} h")
         yield mono_S, rate_hz
 
 
@@ -227,17 +209,22 @@ def _with_libsndfile(
     window: TimeRange,
     stated_s: float | None,
 ) -> DecodeAttempt[T]:
-    """Raises: LibsndfileError for a format it does not know or damage it cannot pass."""
+    """Raises: LibsndfileError for a format it does not know or damage it cannot skip."""
     with soundfile.SoundFile(path) as file:
         rate_hz = file.samplerate
-        if stated_s is None and file.format != "MP3":  # for MP3 that is an estimate
-            stated_s = file.frames / rate_hz
+        stated_s = libsndfile_duration_s(file) if stated_s is None else stated_s
         file.seek(min(round(window.start_s * rate_hz), file.frames))
         left = file.frames if window.duration_s is None else round(window.duration_s * rate_hz)
         return attempt(libsndfile_blocks(file, left), window.expected_duration_s(stated_s))
 
 
+def libsndfile_duration_s(file: soundfile.SoundFile) -> float | None:
+    """Return the duration of an open file; None for MP3, where it is an estimate."""
+    return None if file.format == "MP3" else file.frames / file.samplerate
+
+
 def libsndfile_blocks(file: soundfile.SoundFile, left: int) -> Iterator[RatedBlock]:
+    """Decode up to `left` samples from where the file is."""
     block_SC = np.empty((max(1, BLOCK_VALUES // file.channels), file.channels), np.float32)
     while left > 0:
         read_SC = file.read(out=block_SC[:left])
@@ -256,25 +243,27 @@ def _with_ffmpeg(
     try:
         with av.open(str(path), mode="r", metadata_errors="replace") as container:
             if not container.streams.audio:
-                return DecodeAttempt(None, error=BadAudio("unsupported", "the file holds no audio stream"))
-            if (
-                stated_s is None
-                and container.format.name not in FORMATS_WITHOUT_DURATION
-                and container.duration
-            ):
-                stated_s = container.duration / av.time_base
+                return DecodeAttempt(None, error=BadAudio("unsupported", "the file has no audio stream"))
+            stated_s = ffmpeg_duration_s(container) if stated_s is None else stated_s
             return attempt(ffmpeg_blocks(container, window), window.expected_duration_s(stated_s))
-    except av.error.FFmpegError as why:
-        if why.errno in _MACHINE_ERRNOS:
+    except av.error.FFmpegError as error:
+        if error.errno in _MACHINE_ERRNOS:
             raise
         return None
 
 
-_MACHINE_ERRNOS = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ESTALE})  # not the file's fault
+_MACHINE_ERRNOS = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ESTALE})  # not due to the file
+
+
+def ffmpeg_duration_s(container: "av.container.InputContainer") -> float | None:
+    """Return the duration of an open file; None if FFmpeg does not know or only estimates it."""
+    if container.format.name in FORMATS_WITHOUT_DURATION or not container.duration:
+        return None
+    return float(container.duration / av.time_base)
 
 
 def ffmpeg_blocks(container: "av.container.InputContainer", window: TimeRange) -> Iterator[RatedBlock]:
-    """Decode packet by packet, passing over the broken ones, and cut to the window by time stamp."""
+    """Decode packet by packet, skipping the damaged ones, and slice the window by time stamps."""
     stream = container.streams.audio[0]
     origin_s = float((stream.start_time or 0) * (stream.time_base or 0))
     start_s = window.start_s + origin_s
@@ -290,7 +279,7 @@ def ffmpeg_blocks(container: "av.container.InputContainer", window: TimeRange) -
         for frame in frames:
             stamp_s = float(origin_s if frame.time is None else frame.time)
             if at_s is None or (frame.time is not None and abs(stamp_s - at_s) > STAMP_TOLERANCE_S):
-                at_s = stamp_s  # else we count samples: stamps may be rounded to 1 ms
+                at_s = stamp_s  # else samples are counted, which is exact
             mono_S = _to_mono(_as_float(frame))
             low, high = (round(min(edge_s - at_s, 1e9) * frame.rate) for edge_s in (start_s, stop_s))
             at_s += mono_S.size / frame.rate
@@ -303,17 +292,17 @@ def ffmpeg_blocks(container: "av.container.InputContainer", window: TimeRange) -
 def _packets(
     container: "av.container.InputContainer", stream: "av.AudioStream"
 ) -> Iterator["av.Packet[av.AudioStream]"]:
-    """Read packets up to where the container breaks off: what came before it plays."""
+    """Read packets up to an error in the container: those before it can be decoded."""
     try:
         yield from container.demux(stream)
-    except av.error.FFmpegError as why:
-        if why.errno in _MACHINE_ERRNOS:
+    except av.error.FFmpegError as error:
+        if error.errno in _MACHINE_ERRNOS:
             raise
 
 
 def _as_float(frame: "av.AudioFrame") -> NDArray[np.float32]:
-    """Shapes: (S, C); integer formats scaled to [-1, 1)."""
-    if frame.format.name.startswith("s64"):  # PyAV makes no array of it
+    """Return samples as float32, those of integer formats scaled to [-1, 1). Shapes: (S, C)."""
+    if frame.format.name.startswith("s64"):  # PyAV cannot convert it to an array
         (frame,) = av.AudioResampler("dbl").resample(frame)
     samples: NDArray[Any] = frame.to_ndarray()
     samples_SC = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
@@ -328,14 +317,14 @@ def _as_float(frame: "av.AudioFrame") -> NDArray[np.float32]:
 
 
 def _to_mono(block_SC: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean of the channels; as a product, which is thirty times faster than np.mean."""
+    """Return the mean of the channels, as a matrix product: thirty times faster than np.mean."""
     channels = block_SC.shape[1]
     if channels == 1:
         return np.array(block_SC[:, 0])
     return block_SC @ np.full(channels, 1 / channels, np.float32)
 
 
-def _resampled(blocks: Iterator[RatedBlock], sample_rate_hz: int) -> WaveBlocks:
+def _resample(blocks: Iterator[RatedBlock], sample_rate_hz: int) -> WaveBlocks:
     """Resample blocks as one stream.
 
     Source: soxr HQ, which librosa uses; coarser resamplers change the top mel bands by 3 to 40 dB.
@@ -343,25 +332,20 @@ def _resampled(blocks: Iterator[RatedBlock], sample_rate_hz: int) -> WaveBlocks:
     stream: soxr.ResampleStream | None = None
     stream_rate_hz = 0
     for mono_S, rate_hz in blocks:
-        if rate_hz != stream_rate_hz:  # damaged and chained files change rate on the way
-            yield from _rest_of(stream)
+        if rate_hz != stream_rate_hz:  # damaged and chained files change their rate
+            yield from _flush(stream)
             same = rate_hz == sample_rate_hz
             stream = None if same else soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32")
             stream_rate_hz = rate_hz
         wave_S = mono_S if stream is None else stream.resample_chunk(mono_S)
         if wave_S.size:
             yield wave_S
-    yield from _rest_of(stream)
+    yield from _flush(stream)
 
 
-def _rest_of(stream: soxr.ResampleStream | None) -> WaveBlocks:
+def _flush(stream: soxr.ResampleStream | None) -> WaveBlocks:
     wave_S = np.empty(0, np.float32)
     if stream is not None:
         wave_S = stream.resample_chunk(wave_S, last=True)
     if wave_S.size:
         yield wave_S
-
-
-def _laid_end_to_end(waves: WaveBlocks) -> NDArray[np.float32]:
-    parts = list(waves)
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)

@@ -1,14 +1,14 @@
-"""Files from afar onto this machine's disk: decoders seek, and a decoder that hangs must not hang on a network."""
+"""Local copies of remote files: decoders seek, and a decoder that hangs must not hang on a network."""
 
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from itertools import chain
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path, PurePosixPath
 
 from preprocessing.errors import BadAudio
+from preprocessing.prefetch import prefetch
 from store.errors import DamagedFile
 from store.fs.files import local_path, open_for_reading
 
@@ -18,7 +18,7 @@ MAX_PARALLEL_DOWNLOADS = 4
 
 @contextmanager
 def local_copy(url: str) -> Iterator[Path]:
-    """Give the path of a file: its own if it lies here, else that of a copy which lives as long as the block.
+    """Yield the path of a file on this machine's disk: its own, or that of a copy which is removed after the block.
 
     Raises: BadAudio if there is no such file, this user may not read it, or the archive it lies in holds
         it damaged; OSError if it cannot be read now.
@@ -29,8 +29,8 @@ def local_copy(url: str) -> Iterator[Path]:
         return
     with tempfile.NamedTemporaryFile(suffix=PurePosixPath(url.split("::")[0]).suffix) as copy:
         try:
-            with open_for_reading(url) as far:
-                shutil.copyfileobj(far, copy, COPY_BLOCK_BYTES)
+            with open_for_reading(url) as remote:
+                shutil.copyfileobj(remote, copy, COPY_BLOCK_BYTES)
         except FileNotFoundError:
             raise BadAudio("missing", "no such file") from None
         except PermissionError:
@@ -42,37 +42,29 @@ def local_copy(url: str) -> Iterator[Path]:
 
 
 def iter_local_copies(urls: Iterable[str]) -> Generator[Path | BadAudio, None, None]:
-    """Give one file after the other as `local_copy` does, fetching the next while the caller is at this one."""
-    with ThreadPoolExecutor(1) as ahead:
-        waiting: Future[tuple[ExitStack, Path | BadAudio]] | None = None
-        try:
-            for url in chain(urls, [None]):
-                current, waiting = waiting, None if url is None else ahead.submit(_hold, url)
-                if current is not None:
-                    held, path = current.result()
-                    with held:
-                        yield path
-        finally:
-            if waiting is not None and waiting.exception() is None:
-                waiting.result()[0].close()
+    """Yield a local path of each file, as `local_copy` does, or why it has none; fetch the next meanwhile."""
+    with closing(prefetch(_open_copy, urls, release=lambda it: it[0].close())) as copies:
+        for copy, path in copies:
+            with copy:
+                yield path
 
 
 @contextmanager
 def local_copies(urls: Sequence[str | None]) -> Iterator[list[Path | BadAudio | None]]:
-    """Give what `iter_local_copies` gives of all files at once, for as long as the block lasts; None for None."""
-    with ExitStack() as all_held:
-        with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as ahead:
-            coming = [None if url is None else ahead.submit(_hold, url) for url in urls]
-        for each in coming:
-            if each is not None and each.exception() is None:
-                all_held.enter_context(each.result()[0])
-        yield [None if each is None else each.result()[1] for each in coming]
+    """Yield local paths of all files at once, as `iter_local_copies` does one by one; None for None."""
+    with ExitStack() as all_copies:
+        with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as threads:
+            downloads = [None if url is None else threads.submit(_open_copy, url) for url in urls]
+        for download in downloads:
+            if download is not None and download.exception() is None:
+                all_copies.enter_context(download.result()[0])
+        yield [None if download is None else download.result()[1] for download in downloads]
 
 
-def _hold(url: str) -> tuple[ExitStack, Path | BadAudio]:
-    """Open a copy and leave it to the caller to close it."""
-    held = ExitStack()
+def _open_copy(url: str) -> tuple[ExitStack, Path | BadAudio]:
+    """Return the path of a local copy, and what the caller must close to remove it."""
+    copy = ExitStack()
     try:
-        return held, held.enter_context(local_copy(url))
+        return copy, copy.enter_context(local_copy(url))
     except BadAudio as why:
-        return held, why
+        return copy, why

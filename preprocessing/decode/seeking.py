@@ -1,15 +1,12 @@
-"""The windows of a track, seeked and decoded onto a spool; all of it is decoded only where seeking will not do.
+"""The windows of a track, decoded onto a spool by seeking; the whole track is decoded only if that fails.
 
-A file is suspected as soon as a window is shorter than it should be, or damaged: then the whole
-is decoded, with second opinion, and the windows are cut out of that.
+If a window is shorter than it should be, or damaged, the whole track is decoded, by both decoders if
+needed, and the windows are slices of it.
 
-Axes: S samples, R rows (frames, or samples of a waveform), M mel bands.
+Axes: S samples, F frames, M mel bands.
 """
 
-import errno
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -17,11 +14,9 @@ from typing import BinaryIO
 import av
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-from preprocessing.decode.container import scan_mpeg_duration_s, sniff_format, stated_duration_s
+from preprocessing.decode.container import mpeg_duration_s, sniff_format
 from preprocessing.decode.decoders import (
-    FORMATS_WITHOUT_DURATION,
     SILENCE_PEAK,
     RatedBlock,
     TimeRange,
@@ -29,10 +24,13 @@ from preprocessing.decode.decoders import (
     attempt_decode,
     decode_blocks,
     ffmpeg_blocks,
+    ffmpeg_duration_s,
     libsndfile_blocks,
+    libsndfile_duration_s,
     read_head,
 )
 from preprocessing.decode.settings import WindowSettings
+from preprocessing.decode.spool import SpooledWindow
 from preprocessing.decode.windows import (
     DecodeRange,
     FrameRange,
@@ -45,14 +43,11 @@ from preprocessing.errors import BadAudio
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel_blocks
 
-
-@dataclass(frozen=True)
-class SpooledWindow:
-    """Where a window lies on a spool."""
-
-    start_frame: int  # in the spectrogram of the whole track
-    frames: int
-    start_byte: int
+Append = Callable[
+    [WaveBlocks], tuple[int, int]
+]  # to the spool; returns the first byte and the number of frames
+PlaceWindows = Callable[[float], list[FrameRange]]  # in a track of that many seconds; [] to decode the whole
+DecodeBlocks = Callable[[DecodeRange], Iterator[RatedBlock]]
 
 
 def spool_windows(
@@ -66,51 +61,18 @@ def spool_windows(
 ) -> list[SpooledWindow]:
     """Append windows of a track to a spool: spectrograms, or the waveforms that they are made of, as raw float32.
 
-    Windows in which nothing is heard are left out.
-    Raises: BadAudio if the file cannot be used, or nothing is heard in any window; OSError if it cannot be
+    Raises: BadAudio if the file cannot be used, or all windows are silent; OSError if it cannot be
         read now, or the spool cannot be written.
+
+    Silent windows are left out.
     """
     append = partial(_append_wave if as_waves else _append_mel, spool=spool, mel=mel)
-    told = _seek(append, path, mel, windows, max_duration_s)
-    if told is None:
+    spooled = _seek(append, path, mel, windows, max_duration_s)
+    if spooled is None:
         frame_bytes = 4 * (mel.hop if as_waves else mel.bands)
-        told = _cut_from_whole(append, path, mel, windows, max_duration_s, frame_bytes=frame_bytes)
+        spooled = _slice_whole(append, path, mel, windows, max_duration_s, frame_bytes=frame_bytes)
     spool.flush()
-    return told
-
-
-@dataclass(frozen=True)
-class DecodedWindow:
-    """A window that can be read: `read(first, frames)` gives (F, M) in dB, or the (S,) that these are made of."""
-
-    start_frame: int
-    frames: int
-    read: Callable[[int, int], NDArray[np.float32]]
-
-
-def open_window(spool: int, window: SpooledWindow, mel: MelSettings, *, as_waves: bool) -> DecodedWindow:
-    """Make a window on a spool, a file descriptor, readable."""
-
-    def read(first: int, frames: int) -> NDArray[np.float32]:
-        if as_waves:
-            start, samples = FrameRange(first, frames).sample_range(mel)
-            return _read_values(spool, window.start_byte + 4 * start, samples)
-        values = _read_values(spool, window.start_byte + 4 * mel.bands * first, mel.bands * frames)
-        return values.reshape(frames, mel.bands)
-
-    return DecodedWindow(window.start_frame, window.frames, read)
-
-
-def _read_values(spool: int, start_byte: int, count: int) -> NDArray[np.float32]:
-    values = np.empty(count, np.float32)
-    if os.preadv(spool, [values.data.cast("B")], start_byte) < values.nbytes:
-        raise OSError(errno.EIO, "a track's temporary file ends before its windows do")
-    return values
-
-
-Append = Callable[
-    [WaveBlocks], tuple[int, int]
-]  # onto the spool; gives where that starts, and how many frames
+    return spooled
 
 
 def _append_mel(waves: WaveBlocks, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int]:
@@ -135,15 +97,13 @@ def _append_wave(waves: WaveBlocks, *, spool: BinaryIO, mel: MelSettings) -> tup
 def _seek(
     append: Append, path: Path, mel: MelSettings, windows: WindowSettings, max_duration_s: float
 ) -> list[SpooledWindow] | None:
-    """Spool the windows of a track that seeking finds undamaged; None if the whole must be decoded to know."""
+    """Spool the windows of a track by seeking; None if the whole track must be decoded."""
     head, _ = read_head(path)
     kind = sniff_format(head)
     if windows.whole_track or kind is None:
         return None
-    stated_s = None
-    if kind == "mpeg":
-        stated_s = stated_duration_s(head) or scan_mpeg_duration_s(path)
-    place = partial(_placed, mel=mel, windows=windows, max_duration_s=max_duration_s)
+    stated_s = mpeg_duration_s(path, head) if kind == "mpeg" else None
+    place = partial(_place, mel=mel, windows=windows, max_duration_s=max_duration_s)
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError:
@@ -155,88 +115,77 @@ def _seek(
             return None
 
 
-def _placed(
+def _place(
     duration_s: float, *, mel: MelSettings, windows: WindowSettings, max_duration_s: float
 ) -> list[FrameRange]:
-    """Place windows over a track that should play so long; none if that is to be decoded from end to end."""
+    """Place windows in a track of a stated duration; return none if the whole track is to be decoded."""
     frames = mel.count_frames(duration_s)
     if duration_s > max_duration_s or windows.covers_track(frames, mel):
         return []
     return place_windows(frames, windows, mel)
 
 
-Place = Callable[[float], list[FrameRange]]
-
-
 def _seek_with_libsndfile(
-    append: Append, file: soundfile.SoundFile, stated_s: float | None, place: Place, mel: MelSettings
+    append: Append, file: soundfile.SoundFile, stated_s: float | None, place: PlaceWindows, mel: MelSettings
 ) -> list[SpooledWindow] | None:
     rate_hz = file.samplerate
-    if stated_s is None and file.format != "MP3":  # for MP3 that is an estimate
-        stated_s = file.frames / rate_hz
+    stated_s = libsndfile_duration_s(file) if stated_s is None else stated_s
     if stated_s is None:
         return None
 
-    def blocks(stretch: DecodeRange) -> Iterator[RatedBlock]:
-        file.seek(round(stretch.start_s * rate_hz))  # an error beyond what it takes for the end
-        return libsndfile_blocks(file, round(stretch.duration_s * rate_hz))
+    def decode(part: DecodeRange) -> Iterator[RatedBlock]:
+        file.seek(round(part.start_s * rate_hz))  # raises beyond what libsndfile takes for the end
+        return libsndfile_blocks(file, round(part.duration_s * rate_hz))
 
-    return _each_window(append, blocks, place(stated_s), stated_s, rate_hz, mel)
+    return _spool_each(append, decode, place(stated_s), stated_s, rate_hz, mel)
 
 
 def _seek_with_ffmpeg(
-    append: Append, path: Path, place: Place, mel: MelSettings
+    append: Append, path: Path, place: PlaceWindows, mel: MelSettings
 ) -> list[SpooledWindow] | None:
     try:
         with av.open(str(path), mode="r", metadata_errors="replace") as container:
-            if not container.streams.audio or container.format.name in FORMATS_WITHOUT_DURATION:
+            stated_s = ffmpeg_duration_s(container)
+            rate_hz = container.streams.audio[0].rate if container.streams.audio else None
+            if stated_s is None or not rate_hz:
                 return None
-            rate_hz, stated = container.streams.audio[0].rate, container.duration
-            if not rate_hz or not stated:
-                return None
-            stated_s = stated / av.time_base
 
-            def blocks(stretch: DecodeRange) -> Iterator[RatedBlock]:
-                return ffmpeg_blocks(container, TimeRange(stretch.start_s, stretch.duration_s))
+            def decode(part: DecodeRange) -> Iterator[RatedBlock]:
+                return ffmpeg_blocks(container, TimeRange(part.start_s, part.duration_s))
 
-            return _each_window(append, blocks, place(stated_s), stated_s, rate_hz, mel)
+            return _spool_each(append, decode, place(stated_s), stated_s, rate_hz, mel)
     except av.error.FFmpegError:
-        return None  # whoever decodes the whole finds out why
+        return None  # decoding the whole track reports what is wrong
 
 
-def _each_window(
+def _spool_each(
     append: Append,
-    blocks: Callable[[DecodeRange], Iterator[RatedBlock]],
-    spans: list[FrameRange],
+    decode: DecodeBlocks,
+    windows: list[FrameRange],
     stated_s: float,
     rate_hz: int,
     mel: MelSettings,
 ) -> list[SpooledWindow] | None:
-    """Spool each window that is heard; None if there is none, or one is not all that was stated."""
-    told = []
-    for span in spans:
-        stretch = decode_range_for(span, rate_hz, mel)
-        wanted_s = TimeRange(stretch.start_s, stretch.duration_s).expected_duration_s(stated_s)
-        attempt = attempt_decode(
-            partial(_append_kept, append, stretch),
-            mel.sample_rate_hz,
-            float("inf"),
-            blocks(stretch),
-            wanted_s,
-        )
+    """Spool each window that is not silent; None if there is none, or one is shorter than stated."""
+    spooled = []
+    for window in windows:
+        part = decode_range_for(window, rate_hz, mel)
+        expected_s = TimeRange(part.start_s, part.duration_s).expected_duration_s(stated_s)
+        consume = partial(_append_part, append, part)
+        attempt = attempt_decode(consume, mel.sample_rate_hz, float("inf"), decode(part), expected_s)
         if attempt.needs_fallback:
             return None
         if attempt.peak >= SILENCE_PEAK:
             start_byte, frames = attempt.results[0]
-            told.append(SpooledWindow(span.start, frames, start_byte))
-    return told or None
+            spooled.append(SpooledWindow(window.start, frames, start_byte))
+    return spooled or None
 
 
-def _append_kept(append: Append, stretch: DecodeRange, waves: WaveBlocks) -> tuple[int, int]:
-    return append(slice_wave(waves, stretch.skip_samples, stretch.keep_samples))
+def _append_part(append: Append, part: DecodeRange, waves: WaveBlocks) -> tuple[int, int]:
+    return append(slice_wave(waves, part.skip_samples, part.keep_samples))
 
 
-def _cut_from_whole(
+def _slice_whole(
     append: Append,
     path: Path,
     mel: MelSettings,
@@ -245,21 +194,21 @@ def _cut_from_whole(
     *,
     frame_bytes: int,
 ) -> list[SpooledWindow]:
-    """Spool a whole track, and say where in that its windows lie.
+    """Spool a whole track, and return its windows as slices of that.
 
-    Raises: BadAudio as `decode_blocks` does, or if there is nothing to be heard in any window.
+    Raises: BadAudio as `decode_blocks` does, or if all windows are silent.
     """
 
-    def append_and_note(waves: WaveBlocks) -> tuple[int, int, PeakMeter]:
+    def append_and_measure(waves: WaveBlocks) -> tuple[int, int, PeakMeter]:
         meter = PeakMeter(mel)
         return *append(meter.measure(waves)), meter
 
     decoded = decode_blocks(
-        append_and_note, path, sample_rate_hz=mel.sample_rate_hz, max_duration_s=max_duration_s
+        append_and_measure, path, sample_rate_hz=mel.sample_rate_hz, max_duration_s=max_duration_s
     )
     start_byte, frames, meter = decoded.result
-    spans = place_windows(frames, windows, mel)
-    heard = [span for span in spans if meter.peak(span) >= SILENCE_PEAK]
-    if not heard:
-        raise BadAudio("silent", f"none of its {len(spans)} windows is ever above -80 dB")
-    return [SpooledWindow(span.start, span.frames, start_byte + frame_bytes * span.start) for span in heard]
+    placed = place_windows(frames, windows, mel)
+    audible = [window for window in placed if meter.peak(window) >= SILENCE_PEAK]
+    if not audible:
+        raise BadAudio("silent", f"none of its {len(placed)} windows is ever above -80 dB")
+    return [SpooledWindow(it.start, it.frames, start_byte + frame_bytes * it.start) for it in audible]

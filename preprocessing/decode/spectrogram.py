@@ -1,53 +1,17 @@
-"""One audio file to one log-mel spectrogram, block by block onto a spool: no memory grows with the track.
+"""One audio file to one log-mel spectrogram, block by block onto a spool: memory does not grow with the track."""
 
-Axes: F frames, M mel bands.
-"""
-
-import errno
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from preprocessing.decode.decoders import WaveBlocks, decode_blocks, read_head
 from preprocessing.decode.settings import ExcerptSettings
+from preprocessing.decode.spool import SpooledMel
 from preprocessing.errors import BadAudio
 from preprocessing.mel.fingerprint import Fingerprinter
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel_blocks
-
-READ_BLOCK_FRAMES = 8_192  # 4 MiB at 128 bands
-
-
-@dataclass(frozen=True)
-class SpooledMel:
-    """Where a spectrogram lies on a spool, and what is known of the track."""
-
-    start_byte: int
-    frames: int
-    bands: int
-    decoded_s: float
-    stated_s: float | None
-    is_truncated: bool
-    sha256: str | None  # of the file; null for an excerpt, which costs less than to hash all
-    fingerprint: str  # both in hexadecimal
-
-    def read_blocks(self, spool: BinaryIO) -> Iterator[NDArray[np.float32]]:
-        """Read the spectrogram back. Shapes: (F_i, M), laid end to end all of it."""
-        spool.seek(self.start_byte)
-        left = self.frames
-        while left:
-            frames = min(left, READ_BLOCK_FRAMES)
-            piece_FM = np.fromfile(spool, np.float32, frames * self.bands)
-            if piece_FM.size < frames * self.bands:
-                raise OSError(errno.EIO, "a spectrogram's temporary file ends before the spectrogram does")
-            left -= frames
-            yield piece_FM.reshape(-1, self.bands)
 
 
 def spool_mel(
@@ -86,21 +50,21 @@ def spool_mel(
 
 
 def hash_file(path: Path, algorithm: str) -> bytes:
-    """Hash a file's content, a block at a time."""
+    """Return the hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).digest()
 
 
-def verify_sha1(path: Path, wanted: str) -> None:
-    """Raises: BadAudio if the file's SHA-1 is another, or there is no file that can be read."""
+def verify_sha1(path: Path, expected: str) -> None:
+    """Raises: BadAudio if the file's SHA-1 differs, or there is no file that can be read."""
     read_head(path)
     found = hash_file(path, "sha1").hex()
-    if found != wanted:
-        raise BadAudio("checksum", f"its SHA-1 is {found}; its publisher says {wanted}: fetch it anew")
+    if found != expected:
+        raise BadAudio("checksum", f"its SHA-1 is {found}; its publisher states {expected}: fetch it again")
 
 
 def _append(waves: WaveBlocks, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int, bytes]:
-    """Give where the spectrogram starts, its frames, and its fingerprint."""
+    """Return the first byte of the spectrogram, its number of frames, and its fingerprint."""
     start_byte, frames, fingerprinter = spool.tell(), 0, Fingerprinter()
     for mel_FM in log_mel_blocks(waves, mel):
         spool.write(mel_FM.data)

@@ -10,7 +10,7 @@ __all__ = ["MelSettings", "log_mel"]
 
 
 def __getattr__(name: str) -> object:
-    """Import on first use: the settings are wanted where numba is not."""
+    """Import on first use: importing the settings must not import numpy."""
     match name:
         case "MelSettings":
             from preprocessing.mel.settings import MelSettings

@@ -1,4 +1,4 @@
-"""What a track sounds like, in 64 bytes: copies in another format, level or padding come out alike.
+"""Acoustic fingerprints of 64 bytes: copies in another format, level or padding have similar ones.
 
 Axes: F frames, M mel bands, G groups of bands, N cells of time, S segments of time, T waves along
 time, B waves along the bands, P pairs of tracks, D digits of a fingerprint.
@@ -10,35 +10,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 FINGERPRINT_BYTES = 64
-STRIDE = 2  # frames overlap so much that every other one tells all
-BLOCK_FRAMES = 256  # at 128 bands these stay in the L2 cache
+STRIDE = 2  # frames overlap so much that every other one is enough
+BLOCK_FRAMES = 256  # at 128 bands they fit into the L2 cache
 MAX_CELLS = 2_048  # a multiple of BLOCK_FRAMES, and even
-BAND_SHARE = 0.8  # of the mel bands: encoders at low bit rates throw the highest away
-GROUPS, SEGMENTS = 16, 64  # the picture of loudness
-TIME_WAVES, BAND_WAVES = 16, 4  # what is kept of its cosine transform
-DYNAMIC_RANGE_DB = 40.0  # below the loudest part of the picture lies what encoders leave out or add
-EDGE_SHARE = 1e-4  # of the energy lies in what is passed over at either end: padding, near-silence
+BAND_SHARE = 0.8  # of the mel bands: encoders at low bit rates remove the highest
+GROUPS, SEGMENTS = 16, 64  # the size of the coarse spectrogram
+TIME_WAVES, BAND_WAVES = 16, 4  # coefficients of its cosine transform that are kept
+DYNAMIC_RANGE_DB = 40.0  # encoders remove or add what is further below the loudest part
+EDGE_SHARE = 1e-4  # of the energy, which is ignored at either end: padding, near-silence
 MIN_POWER = 1e-12
 EXP2_PER_DB = np.float32(np.log2(10) / 10)
 
-# How far songs lie apart in each wave, in dB rms, measured on 380 clips and smoothed: about 12 digits.
+# The spread of songs in each coefficient, in dB rms, measured on 380 clips and smoothed: about 12 digits.
 _SPREAD_TB = np.outer(2 / np.sqrt(np.maximum(np.arange(TIME_WAVES), 1)), [1.0, 0.42, 0.36, 0.27])
 _SPREAD_TB[0] = [1.0, 3.2, 2.1, 1.3]
 STEP_DB: NDArray[np.float32] = (_SPREAD_TB.ravel() / 16).astype(np.float32)
-SPECTRUM = slice(1, BAND_WAVES)  # the digits that tell the mean spectrum
-MODULATION = slice(BAND_WAVES, None)  # those that tell how it goes on
+SPECTRUM = slice(1, BAND_WAVES)  # the digits of the mean spectrum
+MODULATION = slice(BAND_WAVES, None)  # those of its changes in time
 
-# Copies lie below both limits, other songs above one of them; measured, see DECISIONS.md.
+# Copies are below both limits, other songs above one of them; measured, see DECISIONS.md.
 MAX_SPECTRUM_DISTANCE_DB = 0.8
 MAX_MODULATION_DISTANCE = 0.5
-MODULATION_OFFSET = 4.0  # a drone hardly moves: what encoders add to it must not count as movement
+MODULATION_OFFSET = 4.0  # a drone hardly changes: what encoders add to it must not count as a change
 
 
 class Fingerprinter:
-    """Listen to a log-mel spectrogram, block by block, and sum it up in 64 bytes.
+    """Computes the fingerprint of a log-mel spectrogram that comes in blocks.
 
-    Source: own. The aim is Chromaprint's (Lalinský, 2010); energies over time and bands are
-            what Haitsma and Kalker (2002) look at, the slow cosine waves what pHash keeps.
+    Source: own. The purpose is Chromaprint's (Lalinský, 2010); energies over time and bands are
+        those of Haitsma and Kalker (2002), the low cosine coefficients those of pHash.
 
     Powers are added up in cells of time. When there are too many, neighbours are joined: a
     track of five hours needs the 400 KiB that one of a minute needs.
@@ -54,17 +54,21 @@ class Fingerprinter:
         self._skip = 0
 
     def add(self, mel_FM: NDArray[np.float32]) -> None:
-        """Listen to the next frames. Units: dB. Shapes: (F, M), M the same in all calls."""
+        """Add the next frames.
+
+        Shapes: (F, M), M the same in all calls.
+        Units:  dB.
+        """
         self._bands = mel_FM.shape[1]
-        heard = len(_band_groups(self._bands))
+        used_bands = len(_band_groups(self._bands))
         if not self._waiting_FM.size:
-            self._waiting_FM = np.empty((BLOCK_FRAMES, heard), np.float32)
-        taken_FM = mel_FM[self._skip :: STRIDE, :heard]
+            self._waiting_FM = np.empty((BLOCK_FRAMES, used_bands), np.float32)
+        taken_FM = mel_FM[self._skip :: STRIDE, :used_bands]
         self._skip = (self._skip - len(mel_FM)) % STRIDE
         while len(taken_FM):
             first = self._frames_waiting
             now_FM = taken_FM[: BLOCK_FRAMES - first]
-            # Copied once and scaled by the way: 10 ** (dB / 10) is 2 ** this.
+            # Copied and scaled in one pass: 10 ** (dB / 10) is 2 ** this.
             np.multiply(now_FM, EXP2_PER_DB, out=self._waiting_FM[first : first + len(now_FM)])
             self._frames_waiting += len(now_FM)
             taken_FM = taken_FM[len(now_FM) :]
@@ -72,9 +76,9 @@ class Fingerprinter:
                 self._fill_cells()
 
     def digest(self) -> bytes:
-        """Sum up all that was heard, as 64 signed digits, the first of them 0: the level is left out.
+        """Return the fingerprint: 64 signed digits, of which the first, the level, is 0.
 
-        Nothing may be added after.
+        No frames may be added afterwards.
         """
         self._fill_cells()
         if self._frames_in_cells == 0:
@@ -84,13 +88,13 @@ class Fingerprinter:
         until_NG = np.zeros((cells + 1, GROUPS))
         np.cumsum(self._cells_NG[:cells], axis=0, out=until_NG[1:])
         time_TS, band_GB = _waves()
-        waves_TB = time_TS @ _picture(until_NG, frame_N) @ band_GB
+        waves_TB = time_TS @ _coarse_spectrogram(until_NG, frame_N) @ band_GB
         digits_D = np.rint(waves_TB.ravel() / STEP_DB)
         digits_D[0] = 0  # the level
         return np.clip(digits_D, -127, 127).astype(np.int8).tobytes()
 
     def _fill_cells(self) -> None:
-        """Move the frames that wait into cells."""
+        """Add the power of the waiting frames to the cells."""
         waiting_FM = self._waiting_FM[: self._frames_waiting]
         self._frames_waiting = 0
         if not len(waiting_FM):
@@ -99,7 +103,7 @@ class Fingerprinter:
         power_FG = waiting_FM @ _band_groups(self._bands)
         if self._frames_in_cells + len(power_FG) > MAX_CELLS * self._frames_per_cell:
             self._join_cells()
-        # Cells begin where blocks do, or blocks where cells do: both lengths are powers of two.
+        # Both lengths are powers of two, so cells never straddle blocks unless they consist of whole ones.
         first = self._frames_in_cells // self._frames_per_cell
         joined = min(self._frames_per_cell, BLOCK_FRAMES)
         whole = len(power_FG) // joined * joined
@@ -119,30 +123,28 @@ class Fingerprinter:
 def fingerprint_distances(
     first_PD: NDArray[np.int8], second_PD: NDArray[np.int8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Measure how far apart fingerprints are, row by row.
+    """Return the distances of fingerprints, row by row: of the mean spectra, and of the modulations.
 
     Shapes: (P, 64), (P, 64) -> (P,), (P,).
-    Units:  dB rms between the mean spectra; and how much the movements differ, as a share of
-            them: 0 for the same, about 1.4 for two songs.
+    Units:  dB rms; and a share of the modulations' mean norm: 0 for the same, about 1.4 for two songs.
 
-    A share, since in dB all slow music is alike. A drone has no movement to tell it by: there
-    the spectrum decides alone.
+    It is a share, since in dB all slow music is similar. A drone has almost no modulation: there
+    the spectrum alone decides.
     """
-    step_PD = first_PD.astype(np.float32) - second_PD
-    moves_P = np.float32(0.5) * (modulation_norm(first_PD) + modulation_norm(second_PD)) + np.float32(
-        MODULATION_OFFSET
-    )
-    return _length(step_PD[:, SPECTRUM] * STEP_DB[SPECTRUM]), modulation_norm(step_PD) / moves_P
+    difference_PD = first_PD.astype(np.float32) - second_PD
+    mean_norm_P = np.float32(0.5) * (modulation_norm(first_PD) + modulation_norm(second_PD))
+    scale_P = mean_norm_P + np.float32(MODULATION_OFFSET)
+    return _length(difference_PD[:, SPECTRUM] * STEP_DB[SPECTRUM]), modulation_norm(difference_PD) / scale_P
 
 
 def match_fingerprints(first_PD: NDArray[np.int8], second_PD: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Say, row by row, whether two fingerprints are of one recording. Shapes: (P, 64), (P, 64) -> (P,)."""
-    tone_apart_db_P, movement_apart_P = fingerprint_distances(first_PD, second_PD)
-    return (tone_apart_db_P <= MAX_SPECTRUM_DISTANCE_DB) & (movement_apart_P <= MAX_MODULATION_DISTANCE)
+    """Return, row by row, whether two fingerprints are of one recording. Shapes: (P, 64), (P, 64) -> (P,)."""
+    spectrum_db_P, modulation_P = fingerprint_distances(first_PD, second_PD)
+    return (spectrum_db_P <= MAX_SPECTRUM_DISTANCE_DB) & (modulation_P <= MAX_MODULATION_DISTANCE)
 
 
 def modulation_norm(digits_PD: NDArray[np.int8] | NDArray[np.float32]) -> NDArray[np.float32]:
-    """Measure how much goes on in tracks, each wave by how much it differs from song to song. Units: digits."""
+    """Return the norm of the modulations, each coefficient by its spread among songs. Units: digits."""
     return _length(digits_PD[:, MODULATION].astype(np.float32))
 
 
@@ -151,10 +153,10 @@ def _length(vectors_PD: NDArray[np.float32]) -> NDArray[np.float32]:
     return length_P
 
 
-def _picture(until_NG: NDArray[np.float64], frame_N: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Draw loudness over time and bands, from the first sound to the last.
+def _coarse_spectrogram(until_NG: NDArray[np.float64], frame_N: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the level over time and bands, from the first sound to the last.
 
-    Shapes: (N, G) the energy until each of (N,) frames -> (S, G).
+    Shapes: (N, G) the energy up to each of (N,) frames -> (S, G).
     Units:  dB.
     """
     all_N = until_NG.sum(axis=1)
@@ -164,16 +166,16 @@ def _picture(until_NG: NDArray[np.float64], frame_N: NDArray[np.int64]) -> NDArr
     share_S = (edge_S - frame_N[cell_S]) / (frame_N[cell_S + 1] - frame_N[cell_S])
     until_SG = until_NG[cell_S] + share_S[:, None] * (until_NG[cell_S + 1] - until_NG[cell_S])
     power_SG = np.diff(until_SG, axis=0) / (edge_S[1] - edge_S[0])
-    picture_SG: NDArray[np.float64] = 10 * np.log10(np.maximum(power_SG, MIN_POWER))
-    np.maximum(picture_SG, picture_SG.max() - DYNAMIC_RANGE_DB, out=picture_SG)
-    return picture_SG
+    level_SG: NDArray[np.float64] = 10 * np.log10(np.maximum(power_SG, MIN_POWER))
+    np.maximum(level_SG, level_SG.max() - DYNAMIC_RANGE_DB, out=level_SG)
+    return level_SG
 
 
 @lru_cache(maxsize=8)
 def _band_groups(bands: int) -> NDArray[np.float32]:
-    """Part the bands that are heard into groups of equal width, cutting bands where needed.
+    """Return the weights that average the used bands in groups of equal width, dividing bands where needed.
 
-    Shapes: (M, G), M only those that are heard.
+    Shapes: (M, G), M only the used bands.
     """
     edge_G = np.linspace(0, BAND_SHARE * bands, GROUPS + 1)
     band_M = np.arange(int(np.ceil(edge_G[-1])))[:, None]
@@ -184,14 +186,14 @@ def _band_groups(bands: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def _waves() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Make the cosine waves along time and along the bands, each of one dB rms in the picture."""
+    """Return the cosine waves along time and along the bands, each of one dB rms."""
     time_TS = _cosines(TIME_WAVES, SEGMENTS) / np.sqrt(SEGMENTS)
     band_BG = _cosines(BAND_WAVES, GROUPS) / np.sqrt(GROUPS)
     return time_TS, band_BG.T
 
 
 def _cosines(waves: int, length: int) -> NDArray[np.float64]:
-    """Give the first rows of the orthonormal DCT-II; scipy has it too, and takes half a second to import."""
+    """Return the first rows of the orthonormal DCT-II; scipy has it too, but takes half a second to import."""
     angles = np.pi / length * np.outer(np.arange(waves), np.arange(length) + 0.5)
     scale_T1 = np.sqrt(np.where(np.arange(waves)[:, None] == 0, 1.0, 2.0) / length)
     return np.asarray(scale_T1 * np.cos(angles))

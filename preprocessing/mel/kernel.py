@@ -1,44 +1,38 @@
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
-# (numba itself finds the types of what it compiles, from what it is called with)
+# (numba infers the types of what it compiles)
 """Mel power of a wave, sixteen frames at a time, compiled: for windows that are a power of two.
 
-A vector register holds the same number of sixteen frames, one a lane. So every step of the
-transform is plain arithmetic on whole registers, nothing is ever shuffled within a frame, and
-a frame's result is the same to the bit whichever lane it lies in and whatever lies beside it.
+A vector register has one value of each of sixteen frames, one frame a lane. So every step of the
+transform is plain arithmetic on whole registers, without shuffles within a frame, and a frame's
+result is the same to the bit in each lane and beside any other frames.
 All steps are one pass: sixteen frames and their spectra (260 kB) stay in the L2 cache.
 
 Axes: S samples, F frames, W window, C = W / 2 complex points, N = C + 1 spectrum bins, M mel
-bands, K the weights of all bands end to end. Buffers are flat; what is said to lie at i in
-them is the register at i * LANES.
+bands, K the weights of all bands end to end. Buffers are flat pointers; "element i" of one is the
+register at i * LANES.
 """
 
 import operator
-import pickle
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numba
 import numba.extending
 import numpy as np
-from llvmlite import binding, ir  # type: ignore[import-untyped]
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.core import cgutils
 from numba.extending import models, overload, register_model
-from numpy.typing import NDArray
+
+from preprocessing.mel.plan import LANES
 
 njit: Any = numba.njit
 intrinsic: Any = numba.extending.intrinsic
 
-LANES = 16  # of float32: one AVX-512 register; LLVM makes two of AVX2 or four of SSE or NEON of it
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 LANE_NUMBERS = ir.VectorType(ir.IntType(32), LANES)
 
 
 class LanesType(types.Type):
-    """Sixteen float32 in a register, to numba."""
+    """The type of sixteen float32 in a register, to numba."""
 
 
 lanes = LanesType("Lanes")
@@ -46,38 +40,37 @@ lanes = LanesType("Lanes")
 
 @register_model(LanesType)
 class LanesModel(models.PrimitiveModel):
-    """And to LLVM."""
+    """The same type, to LLVM."""
 
     def __init__(self, manager, numba_type):
         super().__init__(manager, numba_type, VECTOR)
 
 
-def _register_at(context, builder, array_type, array, at):
-    """Point to the sixteen floats that start at `at`; they need not be aligned."""
-    data = cgutils.create_struct_proxy(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [at]), VECTOR.as_pointer())
+def _register_at(builder, floats, at):
+    """Return a pointer to the sixteen floats that start at `at`; they need not be aligned."""
+    return builder.bitcast(builder.gep(floats, [at]), VECTOR.as_pointer())
 
 
 @intrinsic
-def load(typing, array, at):
+def load(typing, floats, at):
     """Read sixteen floats."""
 
     def code(context, builder, signature, arguments):
-        return builder.load(_register_at(context, builder, signature.args[0], *arguments), align=4)
+        return builder.load(_register_at(builder, *arguments), align=4)
 
-    return lanes(array, types.intp), code
+    return lanes(floats, types.intp), code
 
 
 @intrinsic
-def store(typing, array, at, value):
+def store(typing, floats, at, value):
     """Write sixteen floats."""
 
     def code(context, builder, signature, arguments):
-        array, at, value = arguments
-        builder.store(value, _register_at(context, builder, signature.args[0], array, at), align=4)
+        floats, at, value = arguments
+        builder.store(value, _register_at(builder, floats, at), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, lanes), code
+    return types.void(floats, types.intp, lanes), code
 
 
 @intrinsic
@@ -92,8 +85,8 @@ def splat(typing, number):
     return lanes(types.float32), code
 
 
-def _give_lanes(operation, instruction):
-    """Teach numba `a + b` and the like; "contract" allows fused multiply-add and nothing else."""
+def _implement_for_lanes(operation, instruction):
+    """Implement an operator for two registers; "contract" allows fused multiply-add and nothing else."""
 
     @intrinsic
     def on_lanes(typing, a, b):
@@ -107,63 +100,55 @@ def _give_lanes(operation, instruction):
         return (lambda a, b: on_lanes(a, b)) if a is lanes and b is lanes else None
 
 
-_give_lanes(operator.add, "fadd")
-_give_lanes(operator.sub, "fsub")
-_give_lanes(operator.mul, "fmul")
+_implement_for_lanes(operator.add, "fadd")
+_implement_for_lanes(operator.sub, "fsub")
+_implement_for_lanes(operator.mul, "fmul")
 
 
 @intrinsic
 def transpose(typing, source, at, step, target, to, stride):
-    """Write sixteen registers, read at `at`, `at + step`, ..., as sixteen columns from `to` on, `stride` apart.
+    """Read sixteen registers at `at`, `at + step`, ..., transpose them, and write them from `to` on, `stride` apart.
 
-    Riffling the rows' first half with their second four times over is a transposition.
+    To interleave the first half of the rows with the second, four times, is a transposition.
     """
 
     def code(context, builder, signature, arguments):
         source, at, step, target, to, stride = arguments
-        riffle = [k // 2 + k % 2 * LANES for k in range(2 * LANES)]
-        halves = [ir.Constant(LANE_NUMBERS, riffle[:LANES]), ir.Constant(LANE_NUMBERS, riffle[LANES:])]
+        interleaved = [k // 2 + k % 2 * LANES for k in range(2 * LANES)]
+        halves = [
+            ir.Constant(LANE_NUMBERS, interleaved[:LANES]),
+            ir.Constant(LANE_NUMBERS, interleaved[LANES:]),
+        ]
         rows = []
         for _ in range(LANES):
-            rows.append(builder.load(_register_at(context, builder, signature.args[0], source, at), align=4))
+            rows.append(builder.load(_register_at(builder, source, at), align=4))
             at = builder.add(at, step)
         for _ in range(4):
             pairs = zip(rows[: LANES // 2], rows[LANES // 2 :], strict=True)
             rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in halves]
         for row in rows:
-            builder.store(row, _register_at(context, builder, signature.args[3], target, to), align=4)
+            builder.store(row, _register_at(builder, target, to), align=4)
             to = builder.add(to, stride)
         return context.get_dummy_value()
 
     return types.void(source, types.intp, types.intp, target, types.intp, types.intp), code
 
 
-compiled = njit(nogil=True, error_model="numpy")
+# Everything is one function without errors, so that its machine code needs nothing of numba's.
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "forceinline": True}
+compiled = njit(**OPTIONS)
 
 
 @compiled
-def _whole_registers(size):
-    return -(-size // LANES) * LANES
+def _fold(wave_S, samples, begin, hop, height, width, folded):
+    """Copy `width` parts of the wave, a hop apart and `height` samples long, to columns; zeros after its end.
 
-
-@compiled
-def _aligned(size):
-    """Make a buffer that starts on a cache line: otherwise every register would lie across two."""
-    buffer = np.empty(size + LANES, np.float32)
-    skip = -(buffer.ctypes.data // 4) % LANES
-    return buffer[skip : skip + size]
-
-
-@compiled
-def _fold(wave_S, begin, hop, height, width, folded):
-    """Lay `width` pieces of the wave side by side, a hop apart and `height` samples high; zeros after its end.
-
-    The sample n of frame f is then the one at row n % hop, column f + n // hop: sixteen frames
-    side by side are sixteen columns side by side, and what frames share is stored once.
+    Sample n of frame f is then in row n % hop, column f + n // hop: sixteen frames are
+    sixteen adjacent columns, and samples that frames share are stored once.
     """
     for column in range(0, width, LANES):
         at = begin + column * hop
-        if height >= LANES and at + (LANES - 1) * hop + height <= wave_S.size:
+        if height >= LANES and at + (LANES - 1) * hop + height <= samples:
             for row in range(0, height, LANES):
                 top = min(row, height - LANES)
                 transpose(wave_S, at + top, hop, folded, top * width + column, width)
@@ -171,15 +156,15 @@ def _fold(wave_S, begin, hop, height, width, folded):
             for lane in range(LANES):
                 first = at + lane * hop
                 for row in range(height):
-                    inside = first + row < wave_S.size
+                    inside = first + row < samples
                     folded[row * width + column + lane] = wave_S[first + row] if inside else np.float32(0)
 
 
 @compiled
-def _taper(folded, hop, width, taper_W, points):
-    """Cut sixteen frames out, tapered: point c is the samples 2 c (real) and 2 c + 1 (imaginary)."""
+def _taper(folded, hop, width, taper_W, window, points):
+    """Copy sixteen frames, tapered: point c is the samples 2 c (real) and 2 c + 1 (imaginary)."""
     row, column = 0, 0
-    for n in range(taper_W.size):
+    for n in range(window):
         store(points, n * LANES, load(folded, row * width + column) * splat(taper_W[n]))
         row += 1
         if row == hop:
@@ -204,18 +189,18 @@ def _put_turned(points, c, re, im, turn):
 
 
 @compiled
-def _transform(points, twiddles_C3):
-    """Fourier-transform sixteen frames of C complex points in place; bin k then lies at point `order_C[k]`.
+def _transform(points, size, twiddles_C3):
+    """Fourier-transform sixteen frames of C complex points in place; bin k is then point `order_C[k]`.
 
-    Source: decimation in frequency, radix 4, and a last pass of radix 2 where C is not a power
-            of 4 (Oppenheim & Schafer, Discrete-Time Signal Processing, 9.4).
+    Source: decimation in frequency, radix 4, and a last pass of radix 2 if C is not a power
+        of 4 (Oppenheim & Schafer, Discrete-Time Signal Processing, 9.4).
     """
-    size = points.size // (2 * LANES)
     quarter = size // 4
     while quarter:
-        for block in range(0, size, 4 * quarter):
-            for j in range(block, block + quarter):
-                turns = twiddles_C3[quarter + j - block]
+        for block in range(size // (4 * quarter)):  # a variable step could raise an error
+            first = 4 * quarter * block
+            for j in range(first, first + quarter):
+                turns = 3 * (quarter + j - first)
                 a_re, a_im = _point(points, j)
                 b_re, b_im = _point(points, j + quarter)
                 c_re, c_im = _point(points, j + 2 * quarter)
@@ -223,9 +208,9 @@ def _transform(points, twiddles_C3):
                 ac_re, ac_im, a_c_re, a_c_im = a_re + c_re, a_im + c_im, a_re - c_re, a_im - c_im
                 bd_re, bd_im, b_d_re, b_d_im = b_re + d_re, b_im + d_im, b_re - d_re, b_im - d_im
                 _put(points, j, ac_re + bd_re, ac_im + bd_im)
-                _put_turned(points, j + quarter, a_c_re + b_d_im, a_c_im - b_d_re, turns[0])
-                _put_turned(points, j + 2 * quarter, ac_re - bd_re, ac_im - bd_im, turns[1])
-                _put_turned(points, j + 3 * quarter, a_c_re - b_d_im, a_c_im + b_d_re, turns[2])
+                _put_turned(points, j + quarter, a_c_re + b_d_im, a_c_im - b_d_re, twiddles_C3[turns])
+                _put_turned(points, j + 2 * quarter, ac_re - bd_re, ac_im - bd_im, twiddles_C3[turns + 1])
+                _put_turned(points, j + 3 * quarter, a_c_re - b_d_im, a_c_im + b_d_re, twiddles_C3[turns + 2])
         last, quarter = quarter, quarter // 4
     if last == 2:
         for c in range(0, size, 2):
@@ -236,13 +221,12 @@ def _transform(points, twiddles_C3):
 
 
 @compiled
-def _power(points, order_C, turns_C, power):
-    """Find the power of the N bins of sixteen real frames from the transform of their C complex points.
+def _power(points, size, order_C, turns_C, power):
+    """Compute the power of the N bins of sixteen real frames from the transform of their C complex points.
 
     Source: even samples transform to E = (Z_k + conj Z_-k) / 2, odd ones to O = (Z_k - conj Z_-k) / 2i;
-            X_k = E + turn_k O and X_(C-k) = conj(E - turn_k O).
+        X_k = E + turn_k O and X_(C-k) = conj(E - turn_k O).
     """
-    size = order_C.size
     re, im = _point(points, 0)
     store(power, 0, (re + im) * (re + im))
     store(power, size * LANES, (re - im) * (re - im))
@@ -258,127 +242,36 @@ def _power(points, order_C, turns_C, power):
         store(power, (size - k) * LANES, (y_re * y_re + y_im * y_im) * quarter)
 
 
-def _mel_power(wave_S, frames, hop, taper_W, twiddles_C3, order_C, turns_C, bin_M, start_M, weights_K):
-    """Do it all. Frames and bands of the result are rounded up to whole registers: cut them off."""
-    window, bands = taper_W.size, bin_M.size
-    height, width = min(hop, window), _whole_registers(LANES + (window - 1) // hop)
-    row = _whole_registers(bands)
-    folded, points = _aligned(height * width), _aligned(window * LANES)
-    power, mel = _aligned((window // 2 + 1) * LANES), _aligned(row * LANES)
-    mel_FM = np.empty((_whole_registers(frames), row), np.float32)
-    flat = mel_FM.reshape(-1)
+def mel_power(
+    wave_S, samples, frames, hop, taper_W, window, twiddles_C3, order_C, turns_C, bin_M, start_M, weights_K, bands,
+    folded, height, width, points, power, mel, mel_FM, row,
+):  # fmt: skip
+    """Compute the mel power of all frames. Frames and bands of the result are rounded up to whole registers.
+
+    The buffers hold: `folded` height * width floats, `points` window registers, `power` N, `mel` `row`
+    registers; a row of `mel_FM` has `row` floats.
+    """
     for first in range(0, frames, LANES):
-        _fold(wave_S, first * hop, hop, height, width, folded)
-        _taper(folded, hop, width, taper_W, points)
-        _transform(points, twiddles_C3)
-        _power(points, order_C, turns_C, power)
+        _fold(wave_S, samples, first * hop, hop, height, width, folded)
+        _taper(folded, hop, width, taper_W, window, points)
+        _transform(points, window // 2, twiddles_C3)
+        _power(points, window // 2, order_C, turns_C, power)
         for band in range(bands):
             total = splat(np.float32(0))
             for k in range(start_M[band], start_M[band + 1]):
                 total = total + load(power, (bin_M[band] + k - start_M[band]) * LANES) * splat(weights_K[k])
             store(mel, band * LANES, total)
         for band in range(0, bands, LANES):
-            transpose(mel, band * LANES, LANES, flat, first * row + band, row)
-    return mel_FM
+            transpose(mel, band * LANES, LANES, mel_FM, first * row + band, row)
 
 
-@lru_cache(maxsize=1)
-def _kernel():
-    def array(of, axes=1):
-        return types.Array(of, axes, "C", readonly=True)
-
-    whole, places, floats = types.int64, array(types.int64), array(types.float32)
-    turns = array(types.complex64)
-    signature = types.float32[:, ::1](
-        floats, whole, whole, floats, array(types.complex64, 2), places, turns, places, places, floats
-    )
-    return compile_or_load(_mel_power, signature)
-
-
-def compile_or_load(function: Callable[..., Any], signature: Any) -> Callable[..., Any]:
-    """Compile for this machine (four seconds), or load what an earlier process compiled (0.3 s).
-
-    Numba keeps it in NUMBA_CACHE_DIR, else beside this file, else in the user's cache folder.
-    It notices changes of this file only: whatever the function calls must stand here too.
-    """
-    # One name for each kind of machine: two kinds that share the folder and compile at the same
-    # moment can otherwise get each other's code, and die of it.
-    machine = f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
-    function.__qualname__ = f"{function.__name__}_{zlib.crc32(machine.encode()):08x}"
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return njit(signature, cache=True, **options)(function)  # type: ignore[no-any-return]
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
-        # No folder to keep it in, a full disk, a file cut short by a power failure: do without.
-        return njit(signature, **options)(function)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, eq=False)
-class MelPlan:
-    """What can be worked out before the wave is there."""
-
-    hop: int
-    taper_W: NDArray[np.float32]
-    twiddles_C3: NDArray[np.complex64]  # of the pass over blocks of 4 q points: from row q on, q rows
-    order_C: NDArray[np.int64]  # where the transform leaves each bin
-    turns_C: NDArray[np.complex64]
-    bin_M: NDArray[np.int64]  # the first bin that a band listens to
-    start_M: NDArray[np.int64]  # where its weights start; one more, for the end
-    weights_K: NDArray[np.float32]
-
-
-def plan_mel(taper_W: NDArray[np.float32], filters_MN: NDArray[np.float32], hop: int) -> MelPlan:
-    """Prepare for waves of one kind.
-
-    Raises: ValueError if the window is no power of two from 8 up.
-    """
-    window = taper_W.size
-    if window < 8 or window & (window - 1):
-        raise ValueError(f"a window of {window} samples; want a power of two, 8 or more")
-    size = window // 2
-    twiddles_C3 = np.ones((size, 3), np.complex64)
-    quarter = size // 4
-    while quarter:
-        steps = np.outer(np.arange(quarter), [1, 2, 3]) / (4 * quarter)
-        twiddles_C3[quarter : 2 * quarter] = np.exp(-2j * np.pi * steps)
-        quarter //= 4
-    heard = [np.flatnonzero(weights_N) for weights_N in filters_MN]
-    spans = [slice(bins[0], bins[-1] + 1) if bins.size else slice(0, 0) for bins in heard]
-    return MelPlan(
-        hop=hop,
-        taper_W=taper_W,
-        twiddles_C3=twiddles_C3,
-        order_C=np.argsort(_bins_in_place(size)),
-        turns_C=np.exp(-2j * np.pi * np.arange(size) / window).astype(np.complex64),
-        bin_M=np.array([span.start for span in spans]),
-        start_M=np.cumsum([0, *(span.stop - span.start for span in spans)]),
-        weights_K=np.concatenate([row_N[span] for row_N, span in zip(filters_MN, spans, strict=True)]),
-    )
-
-
-def _bins_in_place(size: int) -> NDArray[np.int64]:
-    """Tell which bin the transform leaves at each place: a pass sends bin 4 m + r to the r-th quarter."""
-    if size < 4:
-        return np.arange(size)
-    return np.concatenate([4 * _bins_in_place(size // 4) + r for r in range(4)])
-
-
-def mel_power(wave_S: NDArray[np.float32], plan: MelPlan) -> NDArray[np.float32]:
-    """Find the power in each band of each whole frame of a wave.
-
-    Shapes: (S,) -> (F, M) with F = 1 + (S - window) // hop, at least 1.
-    """
-    frames = 1 + (wave_S.size - plan.taper_W.size) // plan.hop
-    mel_FM = _kernel()(
-        np.require(wave_S, np.float32, ["C", "A"]),
-        frames,
-        plan.hop,
-        plan.taper_W,
-        plan.twiddles_C3,
-        plan.order_C,
-        plan.turns_C,
-        plan.bin_M,
-        plan.start_M,
-        plan.weights_K,
-    )
-    return np.ascontiguousarray(mel_FM[:frames, : plan.bin_M.size])
+def compile_mel_power() -> Any:
+    """Compile `mel_power` for this machine, to a C function that takes pointers and sizes."""
+    floats, complexes = types.CPointer(types.float32), types.CPointer(types.complex64)
+    whole, wholes = types.int64, types.CPointer(types.int64)
+    wave = (floats, whole, whole, whole)
+    transform = (floats, whole, complexes, wholes, complexes)
+    filters = (wholes, wholes, floats, whole)
+    scratch = (floats, whole, whole, floats, floats, floats)
+    signature = types.void(*wave, *transform, *filters, *scratch, floats, whole)
+    return numba.cfunc(signature, **OPTIONS)(mel_power)

@@ -20,7 +20,7 @@ class MelSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
     @model_validator(mode="after")
-    def _bands_lie_below_nyquist(self) -> "MelSettings":
+    def _bands_are_below_nyquist(self) -> "MelSettings":
         high_hz = self.high_hz or self.sample_rate_hz / 2
         if not self.low_hz < high_hz <= self.sample_rate_hz / 2:
             raise ValueError(
@@ -31,9 +31,9 @@ class MelSettings(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def settings_hash(self) -> str:
-        """Name these settings: two stores agree if and only if their fingerprints do."""
+        """The hash of these settings: equal for two stores if and only if their settings are."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     def count_frames(self, seconds: float) -> int:
-        """Count the frames that so many seconds of audio give, at least one."""
+        """Return the number of frames of that many seconds of audio, at least one."""
         return max(1, 1 + (int(seconds * self.sample_rate_hz) - self.window) // self.hop)

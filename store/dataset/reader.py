@@ -1,4 +1,4 @@
-"""Spectrograms back out of a dataset: one snapshot, seen as it was when it was published.
+"""The reader of a dataset: the tracks and spectrograms of one snapshot, as it was published.
 
 Axes: F frames, M mel bands.
 """
@@ -46,7 +46,7 @@ def open_snapshot(url: str) -> "Snapshot":
 
 
 class Snapshot:
-    """What one snapshot holds. Arrays are opened when first read, so it pickles small."""
+    """The content of one snapshot. Arrays are opened when first read, so it pickles small."""
 
     def __init__(self, root: str, file: SnapshotFile) -> None:
         self.root = root
@@ -58,102 +58,101 @@ class Snapshot:
 
     @property
     def url(self) -> str:
-        """Where its file is: pass it to `open_snapshot` to see the same again."""
+        """The URL of its file: `open_snapshot` opens the same snapshot from it."""
         return snapshot_url(self.root, self.number)
 
     @property
     def number(self) -> int:
-        """Snapshots are numbered from 0."""
+        """The number of the snapshot, counted from 0."""
         return self.file.number
 
     @property
     def mel_settings(self) -> dict[str, Any]:
-        """The mel settings, as they are stored."""
+        """The stored mel settings."""
         return self.file.recipe.mel_settings
 
     @property
     def mel_fingerprint(self) -> str:
-        """The name of the mel settings: see `MelSettings.settings_hash`."""
+        """The hash of the mel settings: see `MelSettings.settings_hash`."""
         return self.file.recipe.mel_fingerprint
 
     @property
     def encoding(self) -> Encoding:
-        """How dB values are stored."""
+        """The encoding of dB values."""
         return self.file.recipe.encoding
 
     @cached_property
     def catalogue(self) -> pa.Table:
-        """The tracks that were asked for, with their labels."""
+        """The requested tracks, with their labels."""
         return read_table(join(self.root, self.file.catalogue))
 
     @property
     def genre_parents(self) -> dict[str, str]:
-        """Which genre is a kind of which, by title; {} where the source has no tree."""
+        """The parent of each genre, by title; {} where the source has no tree."""
         return genre_parents(self.catalogue.schema)
 
     def read_catalogue(self, columns: Sequence[str]) -> pa.Table:
-        """Read some columns of the catalogue; those it lacks, being of an older version, are null."""
-        table = read_table(join(self.root, self.file.catalogue), columns)
-        for name in columns:
-            if name not in table.column_names:
-                table = table.append_column(name, pa.nulls(len(table), pa.string()))
-        return table.select(list(columns))
+        """Read some columns of the catalogue."""
+        return read_table(join(self.root, self.file.catalogue), columns).select(list(columns))
 
     @cached_property
     def tracks(self) -> pa.Table:
-        """The catalogue, in its order, joined with the index; status is null where nothing was tried."""
+        """The catalogue, in its order, joined with the index; status is null for a track that was not processed."""
         names = [name for name in INDEX_SCHEMA.names if name not in self.catalogue.column_names]
-        answers = self.read_index(self.catalogue["track_id"], names)
+        index = self.read_index(self.catalogue["track_id"], names)
         tracks = self.catalogue
         for name in names:
-            tracks = tracks.append_column(INDEX_SCHEMA.field(name), answers[name])
+            tracks = tracks.append_column(INDEX_SCHEMA.field(name), index[name])
         return tracks
 
     def read_index(self, track_ids: pa.ChunkedArray, columns: Sequence[str]) -> pa.Table:
-        """Give what is known of some tracks: columns of the index, null where a track was never tried.
+        """Return columns of the index for some tracks: null where a track was never processed.
 
-        Shapes: one row for each of `track_ids`, in their order. Where several snapshots
-        tried a track, the last one's answer. Of a million tracks read the columns you need only.
+        Shapes: one row for each of `track_ids`, in their order.
+
+        Of a track that several snapshots processed, the last result. Of a million tracks, read only
+        the columns that are needed.
         """
         parts = [read_table(join(self.root, name), ["track_id", *columns]) for name in self.file.index]
         empty = INDEX_SCHEMA.empty_table().select(["track_id", *columns])
-        # A store of an older version lacks columns: they are null.
-        rows = pa.concat_tables([empty, *parts], promote_options="default")
-        backwards = pa.array(np.arange(len(rows))[::-1])  # of what is there twice, index_in finds the first
+        rows = pa.concat_tables([empty, *(part.select(empty.column_names) for part in parts)])
+        backwards = pa.array(np.arange(len(rows))[::-1])  # of duplicates, index_in finds the first
         newest_first = rows["track_id"].combine_chunks().take(backwards)
         found = pc.subtract(len(rows) - 1, pc.index_in(track_ids, value_set=newest_first))
         return rows.select(list(columns)).take(found)
 
     @cached_property
     def track_ids(self) -> list[str]:
-        """The tracks that have a spectrogram, in the catalogue's order."""
-        return list(self._places)
+        """The tracks with a spectrogram, in the catalogue's order."""
+        return list(self._locations)
 
     @cached_property
-    def _places(self) -> dict[str, tuple[str, int, int]]:
+    def _locations(self) -> dict[str, tuple[str, int, int]]:
         track_ids = self.catalogue["track_id"]
         columns = self.read_index(track_ids, ("shard", "start_frame", "frames")).columns
-        places = zip(*(column.to_pylist() for column in columns), strict=True)
+        locations = zip(*(column.to_pylist() for column in columns), strict=True)
         return {
-            track_id: place for track_id, place in zip(track_ids.to_pylist(), places, strict=True) if place[0]
+            track_id: location
+            for track_id, location in zip(track_ids.to_pylist(), locations, strict=True)
+            if location[0]
         }
 
     def content_hash(self, track_ids: Iterable[str]) -> str:
-        """Name what is stored of some tracks: built anew or otherwise, they bear another name."""
-        content = [self.file.recipe, *((track_id, self._places[track_id]) for track_id in track_ids)]
+        """Return a hash of what is stored of some tracks: it changes if they are built again."""
+        content = [self.file.recipe, *((track_id, self._locations[track_id]) for track_id in track_ids)]
         return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
 
     def frames(self, track_id: str) -> int:
-        """Count the frames of a track. Raises: KeyError if it has no spectrogram here."""
-        return self._places[track_id][2]
+        """Return the number of frames of a track. Raises: KeyError if it has no spectrogram here."""
+        return self._locations[track_id][2]
 
     def mel(self, track_id: str) -> NDArray[np.float32]:
         """Read a track's whole spectrogram. Shapes: (F, M), in dB. Raises: KeyError."""
         return self.mel_slice(track_id, 0, self.frames(track_id))
 
     def mel_slice(self, track_id: str, start_frame: int, frames: int) -> NDArray[np.float32]:
-        """Read some frames of a track; fewer than asked for where the track ends. Shapes: (F, M)."""
-        shard, start, count = self._places[track_id]
+        """Read some frames of a track; fewer than requested at the end of the track. Shapes: (F, M)."""
+        shard, start, count = self._locations[track_id]
         if shard not in self._arrays:
             self._arrays[shard] = _open_whole(join(self.root, "shards", shard))
         low, high = min(start_frame, count), min(start_frame + frames, count)
@@ -161,17 +160,17 @@ class Snapshot:
 
 
 def _open_whole(url: str) -> "zarr.Array[Any]":
-    """Open a shard's array. Raises: BadInput if it, or one of its objects, is gone: zarr would read 0 dB there."""
+    """Open a shard's array. Raises: BadInput if it, or one of its objects, is missing: zarr would read 0 dB there."""
     try:
         array = zarr.open_array(url, mode="r")
     except FileNotFoundError:
-        raise BadInput(f"{url}: this shard is gone from the store; build again into a new store") from None
+        raise BadInput(f"{url}: this shard is missing from the store; build again into a new store") from None
     assert array.shards is not None
     wanted = -(-array.shape[0] // array.shards[0])
     found = array.nchunks_initialized * array.chunks[0] // array.shards[0]
     if found < wanted:
         raise BadInput(
-            f"{url}: {wanted - found} of the {wanted} objects of this shard are gone from the store; "
+            f"{url}: {wanted - found} of the {wanted} objects of this shard are missing from the store; "
             "build again into a new store"
         )
     return array

@@ -1,4 +1,4 @@
-"""How all spectrograms of a dataset were made."""
+"""The settings that all spectrograms of a dataset were made with."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +8,7 @@ Encoding = Literal["float16", "float32", "uint8"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How all spectrograms of a dataset were made: it holds one recipe only."""
+    """The settings that all spectrograms of a dataset were made with: one recipe a dataset."""
 
     mel_settings: dict[str, Any]
     mel_fingerprint: str

@@ -1,9 +1,8 @@
-"""A shard: a batch of tracks, end to end, in one Zarr array that nobody changes.
+"""A shard: a batch of tracks, end to end, in one immutable Zarr array.
 
 Axes: F frames, M mel bands.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,17 +29,15 @@ ENCODING_ERROR_DB: Mapping[Encoding, float] = {  # the largest error of a value 
 
 @dataclass(frozen=True)
 class Shard:
-    """What one task stored: which frames are whose, and the hash of what was stored."""
+    """What one task stored: the first frame and the number of frames of each track."""
 
     name: str
     starts: dict[str, int]
     frames: dict[str, int]
-    sha256: str
-    stored_bytes: int
 
 
 def encode_db(mel_FM: NDArray[np.float32], encoding: Encoding) -> NDArray[Any]:
-    """Turn dB into what is stored. Units: dB; uint8 clips to [-100, 40] dB, see ENCODING_ERROR_DB."""
+    """Encode dB values for storage. Units: dB; uint8 clips to [-100, 40] dB, see ENCODING_ERROR_DB."""
     match encoding:
         case "uint8":
             steps_FM = np.rint((mel_FM - UINT8_MIN_DB) / UINT8_STEP_DB)
@@ -51,7 +48,7 @@ def encode_db(mel_FM: NDArray[np.float32], encoding: Encoding) -> NDArray[Any]:
 
 
 def decode_db(stored_FM: NDArray[Any]) -> NDArray[np.float32]:
-    """Turn what is stored back into dB."""
+    """Decode stored values to dB."""
     if stored_FM.dtype == np.uint8:
         return stored_FM.astype(np.float32) * np.float32(UINT8_STEP_DB) + np.float32(UINT8_MIN_DB)
     return stored_FM.astype(np.float32)
@@ -68,26 +65,27 @@ def write_shard(
     """Store a batch of tracks, end to end, under a name never used before.
 
     Shapes: each mel in pieces (F_ij, M), in dB -> one Zarr array (sum of F_ij, M).
-    Raises: OSError if the disk fails or is full; what was written by then is removed.
+    Raises: OSError if the disk fails or is full; what was written before is removed.
 
-    Pieces are taken one by one and written an object at a time: memory grows neither with
+    Pieces are consumed one by one and written an object at a time: memory grows neither with
     the batch nor with a track. A task that is retried writes a second shard instead of racing the first.
-    Neither can be seen until `publish` names it.
+    Neither is visible until `publish` names it.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex}"
     url = join(root, "shards", name)
     starts: dict[str, int] = {}
     frames: dict[str, int] = {}
-    digest = hashlib.sha256()
     try:
         array = _create_mel_array(url, bands, encoding, attributes)
-        for first, rows_FM in _in_objects(_one_after_another(mels, starts, frames), bands, encoding):
+        for first, rows_FM in _as_objects(_concatenate(mels, starts, frames), bands, encoding):
             array.resize((first + len(rows_FM), bands))
             array[first : first + len(rows_FM)] = rows_FM
-            digest.update(rows_FM.tobytes())
         array.attrs.update({"track_ids": list(starts), "start_frames": list(starts.values())})
-        return Shard(name, starts, frames, digest.hexdigest(), _make_durable(url))
-    except BaseException:  # Ctrl-C and cancelling too: nobody else knows the name of what is half written
+        _sync_local_files(url)
+        return Shard(name, starts, frames)
+    except (
+        BaseException
+    ):  # Ctrl-C and cancelling too: no other process knows the name of a half-written shard
         _remove(url)
         raise
 
@@ -105,18 +103,18 @@ def _create_mel_array(
         compressors=BloscCodec(cname="lz4", clevel=5, shuffle=BloscShuffle.shuffle),
         dimension_names=("frame", "mel_band"),
         attributes={"units": "dB", **scale, **attributes},
-        # Silence is stored like sound: so an object that is not there is one that was lost.
+        # Silence is stored like sound: so a missing object is a lost one.
         config={"write_empty_chunks": True},
     )
 
 
-def _one_after_another(
+def _concatenate(
     mels: Iterable[tuple[str, Iterable[NDArray[np.float32]]]], starts: dict[str, int], frames: dict[str, int]
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the pieces of all tracks; note where each track starts, and its frames."""
+    """Yield the pieces of all tracks; record the start and the number of frames of each track."""
     at = 0
     for track_id, pieces in mels:
-        assert track_id not in starts, f"{track_id} twice in one batch"
+        assert track_id not in starts, f"{track_id} occurs twice in one batch"
         starts[track_id] = at
         for piece_FM in pieces:
             at += len(piece_FM)
@@ -124,10 +122,10 @@ def _one_after_another(
         frames[track_id] = at - starts[track_id]
 
 
-def _in_objects(
+def _as_objects(
     pieces: Iterator[NDArray[np.float32]], bands: int, encoding: Encoding
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Encode pieces and cut them where storage objects end: none is written twice."""
+    """Encode pieces and split them where storage objects end, so that no object is written twice."""
     full_FM = np.empty((OBJECT_FRAMES, bands), encoding)
     first = filled = 0
     for piece_FM in pieces:
@@ -142,17 +140,12 @@ def _in_objects(
         yield first, full_FM[:filled]
 
 
-def _make_durable(url: str) -> int:
-    """Have a local disk hold every file of a shard; give their size in bytes."""
+def _sync_local_files(url: str) -> None:
+    """Flush every file of a shard to a local disk; object stores need no flush."""
     path = local_path(url)
-    if path is None:
-        fs, remote = file_system(url)
-        return int(fs.du(remote))
-    size_bytes = 0
-    for entry in [path, *path.rglob("*")]:
-        sync_to_disk(entry)
-        size_bytes += entry.stat().st_size if entry.is_file() else 0
-    return size_bytes
+    if path is not None:
+        for entry in [path, *path.rglob("*")]:
+            sync_to_disk(entry)
 
 
 def _remove(url: str) -> None:

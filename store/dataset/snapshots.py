@@ -1,9 +1,9 @@
 """A dataset is a set of immutable shards; a snapshot is the one file that names them.
 
     ROOT/zarr.json                      makes the folder a Zarr group
-    ROOT/shards/NAME                    what one task stored: a Zarr array, mels end to end
-    ROOT/catalogues/HASH.parquet        the tracks that were asked for, with their labels
-    ROOT/index/NAME.parquet             where each built track lies, or why it was rejected
+    ROOT/shards/NAME                    the tracks of one task: a Zarr array, mels end to end
+    ROOT/catalogues/HASH.parquet        the requested tracks, with their labels
+    ROOT/index/HASH.parquet             the shard and frames of each built track, or the reason it was rejected
     ROOT/snapshots/00000000.json        names all of the above: its creation is the commit
 
 Axes: F frames, M mel bands.
@@ -11,6 +11,7 @@ Axes: F frames, M mel bands.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,13 +20,14 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import zarr
 
 from store.dataset.recipe import Recipe
 from store.errors import BadInput, CommitConflict
 from store.fs.files import exists, join, list_names, put_if_absent, read_bytes
 from store.fs.parquet import to_parquet
 
+ZARR_GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'
+SNAPSHOT_NAME = re.compile(r"\d{8}\.json")  # not the hidden draft that a killed writer leaves
 INDEX_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
@@ -38,16 +40,16 @@ INDEX_SCHEMA = pa.schema(
         ("decoded_s", pa.float64()),
         ("stated_s", pa.float64()),
         ("build_s", pa.float64()),
-        ("signature", pa.string()),  # of the file when it was tried: another one means another file
+        ("signature", pa.string()),  # of the file when it was built: see store/fs/signatures.py
         ("sha256", pa.binary(32)),
-        ("fingerprint", pa.binary(64)),  # of what is heard: copies in other formats are alike
+        ("fingerprint", pa.binary(64)),  # of the audio: copies in other formats have similar ones
     ]
 )
 
 
 @dataclass(frozen=True)
 class SnapshotFile:
-    """The content of a snapshot's file. Paths are relative to the dataset's root."""
+    """The content of a snapshot file. Paths are relative to the dataset's root."""
 
     number: int
     write_id: str
@@ -71,7 +73,7 @@ def publish(
 ) -> SnapshotFile:
     """Make shards visible, all at one instant, on top of `parent`.
 
-    `index` has a row for each track that was tried, `catalogue` is what `put_catalogue` answered.
+    `index` has a row for each track that was built or rejected; `catalogue` comes from `put_catalogue`.
 
     Raises: CommitConflict if `parent` is no longer the latest snapshot.
     """
@@ -102,7 +104,7 @@ def publish(
 
 
 def put_catalogue(root: str, catalogue: pa.Table) -> str:
-    """Store the tracks that were asked for, and give the name that snapshots know them by.
+    """Store the requested tracks, and return the name by which snapshots refer to them.
 
     A build publishes often and has one catalogue: so it is stored once, not with each snapshot.
     """
@@ -110,14 +112,18 @@ def put_catalogue(root: str, catalogue: pa.Table) -> str:
 
 
 def make_root(root: str) -> None:
-    """Make the root and its shards folder Zarr groups, so that `zarr.open(root)` opens the whole."""
+    """Create the Zarr groups of the root and of its shards folder, so that `zarr.open(root)` opens the whole.
+
+    Two writers may do so at the same instant, which zarr itself refuses.
+    """
     for group in (root, join(root, "shards")):
         if not exists(join(group, "zarr.json")):
-            zarr.open_group(group, mode="a", zarr_format=3)
+            with suppress(FileExistsError):
+                put_if_absent(join(group, "zarr.json"), ZARR_GROUP)
 
 
 def _put_table(root: str, folder: str, table: pa.Table) -> str:
-    """Store a table under the hash of its content: what is there already is not written again."""
+    """Store a table under the hash of its content, once."""
     data = to_parquet(table)
     name = f"{folder}/{hashlib.sha256(data).hexdigest()[:32]}.parquet"
     with suppress(FileExistsError):
@@ -126,18 +132,18 @@ def _put_table(root: str, folder: str, table: pa.Table) -> str:
 
 
 def snapshot_url(root: str, number: int) -> str:
-    """Name the file of a snapshot."""
+    """Return the URL of a snapshot file."""
     return join(root, "snapshots", f"{number:08d}.json")
 
 
 def latest_snapshot(root: str) -> SnapshotFile | None:
-    """Read the newest snapshot of a dataset, or None if nothing was published yet."""
-    names = [name for name in list_names(join(root, "snapshots")) if name.endswith(".json")]
+    """Read the newest snapshot file of a dataset; return None if nothing was published yet."""
+    names = [name for name in list_names(join(root, "snapshots")) if SNAPSHOT_NAME.fullmatch(name)]
     return read_snapshot_file(join(root, "snapshots", names[-1])) if names else None
 
 
 def read_snapshot_file(url: str) -> SnapshotFile:
-    """Read one snapshot's file. Raises: BadInput if it is none."""
+    """Read one snapshot file. Raises: FileNotFoundError; BadInput if it is no snapshot file."""
     try:
         content = json.loads(read_bytes(url))
         content["recipe"] = Recipe(**content["recipe"])

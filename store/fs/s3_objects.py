@@ -13,6 +13,7 @@ from fsspec.asyn import sync
 
 from store.errors import BadInput, ObjectChanged
 from store.fs.files import file_system, translate_server_errors
+from store.fs.signatures import object_signature
 
 MAX_PUT_BYTES = 5 << 30  # what one put may carry
 BLOCK_BYTES = 1 << 20
@@ -39,8 +40,8 @@ class StoredObject:
 
     @property
     def signature(self) -> str:
-        """Tell the object from what it was, as listings do."""
-        return self.etag.strip('"')
+        """The signature of the object, as listings report it."""
+        return object_signature(self.size_bytes, self.etag)
 
 
 def download_object(url: str, path: Path, *, version_id: str | None = None) -> StoredObject:

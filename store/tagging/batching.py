@@ -7,7 +7,7 @@ of all that follow, and nothing kept would be found again.
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from store.fs.stream import FoundFile
+from store.fs.listing import FoundFile
 
 TYPICAL_FOLDER_FILES = 10  # as an album has
 MAX_FILES_IN_WHOLE_FOLDERS = 1_024

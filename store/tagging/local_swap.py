@@ -1,240 +1,237 @@
 """Many files changed as one batch: drafts beside them, a journal on disk, then one rename each.
 
-At every instant a file has its old bytes or its new ones, whole. A batch that died is swept and
-completed by running it again under its name. The order of things is the safety:
+At every instant a file has its old bytes or its new ones, whole. A batch whose process died is cleaned up and
+completed by running it again under its name. The order of the steps makes that safe:
 
-    the drafts of an earlier attempt go away
-    each file is copied into a hidden folder beside it, edited there, compared and dressed
-    the journal part, then the drafts, are on disk
-    a last look at each file, and its draft takes its place
-    each folder is on disk
+    remove     the drafts of an earlier attempt
+    plan       examine each file, and decide what is to become of it
+    prepare    copy each into a hidden folder beside it, edit the copy, verify it, copy owner, mode and times
+    journal    write the journal part, then the drafts, to disk
+    swap       compare each file with its state when planned, and rename its draft over it
+    sync       write the folders to disk
 """
 
-import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-from store.errors import BadInput
 from store.fs.files import local_path, sync_to_disk
-from store.fs.stream import signature_from_stat
-from store.tagging.byte_delta import make_delta
+from store.fs.signatures import signature_from_stat
+from store.tagging.changes import Decision, FileSkipped, Request, decide
 from store.tagging.journal import digest_file, write_entries
 from store.tagging.settings import WriteSettings
 from store.tagging.swap import (
-    MAX_GROUP_BYTES,
-    MAX_GROUP_FILES,
+    DRAFT_PREFIX,
     MAX_SUFFIX_CHARS,
-    FileSkipped,
-    PlannedChange,
-    SwapJob,
+    Draft,
+    OwnWork,
     SwapResult,
+    in_groups,
+    skip_if_unusable,
     skipped_result,
+    write_draft,
 )
 from store.tags.write import copy_metadata, is_read_only, is_unchanged, resolve_audio_file, translate_errors
 
-DRAFT_PREFIX = ".spectrogram-one-"  # of the hidden folders; a listing of music leaves them out
-OF_ONE_FILE = (errno.EBUSY, errno.EXDEV, errno.ENAMETOOLONG)  # mounted by itself; its path at its longest
-THREADS = 8  # that wait for a disk
+SYNC_THREADS = 8
 
 
 @dataclass(frozen=True)
-class PreparedFile:
-    """A file's next content, compared and dressed, and what the journal will say."""
+class PlannedFile:
+    """A file as it was when its batch was planned, and what it is to become."""
 
     number: int
-    status: str
-    path: Path
+    request: Request
     real: Path
     before: os.stat_result
-    entry: Mapping[str, Any]
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class FileDraft(Draft):
+    """The next content of a file in the hidden folder beside it."""
+
+    real: Path
+    before: os.stat_result
 
 
 @dataclass
-class BatchState:
-    """One attempt at a batch: how it is to be done, what it made and met, what became of each file."""
+class _Attempt:
+    """One attempt at a batch: how it writes, the folders it made and changed, the results so far."""
 
     settings: WriteSettings
     token: str  # the same for all attempts at this batch
     mark: str  # of this attempt's drafts
     folders: set[Path] = field(default_factory=set)
-    met: set[Path] = field(default_factory=set)
     touched: set[Path] = field(default_factory=set)
-    outcomes: dict[int, SwapResult] = field(default_factory=dict)
+    results: dict[int, SwapResult] = field(default_factory=dict)
 
 
 def swap_files(
-    jobs: Sequence[SwapJob], *, settings: WriteSettings, journal_url: str, name: str
+    requests: Sequence[Request], *, settings: WriteSettings, journal_url: str, name: str, own_work: OwnWork
 ) -> list[SwapResult]:
-    """Change the files of a batch, journalled under `name`, and tell what became of each.
+    """Change the files of a batch, journalled under `name`, and return what became of each.
 
     Raises: OSError if a disk is full or fails; every file is then whole, old or new, no draft is
-    left, and the same call completes the batch.
+        left, and the same call completes the batch.
     """
-    batch = f"{journal_url}/{name}".encode()  # of this run: another may be at work on the same files
-    attempt = BatchState(settings, hashlib.blake2b(batch, digest_size=6).hexdigest(), uuid4().hex[:12])
-    folders = {_draft_folder(Path(os.path.realpath(_local(job.url))), attempt) for job in jobs}
-    _sweep(folders, mark="")
+    batch = f"{journal_url}/{name}".encode()  # with the run: another run may work on the same files
+    attempt = _Attempt(settings, hashlib.blake2b(batch, digest_size=6).hexdigest(), uuid4().hex[:12])
+    real_paths = (Path(os.path.realpath(_local(request.url))) for request in requests)
+    _remove_drafts({_draft_folder(real, attempt) for real in real_paths}, mark="")
+    plans = plan_files(requests, settings=settings, own_work=own_work)
     try:
-        for drafts in _in_groups(_drafts(jobs, attempt)):
+        for drafts in in_groups(_prepare_each(plans, attempt)):
             write_entries(journal_url, name, [draft.entry for draft in drafts])
             _sync_all([draft.path for draft in drafts])
             with _held_open([draft.real for draft in drafts]):
                 for draft in drafts:
-                    attempt.outcomes[draft.number] = _swap(draft, attempt)
+                    attempt.results[draft.number] = _swap(draft, attempt)
         for folder in sorted(attempt.touched):
             sync_to_disk(folder)
     finally:
-        _sweep(attempt.folders, mark=attempt.mark)
-    return [attempt.outcomes[number] for number in range(len(jobs))]
+        _remove_drafts(attempt.folders, mark=attempt.mark)
+    return [attempt.results[number] for number in range(len(requests))]
 
 
-def plan_files(jobs: Sequence[SwapJob], *, settings: WriteSettings) -> list[SwapResult]:
-    """Tell what swapping would do, and touch nothing."""
-    met: set[Path] = set()
-    outcomes = []
-    for job in jobs:
+def dry_run_files(
+    requests: Sequence[Request], *, settings: WriteSettings, own_work: OwnWork
+) -> list[SwapResult]:
+    """Return what `swap_files` would report, and touch nothing."""
+    plans = plan_files(requests, settings=settings, own_work=own_work)
+    return [plan if isinstance(plan, SwapResult) else SwapResult(plan.decision.status) for plan in plans]
+
+
+def plan_files(
+    requests: Sequence[Request], *, settings: WriteSettings, own_work: OwnWork
+) -> list[PlannedFile | SwapResult]:
+    """Examine each file and decide what it is to become; return the result at once where it is left alone."""
+    plans: list[PlannedFile | SwapResult] = []
+    seen: set[Path] = set()
+    for number, request in enumerate(requests):
         try:
-            with _reasons_told(job.url):
-                _, _, plan = _look(job, settings, met)
-            outcomes.append(SwapResult(plan.status))
+            with skip_if_unusable(request.url), translate_errors(request.url):
+                plans.append(_plan_file(number, request, settings, own_work, seen))
         except FileSkipped as why:
-            outcomes.append(skipped_result(why))
-    return outcomes
+            plans.append(skipped_result(why))
+    return plans
 
 
-def _drafts(jobs: Sequence[SwapJob], attempt: BatchState) -> Iterator[PreparedFile]:
-    """Make the drafts one after another, and note what needs none."""
-    for number, job in enumerate(jobs):
-        try:
-            with _reasons_told(job.url):
-                made = _draft(number, job, attempt)
-        except FileSkipped as why:
-            made = skipped_result(why)
-        if isinstance(made, PreparedFile):
-            yield made
-        else:
-            attempt.outcomes[number] = made
-
-
-def _draft(number: int, job: SwapJob, attempt: BatchState) -> PreparedFile | SwapResult:
-    real, before, plan = _look(job, attempt.settings, attempt.met)
-    if plan.write_draft is None:
-        attempt.touched.add(real.parent)  # an attempt that died may not have come to sync it
-        return SwapResult(plan.status, signature=signature_from_stat(before))
-    with _room_for_draft(real, attempt) as path:
-        old_digest = plan.digest or digest_file(real)
-        view = plan.write_draft(real, path)
-        new_digest = digest_file(path)
-        if new_digest == old_digest:
-            path.unlink()
-            return SwapResult(plan.status, signature=signature_from_stat(before))
-        mtime_ns = plan.mtime_ns
-        if mtime_ns is None and attempt.settings.mtime == "now":
-            mtime_ns = path.stat().st_mtime_ns
-        entry = {
-            "track_id": job.track_id,
-            "url": job.url,
-            "old_digest": old_digest,
-            "new_digest": new_digest,
-            "delta": make_delta(path, real),
-            "old_genres": view.genres,
-            "old_custom_tags": view.custom_tags,
-            "mtime_ns": before.st_mtime_ns,
-            "version": None,
-        }
-        copy_metadata(real, path, before, mtime_ns=mtime_ns)  # last: reading moves the time of access
-    return PreparedFile(number, plan.status, path, real, before, entry)
-
-
-def _look(
-    job: SwapJob, settings: WriteSettings, met: set[Path]
-) -> tuple[Path, os.stat_result, PlannedChange]:
-    """Look at a file before anything is done. Raises: FileSkipped."""
-    real = resolve_audio_file(_local(job.url))
+def _plan_file(
+    number: int, request: Request, settings: WriteSettings, own_work: OwnWork, seen: set[Path]
+) -> PlannedFile:
+    real = resolve_audio_file(_local(request.url))
     before = real.stat()
-    if real in met:
+    if real in seen:
         raise FileSkipped("same-file", f"a link to {real}, which is in this batch already")
-    met.add(real)
-    plan = job.plan(real, signature_from_stat(before))
-    if plan.write_draft is not None:
+    seen.add(real)
+    decision = decide(request, real, signature_from_stat(before), own_work.get(request.url, ()))
+    if decision.change is not None:
         if is_read_only(real, before):
             raise FileSkipped("read-only", "the file is read-only: make it writable to have it tagged")
         if before.st_nlink > 1 and settings.hard_links == "refuse":
             names = f"the file has {before.st_nlink} names (hard links)"
             raise FileSkipped("hard-linked", f"{names}: have the links broken to tag this one")
-    return real, before, plan
+    return PlannedFile(number, request, real, before, decision)
 
 
-def _in_groups(drafts: Iterable[PreparedFile]) -> Iterator[list[PreparedFile]]:
-    """Gather drafts until there are many, or they take much room."""
-    group: list[PreparedFile] = []
-    size = 0
-    for draft in drafts:
-        group.append(draft)
-        size += draft.path.stat().st_size
-        if len(group) >= MAX_GROUP_FILES or size >= MAX_GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+def _prepare_each(plans: Sequence[PlannedFile | SwapResult], attempt: _Attempt) -> Iterator[FileDraft]:
+    """Yield the drafts one after another, and record the results of files that need none."""
+    for number, plan in enumerate(plans):
+        result = plan if isinstance(plan, SwapResult) else _prepare(plan, attempt)
+        if isinstance(result, FileDraft):
+            yield result
+        else:
+            attempt.results[number] = result
 
 
-def _swap(draft: PreparedFile, attempt: BatchState) -> SwapResult:
-    """Have a draft take the place of its file, if that is still what it was."""
+def _prepare(plan: PlannedFile, attempt: _Attempt) -> FileDraft | SwapResult:
+    unchanged = _result(plan.decision.status, plan.before, plan.before)
+    if plan.decision.change is None:
+        attempt.touched.add(plan.real.parent)  # an attempt that died may not have synced it
+        return unchanged
     try:
-        with _reasons_told(str(draft.real)):
-            now = draft.real.stat()
-            if not is_unchanged(draft.before, now):
-                if digest_file(draft.real) == draft.entry["new_digest"]:  # by another attempt at this batch
-                    return SwapResult(draft.status, signature=signature_from_stat(now))
-                raise FileSkipped("changed", "another program changed the file meanwhile")
-            attempt.touched.add(draft.real.parent)
-            os.replace(draft.path, draft.real)
-            return SwapResult(draft.status, signature=signature_from_stat(draft.real.stat()))
+        with skip_if_unusable(plan.request.url), translate_errors(plan.request.url):
+            return _write_file_draft(plan, attempt) or unchanged
     except FileSkipped as why:
         return skipped_result(why)
 
 
+def _write_file_draft(plan: PlannedFile, attempt: _Attempt) -> FileDraft | None:
+    if not is_unchanged(plan.before, plan.real.stat()):
+        raise FileSkipped("changed", "another program changed the file meanwhile")
+    with _draft_path(plan.real, attempt) as path:
+        old_mtime_ns = plan.before.st_mtime_ns
+        entry = write_draft(plan.request, plan.decision, plan.real, path, mtime_ns=old_mtime_ns, version=None)
+        if entry is None:
+            return None
+        mtime_ns = plan.decision.mtime_ns
+        if mtime_ns is None and attempt.settings.mtime == "now":
+            mtime_ns = path.stat().st_mtime_ns
+        copy_metadata(
+            plan.real, path, plan.before, mtime_ns=mtime_ns
+        )  # last: reading moves the time of access
+    return FileDraft(plan.number, plan.decision.status, path, entry, plan.real, plan.before)
+
+
+def _swap(draft: FileDraft, attempt: _Attempt) -> SwapResult:
+    """Rename a draft over its file, if that is still what it was when planned."""
+    try:
+        with skip_if_unusable(str(draft.real)), translate_errors(draft.real):
+            now = draft.real.stat()
+            if not is_unchanged(draft.before, now):
+                if digest_file(draft.real) == draft.entry["new_digest"]:  # by another attempt at this batch
+                    return _result(draft.status, draft.before, now)
+                raise FileSkipped("changed", "another program changed the file meanwhile")
+            attempt.touched.add(draft.real.parent)
+            os.replace(draft.path, draft.real)
+            return _result(draft.status, draft.before, draft.real.stat())
+    except FileSkipped as why:
+        return skipped_result(why)
+
+
+def _result(status: str, before: os.stat_result, now: os.stat_result) -> SwapResult:
+    return SwapResult(status, signature=signature_from_stat(now), old_signature=signature_from_stat(before))
+
+
 @contextmanager
 def _held_open(paths: Sequence[Path]) -> Iterator[None]:
-    """Keep the old files open while they are replaced, and let go of all at once.
+    """Keep the old files open while they are replaced, and close all at once.
 
-    A disk takes some milliseconds to free a file: the swaps need not wait for that, nor one for another.
+    A disk takes some milliseconds to free a file: so the swaps do not wait for that, nor for each other.
     """
     handles: list[int] = []
     for path in paths:
-        with suppress(OSError):  # if something is wrong with the file, its swap will tell
+        with suppress(OSError):  # if something is wrong with the file, its swap reports it
             handles.append(os.open(path, os.O_RDONLY))
     try:
         yield
     finally:
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(SYNC_THREADS) as pool:
             list(pool.map(os.close, handles))
 
 
 def _sync_all(paths: Sequence[Path]) -> None:
-    """Have the disk hold all these files.
+    """Write all these files to disk.
 
-    Each is synced on its own, several at a time, since a disk makes one commit of what waits for it: 0.3 ms a
+    Each is synced on its own, several at a time, since a disk combines the syncs that wait for it: 0.3 ms a
     file where one after the other took 2.7, on a disk that others use too. A sync of the whole file
     system would take 0.2, but wait for whatever others write.
     """
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(SYNC_THREADS) as pool:
         list(pool.map(sync_to_disk, paths))
 
 
 @contextmanager
-def _room_for_draft(real: Path, attempt: BatchState) -> Iterator[Path]:
-    """Give a path beside a file for its draft; if the block raises, nothing is left there.
+def _draft_path(real: Path, attempt: _Attempt) -> Iterator[Path]:
+    """Yield a path beside a file for its draft; if the block raises, nothing is left there.
 
-    No other attempt uses that path: one whose worker was believed dead may still be at work.
+    No other attempt uses that path: one whose worker was believed dead may still be running.
     """
     folder = _draft_folder(real, attempt)
     if folder not in attempt.folders:
@@ -248,7 +245,7 @@ def _room_for_draft(real: Path, attempt: BatchState) -> Iterator[Path]:
         raise
 
 
-def _draft_folder(real: Path, attempt: BatchState) -> Path:
+def _draft_folder(real: Path, attempt: _Attempt) -> Path:
     return real.parent / f"{DRAFT_PREFIX}{attempt.token}"
 
 
@@ -258,8 +255,8 @@ def _local(url: str) -> Path:
     return path
 
 
-def _sweep(folders: Iterable[Path], *, mark: str) -> None:
-    """Take away the drafts whose names start with `mark`, and folders that are empty then."""
+def _remove_drafts(folders: Iterable[Path], *, mark: str) -> None:
+    """Remove the drafts whose names start with `mark`, and folders that are empty then."""
     for folder in folders:
         # PermissionError: then no draft can be made there either, and its files are skipped.
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
@@ -270,27 +267,3 @@ def _sweep(folders: Iterable[Path], *, mark: str) -> None:
             if all(name.startswith(mark) for name in names):
                 with suppress(OSError):  # another attempt has just put a draft there
                     folder.rmdir()
-
-
-@contextmanager
-def _reasons_told(url: str) -> Iterator[None]:
-    """Name the reason why a file cannot be changed; let a failing disk raise its OSError."""
-    try:
-        with translate_errors(url):
-            yield
-    except BadInput as why:
-        raise FileSkipped("unsupported", str(why).removeprefix(f"{url}: ")) from why
-    except PermissionError as why:
-        where = Path(why.filename or url)
-        where = next((it.parent for it in (where, *where.parents) if it.name.startswith(DRAFT_PREFIX)), where)
-        raise FileSkipped("no-permission", f"{where}: {why.strerror}") from why
-    except (FileNotFoundError, NotADirectoryError) as why:
-        if _local(url).exists():
-            raise  # its draft is gone: another attempt at this batch swept it
-        raise FileSkipped("missing", "the file is gone") from why
-    except OSError as why:
-        if why.errno == errno.ELOOP:
-            raise FileSkipped("missing", "its link leads in a circle") from why
-        if why.errno in OF_ONE_FILE:
-            raise FileSkipped("unsupported", f"the file cannot be replaced: {why.strerror}") from why
-        raise

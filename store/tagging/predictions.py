@@ -1,6 +1,5 @@
 """What a tagging run says of files: Parquet, one row a file, a part for each batch until all are in."""
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from store.errors import BadInput
+from store.fs.csv_rows import write_csv
 from store.fs.files import file_system, join, local_path, read_bytes, replacing, translate_server_errors
 
 CUSTOM_TAGS = pa.map_(pa.string(), pa.string())
@@ -86,17 +86,20 @@ def write_predictions(url: str, csv_url: str, tables: Iterable[pa.Table], about:
         pq.ParquetWriter(draft, schema, compression="zstd") as writer,
         csv_draft.open("w", encoding="utf-8", newline="") as file,
     ):
-        lines = csv.writer(file)
-        lines.writerow(CSV_COLUMNS)
-        for table in tables:
-            writer.write_table(table.cast(schema))
-            lines.writerows(map(_line, table.to_pylist()))
+        write_csv(file, CSV_COLUMNS, _write_parquet(tables, writer))
 
 
-def _line(row: dict[str, Any]) -> list[str]:
-    texts = ("; ".join(row[name] or ()) for name in ("old_genres", "genres", "predicted_genres"))
+def _write_parquet(tables: Iterable[pa.Table], writer: pq.ParquetWriter) -> Iterator[dict[str, Any]]:
+    """Write tables into the Parquet file, and yield each row as the CSV has it."""
+    for table in tables:
+        writer.write_table(table.cast(writer.schema))
+        yield from map(_csv_row, table.to_pylist())
+
+
+def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
+    genres = {name: "; ".join(row[name] or ()) for name in ("old_genres", "predicted_genres")}
     confidence = "" if row["confidence"] is None else f"{row['confidence']:.3f}"
-    return [row["track_id"], row["status"], *texts, confidence, row["reason"] or "", row["detail"] or ""]
+    return row | genres | {"new_genres": "; ".join(row["genres"] or ()), "confidence": confidence}
 
 
 def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Iterator[pa.Table]]:

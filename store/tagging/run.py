@@ -90,6 +90,11 @@ class TaggingRun:
         """Tell what was asked for."""
         return _read_json(join(self.url, RUN)) or {}
 
+    def inference_urls(self) -> list[str]:
+        """Return the folders of cached predictions beside this run."""
+        folder = join(self.url.rsplit("/", 1)[0], INFERENCE)
+        return [join(folder, key) for key in list_names(folder)]
+
     def _part_url(self, folder: Folder, part: str) -> str:
         return join(self.url, folder, f"{part}.parquet")
 

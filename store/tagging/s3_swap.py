@@ -1,198 +1,161 @@
-"""Many S3 objects changed as one batch: what file_swap does for files, with a conditional put for a rename.
+"""Many S3 objects changed as one batch: the steps of local_swap, with a conditional put for a rename.
 
-    each object is copied here, edited and compared
-    the journal part is on disk; it names the version that the object was, where a bucket keeps versions
-    each draft takes the place of its object, if that is still what was copied
+    plan       download each object, and decide what is to become of it
+    prepare    edit the copy, and verify it
+    journal    write the journal part to disk; it names the version that the object was, if the bucket keeps versions
+    swap       put each draft, if the object is still what was downloaded
 
-A batch that died is completed by running it again under its name.
+A batch whose process died is completed by running it again under its name.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 from uuid import uuid4
 
-from store.errors import BadInput, ObjectChanged
-from store.fs.s3_objects import StoredObject, download_object, is_credentials_error, put_if_unchanged
-from store.tagging.byte_delta import make_delta
-from store.tagging.journal import digest_file, write_entries
+from store.fs.s3_objects import StoredObject, download_object, put_if_unchanged
+from store.tagging.changes import FileSkipped, Request, decide
+from store.tagging.journal import write_entries
 from store.tagging.swap import (
-    MAX_GROUP_BYTES,
-    MAX_GROUP_FILES,
     MAX_SUFFIX_CHARS,
-    FileSkipped,
-    PlannedChange,
-    SwapJob,
+    Draft,
+    OwnWork,
     SwapResult,
+    in_groups,
+    skip_if_unusable,
     skipped_result,
+    write_draft,
 )
 from store.tags.write import translate_errors
 
-REQUESTS_AT_ONCE = 8  # an answer takes long, and needs little of this machine
+CONCURRENT_REQUESTS = 8  # a response takes long, and needs little of this machine
+Numbered = tuple[int, Request]
 
 
 @dataclass(frozen=True)
-class PreparedObject:
-    """An object's next content, compared, and what the journal will say."""
+class ObjectDraft(Draft):
+    """The next content of an object, in a temporary folder of this machine."""
 
-    status: str
-    path: Path
     was: StoredObject
-    entry: Mapping[str, Any]
 
 
 def is_s3_url(url: str) -> bool:
-    """Say whether it is an S3 object, not a file on a disk."""
+    """Return whether a URL names an S3 object, not a local file."""
     return url.startswith("s3://")
 
 
-def swap_objects(jobs: Sequence[SwapJob], *, journal_url: str, name: str) -> list[SwapResult]:
-    """Change the objects of a batch, journalled under `name`, and tell what became of each.
+def swap_objects(
+    requests: Sequence[Request], *, journal_url: str, name: str, own_work: OwnWork
+) -> list[SwapResult]:
+    """Change the objects of a batch, journalled under `name`, and return what became of each.
 
     Raises: OSError if disk or store fails; every object is then whole, old or new, and the same call
         completes the batch.
     """
-    outcomes: list[SwapResult] = []
+    results: dict[int, SwapResult] = {}
+    with _workspace() as (folder, pool):
+        for drafts in in_groups(_prepare_each(requests, results, folder, pool, own_work)):
+            write_entries(journal_url, name, [draft.entry for draft in drafts])
+            swapped = pool.map(_swap, drafts)
+            results |= {draft.number: result for draft, result in zip(drafts, swapped, strict=True)}
+    return [results[number] for number in range(len(requests))]
+
+
+def dry_run_objects(requests: Sequence[Request], *, own_work: OwnWork) -> list[SwapResult]:
+    """Return what `swap_objects` would report, and touch nothing."""
+    with _workspace() as (folder, pool):
+        return list(pool.map(partial(_dry_run, folder=folder, own_work=own_work), requests))
+
+
+@contextmanager
+def _workspace() -> Iterator[tuple[Path, ThreadPoolExecutor]]:
     with (
         tempfile.TemporaryDirectory(prefix="spectrogram-one-") as folder,
-        ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool,
+        ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool,
     ):
-        for group in _in_groups(_drafts(jobs, Path(folder), pool)):
-            drafts = [made for made in group if isinstance(made, PreparedObject)]
-            if drafts:
-                write_entries(journal_url, name, [draft.entry for draft in drafts])
-            became = pool.map(_put, drafts)
-            outcomes += [next(became) if isinstance(made, PreparedObject) else made for made in group]
-    return outcomes
+        yield Path(folder), pool
 
 
-def plan_objects(jobs: Sequence[SwapJob]) -> list[SwapResult]:
-    """Tell what swapping would do, and touch nothing."""
-    with (
-        tempfile.TemporaryDirectory(prefix="spectrogram-one-") as folder,
-        ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool,
-    ):
-        return list(pool.map(partial(_look, folder=Path(folder)), jobs))
+def _prepare_each(
+    requests: Sequence[Request],
+    results: dict[int, SwapResult],
+    folder: Path,
+    pool: ThreadPoolExecutor,
+    own_work: OwnWork,
+) -> Iterator[ObjectDraft]:
+    """Yield the drafts, made some at a time, and record the results of objects that need none."""
+    distinct = list(_distinct(requests, results))
+    for first in range(0, len(distinct), CONCURRENT_REQUESTS):
+        some = distinct[first : first + CONCURRENT_REQUESTS]
+        prepared = pool.map(partial(_plan_and_prepare, folder=folder, own_work=own_work), some)
+        for (number, _), result in zip(some, prepared, strict=True):
+            if isinstance(result, ObjectDraft):
+                yield result
+            else:
+                results[number] = result
 
 
-def _drafts(
-    jobs: Sequence[SwapJob], folder: Path, pool: ThreadPoolExecutor
-) -> Iterator[PreparedObject | SwapResult]:
-    """Make drafts, some at a time, or tell in their places why there is none."""
-    met: set[str] = set()
-    for first in range(0, len(jobs), REQUESTS_AT_ONCE):
-        some = jobs[first : first + REQUESTS_AT_ONCE]
-        yield from pool.map(partial(_draft, folder=folder), _once_each(some, met))
+def _distinct(requests: Sequence[Request], results: dict[int, SwapResult]) -> Iterator[Numbered]:
+    seen: set[str] = set()
+    for number, request in enumerate(requests):
+        if request.url in seen:
+            results[number] = SwapResult("skipped", "same-file", "the object is in this batch already")
+        else:
+            seen.add(request.url)
+            yield number, request
 
 
-def _once_each(jobs: Iterable[SwapJob], met: set[str]) -> Iterator[SwapJob]:
-    for job in jobs:
-        yield replace(job, plan=_refuse_second) if job.url in met else job
-        met.add(job.url)
-
-
-def _refuse_second(copy: Path, signature: str) -> PlannedChange:
-    raise FileSkipped("same-file", "the object is in this batch already")
-
-
-def _draft(job: SwapJob, folder: Path) -> PreparedObject | SwapResult:
+def _plan_and_prepare(numbered: Numbered, folder: Path, own_work: OwnWork) -> ObjectDraft | SwapResult:
+    number, request = numbered
     try:
-        with _copied(job, folder) as (copy, was), translate_errors(job.url):
-            return _edited(job, copy, was)
+        with _downloaded(request, folder) as (copy, was), translate_errors(request.url):
+            decision = decide(request, copy, was.signature, own_work.get(request.url, ()))
+            unchanged = SwapResult(decision.status, signature=was.signature, old_signature=was.signature)
+            if decision.change is None:
+                return unchanged
+            draft = _unique_path(copy)
+            entry = write_draft(request, decision, copy, draft, mtime_ns=None, version=was.version_id)
+            if entry is None:
+                return unchanged
+            return ObjectDraft(number, decision.status, draft, entry, was)
     except FileSkipped as why:
         return skipped_result(why)
 
 
-def _edited(job: SwapJob, copy: Path, was: StoredObject) -> PreparedObject | SwapResult:
-    plan = job.plan(copy, was.signature)
-    if plan.write_draft is None:
-        return SwapResult(plan.status, signature=was.signature)
-    draft = _room_beside(copy)
-    view = plan.write_draft(copy, draft)
-    old_digest, new_digest = plan.digest or digest_file(copy), digest_file(draft)
-    if new_digest == old_digest:
-        draft.unlink()
-        return SwapResult(plan.status, signature=was.signature)
-    entry = {
-        "track_id": job.track_id,
-        "url": job.url,
-        "old_digest": old_digest,
-        "new_digest": new_digest,
-        "delta": make_delta(draft, copy),
-        "old_genres": view.genres,
-        "old_custom_tags": view.custom_tags,
-        "mtime_ns": None,
-        "version": was.version_id,
-    }
-    return PreparedObject(plan.status, draft, was, entry)
-
-
-def _look(job: SwapJob, folder: Path) -> SwapResult:
+def _dry_run(request: Request, folder: Path, own_work: OwnWork) -> SwapResult:
     try:
-        with _copied(job, folder) as (copy, was), translate_errors(job.url):
-            return SwapResult(job.plan(copy, was.signature).status)
+        with _downloaded(request, folder) as (copy, was), translate_errors(request.url):
+            return SwapResult(decide(request, copy, was.signature, own_work.get(request.url, ())).status)
     except FileSkipped as why:
         return skipped_result(why)
 
 
-def _put(draft: PreparedObject) -> SwapResult:
-    """Have a draft take the place of its object, if nobody changed that since it was copied."""
+def _swap(draft: ObjectDraft) -> SwapResult:
+    """Put a draft where its object is, if nobody changed that since it was downloaded."""
     try:
-        with _reasons_told(draft.was.url):
+        with skip_if_unusable(draft.was.url):
             now = put_if_unchanged(draft.was.url, draft.path, draft.was)
     except FileSkipped as why:
         return skipped_result(why)
     finally:
         draft.path.unlink()
-    return SwapResult(draft.status, signature=now.signature)
-
-
-def _in_groups(made: Iterable[PreparedObject | SwapResult]) -> Iterator[list[PreparedObject | SwapResult]]:
-    """Gather drafts until there are many, or they take much room."""
-    group: list[PreparedObject | SwapResult] = []
-    size = 0
-    for one in made:
-        group.append(one)
-        size += one.path.stat().st_size if isinstance(one, PreparedObject) else 0
-        if len(group) >= MAX_GROUP_FILES or size >= MAX_GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+    return SwapResult(draft.status, signature=now.signature, old_signature=draft.was.signature)
 
 
 @contextmanager
-def _copied(job: SwapJob, folder: Path) -> Iterator[tuple[Path, StoredObject]]:
-    """Give a copy of an object that lives as long as the block, named like it."""
-    copy = _room_beside(folder / PurePosixPath(job.url).name)
+def _downloaded(request: Request, folder: Path) -> Iterator[tuple[Path, StoredObject]]:
+    """Yield a copy of an object that exists for the length of the block, with the object's suffix."""
+    copy = _unique_path(folder / PurePosixPath(request.url).name)
     try:
-        with _reasons_told(job.url):
-            yield copy, download_object(job.url, copy)
+        with skip_if_unusable(request.url):
+            yield copy, download_object(request.url, copy)
     finally:
         copy.unlink(missing_ok=True)
 
 
-def _room_beside(path: Path) -> Path:
+def _unique_path(path: Path) -> Path:
     return path.with_name(f"{uuid4().hex}{path.suffix[:MAX_SUFFIX_CHARS]}")
-
-
-@contextmanager
-def _reasons_told(url: str) -> Iterator[None]:
-    """Name the reason why an object cannot be changed; let a store that fails raise its OSError."""
-    try:
-        yield
-    except ObjectChanged as why:
-        raise FileSkipped("changed", "another writer changed the object meanwhile") from why
-    except BadInput as why:
-        raise FileSkipped("unsupported", str(why).removeprefix(f"{url}: ")) from why
-    except PermissionError as why:
-        if is_credentials_error(why):
-            raise OSError(f"{url}: {why}") from why
-        raise FileSkipped("no-permission", str(why)) from why
-    except FileNotFoundError as why:
-        raise FileSkipped("missing", "the object is gone") from why

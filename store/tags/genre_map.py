@@ -8,7 +8,6 @@
 "drum n bass" = "Drum & Bass"
 """
 
-import json
 import tomllib
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -106,15 +105,6 @@ def parse_genre_map(content: bytes, where: str, known: Sequence[str] = ()) -> Ge
     return GenreMap(genres=genres, spellings=spellings)
 
 
-def format_genre_map(genre_map: GenreMap) -> str:
-    """Write a map as TOML, which reads back as the same map."""
-    lines = ["[genres]"]
-    lines += [f"{_quoted(genre)} = {_listed(names)}" for genre, names in genre_map.genres.items()]
-    lines += ["", "[spellings]"]
-    lines += [f"{_quoted(spelling)} = {_quoted(name)}" for spelling, name in genre_map.spellings.items()]
-    return "\n".join(lines) + "\n"
-
-
 def validate_genre_name(name: str) -> None:
     """Raises: BadInput if a file cannot bear this genre: NUL, for one, stands between genres there."""
     if not name or name != name.strip() or not name.isprintable():
@@ -147,12 +137,3 @@ def _refuse_contradictions(where: str, genres: Mapping[str, Names], spellings: M
             raise BadInput(
                 f"{where}: [spellings] {spelling!r} is {name!r}, and that is {last!r}; name the last one for both"
             )
-
-
-def _listed(names: Names) -> str:
-    return _quoted(names[0]) if len(names) == 1 else f"[{', '.join(map(_quoted, names))}]"
-
-
-def _quoted(text: str) -> str:
-    # JSON's strings are TOML's, but for DEL.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,6 +1,6 @@
 """ID3 tags: a file keeps the version it has, several genres stay several, numbers stay text.
 
-Source: id3.org, ID3v2.3.0 and ID3v2.4.0 (TCON), ID3v1.1.
+Source: id3.org, ID3v2.2.0, ID3v2.3.0 and ID3v2.4.0 (structure, TCON), ID3v1.1.
 """
 
 import re
@@ -11,13 +11,14 @@ from typing import BinaryIO
 from mutagen.id3 import ID3, TCON, TXXX, ID3NoHeaderError
 
 from store.errors import BadInput
-from store.tags.id3_frames import count_frames, id3_header, plain_frames, split_frames
 from store.tags.schema import CUSTOM_TAG_NAMES, Credits, TagEdit, join_values
 
 ID3V1_BYTES = 128
 PADDING_BYTES = 1024  # room for the next editor to write in place
 NO_GENRE_CODE = 255
 LOOKS_LIKE_A_CODE = re.compile(r"\((\d+|RX|CR)\)|\(\(")
+FRAME_NAME = re.compile(rb"[A-Z][A-Z0-9]{3}")
+UNSYNCHRONISED, EXTENDED, FOOTER = 0x80, 0x40, 0x10
 
 
 def load_id3(file: BinaryIO, *, with_v1: bool = False) -> ID3 | None:
@@ -74,14 +75,14 @@ def edit_id3(block: bytes, tag: ID3 | None, edit: TagEdit) -> bytes:
     if block and tag is None:
         raise BadInput("what should be its ID3 tag is none")
     version = 3 if tag is not None and tag.version in ((2, 2, 0), (2, 3, 0)) else 4
-    frames = [] if tag is None else plain_frames(block)
+    frames = [] if tag is None else _plain_frames(block)
     if frames is None:
         assert tag is not None
-        if block and count_frames(block) != len(tag) + len(tag.unknown_frames):
+        if block and _count_frames(block) != len(tag) + len(tag.unknown_frames):
             raise BadInput(
                 "its ID3 tag has damaged or double frames, which would get lost: write it anew first"
             )
-        frames = split_frames(_body(tag, version), bits=7 if version == 4 else 8) or []
+        frames = _split_frames(_body(tag, version), bits=7 if version == 4 else 8) or []
     others = [frame for frame in frames if not _is_edited(frame, edit, block)]
     place = next((number for number, frame in enumerate(frames) if frame[:4] == b"TCON"), len(frames))
     before = [frame for frame in frames[:place] if not _is_edited(frame, edit, block)]
@@ -95,7 +96,7 @@ def edit_id3(block: bytes, tag: ID3 | None, edit: TagEdit) -> bytes:
         return b""
     room = len(block) - 10 - len(body)
     body += b"\0" * (room if room >= 0 else PADDING_BYTES)
-    return id3_header(version, len(body)) + body
+    return _header(version, len(body)) + body
 
 
 def _is_edited(frame: bytes, edit: TagEdit, block: bytes) -> bool:
@@ -111,7 +112,7 @@ def _is_edited(frame: bytes, edit: TagEdit, block: bytes) -> bool:
 def _description(frame: bytes, block: bytes) -> str:
     """Read what a TXXX frame is about; nothing if it says so in an encoding of damage."""
     if frame[8:10] != b"\0\0":  # compressed, say: mutagen unpacks it out of a tag of its own
-        alone = load_id3(BytesIO(id3_header(block[3], len(frame)) + frame))
+        alone = load_id3(BytesIO(_header(block[3], len(frame)) + frame))
         return "".join(found.desc for found in alone.getall("TXXX")) if alone is not None else ""
     encoding, content = frame[10:11], frame[11:]
     match encoding:
@@ -170,3 +171,62 @@ def id3v1_with_genres(block: bytes, genres: Sequence[str]) -> bytes:
     """
     code = TCON.GENRES.index(genres[0]) if genres and genres[0] in TCON.GENRES else NO_GENRE_CODE
     return block[:-1] + bytes([code]) if block else b""
+
+
+# A tag as bytes: split into frames, whose content is not read.
+
+
+def _header(version: int, size: int) -> bytes:
+    """Render what stands before the frames of a plain tag."""
+    return b"ID3" + bytes([version, 0, 0]) + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
+def _plain_frames(block: bytes) -> list[bytes] | None:
+    """Split a tag into its frames, or give None if flags, version or damage make that unsafe."""
+    if len(block) < 10 or block[3] not in (3, 4) or block[5]:
+        return None
+    # Old iTunes wrote the sizes in ID3v2.4 as plain numbers.
+    splits = [_split_frames(block[10:], bits) for bits in ((7, 8) if block[3] == 4 else (8,))]
+    return next((frames for frames in splits if frames is not None), None)
+
+
+def _split_frames(body: bytes, bits: int) -> list[bytes] | None:
+    """Split into frames whose sizes bear so many bits in a byte, or give None if that comes out uneven."""
+    frames = []
+    start = 0
+    while start < len(body) and body[start]:
+        sizes = body[start + 4 : start + 8]
+        if len(body) < start + 10 or not FRAME_NAME.match(body, start) or max(sizes) >> bits:
+            return None
+        end = start + 10 + sum(byte << bits * (3 - place) for place, byte in enumerate(sizes))
+        if end > len(body):
+            return None
+        frames.append(body[start:end])
+        start = end
+    return None if body[start:].strip(b"\0") else frames
+
+
+def _count_frames(block: bytes) -> int | None:
+    """Count the frames with content of a tag that is not plain; None if it is damaged."""
+    version, flags, body = block[3], block[5], block[10:]
+    if flags & FOOTER and version == 4:
+        body = body[:-10]
+    if flags & UNSYNCHRONISED and version < 4:
+        body = body.replace(b"\xff\0", b"\xff")
+    if flags & EXTENDED:
+        size = _number(body[:4], 7 if version == 4 else 8)
+        body = body[size if version == 4 else 4 + size :]
+    width, head = (3, 6) if version == 2 else (4, 10)
+    for bits in (7, 8) if version == 4 else (8,):
+        count, start = 0, 0
+        while body[start : start + width].strip(b"\0") and start + head <= len(body):
+            size = _number(body[start + width : start + 2 * width], bits)
+            count += size > 0
+            start += head + size
+        if start <= len(body):
+            return count
+    return None
+
+
+def _number(digits: bytes, bits: int) -> int:
+    return sum(byte << bits * place for place, byte in enumerate(reversed(digits)))

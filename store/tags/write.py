@@ -27,7 +27,7 @@ from store.tags.formats import (
 )
 from store.tags.payload import hash_payload
 
-__all__ = ["Credits", "audio_hash", "copy_with_genres", "read_credits", "read_genres", "write_genres"]
+__all__ = ["Credits", "copy_with_genres", "read_credits", "read_genres", "write_genres"]
 
 # What mutagen raises on damaged files, found by damaging some 30,000: its own error; ValueError for text
 # that does not decode and negative lengths; IndexError and KeyError for codes outside its tables;
@@ -115,15 +115,6 @@ def _differ_in_genres_only(one: Path, other: Path) -> bool:
         parse_tags(one, detect_tag_format(one)).other_fields
         == parse_tags(other, detect_tag_format(other)).other_fields
     )
-
-
-def audio_hash(path: Path | str) -> str:
-    """Hash the encoded audio of a file: tags may come and go, the hash stays.
-
-    Raises: BadInput if the file cannot be read or its outline is broken.
-    """
-    with translate_errors(path):
-        return hash_payload(resolve_audio_file(path))
 
 
 def write_tagged_copy(real: Path, draft: Path, edit: TagEdit) -> FileTags:

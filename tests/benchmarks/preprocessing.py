@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.build.shard_task import Track, build_shard
-from preprocessing.decode.decoders import decode
+from preprocessing.decode import decode
 from preprocessing.decode.settings import ExcerptSettings, LimitSettings
 from store.dataset.snapshots import publish, put_catalogue
 

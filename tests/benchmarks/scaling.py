@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distributed import Client
 
-from flows.cluster.client import dask_client
+from flows.cluster.client import open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import ClusterSettings
 from flows.reporting.build_report import BuildStatistics
@@ -54,7 +54,7 @@ def main() -> None:
     files = [it for it in sorted(wanted.music.rglob("*.mp3")) if it.stat().st_size > 10_000]
     tracks = [Track(path.stem, str(path.absolute())) for path in files[: wanted.tracks]]
     with ExitStack() as stack:
-        one, two = (stack.enter_context(dask_client(ClusterSettings(workers=workers))) for workers in (1, 2))
+        one, two = (stack.enter_context(open_cluster(ClusterSettings(workers=workers))) for workers in (1, 2))
         for client in (one, two):
             build(client, tracks[:32], 4)  # starts the decoding processes
         ratios, overheads = [], []

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import mutagen
 
-from store.fs.stream import signature_from_stat
+from store.fs.signatures import signature_from_stat
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.journal import list_journalled_batches, read_journal
 from tests.support.audio_formats import CODECS, encode

@@ -40,10 +40,10 @@ from preprocessing.mel.settings import MelSettings
 from store.model_registry import publish_version
 from store.tags.write import read_genres
 from training.fit.settings import TrainSettings
-from training.inference.audio_files import CROPS_AT_ONCE_ON_CPU, cut_crops, hear_files
-from training.inference.backends import Network, onnx_on_mels, torch_on_mels
+from training.inference.audio_files import CPU_BATCH_SIZE, iter_crops, predict_audio_files
+from training.inference.backends import CropPredictor, onnx_mel_predictor, torch_mel_predictor
 from training.inference.model_version import ModelIdentity
-from training.networks.network import WEIGHTS, build_model
+from training.networks.network import WEIGHTS_FILE, build_model
 
 BUNDLED = Path("tests/data/demo_music/fma_small")
 STEREO = Path("../shared/data/emotify_fma/fma_small")
@@ -110,7 +110,7 @@ def make_model(folder: Path) -> tuple[str, ModelIdentity]:
     )
     torch.manual_seed(0)
     network = build_model(who.training.model, GENRES, who.mel.bands)
-    files = {WEIGHTS: safetensors.torch.save(network.state_dict())}
+    files = {WEIGHTS_FILE: safetensors.torch.save(network.state_dict())}
     return f"{folder}/{publish_version(str(folder), files, who.model_dump(mode='json'))}", who
 
 
@@ -167,9 +167,9 @@ def report(seconds: dict[str, list[float]], ours: str) -> None:
         print(f"{name:58} {1e3 * median:10.1f} {1 / median:9.1f}  {spread}")
 
 
-def run_network(network: Network, crops: Sequence[np.ndarray]) -> None:
-    for first in range(0, len(crops), CROPS_AT_ONCE_ON_CPU):
-        network(crops[first : first + CROPS_AT_ONCE_ON_CPU])
+def run_network(network: CropPredictor, crops: Sequence[np.ndarray]) -> None:
+    for first in range(0, len(crops), CPU_BATCH_SIZE):
+        network(crops[first : first + CPU_BATCH_SIZE])
 
 
 def main() -> None:
@@ -192,15 +192,15 @@ def main() -> None:
         crops = [
             crop
             for path in tracks
-            for crop in cut_crops(sandbox.decode_windows(path, who.mel, WINDOWS), who.crop_frames, None)
+            for crop in iter_crops(sandbox.decode_windows(path, who.mel, WINDOWS), who.crop_frames, None)
         ]
-        networks = [torch_on_mels(version_url, who, "cpu"), onnx_on_mels(version_url, who, None)]
+        networks = [torch_mel_predictor(version_url, who, "cpu"), onnx_mel_predictor(version_url, who, None)]
 
-        def all_of_it(engine: str) -> None:
+        def all_of_it(backend: str) -> None:
             for path in tracks:
                 read_genres(path)
-            hear_files(
-                tracks, version_url=version_url, identity=who, windows=WINDOWS, limits=LIMITS, engine=engine
+            predict_audio_files(
+                tracks, version_url=version_url, identity=who, windows=WINDOWS, limits=LIMITS, backend=backend
             )
 
         works: dict[str, Work] = {

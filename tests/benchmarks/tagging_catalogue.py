@@ -26,11 +26,12 @@ import safetensors.torch
 
 from preprocessing.mel.settings import MelSettings
 from store.model_registry import promote, publish_version
-from store.tags.write import audio_hash, copy_with_genres
+from store.tags.write import copy_with_genres
 from tests.support.audio_formats import CODECS, encode
+from tests.support.audio_hash import audio_hash
 from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity
-from training.networks.network import WEIGHTS, build_model
+from training.networks.network import WEIGHTS_FILE, build_model
 from training.networks.settings import ModelSettings
 
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
@@ -94,7 +95,7 @@ def make_model(models: Path) -> None:
     training = TrainSettings(model=ModelSettings())
     identity = ModelIdentity(genres=GENRES, mel=MelSettings(), training=training)
     network = build_model(training.model, len(GENRES), identity.mel.bands)
-    files = {WEIGHTS: safetensors.torch.save(network.state_dict())}
+    files = {WEIGHTS_FILE: safetensors.torch.save(network.state_dict())}
     promote(str(models), publish_version(str(models), files, identity.model_dump(mode="json")))
 
 

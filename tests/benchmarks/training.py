@@ -23,18 +23,18 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn.utils import clip_grad_norm_
 
-from flows.cluster.client import dask_client
+from flows.cluster.client import open_cluster
 from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.cluster.training_hosts import train_on_hosts
 from flows.settings import TrainModelSettings
 from flows.train_model import prepare_run
 from store.reader import open_snapshot
-from tests.support.dask_cluster import ranks
-from training.fit.checkpoint import PartOfEpoch
+from tests.support.dask_cluster import list_rank_processes
+from training.fit.checkpoint import EpochProgress
 from training.fit.crops import plan_epoch
-from training.fit.distributed import Seat
+from training.fit.distributed import RankContext
 from training.fit.epoch import _read_batch, train_epoch
-from training.fit.loop import make_learner, prepare
+from training.fit.loop import make_train_state, make_training_context
 from training.fit.run import read_run
 from training.fit.settings import AugmentSettings, TrainSettings
 from training.fit.step import genre_loss
@@ -90,18 +90,18 @@ def overhead(store: str, folder: Path, rounds: int) -> None:
 def ours_and_bare_s(run_folder: Path) -> tuple[float, float]:
     run, tracks = read_run(str(run_folder))
     snapshot = open_snapshot(run.snapshot_url)
-    course = prepare(run, tracks, snapshot, Seat(), lambda event: None)
-    learner = make_learner(run, int(snapshot.mel_settings["bands"]), Seat())
+    context = make_training_context(run, tracks, snapshot, RankContext(), lambda event: None)
+    train_state = make_train_state(run, int(snapshot.mel_settings["bands"]), RankContext())
     train_epoch(
-        course, learner, 1, PartOfEpoch(), lambda part: None
+        context, train_state, 1, EpochProgress(), lambda part: None
     )  # the first is slower: memory is claimed
     began = time.perf_counter()
-    train_epoch(course, learner, 2, PartOfEpoch(), lambda part: None)
+    train_epoch(context, train_state, 2, EpochProgress(), lambda part: None)
     ours_s = time.perf_counter() - began
     settings = run.settings
     plan = plan_epoch(
-        course.training,
-        crop_frames=course.crop_frames,
+        context.training,
+        crop_frames=context.crop_frames,
         crops_per_track=settings.crops_per_track,
         batch_size=settings.batch_size,
         balance=False,
@@ -109,12 +109,12 @@ def ours_and_bare_s(run_folder: Path) -> tuple[float, float]:
         epoch=2,
     )
     size = settings.batch_size
-    batches = [_read_batch(course, plan[first : first + size]) for first in range(0, len(plan), size)]
+    batches = [_read_batch(context, plan[first : first + size]) for first in range(0, len(plan), size)]
     held = [
-        [(group.mel_BFM.float(), group.target_BG) for group in it.groups(settings.crops_at_once)]
+        [(group.mel_BFM.float(), group.target_BG) for group in it.micro_batches(settings.micro_batch_size)]
         for it in batches
     ]
-    model, optimizer = learner.model.train(), learner.optimizer
+    model, optimizer = train_state.model.train(), train_state.optimizer
     began = time.perf_counter()
     for groups in held:
         optimizer.zero_grad(set_to_none=True)
@@ -150,7 +150,8 @@ def processes(store: str, folder: Path, rounds: int) -> None:
 def killed(store: str, folder: Path, figure: str) -> None:
     """Kill a process in mid-epoch: how long until the next step, how many steps are made again; draw both runs."""
     settings = {"epochs": 6, "crops_per_track": 16, "checkpoint_steps": 5}
-    with dask_client(ClusterSettings(workers=1)) as client:
+    with open_cluster(ClusterSettings(workers=1)) as cluster:
+        client = cluster.client
         whole, _, _ = watch(client, lay_out(store, folder / "whole", **settings), kill_at=None)
         cut, silent_s, again = watch(client, lay_out(store, folder / "cut", **settings), kill_at=(3, 8))
     print(
@@ -179,11 +180,11 @@ def watch(client, folder: Path, *, kill_at):  # type: ignore[no-untyped-def]
             next_step_at = time.perf_counter()
         last = here
         if kill_at is not None and killed_at is None and here >= kill_at:
-            os.kill(ranks()[0].pid, signal.SIGKILL)
+            os.kill(list_rank_processes()[0].pid, signal.SIGKILL)
             killed_at = time.perf_counter()
 
     hosts = HostSettings(processes_per_host=2)
-    train_on_hosts(client, str(folder), hosts, micro_batches=2, stall_s=60, on_event=on_event)
+    train_on_hosts(client, str(folder), hosts, micro_batches=2, stall_timeout_s=60, on_event=on_event)
     history = {
         row["epoch"]: row["train_loss"] for row in json.loads((folder / "history.json").read_text())["epochs"]
     }

@@ -1,4 +1,4 @@
-"""Make mel.npz: what librosa itself says of real music. Run it where librosa is to be trusted anew.
+"""Make mel.npz: log-mel spectrograms of real music, computed by librosa. Run it again for another librosa.
 
 python -m tests.golden.make_mel
 """
@@ -14,15 +14,15 @@ START_S, SECONDS = 5.0, 2.0
 
 
 def main() -> None:
-    """Store librosa's mel of two seconds of each track, with the wave it was computed from."""
-    kept = {"librosa_version": np.array(librosa.__version__)}
+    """Store librosa's log-mel spectrogram of two seconds of each track, and the wave it was computed from."""
+    arrays = {"librosa_version": np.array(librosa.__version__)}
     for name in TRACKS:
         path = FOLDER.parent / "data" / "demo_music" / "fma_small" / "200" / f"{name}.mp3"
         wave_S, _ = librosa.load(path, offset=START_S, duration=SECONDS)
         power_MF = librosa.feature.melspectrogram(y=wave_S, center=False)
-        kept[f"{name}_wave"] = wave_S
-        kept[f"{name}_mel"] = librosa.power_to_db(power_MF, top_db=None).T.astype(np.float32)
-    np.savez_compressed(FOLDER / "mel.npz", **kept)
+        arrays[f"{name}_wave"] = wave_S
+        arrays[f"{name}_mel"] = librosa.power_to_db(power_MF, top_db=None).T.astype(np.float32)
+    np.savez_compressed(FOLDER / "mel.npz", **arrays)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ TRAINING = TrainSettings(
     crop_s=0.5,
     crops_per_track=4,
     batch_size=16,
-    crops_at_once=8,
+    micro_batch_size=8,
     epochs=2,
     validation_crops=2,
     model=ModelSettings(name="shallow", width=4, dropout=0.1),

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from tests.support.toy_training import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
-from training.fit.distributed import Seat
+from training.fit.distributed import RankContext
 from training.fit.loop import train
 from training.fit.run import read_run
-from training.networks.settings import StartSettings
+from training.networks.settings import PretrainedSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ def finish(process, timeout=120):
 def run_alone(folder, snapshot):
     torch.set_num_threads(1)
     run, tracks = read_run(str(folder))
-    train(str(folder), run, tracks, snapshot, Seat(), lambda event: None)
+    train(str(folder), run, tracks, snapshot, RankContext(), lambda event: None)
     return folder
 
 
@@ -99,7 +99,9 @@ def test_two_processes_learn_what_one_learns(tmp_path, snapshot, undisturbed):
 def test_a_trunk_that_is_freed_learns_on_all_processes(tmp_path, snapshot, undisturbed):
     """DDP notes which weights learn: wrapped once only, ranks would go apart when the trunk is freed."""
     start = (undisturbed / "weights.safetensors").read_bytes()
-    settings = SETTINGS.model_copy(update={"start": StartSettings(weights="start", frozen_epochs=2)})
+    settings = SETTINGS.model_copy(
+        update={"pretrained": PretrainedSettings(weights="start", frozen_epochs=2)}
+    )
     shared, alone = (
         write_toy_run(tmp_path / name, snapshot, settings, start) for name in ("shared", "alone")
     )

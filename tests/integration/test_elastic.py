@@ -18,7 +18,7 @@ from tests.support.toy_training import SETTINGS, losses_of, publish_toy, weights
 from tests.support.waiting import wait_for
 
 LONGER = SETTINGS.model_copy(
-    update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_s": 5.0}
+    update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_timeout_s": 5.0}
 )
 HOSTS = HostSettings(processes_per_host=2)
 
@@ -49,7 +49,9 @@ def train(client, folder, *, disturb=None, hosts=HOSTS, events=None):
         if event["event"] == "epoch" and event["epoch"] in left:
             left.pop(event["epoch"])()
 
-    train_on_hosts(client, str(folder), hosts, micro_batches=2, stall_s=LONGER.stall_s, on_event=on_event)
+    train_on_hosts(
+        client, str(folder), hosts, micro_batches=2, stall_timeout_s=LONGER.stall_timeout_s, on_event=on_event
+    )
     assert not left, "some epochs were never told"
     return folder
 
@@ -100,7 +102,7 @@ def test_lost_processes_and_a_lost_worker_cost_at_most_a_checkpoint_interval(
         assert start["steps_done"] % LONGER.checkpoint_steps == 0
     notices = [event["message"] for event in events if event["event"] == "notice"]
     assert notices == [
-        "training host 127.0.0.1 was lost; going on from the last checkpoint with what is left"
+        "training host 127.0.0.1 was lost; resuming from the last checkpoint on the remaining hosts"
     ]
     assert_same_run(tmp_path, undisturbed)
 
@@ -141,13 +143,13 @@ def test_a_port_that_is_taken_is_refused(tmp_path, client, snapshot):
 
 def test_more_processes_than_groups_are_refused_if_asked_for(tmp_path, client, snapshot):
     hosts = HOSTS.model_copy(update={"processes_per_host": 3})
-    with pytest.raises(BadInput, match="1 hosts with 3 processes each, but a step has 2 micro-batches"):
+    with pytest.raises(BadInput, match=r"1 hosts with 3 processes each .*, but a step has 2 micro-batches"):
         train(client, write_toy_run(tmp_path, snapshot), hosts=hosts)
 
 
 def test_one_host_fewer_than_min_hosts_is_refused(tmp_path, client):
     hosts = HOSTS.model_copy(update={"min_hosts": 2, "wait_s": 0.1})
-    wanted = r"1 training hosts of 2 \(hosts.min_hosts\): of 1 Dask workers"
+    wanted = r"1 training hosts of 2 \(--hosts.min-hosts\): of 1 Dask workers"
     with pytest.raises(ServiceUnavailable, match=wanted):
         train(client, tmp_path, hosts=hosts)
 

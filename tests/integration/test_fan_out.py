@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.cluster.client import open_cluster
-from flows.cluster.fan_out import MAX_SUSPECTS, WorkQueue, fan_out, in_batches
+from flows.cluster.dask_batches import MAX_SUSPECTS, WorkQueue
+from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import ClusterSettings
 from store.errors import ServiceUnavailable
 from tests.support.dying_batches import (

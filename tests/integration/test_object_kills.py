@@ -9,7 +9,7 @@ import sys
 import boto3
 import pytest
 
-from store.fs.stream import stream_files
+from store.fs.listing import stream_files
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.journal import read_journal
 from store.tags.write import write_genres

@@ -93,7 +93,7 @@ def test_a_night_that_begins_too_late_skips_itself(recorded, tmp_path):
     late = run_flow(retrain_nightly, flow_run=run, parameters=parameters)
     assert late.outcome == "skipped"
     assert late.reason.startswith(
-        f"too late: it was to start at {due:%Y-%m-%d %H:%M} UTC, 45 minutes ago; at most 30"
+        f"too late: it was scheduled for {due:%Y-%m-%d %H:%M} UTC, 45 minutes ago; at most 30"
     )
     (row,) = artifacts_of(run.id)["nightly-result"]
     assert (row["outcome"], row["reason"]) == ("skipped", late.reason)
@@ -112,12 +112,12 @@ def another_at_work(recorded, tmp_path):
 def test_a_night_does_not_begin_while_another_is_at_work(tmp_path, another_at_work):
     skipped = retrain_nightly(settings_of(tmp_path))
     assert skipped.outcome == "skipped"
-    assert skipped.reason.startswith(f"run {another_at_work.name} is at work since ")
-    assert "after 24 hours it is taken for dead" in skipped.reason
+    assert skipped.reason.startswith(f"run {another_at_work.name} is active since ")
+    assert "after 24 hours it is considered dead" in skipped.reason
 
 
 def test_a_run_that_works_for_ever_is_taken_for_dead(tmp_path, another_at_work, caplog):
     with pytest.raises(BadInput, match="music: 0 files, none of them audio"):  # so it went on to the build
         retrain_nightly(settings_of(tmp_path, stale_after_hours=1e-6))
     assert f"run {another_at_work.name} is Running since" in caplog.text
-    assert "taken for dead" in caplog.text
+    assert "considered dead" in caplog.text

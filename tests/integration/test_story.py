@@ -19,7 +19,7 @@ from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.model_registry import list_versions, read_card
 from store.reader import open_snapshot
-from training.evaluation.settings import DecisionSettings
+from training.evaluation.settings import CalibrationSettings
 from training.fit.settings import TrainSettings
 from training.networks.settings import ModelSettings
 
@@ -152,19 +152,19 @@ def test_a_model_version_is_whole(folder):
     assert report >= {
         "metrics.json",
         "results.csv",
-        "predictions.csv",
+        "held_out_predictions.csv",
         "confusion_matrix.png",
         "learning_curves.png",
         "wrong_tracks.png",
         "report.html",
     }
     page = (version / "report" / "report.html").read_text()
-    assert len(card["decision"]["thresholds"]) == 3
-    assert card["decision_notes"][0] in unescape(page)
+    assert len(card["calibration"]["thresholds"]) == 3
+    assert card["calibration_notes"][0] in unescape(page)
     assert card["tracks"] == {"training": 30, "validation": 6, "test": 12}
-    assert (card["test_use"]["tracks"], card["test_use"]["versions_before"]) == (12, [])
+    assert (card["test_use"]["tracks"], card["test_use"]["earlier_versions"]) == (12, [])
     assert card["test_use"]["test_set"] in (version / "MODEL_CARD.md").read_text()
-    heard = pq.read_table(version / "report" / "predictions.parquet")
+    heard = pq.read_table(version / "report" / "held_out_predictions.parquet")
     assert sorted(heard["split"].to_pylist()) == ["test"] * 12 + ["validation"] * 6
     assert "200050" in page, "rejected tracks are accounted for"
     assert 'src="http' not in page
@@ -204,15 +204,15 @@ def test_what_cannot_be_learned_is_refused_in_one_line(change, message, folder):
 
 
 def test_deciding_otherwise_makes_a_new_version_of_the_same_weights(folder):
-    wish = DecisionSettings(goal="precision", precision=0.8)
-    settings = settings_to_train(folder).model_copy(update={"decision": wish, "promote": False})
+    wish = CalibrationSettings(goal="precision", precision=0.8)
+    settings = settings_to_train(folder).model_copy(update={"calibration": wish, "promote": False})
     (first,) = list_versions(settings.models)
     summary = train_model(settings)
     assert summary.version != first
     assert train_model(settings).version == summary.version
     old, new = (read_card(f"{settings.models}/{version}") for version in (first, summary.version))
-    assert new["settings"]["decision"]["goal"] == "precision"
-    assert new["test_use"]["versions_before"] == [{"version": first, "tracks": 12}], (
+    assert new["settings"]["calibration"]["goal"] == "precision"
+    assert new["test_use"]["earlier_versions"] == [{"version": first, "tracks": 12}], (
         "the test tracks were touched again, and it shows"
     )
     assert new["run"] == old["run"]

@@ -20,7 +20,8 @@ from preprocessing.decode.settings import WindowSettings
 from store.errors import BadInput
 from store.fs.parquet import read_table, write_table
 from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
-from store.tags.write import audio_hash, read_genres, write_genres
+from store.tags.write import read_genres, write_genres
+from tests.support.audio_hash import audio_hash
 from tests.support.dask_cluster import Host, scheduler, workers
 from tests.support.processes import start_in_foreground
 from tests.support.tagging_model import GENRES, copy_demo_music, publish_small_model

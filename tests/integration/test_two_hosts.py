@@ -17,7 +17,7 @@ from tests.support.dask_cluster import list_rank_processes, scheduler, workers
 from tests.support.network_namespaces import two_hosts, unavailable_reason
 from tests.support.toy_training import publish_toy_artists
 from tests.support.waiting import wait_for
-from training.fit.distributed import Seat
+from training.fit.distributed import RankContext
 from training.fit.loop import train
 from training.fit.run import read_run
 from training.fit.settings import TrainSettings
@@ -29,10 +29,10 @@ TRAINING = TrainSettings(
     epochs=EPOCHS,
     crops_per_track=96,
     batch_size=16,
-    crops_at_once=8,
+    micro_batch_size=8,
     validation_crops=3,
     checkpoint_steps=4,
-    stall_s=20,
+    stall_timeout_s=20,
     model=ModelSettings(name="shallow", width=8),
 )
 CUT_AFTER_CHECKPOINT = 15  # in the second epoch
@@ -87,7 +87,7 @@ def undisturbed(store, models):
     folder, _, _ = prepare_run(open_snapshot(store), settings(store, models, "tcp://nobody"))
     run, tracks = read_run(folder)
     torch.set_num_threads(1)
-    train(folder, run, tracks, open_snapshot(run.snapshot_url), Seat(), lambda event: None)
+    train(folder, run, tracks, open_snapshot(run.snapshot_url), RankContext(), lambda event: None)
     return history_of(models)
 
 

@@ -1,7 +1,7 @@
-"""A decoder that some files are the end of: it crashes, sleeps for ever, or allocates without end.
+"""A decoder that some files make crash, sleep for ever, or allocate without end.
 
 The real decoding process runs the real pipeline; only libsndfile's binding is replaced, when
-Python starts, for files that bear a marker.
+Python starts, for files that end with a marker.
 """
 
 from pathlib import Path
@@ -19,6 +19,8 @@ class Poison(MetaPathFinder):
         if name != "soundfile":
             return None
         sys.meta_path.remove(self)
+        with open(STARTED, "a") as started:
+            started.write("x")
         spec = PathFinder.find_spec(name, path, target)
         load = spec.loader.exec_module
         def exec_module(module):
@@ -51,15 +53,20 @@ sys.meta_path.insert(0, Poison())
 
 
 def install_crashing_decoder(folder: Path) -> str:
-    """Write what Python loads at its start, and give the PYTHONPATH with it."""
+    """Write what Python loads at its start, and return the PYTHONPATH with it."""
     site = folder / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(SITE)
+    (site / "sitecustomize.py").write_text(f"STARTED = {str(folder / 'started')!r}\n{SITE}")
     return f"{site}:{Path.cwd()}"
 
 
+def decoders_started(folder: Path) -> int:
+    """Count the processes that loaded the decoder of `install_crashing_decoder`."""
+    return (folder / "started").stat().st_size
+
+
 def write_crashing_mp3(folder: Path, poison: str) -> Path:
-    """Write a real MP3 that is the end of its decoder."""
+    """Write the first kilobytes of a real MP3 with a marker at their end."""
     path = folder / f"{poison}.mp3"
-    path.write_bytes(DEMO_TRACK.read_bytes() + f"poison: {poison}".encode())
+    path.write_bytes(DEMO_TRACK.read_bytes()[:4_096] + f"poison: {poison}".encode())
     return path

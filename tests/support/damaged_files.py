@@ -48,7 +48,7 @@ def damage(whole: bytes, kind: str, random: np.random.Generator) -> bytes:
             data[at:at] = data[at : at + length]
         case "noise":
             data[at : at + length] = random.bytes(len(data[at : at + length]))
-        case "header":  # where sizes and counts are told
+        case "header":  # which has sizes and counts
             place = int(random.integers(min(len(data), 256)))
             data[place : place + 4] = random.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"])
     return bytes(data)

@@ -12,11 +12,11 @@ from store.model_registry import promote, publish_version
 from store.tags.genre_map import GenreMap
 from store.tags.policy import TagPolicy
 from training.fit.settings import TrainSettings
-from training.inference.genre_selection import fit_answers
 from training.inference.model_version import ModelIdentity, read_identity
-from training.inference.settings import AnswerSettings
-from training.inference.tag_task import Listener
-from training.networks.network import WEIGHTS, build_model
+from training.inference.selection_fitting import fit_selection_rules
+from training.inference.settings import GenreSelectionSettings
+from training.inference.tag_task import InferenceConfig
+from training.networks.network import WEIGHTS_FILE, build_model
 from training.networks.settings import ModelSettings
 
 DEMO = Path("tests/data/demo_music/fma_small/200").absolute()
@@ -33,24 +33,24 @@ def publish_small_model(root: str) -> str:
         training=training,
     )
     network = build_model(training.model, len(GENRES), identity.mel.bands)
-    files = {WEIGHTS: safetensors.torch.save(network.state_dict())}
+    files = {WEIGHTS_FILE: safetensors.torch.save(network.state_dict())}
     version = publish_version(root, files, identity.model_dump(mode="json"))
     promote(root, version)
     return f"{root}/{version}"
 
 
-def small_inference_config(version_url: str) -> Listener:
+def small_inference_config(version_url: str) -> InferenceConfig:
     """Listen with a model to four seconds of each track, and fill what is empty."""
     identity = read_identity(version_url)
-    return Listener(
+    return InferenceConfig(
         version_url=version_url,
         identity=identity,
-        answers=fit_answers(identity, version_url, AnswerSettings()),
+        selection_rules=fit_selection_rules(identity, version_url, GenreSelectionSettings()),
         policy=TagPolicy(),
         genre_map=GenreMap(),
         windows=WindowSettings(count=1, length_s=4.0),
         limits=LimitSettings(),
-        files_at_once=2,
+        files_per_group=2,
     )
 
 

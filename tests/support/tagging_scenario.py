@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from store.fs.stream import signature_from_stat
+from store.fs.signatures import signature_from_stat
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.journal import read_journal
-from store.tagging.local_swap import DRAFT_PREFIX
-from store.tags.write import audio_hash, write_genres
+from store.tagging.swap import DRAFT_PREFIX
+from store.tags.write import write_genres
 from tests.support.audio_formats import CODECS, encode
+from tests.support.audio_hash import audio_hash
 from tests.support.disk_faults import faults
 
 SETTINGS = WriteSettings()

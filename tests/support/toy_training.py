@@ -22,11 +22,11 @@ SETTINGS = TrainSettings(
     crop_s=0.5,
     crops_per_track=8,
     batch_size=16,
-    crops_at_once=8,
+    micro_batch_size=8,
     epochs=4,
     learning_rate=0.003,
     validation_crops=3,
-    stall_s=60,
+    stall_timeout_s=60,
     # The deeper network makes so much of float32 rounding, on so small a toy, that nothing compares.
     model=ModelSettings(name="shallow", width=8, dropout=0.2),
     augment=AugmentSettings(mixup=0.3),
@@ -62,7 +62,7 @@ def publish_toy_artists(root: str) -> str:
 
 
 def write_toy_run(
-    folder: Path, snapshot: Snapshot, settings: TrainSettings = SETTINGS, start: bytes | None = None
+    folder: Path, snapshot: Snapshot, settings: TrainSettings = SETTINGS, pretrained: bytes | None = None
 ) -> Path:
     """Write the run; give its folder."""
     targets = [[number % 2, 1 - number % 2] for number in range(12)]
@@ -77,10 +77,10 @@ def write_toy_run(
         snapshot_url=snapshot.url,
         mel_fingerprint=MEL.settings_hash,
         genres=("low", "high"),
-        start=sha256(start).hexdigest() if start else "",
+        pretrained_sha256=sha256(pretrained).hexdigest() if pretrained else "",
         settings=settings,
     )
-    write_run(str(folder), run, table, start)
+    write_run(str(folder), run, table, pretrained)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Between which bounds a score lies: artists are drawn anew, again and again, and the score taken each time.
+"""Confidence intervals of scores: artists are resampled many times, and each resample is scored.
 
 Axes: T tracks, G genres, A artists, R resamples.
 """
@@ -10,17 +10,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.ranking import resampled_precision
+from training.evaluation.ranking import resampled_mean_average_precision
 
 RESAMPLES = 1_000
-AT_ONCE = 100  # resamples held in memory together
-RANKED = 200  # resamples in which tracks are also ranked, which costs a hundred times more
-TAILS = (2.5, 97.5)
+RESAMPLES_PER_BLOCK = 100  # computed together, which bounds the memory
+RANKED_RESAMPLES = 200  # resamples with a mean average precision, which costs a hundred times more
+INTERVAL_PERCENTILES = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a score of many more such tracks would lie, 95 times of 100."""
+    """The 95 % confidence interval of a score."""
 
     low: float
     high: float
@@ -29,60 +29,60 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a model said of tracks and what is true, as far as scores of resamples need it."""
+class TrackOutcomes:
+    """Predictions and truth of tracks, as far as scores of resamples need them."""
 
     truth_TG: NDArray[np.bool_]
-    told_TG: NDArray[np.bool_]
-    chance_TG: NDArray[np.float64]
+    predicted_TG: NDArray[np.bool_]
+    probability_TG: NDArray[np.float64]
     loss_T: NDArray[np.float64]
 
-    def right(self) -> NDArray[np.bool_]:
-        """Tell of each track whether all its genres are told right."""
-        return np.asarray((self.truth_TG == self.told_TG).all(axis=1))
+    def is_correct(self) -> NDArray[np.bool_]:
+        """Return of each track whether all its genres are predicted correctly. Shapes: (T,)."""
+        return np.asarray((self.truth_TG == self.predicted_TG).all(axis=1))
 
 
 @dataclass(frozen=True)
-class Resample:
-    """The scores of some resamples; nan where a resample has nothing to score."""
+class ResampleScores:
+    """The scores of some resamples; nan where a resample has no track of a genre."""
 
     accuracy_R: NDArray[np.float64]
     log_loss_R: NDArray[np.float64]
     f1_RG: NDArray[np.float64]
 
     def macro_f1(self) -> NDArray[np.float64]:
-        """Give the mean over the genres that the resample has tracks of; 0 without any."""
+        """Return the mean over the genres that the resample has tracks of; 0 without any. Shapes: (R,)."""
         known_RG = ~np.isnan(self.f1_RG)
         total_R = np.where(known_RG, self.f1_RG, 0.0).sum(axis=1)
         return np.asarray(total_R / np.maximum(known_RG.sum(axis=1), 1))
 
 
-def number_artists(artists: Sequence[str | None]) -> NDArray[np.int64]:
-    """Number the artists of tracks from 0; a track of unknown artist counts as an artist of its own."""
-    names = [(name,) if name is not None else row for row, name in enumerate(artists)]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return np.array([numbers[name] for name in names], np.int64)
+def index_artists(artists: Sequence[str | None]) -> NDArray[np.int64]:
+    """Return an index of the artist of each track; a track of unknown artist counts as another artist. Shapes: (T,)."""
+    keys = [(name,) if name is not None else row for row, name in enumerate(artists)]
+    index_of = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    return np.array([index_of[key] for key in keys], np.int64)
 
 
 def draw_artists(count: int, seed: int, resamples: int = RESAMPLES) -> Iterator[NDArray[np.float32]]:
-    """Draw as many artists as there are, with replacement; give how often each came. Shapes: (R, A) a block."""
-    draw = np.random.default_rng(seed)
-    for first in range(0, resamples, AT_ONCE):
-        rows = min(AT_ONCE, resamples - first)
-        drawn_RA = draw.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+    """Draw as many artists as there are, with replacement; yield how often each was drawn. Shapes: (R, A) a block."""
+    random = np.random.default_rng(seed)
+    for first in range(0, resamples, RESAMPLES_PER_BLOCK):
+        rows = min(RESAMPLES_PER_BLOCK, resamples - first)
+        drawn_RA = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
         yield np.bincount(drawn_RA.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float32)
 
 
-def tally(outcome: Outcome, artist_T: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum up what each artist adds to the scores, so that a resample is but a matrix product.
+def sum_by_artist(outcome: TrackOutcomes, artist_T: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum the counts that scores are made of by artist, so that a resample is one matrix product.
 
-    Shapes: (A, 3 G + 3): tracks rightly told, had and told by genre; tracks right, their loss, tracks.
+    Shapes: (A, 3 G + 3): by genre, tracks correctly predicted, true and predicted; then correct tracks, loss, tracks.
     """
     columns = [
-        outcome.truth_TG & outcome.told_TG,
+        outcome.truth_TG & outcome.predicted_TG,
         outcome.truth_TG,
-        outcome.told_TG,
-        outcome.right()[:, None],
+        outcome.predicted_TG,
+        outcome.is_correct()[:, None],
         outcome.loss_T[:, None],
         np.ones((len(artist_T), 1)),
     ]
@@ -92,31 +92,35 @@ def tally(outcome: Outcome, artist_T: NDArray[np.int64]) -> NDArray[np.float64]:
     return sums_AK
 
 
-def score_resamples(sums_AK: NDArray[np.float64], drawn_RA: NDArray[np.float32]) -> Resample:
-    """Score resamples from what each artist adds."""
+def score_resamples(sums_AK: NDArray[np.float64], drawn_RA: NDArray[np.float32]) -> ResampleScores:
+    """Score resamples from the sums of each artist. Shapes: (A, 3 G + 3), (R, A)."""
     sums_RK = drawn_RA.astype(np.float64) @ sums_AK
-    hits_RG, has_RG, told_RG = np.split(sums_RK[:, :-3], 3, axis=1)
-    right_R, loss_R, tracks_R = sums_RK[:, -3:].T
-    f1_RG = np.where(has_RG > 0, 2 * hits_RG / np.maximum(has_RG + told_RG, 1), np.nan)
-    return Resample(right_R / tracks_R, loss_R / tracks_R, f1_RG)
+    hits_RG, support_RG, predicted_RG = np.split(sums_RK[:, :-3], 3, axis=1)
+    correct_R, loss_R, tracks_R = sums_RK[:, -3:].T
+    f1_RG = np.where(support_RG > 0, 2 * hits_RG / np.maximum(support_RG + predicted_RG, 1), np.nan)
+    return ResampleScores(correct_R / tracks_R, loss_R / tracks_R, f1_RG)
 
 
-def find_intervals(
-    outcome: Outcome, artists: Sequence[str | None], scores: Mapping[str, float | None], *, seed: int = 0
+def bootstrap_intervals(
+    outcome: TrackOutcomes,
+    artists: Sequence[str | None],
+    scores: Mapping[str, float | None],
+    *,
+    seed: int = 0,
 ) -> dict[str, Interval]:
-    """Give 95 % intervals of accuracy, macro F1, log-loss and mean average precision, by these names.
+    """Return 95 % intervals of accuracy, macro F1, log-loss and mean average precision, by these names.
 
     Source: cluster bootstrap, percentiles (Field & Welsh, 2007); Clopper & Pearson (1934).
 
-    Songs of one artist are right or wrong together, so artists are drawn, not tracks; all
-    scores are taken of the same resamples, the mean average precision of the first RANKED.
-    A resample lacks some rare genres, which shifts macro scores: an interval is widened to
-    hold the score itself where it would not. If all tracks are right (or all wrong), so is
-    every resample, which would claim certainty: then the accuracy has the exact interval
-    for as many answers as there are artists, and a score that never varies has none.
-    A single artist gives none at all.
+    Tracks of one artist are correct or wrong together, so artists are drawn, not tracks. All scores
+    are taken of the same resamples, the mean average precision of the first RANKED_RESAMPLES.
+    A resample lacks some rare genres, which shifts macro scores: an interval that would not contain
+    the score itself is widened to do so. If all tracks are correct (or all wrong), so is every resample,
+    which would claim certainty: then the accuracy has the exact interval for as many independent
+    predictions as there are artists, and a score that never varies has none. With a single artist
+    there is no interval.
     """
-    artist_T = number_artists(artists)
+    artist_T = index_artists(artists)
     count = int(artist_T.max()) + 1
     if count < 2:
         return {}
@@ -125,26 +129,28 @@ def find_intervals(
         known, value = values_R[~np.isnan(values_R)], scores[name]
         if value is None or not len(known) or (name != "accuracy" and np.ptp(known) == 0):
             continue
-        low, high = (float(bound) for bound in np.percentile(known, TAILS))
+        low, high = (float(bound) for bound in np.percentile(known, INTERVAL_PERCENTILES))
         found[name] = Interval(min(low, value), max(high, value), count, "bootstrap by artist")
-    right_T = outcome.right()
-    if right_T.all() or not right_T.any():
+    correct_T = outcome.is_correct()
+    if correct_T.all() or not correct_T.any():
         bound = 0.025 ** (1 / count)
-        low, high = (bound, 1.0) if right_T.all() else (0.0, 1 - bound)
+        low, high = (bound, 1.0) if correct_T.all() else (0.0, 1 - bound)
         found["accuracy"] = Interval(low, high, count, "exact by artist")
     return found
 
 
 def _resampled_scores(
-    outcome: Outcome, artist_T: NDArray[np.int64], count: int, seed: int
+    outcome: TrackOutcomes, artist_T: NDArray[np.int64], count: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    sums_AK = tally(outcome, artist_T)
+    sums_AK = sum_by_artist(outcome, artist_T)
     blocks, ranked = [], []
     for number, drawn_RA in enumerate(draw_artists(count, seed)):
         blocks.append(score_resamples(sums_AK, drawn_RA))
-        if number * AT_ONCE < RANKED:
+        if number * RESAMPLES_PER_BLOCK < RANKED_RESAMPLES:
             weight_TR = np.ascontiguousarray(drawn_RA.T[artist_T])
-            ranked.append(resampled_precision(outcome.truth_TG, outcome.chance_TG, weight_TR))
+            ranked.append(
+                resampled_mean_average_precision(outcome.truth_TG, outcome.probability_TG, weight_TR)
+            )
     return {
         "accuracy": np.concatenate([block.accuracy_R for block in blocks]),
         "macro_f1": np.concatenate([block.macro_f1() for block in blocks]),

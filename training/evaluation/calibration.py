@@ -1,37 +1,32 @@
-"""What is made of a network's probabilities: how sure it really is, and which genres a track is told to have.
+"""From a network's probabilities to assigned genres: temperature, genre tree and thresholds.
 
-Axes: T tracks, G genres, C cuts: the places where a list sorted by probability may end.
+Axes: T tracks, G genres.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, Field
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, logit, softmax
 
-from training.evaluation.settings import DecisionSettings
+from store.dataset.genre_tree import ancestor_indices
+from training.evaluation.probabilities import PROBABILITY_EPSILON, clip_probabilities, expit, logit, softmax
 
 Target = Literal["top", "multi"]
-Kind = TypeVar("Kind", bound=np.generic)
-TOLD_FROM = 0.5  # a multi-label genre is told from this probability on, where nothing better is known
-NEVER = 2.0  # a threshold that no probability reaches; JSON has no infinity
-SURE = 1e-7  # a probability of 0 would make the log-loss infinite
-FEWEST_POSITIVES = 10  # validation tracks that must have a genre, or its threshold would be luck
-FEWEST_TRACKS = 30  # validation tracks from which on a temperature is fitted
-COLDEST, HOTTEST = 0.1, 10.0
+Scalar = TypeVar("Scalar", bound=np.generic)
+DEFAULT_THRESHOLD = 0.5  # of a genre for which none was fitted
+UNREACHABLE_THRESHOLD = 2.0  # no probability reaches it; JSON has no infinity
 
 
-class Decision(BaseModel, frozen=True, extra="forbid"):
-    """How the probabilities of one model become answers; fitted on validation tracks only."""
+class Calibration(BaseModel, frozen=True, extra="forbid"):
+    """Temperature, thresholds and genre tree of one model, fitted on validation tracks only."""
 
-    temperature: float = Field(1.0, gt=0.0, description="Above 1 makes the network less sure of itself")
+    temperature: float = Field(1.0, gt=0.0, description="Divides the logits: above 1 lowers the confidence")
     thresholds: tuple[Annotated[float, Field(ge=0.0, allow_inf_nan=False)], ...] = Field(
-        (), description="Lowest probability of each genre; empty for 0.5 each, above 1 for never"
+        (), description="Lowest probability at which each genre is assigned; empty: 0.5 each; above 1: never"
     )
-    parents: dict[str, str] = Field({}, description="Genre to the one it is a kind of")
+    parents: dict[str, str] = Field({}, description="Parent of each genre that has one")
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # the tree is a dict, which has no hash of its own
@@ -39,208 +34,57 @@ class Decision(BaseModel, frozen=True, extra="forbid"):
     def calibrate(
         self, probabilities_TG: ArrayLike, genres: Sequence[str], target: Target
     ) -> NDArray[np.float64]:
-        """Give the probabilities to believe. Shapes: (T, G) -> (T, G).
+        """Return the calibrated probabilities. Shapes: (T, G) -> (T, G).
 
         Source: temperature scaling (Guo et al., 2017), here of probabilities averaged over crops.
 
-        Where tracks bear several genres a parent is at least as probable as its children;
-        where they bear one, all sum to 1 and the tree says nothing.
+        With several genres a track, a parent is at least as probable as its children. With one,
+        the probabilities sum to 1 and the tree is not used.
         """
-        cooled_TG = _cool(np.asarray(probabilities_TG, np.float64), self.temperature, target)
-        return cooled_TG if target == "top" else close_upward(cooled_TG, genres, self.parents)
+        scaled_TG = _scale_temperature(np.asarray(probabilities_TG, np.float64), self.temperature, target)
+        return scaled_TG if target == "top" else propagate_to_ancestors(scaled_TG, genres, self.parents)
 
-    def tell(self, calibrated_TG: ArrayLike, genres: Sequence[str], target: Target) -> NDArray[np.bool_]:
-        """Say which genres a track is told to have. Shapes: (T, G) -> (T, G).
+    def assign_genres(
+        self, calibrated_TG: ArrayLike, genres: Sequence[str], target: Target
+    ) -> NDArray[np.bool_]:
+        """Return which genres are assigned to each track. Shapes: (T, G) -> (T, G).
 
-        The likeliest one where tracks have one genre, else all that reach their thresholds,
-        and the ancestors of each of them.
+        The likeliest one where tracks have one genre, else all that reach their thresholds and
+        the ancestors of each of them.
         """
-        chance_TG = np.asarray(calibrated_TG)
+        probability_TG = np.asarray(calibrated_TG)
         match target:
             case "top":
-                likeliest_T = chance_TG.argmax(axis=1)
-                return np.asarray(likeliest_T[:, None] == np.arange(chance_TG.shape[1]))
+                likeliest_T = probability_TG.argmax(axis=1)
+                return np.asarray(likeliest_T[:, None] == np.arange(probability_TG.shape[1]))
             case "multi":
-                told_TG = chance_TG >= np.array(self.thresholds_of(genres))
-                return close_upward(told_TG, genres, self.parents)
+                assigned_TG = probability_TG >= np.array(self.thresholds_for(genres))
+                return propagate_to_ancestors(assigned_TG, genres, self.parents)
 
-    def thresholds_of(self, genres: Sequence[str]) -> tuple[float, ...]:
-        """Give one threshold for each genre."""
+    def thresholds_for(self, genres: Sequence[str]) -> tuple[float, ...]:
+        """Return one threshold for each genre."""
         assert len(self.thresholds) in (0, len(genres)), "a threshold for each genre, or none"
-        return self.thresholds or (TOLD_FROM,) * len(genres)
+        return self.thresholds or (DEFAULT_THRESHOLD,) * len(genres)
 
 
-def fit_decision(
-    truth_TG: ArrayLike,
-    probabilities_TG: ArrayLike,
-    genres: Sequence[str],
-    target: Target,
-    settings: DecisionSettings,
-    parents: Mapping[str, str],
-) -> Decision:
-    """Fit temperature and thresholds on validation tracks. Shapes: (T, G) of 0 and 1, (T, G).
-
-    The temperature has the least log-loss; fewer than FEWEST_TRACKS tracks, or tracks that
-    are all so right that only certainty would do, leave it at 1. Of equally good thresholds
-    the highest is taken: a genre that is wrongly told harms more than one left out. A genre
-    of fewer than FEWEST_POSITIVES tracks keeps 0.5; one that cannot reach the wanted
-    precision gets NEVER.
-    """
-    truth, raw = np.asarray(truth_TG) > 0, np.asarray(probabilities_TG, np.float64)
-    assert truth.shape == raw.shape == (len(truth), len(genres)), "one value a track and genre"
-    tree = _tree_of(genres, parents)
-    temperature = 1.0
-    if settings.calibrate and len(truth) >= FEWEST_TRACKS:
-        closed = raw if target == "top" else close_upward(raw, genres, tree)
-        temperature = _fit_temperature(truth, closed, target)
-    chance_TG = Decision(temperature=temperature, parents=tree).calibrate(raw, genres, target)
-    above = ancestors(genres, tree) if target == "multi" else [()] * len(genres)
-    return Decision(
-        temperature=temperature,
-        thresholds=_fit_thresholds(truth, chance_TG, above, settings),
-        parents=tree,
-    )
-
-
-def explain_decision(
-    decision: Decision,
-    settings: DecisionSettings,
-    truth_TG: ArrayLike,
-    genres: Sequence[str],
-    target: Target,
-) -> Iterator[str]:
-    """Say in sentences what could be fitted on these validation tracks, and what could not."""
-    truth = np.asarray(truth_TG) > 0
-    tracks, few_G = len(truth), truth.sum(axis=0) < FEWEST_POSITIVES
-    if not settings.calibrate:
-        yield "The probabilities are the network's own: no calibration was wanted."
-    elif decision.temperature == 1.0:
-        why = f"it takes {FEWEST_TRACKS}" if tracks < FEWEST_TRACKS else "they do not say how sure it may be"
-        yield f"The probabilities are the network's own: {tracks:,} validation tracks fit no temperature ({why})."
-    else:
-        way = "more" if decision.temperature < 1 else "less"
-        yield (
-            f"A temperature of {decision.temperature:.2f}, fitted on {tracks:,} validation tracks, makes the "
-            f"network {way} sure than it was by itself."
-        )
-    wish = "the best F1" if settings.goal == "f1" else f"a precision of {settings.precision:.0%}"
-    use = (
-        "for a tagger that is told to abstain; else the likeliest genre is told, however unlikely"
-        if target == "top"
-        else "used to tell"
-    )
-    yield f"Each genre has a threshold of its own for {wish} on the validation tracks ({use})."
-    if few_G.any():
-        yield (
-            f"Fewer than {FEWEST_POSITIVES} validation tracks have {_listed(genres, few_G)}: "
-            f"too few to fit a threshold, so {TOLD_FROM} is kept."
-        )
-    never_G = np.array(decision.thresholds_of(genres)) >= NEVER
-    if never_G.any():
-        yield f"No threshold does it for {_listed(genres, never_G)}: never told for their own probability."
-
-
-def close_upward(
-    values_TG: NDArray[Kind], genres: Sequence[str], parents: Mapping[str, str]
-) -> NDArray[Kind]:
+def propagate_to_ancestors(
+    values_TG: NDArray[Scalar], genres: Sequence[str], parents: Mapping[str, str]
+) -> NDArray[Scalar]:
     """Raise each genre to the highest of its descendants: children imply parents. Shapes: (T, G) -> (T, G)."""
-    closed_TG = values_TG.copy()
-    for place, above in enumerate(ancestors(genres, parents)):
+    raised_TG = values_TG.copy()
+    for genre, above in enumerate(ancestor_indices(genres, parents)):
         for ancestor in above:
-            np.maximum(closed_TG[:, ancestor], values_TG[:, place], out=closed_TG[:, ancestor])
-    return closed_TG
+            np.maximum(raised_TG[:, ancestor], values_TG[:, genre], out=raised_TG[:, ancestor])
+    return raised_TG
 
 
-def ancestors(genres: Sequence[str], parents: Mapping[str, str]) -> list[tuple[int, ...]]:
-    """Give the places of each genre's ancestors among `genres`, the nearest first.
-
-    An ancestor that is not among them is passed over; what lies above it counts.
-    """
-    place_of = {genre: place for place, genre in enumerate(genres)}
-    found = []
-    for genre in genres:
-        line = [genre]
-        while (parent := parents.get(line[-1])) is not None:
-            assert parent not in line, f"the genre tree goes round at {parent}"
-            line.append(parent)
-        found.append(tuple(place_of[name] for name in line[1:] if name in place_of))
-    return found
-
-
-def _tree_of(genres: Sequence[str], parents: Mapping[str, str]) -> dict[str, str]:
-    """Keep of a tree what lies between these genres."""
-    lines = zip(genres, ancestors(genres, parents), strict=True)
-    return {genre: genres[above[0]] for genre, above in lines if above}
-
-
-def _cool(probabilities: NDArray[np.float64], temperature: float, target: Target) -> NDArray[np.float64]:
+def _scale_temperature(
+    probability_TG: NDArray[np.float64], temperature: float, target: Target
+) -> NDArray[np.float64]:
     if temperature == 1.0:
-        return probabilities
+        return probability_TG
     match target:
         case "top":
-            return np.asarray(softmax(np.log(probabilities.clip(SURE, 1)) / temperature, axis=1))
+            return softmax(np.log(probability_TG.clip(PROBABILITY_EPSILON, 1)) / temperature)
         case "multi":
-            return np.asarray(expit(logit(probabilities.clip(SURE, 1 - SURE)) / temperature))
-
-
-def _fit_temperature(truth: NDArray[np.bool_], chance: NDArray[np.float64], target: Target) -> float:
-    log_odds = np.log(chance.clip(SURE, 1)) if target == "top" else logit(chance.clip(SURE, 1 - SURE))
-    away = np.where(truth, -log_odds, log_odds)
-
-    def loss(log_temperature: float) -> float:
-        cold = np.exp(-log_temperature)
-        if target == "top":
-            return float(-log_softmax(cold * log_odds, axis=1)[truth].mean())
-        return float(np.logaddexp(0.0, cold * away).mean())
-
-    bounds = (np.log(COLDEST), np.log(HOTTEST))
-    found = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
-    return 1.0 if found < 1.05 * COLDEST else found
-
-
-def _fit_thresholds(
-    truth: NDArray[np.bool_],
-    chance: NDArray[np.float64],
-    above: Sequence[Sequence[int]],
-    settings: DecisionSettings,
-) -> tuple[float, ...]:
-    """Fit children before their parents: what a child is told for, its parents are told for too."""
-    thresholds = [TOLD_FROM] * len(above)
-    implied = np.zeros_like(truth)
-    for place in sorted(range(len(above)), key=lambda place: -len(above[place])):
-        if truth[:, place].sum() >= FEWEST_POSITIVES:
-            shown_T = np.where(implied[:, place], np.inf, chance[:, place])
-            thresholds[place] = _fit_threshold(truth[:, place], shown_T, settings)
-        told_T = implied[:, place] | (chance[:, place] >= thresholds[place])
-        for ancestor in above[place]:
-            implied[:, ancestor] |= told_T
-    return tuple(thresholds)
-
-
-def _fit_threshold(
-    has_T: NDArray[np.bool_], chance_T: NDArray[np.float64], settings: DecisionSettings
-) -> float:
-    """Choose the cut; an infinite probability stands for a track that is told whatever the cut."""
-    order = np.argsort(-chance_T, kind="stable")
-    sorted_T = chance_T[order]
-    last_C = np.flatnonzero(np.append(sorted_T[1:] != sorted_T[:-1], True))  # equals are told together
-    right_C, told_C = np.cumsum(has_T[order])[last_C], last_C + 1
-    match settings.goal:
-        case "f1":
-            cut = last_C[np.argmax(2 * right_C / (told_C + has_T.sum()))]
-        case "precision":
-            precise = last_C[right_C / told_C >= settings.precision]
-            if not len(precise):
-                return NEVER
-            cut = precise[-1]
-    above, below = sorted_T[cut], sorted_T[cut + 1] if cut + 1 < len(sorted_T) else 0.0
-    if np.isinf(above):
-        return NEVER
-    middle = float(below + (above - below) / 2)
-    return middle if middle > below else float(above)
-
-
-def _listed(genres: Sequence[str], chosen_G: NDArray[np.bool_], most: int = 8) -> str:
-    names = [genre for genre, chosen in zip(genres, chosen_G, strict=True) if chosen]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+            return expit(logit(clip_probabilities(probability_TG)) / temperature)

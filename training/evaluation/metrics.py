@@ -1,4 +1,4 @@
-"""How right the guesses are: scores of whole tracks, as plain data that JSON can hold.
+"""Scores of whole tracks, as plain data that JSON can hold.
 
 Axes: T tracks, G genres.
 """
@@ -11,26 +11,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from training.evaluation.bootstrap import Outcome
-from training.evaluation.calibration import SURE, Decision, Target
+from training.evaluation.bootstrap import TrackOutcomes
+from training.evaluation.calibration import Calibration, Target
+from training.evaluation.probabilities import PROBABILITY_EPSILON
 from training.evaluation.ranking import average_precisions, roc_aucs
 
-BINS = 15  # of the calibration error, as Guo et al. have them
-TOP = 3  # a person choosing from so many suggestions is still helped
+CALIBRATION_BINS = 15  # of the calibration error, as in Guo et al.
+TOP_K = 3  # a person who chooses from three suggestions is still helped
 
 
 @dataclass(frozen=True)
 class GenreScore:
     """Scores of one genre; null where there is nothing to divide by.
 
-    `support` counts the tracks that have it, `guessed` those that were told to have it,
-    by `threshold` (null where the likeliest genre is told and none was fitted).
-    `average_precision` and `roc_auc` rank by probability, and need tracks of both kinds.
+    `support` counts the tracks that have it, `predicted` those it was assigned to, by `threshold`
+    (null where the likeliest genre is assigned and no threshold was fitted).
+    `average_precision` and `roc_auc` rank by probability; they are null for a genre that no track
+    or every track has.
     """
 
     genre: str
     support: int
-    guessed: int
+    predicted: int
     precision: float | None
     recall: float | None
     f1: float | None
@@ -43,15 +45,15 @@ class GenreScore:
 class Scores:
     """Scores of a set of tracks.
 
-    `accuracy` is the share of tracks whose genres are all told right (multi-label: exact
-    match); `chance` what always giving the commonest answer of these tracks would reach.
-    `macro_f1` is the mean over genres, but for the `untested` ones that no track has;
+    `accuracy` is the share of tracks whose genres are all predicted correctly (multi-label: exact
+    match); `chance` the accuracy of always predicting the most frequent label of these tracks.
+    `macro_f1` is the mean over genres without the `untested` ones, which no track has;
     `micro_f1` counts all tracks and genres together. `mean_average_precision` and `roc_auc` are
     means over the genres that some tracks have and others have not.
     `top_k` is the share of tracks whose genre is among the `k` likeliest, null for multi-label.
     `calibration_error` is the ECE: see `calibration_error`.
-    `confusion` counts tracks, truth down and guess across; null where tracks bear several genres.
-    `log_loss` is in nats, and so is `log_loss_error`, the standard error of that mean over tracks.
+    `confusion` counts tracks, truth down and prediction across; null for multi-label.
+    `log_loss` is in nats, and so is `log_loss_standard_error`, the standard error of that mean over tracks.
 
     Source: where tracks have one genre, `log_loss` is the multi-class log-loss that ranked the
             WWW'18 challenge "Learning to Recognize Musical Genre" (Defferrard et al., 2018).
@@ -59,7 +61,7 @@ class Scores:
 
     target: Target
     tracks: int
-    right: int
+    correct: int
     accuracy: float
     chance: float
     macro_f1: float
@@ -70,7 +72,7 @@ class Scores:
     k: int | None
     calibration_error: float
     log_loss: float
-    log_loss_error: float
+    log_loss_standard_error: float
     genres: tuple[GenreScore, ...]
     untested: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] | None
@@ -78,13 +80,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Answers sorted into bins by their probability: what was said, and how often it was so.
+    """Predictions binned by their probability: mean probability and observed frequency of each bin.
 
-    Empty bins are left out. `share` is the part of all answers that lies in a bin.
+    Empty bins are left out. `share` is the part of all predictions that lies in a bin.
     """
 
-    said: NDArray[np.float64]
-    true: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
     share: NDArray[np.float64]
 
 
@@ -93,152 +95,170 @@ def score(
     probabilities_TG: ArrayLike,
     genres: Sequence[str],
     target: Target,
-    decision: Decision = Decision(),  # noqa: B008  it is frozen
+    calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
 ) -> Scores:
-    """Compare what is told of some tracks with the truth.
+    """Compare the predictions of some tracks with the truth.
 
-    `probabilities_TG` are the network's own: the decision calibrates them, and tells by them.
+    `probabilities_TG` are the network's own: the calibration is applied here.
 
     Shapes: truth_TG (T, G) of 0 and 1, exactly one 1 a track where target is top; at least one track.
     """
-    truth = np.asarray(truth_TG) > 0
-    raw = np.asarray(probabilities_TG, np.float64)
-    assert truth.shape == raw.shape == (len(truth), len(genres)), "one value a track and genre"
-    assert len(truth), "at least one track"
-    assert np.isfinite(raw).all(), "finite probabilities"
-    assert target == "multi" or (truth.sum(axis=1) == 1).all(), "one genre a track"
-    probabilities = decision.calibrate(raw, genres, target)
-    told = decision.tell(probabilities, genres, target)
-    right = int((told == truth).all(axis=1).sum())
-    loss_T = _losses(truth, probabilities, target)
-    per_genre = _score_genres(truth, told, probabilities, genres, _thresholds(decision, genres, target))
-    k = min(TOP, len(genres) - 1) if target == "top" else None
+    truth_TG, raw_TG = np.asarray(truth_TG) > 0, np.asarray(probabilities_TG, np.float64)
+    _check_predictions(truth_TG, raw_TG, len(genres), target)
+    probability_TG = calibration.calibrate(raw_TG, genres, target)
+    predicted_TG = calibration.assign_genres(probability_TG, genres, target)
+    correct = int((predicted_TG == truth_TG).all(axis=1).sum())
+    loss_T = _losses(truth_TG, probability_TG, target)
+    thresholds = _thresholds(calibration, genres, target)
+    per_genre = _score_genres(truth_TG, predicted_TG, probability_TG, genres, thresholds)
+    k = min(TOP_K, len(genres) - 1) if target == "top" else None
+    hits, assigned = (truth_TG & predicted_TG).sum(), truth_TG.sum() + predicted_TG.sum()
     return Scores(
         target=target,
-        tracks=len(truth),
-        right=right,
-        accuracy=right / len(truth),
-        chance=max(Counter(map(bytes, truth)).values()) / len(truth),
+        tracks=len(truth_TG),
+        correct=correct,
+        accuracy=correct / len(truth_TG),
+        chance=max(Counter(map(bytes, truth_TG)).values()) / len(truth_TG),
         macro_f1=_mean([each.f1 for each in per_genre]) or 0.0,
-        micro_f1=float(2 * (truth & told).sum() / max(truth.sum() + told.sum(), 1)),
+        micro_f1=float(2 * hits / max(assigned, 1)),
         mean_average_precision=_mean([each.average_precision for each in per_genre]),
         roc_auc=_mean([each.roc_auc for each in per_genre]),
-        top_k=_among_likeliest(truth, probabilities, k) if k is not None else None,
+        top_k=_share_among_likeliest(truth_TG, probability_TG, k) if k is not None else None,
         k=k,
-        calibration_error=calibration_error(reliability(truth, probabilities, target)),
+        calibration_error=calibration_error(reliability(truth_TG, probability_TG, target)),
         log_loss=float(loss_T.mean()),
-        # Of a single track it cannot be known.
-        log_loss_error=float(loss_T.std() / np.sqrt(max(len(loss_T) - 1, 1))),
+        # Undefined for a single track, where this is 0.
+        log_loss_standard_error=float(loss_T.std() / np.sqrt(max(len(loss_T) - 1, 1))),
         genres=per_genre,
         untested=tuple(each.genre for each in per_genre if each.support == 0),
-        confusion=_confuse(truth, told) if target == "top" else None,
+        confusion=_count_confusions(truth_TG, predicted_TG) if target == "top" else None,
     )
 
 
-def outcome(
+def _check_predictions(
+    truth_TG: NDArray[np.bool_], raw_TG: NDArray[np.float64], genres: int, target: Target
+) -> None:
+    assert truth_TG.shape == raw_TG.shape == (len(truth_TG), genres), "one value a track and genre"
+    assert len(truth_TG), "at least one track"
+    assert np.isfinite(raw_TG).all(), "finite probabilities"
+    assert target == "multi" or (truth_TG.sum(axis=1) == 1).all(), "one genre a track"
+
+
+def track_outcomes(
     truth_TG: ArrayLike,
     probabilities_TG: ArrayLike,
     genres: Sequence[str],
     target: Target,
-    decision: Decision,
-) -> Outcome:
-    """Give what resampling needs to know of answers; `probabilities_TG` are the network's own."""
-    truth = np.asarray(truth_TG) > 0
-    chance_TG = decision.calibrate(probabilities_TG, genres, target)
-    told = decision.tell(chance_TG, genres, target)
-    return Outcome(truth, told, chance_TG, _losses(truth, chance_TG, target))
+    calibration: Calibration,
+) -> TrackOutcomes:
+    """Return the tracks' results as resampling needs them; `probabilities_TG` are the network's own."""
+    truth_TG = np.asarray(truth_TG) > 0
+    probability_TG = calibration.calibrate(probabilities_TG, genres, target)
+    predicted_TG = calibration.assign_genres(probability_TG, genres, target)
+    return TrackOutcomes(truth_TG, predicted_TG, probability_TG, _losses(truth_TG, probability_TG, target))
 
 
 def reliability(truth_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target) -> Reliability:
-    """Compare what was said with how often it was so, in BINS bins of equal width.
+    """Compare predicted probabilities with observed frequencies, in CALIBRATION_BINS bins of equal width.
 
-    Where tracks have one genre, an answer is the likeliest genre of a track; where they bear
-    several, each pair of a track and a genre is one: most are then a small chance of a rare genre.
+    Where tracks have one genre, a prediction is the likeliest genre of a track; with several, each
+    pair of a track and a genre is one, and most of them are a small probability of a rare genre.
     """
     truth, probabilities = np.asarray(truth_TG) > 0, np.asarray(probabilities_TG, np.float64)
     match target:
         case "top":
-            said = probabilities.max(axis=1)
-            true = np.take_along_axis(truth, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
+            predicted = probabilities.max(axis=1)
+            observed = np.take_along_axis(truth, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
         case "multi":
-            said, true = probabilities.ravel(), truth.ravel()
-    bins = np.minimum((said * BINS).astype(np.int64), BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
+            predicted, observed = probabilities.ravel(), truth.ravel()
+    bins = np.minimum((predicted * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     filled = counts > 0
-    said_sum, true_sum = (np.bincount(bins, values, BINS) for values in (said, true))
-    return Reliability(
-        said_sum[filled] / counts[filled], true_sum[filled] / counts[filled], counts[filled] / len(said)
+    predicted_mean, observed_share = (
+        np.bincount(bins, values, CALIBRATION_BINS)[filled] / counts[filled]
+        for values in (predicted, observed)
     )
+    return Reliability(predicted_mean, observed_share, counts[filled] / len(predicted))
 
 
 def calibration_error(found: Reliability) -> float:
-    """Give the expected calibration error: by how much what is said is off, on average over answers.
+    """Return the expected calibration error: the mean distance of predicted and observed frequency.
 
     Source: ECE with 15 bins of equal width (Guo et al., 2017).
     """
-    return float((found.share * np.abs(found.said - found.true)).sum())
+    return float((found.share * np.abs(found.predicted - found.observed)).sum())
 
 
-def belief(answer_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target) -> NDArray[np.float64]:
-    """Say what probability was given to an answer. Shapes: (T, G), (T, G) -> (T,).
+def assigned_probability(
+    genres_TG: ArrayLike, probabilities_TG: ArrayLike, target: Target
+) -> NDArray[np.float64]:
+    """Return the probability of each track's combination of genres. Shapes: (T, G), (T, G) -> (T,).
 
-    Where tracks bear several genres it is the geometric mean over genres of the
-    probability given to "has it" or "has it not": minus its logarithm is the track's log-loss.
+    With several genres a track it is the geometric mean over genres of the probability of "has it"
+    or "has it not": minus its logarithm is the track's log-loss.
     """
-    answer, probabilities = np.asarray(answer_TG) > 0, np.asarray(probabilities_TG, np.float64)
+    has_TG, probability_TG = np.asarray(genres_TG) > 0, np.asarray(probabilities_TG, np.float64)
     match target:
         case "top":
-            return np.asarray(np.where(answer, probabilities, 0.0).sum(axis=1))
+            return np.asarray(np.where(has_TG, probability_TG, 0.0).sum(axis=1))
         case "multi":
-            of_each = np.where(answer, probabilities, 1 - probabilities).clip(SURE, 1)
-            return np.asarray(np.exp(np.log(of_each).mean(axis=1)))
+            each_TG = np.where(has_TG, probability_TG, 1 - probability_TG).clip(PROBABILITY_EPSILON, 1)
+            return np.asarray(np.exp(np.log(each_TG).mean(axis=1)))
 
 
 def _score_genres(
-    truth: NDArray[np.bool_],
-    told: NDArray[np.bool_],
-    probabilities: NDArray[np.float64],
+    truth_TG: NDArray[np.bool_],
+    predicted_TG: NDArray[np.bool_],
+    probability_TG: NDArray[np.float64],
     genres: Sequence[str],
     thresholds: Sequence[float | None],
 ) -> tuple[GenreScore, ...]:
-    # A column each, so one genre a track is several yes-or-no questions too.
-    hits_G, support_G, told_G = (of.sum(axis=0) for of in (truth & told, truth, told))
-    average_precision, roc_auc = average_precisions(truth, probabilities), roc_aucs(truth, probabilities)
+    # Column by column: for these scores one genre a track is several yes-or-no questions too.
+    hits_G, support_G, predicted_G = (
+        each.sum(axis=0) for each in (truth_TG & predicted_TG, truth_TG, predicted_TG)
+    )
+    average_precision_G, roc_auc_G = (
+        average_precisions(truth_TG, probability_TG),
+        roc_aucs(truth_TG, probability_TG),
+    )
     return tuple(
         GenreScore(
             genre=genre,
             support=int(support_G[row]),
-            guessed=int(told_G[row]),
-            precision=float(hits_G[row] / told_G[row]) if support_G[row] and told_G[row] else None,
+            predicted=int(predicted_G[row]),
+            precision=float(hits_G[row] / predicted_G[row]) if support_G[row] and predicted_G[row] else None,
             recall=float(hits_G[row] / support_G[row]) if support_G[row] else None,
-            f1=float(2 * hits_G[row] / (support_G[row] + told_G[row])) if support_G[row] else None,
-            average_precision=_number(average_precision[row]),
-            roc_auc=_number(roc_auc[row]),
+            f1=float(2 * hits_G[row] / (support_G[row] + predicted_G[row])) if support_G[row] else None,
+            average_precision=_none_if_nan(average_precision_G[row]),
+            roc_auc=_none_if_nan(roc_auc_G[row]),
             threshold=thresholds[row],
         )
         for row, genre in enumerate(genres)
     )
 
 
-def _thresholds(decision: Decision, genres: Sequence[str], target: Target) -> Sequence[float | None]:
-    unfitted = target == "top" and not decision.thresholds
-    return [None] * len(genres) if unfitted else decision.thresholds_of(genres)
+def _thresholds(calibration: Calibration, genres: Sequence[str], target: Target) -> Sequence[float | None]:
+    unfitted = target == "top" and not calibration.thresholds
+    return [None] * len(genres) if unfitted else calibration.thresholds_for(genres)
 
 
-def _among_likeliest(truth: NDArray[np.bool_], probabilities: NDArray[np.float64], k: int) -> float:
-    likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return float(np.take_along_axis(truth, likeliest, axis=1).any(axis=1).mean())
+def _share_among_likeliest(truth_TG: NDArray[np.bool_], probability_TG: NDArray[np.float64], k: int) -> float:
+    likeliest_TK = np.argsort(-probability_TG, axis=1, kind="stable")[:, :k]
+    return float(np.take_along_axis(truth_TG, likeliest_TK, axis=1).any(axis=1).mean())
 
 
-def _confuse(truth: NDArray[np.bool_], told: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
-    counts = truth.T.astype(np.int64) @ told
-    return tuple(tuple(int(count) for count in row) for row in counts)
+def _count_confusions(
+    truth_TG: NDArray[np.bool_], predicted_TG: NDArray[np.bool_]
+) -> tuple[tuple[int, ...], ...]:
+    counts_GG = truth_TG.T.astype(np.int64) @ predicted_TG
+    return tuple(tuple(int(count) for count in row) for row in counts_GG)
 
 
 def _losses(
-    truth: NDArray[np.bool_], probabilities: NDArray[np.float64], target: Target
+    truth_TG: NDArray[np.bool_], probability_TG: NDArray[np.float64], target: Target
 ) -> NDArray[np.float64]:
-    return np.asarray(-np.log(belief(truth, probabilities, target).clip(SURE, 1)))
+    true_T = assigned_probability(truth_TG, probability_TG, target)
+    return np.asarray(-np.log(true_T.clip(PROBABILITY_EPSILON, 1)))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -246,5 +266,5 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _number(value: Any) -> float | None:
+def _none_if_nan(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)

@@ -1,7 +1,5 @@
-"""What a model answered, track by track, and the tables made of it: metrics.json and three CSV files."""
+"""A model's results track by track and split by split, and their files: metrics.json and three CSV files."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,50 +7,57 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from preprocessing.catalogue.splits import SPLITS
 from store.errors import BadInput
-from training.evaluation.bootstrap import Interval, find_intervals
-from training.evaluation.calibration import Decision, Target
-from training.evaluation.metrics import Scores, belief, calibration_error, outcome, reliability, score
+from store.fs.csv_rows import to_csv
+from training.evaluation.bootstrap import Interval, bootstrap_intervals
+from training.evaluation.calibration import Calibration, Target
+from training.evaluation.held_out_predictions import select_split, to_matrix
+from training.evaluation.metrics import (
+    Scores,
+    assigned_probability,
+    calibration_error,
+    reliability,
+    score,
+    track_outcomes,
+)
 
-RESULT_COLUMNS = (
-    "run", "split", "scope", "genre", "tracks", "guessed", "precision", "recall", "f1", "macro_f1",
+SCORE_COLUMNS = (
+    "run", "split", "scope", "genre", "tracks", "predicted", "precision", "recall", "f1", "macro_f1",
     "accuracy", "accuracy_low", "accuracy_high", "chance", "log_loss", "micro_f1", "macro_f1_low",
     "macro_f1_high", "log_loss_low", "log_loss_high", "mean_average_precision",
     "mean_average_precision_low", "mean_average_precision_high", "roc_auc", "top_k", "k",
     "calibration_error", "average_precision", "threshold",
 )  # fmt: skip
-ANSWER_COLUMNS = (
-    "track_id", "split", "artist", "title", "truth", "guess", "right", "guess_probability",
+PREDICTION_COLUMNS = (
+    "track_id", "split", "artist", "title", "truth", "predicted", "correct", "predicted_probability",
     "truth_probability",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What was said of one track, and what is true."""
+class TrackResult:
+    """Predicted and true genres of one track."""
 
     track_id: str
     split: str
     artist: str | None
     title: str | None
     truth: tuple[str, ...]
-    guess: tuple[str, ...]
-    right: bool
-    guess_probability: float
+    predicted: tuple[str, ...]
+    correct: bool
+    predicted_probability: float
     truth_probability: float
     probabilities: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """The scores of one split, and how far they can be trusted.
+    """The scores of one split, and their uncertainty.
 
-    `intervals` holds those of accuracy, macro_f1, log_loss and mean_average_precision, as far as
-    they can be given. `uncalibrated_error` is the calibration error of the network by itself.
+    `intervals` contains those of accuracy, macro_f1, log_loss and mean_average_precision that could
+    be computed. `uncalibrated_error` is the calibration error of the network's own probabilities.
     """
 
     scores: Scores
@@ -61,48 +66,38 @@ class SplitResult:
 
     @property
     def interval(self) -> Interval | None:
-        """Give the interval of the accuracy."""
+        """The interval of the accuracy."""
         return self.intervals.get("accuracy")
 
 
-def judge(
+def evaluate_tracks(
     predictions: pa.Table,
     genres: Sequence[str],
     target: Target,
-    decision: Decision = Decision(),  # noqa: B008  it is frozen
-) -> list[Answer]:
-    """Compare each answer with the truth: one a row, in the order of the table.
+    calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
+) -> list[TrackResult]:
+    """Compare each prediction with the truth: one result a row, in the order of the table.
 
-    `predictions` has the columns track_id, split, artist, title, truth (list of 0 and 1)
-    and probabilities (list, the network's own), both in the order of `genres`.
+    `predictions` has the columns of HELD_OUT_PREDICTIONS_SCHEMA, in the order of `genres`.
     """
-    truth_TG = matrix(predictions, "truth")
-    probability_TG = decision.calibrate(matrix(predictions, "probabilities"), genres, target)
-    told_TG = decision.tell(probability_TG, genres, target)
-    columns = (predictions[name].to_pylist() for name in ("track_id", "split", "artist", "title"))
+    truth_TG = to_matrix(predictions, "truth") > 0
+    probability_TG = calibration.calibrate(to_matrix(predictions, "probabilities"), genres, target)
+    predicted_TG = calibration.assign_genres(probability_TG, genres, target)
+    predicted_probability_T = assigned_probability(predicted_TG, probability_TG, target)
+    truth_probability_T = assigned_probability(truth_TG, probability_TG, target)
+    tracks = predictions.select(["track_id", "split", "artist", "title"]).to_pylist()
     names = np.array(genres, object)
     return [
-        Answer(
-            track_id=track_id,
-            split=split,
-            artist=artist,
-            title=title,
-            truth=tuple(names[truth_G > 0]),
-            guess=tuple(names[told_G]),
-            right=bool(((truth_G > 0) == told_G).all()),
-            guess_probability=float(of_guess),
-            truth_probability=float(of_truth),
-            probabilities=tuple(probability_G.tolist()),
+        TrackResult(
+            **track,
+            truth=tuple(names[truth_TG[row]]),
+            predicted=tuple(names[predicted_TG[row]]),
+            correct=bool((truth_TG[row] == predicted_TG[row]).all()),
+            predicted_probability=float(predicted_probability_T[row]),
+            truth_probability=float(truth_probability_T[row]),
+            probabilities=tuple(probability_TG[row].tolist()),
         )
-        for track_id, split, artist, title, truth_G, told_G, probability_G, of_guess, of_truth in zip(
-            *columns,
-            truth_TG,
-            told_TG,
-            probability_TG,
-            belief(told_TG, probability_TG, target),
-            belief(truth_TG, probability_TG, target),
-            strict=True,
-        )
+        for row, track in enumerate(tracks)
     ]
 
 
@@ -110,7 +105,7 @@ def score_splits(
     predictions: pa.Table,
     genres: Sequence[str],
     target: Target,
-    decision: Decision = Decision(),  # noqa: B008  it is frozen
+    calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
 ) -> dict[str, SplitResult]:
     """Score each split that has tracks, training first and test last.
 
@@ -118,19 +113,19 @@ def score_splits(
     """
     results = {}
     for split in SPLITS:
-        rows = predictions.filter(pc.equal(predictions["split"], split))
+        rows = select_split(predictions, split)
         if len(rows):
-            truth_TG, raw_TG = matrix(rows, "truth"), matrix(rows, "probabilities")
-            scores = score(truth_TG, raw_TG, genres, target, decision)
-            found = outcome(truth_TG, raw_TG, genres, target, decision)
+            truth_TG, raw_TG = to_matrix(rows, "truth"), to_matrix(rows, "probabilities")
+            scores = score(truth_TG, raw_TG, genres, target, calibration)
+            outcomes = track_outcomes(truth_TG, raw_TG, genres, target, calibration)
             results[split] = SplitResult(
                 scores,
-                find_intervals(found, rows["artist"].to_pylist(), vars(scores)),
+                bootstrap_intervals(outcomes, rows["artist"].to_pylist(), vars(scores)),
                 calibration_error(reliability(truth_TG, raw_TG, target)),
             )
     if "test" not in results:
-        there = ", ".join(results) or "none"
-        raise BadInput(f"no test track to evaluate (splits with tracks: {there}); build with a test split")
+        splits = ", ".join(results) or "none"
+        raise BadInput(f"no test track to evaluate (splits with tracks: {splits}); build with a test split")
     return results
 
 
@@ -141,67 +136,49 @@ def metrics_json(
     target: Target,
     caveats: Sequence[str] = (),
 ) -> bytes:
-    """Lay out metrics.json: the scores by split, null where there is nothing to divide by."""
-    splits = {split: asdict(result.scores) | _trust(result) for split, result in results.items()}
+    """Return metrics.json: the scores by split, null where there is nothing to divide by."""
+    splits = {split: asdict(result.scores) | _uncertainty(result) for split, result in results.items()}
     about = {"run": name, "target": target, "genres": list(genres), "caveats": list(caveats)}
     return json.dumps(about | splits, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
 
-def results_csv(name: str, results: Mapping[str, SplitResult]) -> bytes:
-    """Lay out results.csv: an overall row and one for each genre, by split; runs can be appended."""
+def results_csv(run: str, results: Mapping[str, SplitResult]) -> bytes:
+    """Return results.csv: an overall row and one for each genre, by split; a column names the run."""
     rows: list[dict[str, Any]] = []
     for split, result in results.items():
-        key, scores = {"run": name, "split": split}, result.scores
+        key, scores = {"run": run, "split": split}, result.scores
         bounds = {
-            f"{what}_{end}": getattr(interval, end)
-            for what, interval in result.intervals.items()
+            f"{name}_{end}": getattr(interval, end)
+            for name, interval in result.intervals.items()
             for end in ("low", "high")
         }
         rows.append(key | {"scope": "overall"} | vars(scores) | bounds)
         for each in scores.genres:
             rows.append(key | {"scope": "genre", "tracks": each.support} | asdict(each))
-    return _csv(RESULT_COLUMNS, rows)
+    return to_csv(SCORE_COLUMNS, rows)
 
 
-def predictions_csv(answers: Iterable[Answer], genres: Sequence[str]) -> bytes:
-    """Lay out predictions.csv: one row a track; where it has several genres, "; " parts them."""
+def predictions_csv(results: Iterable[TrackResult], genres: Sequence[str]) -> bytes:
+    """Return held_out_predictions.csv: one row a track; several genres are separated by "; "."""
     rows = (
-        asdict(answer)
-        | {"truth": "; ".join(answer.truth), "guess": "; ".join(answer.guess)}
-        | {"right": "right" if answer.right else "wrong"}
-        | {f"p({genre})": value for genre, value in zip(genres, answer.probabilities, strict=True)}
-        for answer in answers
+        asdict(result)
+        | {"truth": "; ".join(result.truth), "predicted": "; ".join(result.predicted)}
+        | {"correct": "correct" if result.correct else "wrong"}
+        | {f"p({genre})": value for genre, value in zip(genres, result.probabilities, strict=True)}
+        for result in results
     )
-    return _csv([*ANSWER_COLUMNS, *(f"p({genre})" for genre in genres)], rows)
+    return to_csv([*PREDICTION_COLUMNS, *(f"p({genre})" for genre in genres)], rows)
 
 
 def rejects_csv(rejects: Iterable[Mapping[str, Any]]) -> bytes:
-    """Lay out rejects.csv: one row for each file that gave no spectrogram."""
-    return _csv(["track_id", "reason", "detail"], rejects)
+    """Return rejects.csv: one row for each file without a spectrogram."""
+    return to_csv(["track_id", "reason", "detail"], rejects)
 
 
-def matrix(predictions: pa.Table, column: str) -> NDArray[np.float64]:
-    """Give a column of lists, all of one length, as (T, G)."""
-    values = pc.list_flatten(predictions[column]).to_numpy()
-    return np.asarray(values, np.float64).reshape(len(predictions), -1)
-
-
-def _trust(result: SplitResult) -> dict[str, Any]:
-    """Lay out all four intervals, null where there is none."""
+def _uncertainty(result: SplitResult) -> dict[str, Any]:
+    """Return all four intervals, null where there is none."""
     names = ("accuracy", "macro_f1", "log_loss", "mean_average_precision")
     intervals = {
         f"{name}_interval": asdict(found) if (found := result.intervals.get(name)) else None for name in names
     }
     return intervals | {"uncalibrated_error": result.uncalibrated_error}
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _rounded(value) for key, value in row.items()} for row in rows)
-    return text.getvalue().encode()
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 6) if isinstance(value, float) else value

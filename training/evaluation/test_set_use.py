@@ -1,4 +1,4 @@
-"""How often a test set was used: each look at it makes the next score a little less honest."""
+"""How often a test set was used: each use makes the next score a little too optimistic."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -10,42 +10,41 @@ import pyarrow.compute as pc
 from store.fs.files import join
 from store.fs.parquet import read_table
 from store.model_registry import list_versions
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_FILE, select_split
 
 
-def name_test_set(track_ids: Iterable[str]) -> str:
-    """Name a set of tracks: the same tracks in any order have the same name."""
+def hash_test_set(track_ids: Iterable[str]) -> str:
+    """Return a hash of a set of tracks, whatever their order."""
     return hashlib.sha256("\n".join(sorted(track_ids)).encode()).hexdigest()[:12]
 
 
-def record_test_use(heard: pa.Table, models: str, heard_at: str) -> dict[str, Any]:
-    """Say which test tracks were listened to, when, and which versions were scored on how many of them before.
+def record_test_use(predictions: pa.Table, models: str, evaluated_at: str) -> dict[str, Any]:
+    """Return which test tracks are scored, when, and how many of them each earlier version was scored on.
 
-    Versions of other roots, and those that did not keep what they heard, are not known of.
+    Versions in other folders, and those without their held-out predictions, are not counted.
     """
-    track_ids = _test_tracks(heard)
-    before = []
+    track_ids = _test_track_ids(predictions)
+    earlier = []
     for version in list_versions(models):
         try:
-            former = read_table(join(models, version, "report/predictions.parquet"), ("track_id", "split"))
-            tracks = int(pc.sum(pc.is_in(track_ids, value_set=_test_tracks(former)), min_count=0).as_py())
+            table = read_table(join(models, version, HELD_OUT_PREDICTIONS_FILE), ("track_id", "split"))
+            shared = pc.is_in(track_ids, value_set=_test_track_ids(table))
         except (OSError, LookupError, pa.ArrowException):
             continue
-        if tracks:
-            before.append({"version": version, "tracks": tracks})
-    name = name_test_set(track_ids.to_pylist())
-    return {"test_set": name, "tracks": len(track_ids), "heard_at": heard_at, "versions_before": before}
+        if tracks := int(pc.sum(shared, min_count=0).as_py()):
+            earlier.append({"version": version, "tracks": tracks})
+    return {
+        "test_set": hash_test_set(track_ids.to_pylist()),
+        "tracks": len(track_ids),
+        "evaluated_at": evaluated_at,
+        "earlier_versions": earlier,
+    }
 
 
-def versions_before(use: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """List the earlier versions that `record_test_use` found, each with how many of the test tracks it heard.
-
-    Older cards list bare names: of versions that were scored on the whole of this test set.
-    """
-    return [
-        (each, use["tracks"]) if isinstance(each, str) else (each["version"], each["tracks"])
-        for each in use["versions_before"]
-    ]
+def earlier_versions(use: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Return the earlier versions that `record_test_use` found, each with its number of shared test tracks."""
+    return [(each["version"], each["tracks"]) for each in use["earlier_versions"]]
 
 
-def _test_tracks(heard: pa.Table) -> pa.Array:
-    return heard.filter(pc.equal(heard["split"], "test"))["track_id"].combine_chunks()
+def _test_track_ids(predictions: pa.Table) -> pa.Array:
+    return select_split(predictions, "test")["track_id"].combine_chunks()

@@ -1,7 +1,7 @@
 """Where a run stands, kept in its folder so that it can go on as if it had never stopped.
 
 Two files take turns, so the one before the last is there if the last is damaged. Each begins
-with one line of JSON: its number, the run's fingerprint, and the digest of what follows.
+with one line of JSON: its number, the run's run_hash, and the digest of what follows.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ NAMES = ("checkpoint-a.pt", "checkpoint-b.pt")
 
 
 @dataclass(frozen=True)
-class PartOfEpoch:
+class EpochProgress:
     """How far an epoch is: steps made, the sums of what they measured (over all ranks), and what they took."""
 
     steps: int = 0
@@ -39,7 +39,7 @@ class Checkpoint:
 
     number: int
     epoch: int
-    part: PartOfEpoch
+    part: EpochProgress
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     best_epoch: int
@@ -47,16 +47,16 @@ class Checkpoint:
     history: list[dict[str, float]]
 
 
-def write_checkpoint(folder: str, checkpoint: Checkpoint, fingerprint: str) -> None:
+def write_checkpoint(folder: str, checkpoint: Checkpoint, run_hash: str) -> None:
     """Keep a checkpoint in place of the one before the last."""
     buffer = io.BytesIO()
     torch.save({**vars(checkpoint), "part": asdict(checkpoint.part)}, buffer)
     body = buffer.getvalue()
-    head = {"number": checkpoint.number, "run": fingerprint, "sha256": hashlib.sha256(body).hexdigest()}
+    head = {"number": checkpoint.number, "run": run_hash, "sha256": hashlib.sha256(body).hexdigest()}
     write_atomic(join(folder, NAMES[checkpoint.number % 2]), json.dumps(head).encode() + b"\n" + body)
 
 
-def read_checkpoint(folder: str, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
+def read_checkpoint(folder: str, run_hash: str) -> tuple[Checkpoint | None, list[str]]:
     """Read the newest whole checkpoint, if there is any, and name those that are damaged.
 
     Raises: BadInput if it is of another run, or if there are checkpoints but none is whole.
@@ -79,14 +79,14 @@ def read_checkpoint(folder: str, fingerprint: str) -> tuple[Checkpoint | None, l
     if not found:
         return None, []
     head, data = max(found, key=lambda pair: pair[0]["number"])
-    if head["run"] != fingerprint:
+    if head["run"] != run_hash:
         raise BadInput(
             f"{folder}: its checkpoint is of run {head['run']}, but settings or tracks now make it run "
-            f"{fingerprint}; put them back, or train in another folder"
+            f"{run_hash}; put them back, or train in another folder"
         )
     body = io.BytesIO(data.partition(b"\n")[2])
     content = torch.load(body, map_location="cpu", weights_only=True)
-    return Checkpoint(**{**content, "part": PartOfEpoch(**content["part"])}), damaged
+    return Checkpoint(**{**content, "part": EpochProgress(**content["part"])}), damaged
 
 
 def _head_of_whole(data: bytes) -> dict[str, Any] | None:

@@ -7,10 +7,8 @@ parts of one plan, so every rank makes the same number of steps, and a run can g
 more or fewer ranks as if it had always had them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +17,6 @@ from store.errors import BadInput
 
 # Given a track, a first frame and a count of frames: (F, M) in dB. `Snapshot.mel_slice` is one.
 MelSlice = Callable[[str, int, int], NDArray[np.float32]]
-
-Job = TypeVar("Job")
-Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -81,26 +76,26 @@ def _equal_genres(genre_T: NDArray[np.int64], count: int, random: np.random.Gene
     return random.permutation(random.permuted(in_turn, axis=1).ravel()[:count])
 
 
-def groups_of_rank(groups: int, *, rank: int, world_size: int) -> range:
+def micro_batches_of_rank(groups: int, *, rank: int, world_size: int) -> range:
     """Share the groups of a step among the ranks: whole groups, in order, at most one more for some than for others.
 
     Raises: BadInput if there are fewer groups than ranks.
     """
     if groups < world_size:
         raise BadInput(
-            f"a step has {groups} groups of crops (batch_size / crops_at_once) for {world_size} processes; "
-            "raise batch_size, lower crops_at_once, or use fewer processes"
+            f"a step has {groups} groups of crops (batch_size / micro_batch_size) for {world_size} processes; "
+            "raise batch_size, lower micro_batch_size, or use fewer processes"
         )
     return range(rank * groups // world_size, (rank + 1) * groups // world_size)
 
 
-def part_of_rank(crops: Crops, groups: range, *, batch_size: int, crops_at_once: int) -> list[Crops]:
+def crops_of_rank(crops: Crops, groups: range, *, batch_size: int, micro_batch_size: int) -> list[Crops]:
     """Take from every batch of the plan the crops of some groups: those of one rank, step by step."""
-    first, last = groups.start * crops_at_once, groups.stop * crops_at_once
+    first, last = groups.start * micro_batch_size, groups.stop * micro_batch_size
     return [crops[start + first : start + last] for start in range(0, len(crops), batch_size)]
 
 
-def even_crops(tracks: Tracks, *, crop_frames: int, count: int) -> Crops:
+def evenly_spaced_crops(tracks: Tracks, *, crop_frames: int, count: int) -> Crops:
     """Lay `count` crops over each track, from its first frame to its last, at equal distances."""
     room_T1 = np.maximum(tracks.frames_T - crop_frames, 0)[:, None]
     share = np.linspace(0, 1, count) if count > 1 else np.array([0.5])
@@ -118,38 +113,25 @@ def read_crops(mel_slice: MelSlice, tracks: Tracks, crops: Crops, crop_frames: i
         mel_slice(tracks.ids[track], int(start), int(min(crop_frames, tracks.frames_T[track])))
         for track, start in zip(crops.track_N, crops.start_N, strict=True)
     ]
-    return np.stack([fill_crop(mel_FM, crop_frames) for mel_FM in mels])
+    return np.stack([repeat_to_length(mel_FM, crop_frames) for mel_FM in mels])
 
 
-def fill_crop(mel_FM: NDArray[np.float32], crop_frames: int) -> NDArray[np.float16]:
+def repeat_to_length(mel_FM: NDArray[np.float32], crop_frames: int) -> NDArray[np.float16]:
     """Play what may be shorter than a crop again from its start, until it is one."""
     return mel_FM[np.arange(crop_frames) % len(mel_FM)].astype(np.float16)
 
 
-def held_in_memory(
-    mel_slice: MelSlice, *splits: Tracks, at_work: Callable[[], None] = lambda: None
+def cache_in_memory(
+    mel_slice: MelSlice, *splits: Tracks, heartbeat: Callable[[], None] = lambda: None
 ) -> MelSlice:
-    """Read every track once, and answer from memory then. `at_work` is called after each track."""
+    """Read every track once, and answer from memory then. `heartbeat` is called after each track."""
     mels = {}
     for tracks in splits:
         for track_id, frames in zip(tracks.ids, tracks.frames_T, strict=True):
             mels[track_id] = mel_slice(track_id, 0, int(frames)).astype(np.float16)
-            at_work()
+            heartbeat()
 
     def held(track_id: str, start: int, frames: int) -> NDArray[np.float32]:
         return mels[track_id][start : start + frames].astype(np.float32)
 
     return held
-
-
-def one_ahead(work: Callable[[Job], Done], jobs: Iterable[Job]) -> Iterator[Done]:
-    """Do each job in a thread while the caller is busy with what the one before gave."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting = None
-        for job in jobs:
-            following = thread.submit(work, job)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()

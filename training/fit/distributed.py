@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Seat:
+class RankContext:
     """One process of a training run: its number, how many there are, and what it computes on."""
 
     rank: int = 0
@@ -19,30 +19,30 @@ class Seat:
     device: torch.device = CPU
 
 
-def sum_over_ranks(tensor: Tensor, seat: Seat) -> Tensor:
+def all_reduce_sum(tensor: Tensor, rank_context: RankContext) -> Tensor:
     """Add up a tensor over all processes, in place: all of them get the same sum."""
-    if seat.world_size > 1:
+    if rank_context.world_size > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def mean_over_ranks(tensor: Tensor, seat: Seat) -> Tensor:
+def all_reduce_mean(tensor: Tensor, rank_context: RankContext) -> Tensor:
     """Average a tensor over all processes, in place."""
-    return sum_over_ranks(tensor, seat).div_(seat.world_size)
+    return all_reduce_sum(tensor, rank_context).div_(rank_context.world_size)
 
 
-def average_statistics(model: nn.Module, weight: float, seat: Seat) -> None:
+def average_batch_norm_statistics(model: nn.Module, weight: float, rank_context: RankContext) -> None:
     """Give all ranks the mean of their batch norms' running statistics; each saw other crops.
 
     `weight` is this rank's part of all crops: over all ranks the weights add up to 1.
     """
-    if seat.world_size > 1:
+    if rank_context.world_size > 1:
         for statistic in model.buffers():
             if statistic.is_floating_point():
-                sum_over_ranks(statistic.mul_(weight), seat)
+                all_reduce_sum(statistic.mul_(weight), rank_context)
 
 
-def exchange_s(shared: nn.Module) -> float:
+def communication_wait_s(shared: nn.Module) -> float:
     """Say how long a step waits for gradients to travel, once its own backward pass is done, in seconds.
 
     DDP samples that by itself (every hundredth step); 0 for a process that trains alone.

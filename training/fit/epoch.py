@@ -13,25 +13,31 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from preprocessing.prefetch import prefetch
 from store.errors import TrainingStopped
-from training.fit.checkpoint import PartOfEpoch
-from training.fit.crops import Crops, MelSlice, Tracks, one_ahead, part_of_rank, plan_epoch, read_crops
-from training.fit.distributed import Seat, average_statistics, exchange_s, mean_over_ranks
+from training.fit.checkpoint import EpochProgress
+from training.fit.crops import Crops, MelSlice, Tracks, crops_of_rank, plan_epoch, read_crops
+from training.fit.distributed import (
+    RankContext,
+    all_reduce_mean,
+    average_batch_norm_statistics,
+    communication_wait_s,
+)
 from training.fit.settings import TrainSettings
-from training.fit.step import Batch, group_seeds, train_step
+from training.fit.step import Batch, micro_batch_seeds, train_step
 from training.networks.network import GenreNet
 
 Emit = Callable[[dict[str, Any]], None]
-SECONDS_BETWEEN_LOGS = 1.0
+EVENT_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingContext:
     """What stays the same from the first epoch to the last."""
 
     settings: TrainSettings
     genres: tuple[str, ...]
-    seat: Seat
+    rank_context: RankContext
     emit: Emit
     training: Tracks
     validation: Tracks
@@ -43,11 +49,11 @@ class Course:
     @property
     def weight(self) -> float:
         """This rank's part of all crops."""
-        return len(self.groups) * self.settings.crops_at_once / self.settings.batch_size
+        return len(self.groups) * self.settings.micro_batch_size / self.settings.batch_size
 
 
 @dataclass(frozen=True)
-class Learner:
+class TrainState:
     """A network, the same network as its ranks share it, and what moves it."""
 
     model: GenreNet
@@ -56,10 +62,10 @@ class Learner:
 
 
 @dataclass(frozen=True)
-class Measured:
+class EpochStatistics:
     """What one epoch of training took and gave; the shares are of its time.
 
-    `exchange_share` is what steps wait for gradients after their own backward pass, `compute_share` all
+    `communication_share` is what steps wait for gradients after their own backward pass, `compute_share` all
     that is neither that nor waiting for data: augmentation, forward and backward pass, optimizer.
     """
 
@@ -67,78 +73,95 @@ class Measured:
     grad_norm: float
     crops_per_s: float
     data_wait_share: float
-    exchange_share: float
+    communication_share: float
     compute_share: float
 
 
 def train_epoch(
-    course: Course, learner: Learner, epoch: int, begun: PartOfEpoch, keep: Callable[[PartOfEpoch], None]
-) -> Measured:
+    context: TrainingContext,
+    train_state: TrainState,
+    epoch: int,
+    progress: EpochProgress,
+    keep: Callable[[EpochProgress], None],
+) -> EpochStatistics:
     """Make the steps of an epoch that are not made yet. Raises: TrainingStopped if a loss or gradient was not finite.
 
     `keep` is called every `checkpoint_steps` with what was done so far, when all ranks know the same of it.
     """
-    settings, seat = course.settings, course.seat
-    parts = _parts(course, epoch)[begun.steps :]
-    batches = one_ahead(lambda crops: _read_batch(course, crops), parts)
+    settings, rank_context = context.settings, context.rank_context
+    parts = _parts(context, epoch)[progress.steps :]
+    batches = prefetch(lambda crops: _read_batch(context, crops), parts)
     # Loss and gradient norm, of all ranks and what was added since. What is not finite stays in the sum:
     # to look now and then is enough.
-    total_2 = torch.tensor([begun.loss, begun.grad_norm], dtype=torch.float64, device=seat.device)
+    total_2 = torch.tensor(
+        [progress.loss, progress.grad_norm], dtype=torch.float64, device=rank_context.device
+    )
     since_2 = torch.zeros_like(total_2)
     # A rank's own loss is a sum over its groups, which may be more or fewer than another's.
-    share_2 = torch.tensor([course.weight * seat.world_size, 1.0], dtype=torch.float64, device=seat.device)
-    learner.shared.train()
+    share_2 = torch.tensor(
+        [context.weight * rank_context.world_size, 1.0], dtype=torch.float64, device=rank_context.device
+    )
+    train_state.shared.train()
     began = logged = time.perf_counter()
     waited_s = 0.0
-    for number in range(begun.steps + 1, course.steps + 1):
+    for number in range(progress.steps + 1, context.steps + 1):
         asked = time.perf_counter()
-        batch = next(batches).to(seat.device)
+        batch = next(batches).to(rank_context.device)
         waited_s += time.perf_counter() - asked
-        since_2 += torch.stack(_make_step(course, learner, batch, (epoch - 1) * course.steps + number - 1))
-        if seat.rank == 0 and time.perf_counter() - logged > SECONDS_BETWEEN_LOGS:
+        since_2 += torch.stack(
+            _make_step(context, train_state, batch, (epoch - 1) * context.steps + number - 1)
+        )
+        if rank_context.rank == 0 and time.perf_counter() - logged > EVENT_INTERVAL_S:
             logged = time.perf_counter()
-            speed = (number - begun.steps) * settings.batch_size / (logged - began)
+            speed = (number - progress.steps) * settings.batch_size / (logged - began)
             mean_2 = (total_2 + since_2 / share_2) / number
-            _log_step(course, learner, mean_2, epoch=epoch, number=number, crops_per_s=speed)
-        if number % settings.checkpoint_steps == 0 or number == course.steps:
-            total_2 += mean_over_ranks(since_2, seat)
+            _log_step(context, train_state, mean_2, epoch=epoch, number=number, crops_per_s=speed)
+        if number % settings.checkpoint_steps == 0 or number == context.steps:
+            total_2 += all_reduce_mean(since_2, rank_context)
             since_2.zero_()
-            average_statistics(learner.model, course.weight, seat)
+            average_batch_norm_statistics(train_state.model, context.weight, rank_context)
             loss, grad_norm = total_2.tolist()
             _check_finite(loss / number, grad_norm / number, epoch, number)
-            seconds, data_wait_s = begun.seconds + time.perf_counter() - began, begun.data_wait_s + waited_s
-            done = PartOfEpoch(number, loss, grad_norm, seconds, data_wait_s)
-            if number < course.steps:
+            seconds, data_wait_s = (
+                progress.seconds + time.perf_counter() - began,
+                progress.data_wait_s + waited_s,
+            )
+            done = EpochProgress(number, loss, grad_norm, seconds, data_wait_s)
+            if number < context.steps:
                 keep(done)
-    return _measure(course, done, exchange_s(learner.shared))
+    return _measure(context, done, communication_wait_s(train_state.shared))
 
 
-def _make_step(course: Course, learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+def _make_step(
+    context: TrainingContext, train_state: TrainState, batch: Batch, step: int
+) -> tuple[Tensor, Tensor]:
     """Make one step of the run; give loss and gradient norm, still on the device."""
-    settings = course.settings
-    rate = learning_rate_at(step, course.steps * settings.epochs, settings)
-    for group in learner.optimizer.param_groups:
+    settings = context.settings
+    rate = learning_rate_at(step, context.steps * settings.epochs, settings)
+    for group in train_state.optimizer.param_groups:
         group["lr"] = rate
     made = train_step(
-        learner.shared,
-        learner.optimizer,
+        train_state.shared,
+        train_state.optimizer,
         batch,
         settings,
-        seeds=group_seeds(settings.seed, step, course.groups),
-        world_size=course.seat.world_size,
+        seeds=micro_batch_seeds(settings.seed, step, context.groups),
+        world_size=context.rank_context.world_size,
     )
     return made.loss, made.grad_norm
 
 
-def _measure(course: Course, done: PartOfEpoch, exchange_s_a_step: float) -> Measured:
+def _measure(
+    context: TrainingContext, done: EpochProgress, communication_wait_s_per_step: float
+) -> EpochStatistics:
     waiting = done.data_wait_s / done.seconds
-    exchanging = min(done.steps * exchange_s_a_step / done.seconds, 1 - waiting)
-    return Measured(
+    exchanging = min(done.steps * communication_wait_s_per_step / done.seconds, 1 - waiting)
+    return EpochStatistics(
         train_loss=done.loss / done.steps,
         grad_norm=done.grad_norm / done.steps,
-        crops_per_s=done.steps * course.settings.batch_size / done.seconds,
+        crops_per_s=done.steps * context.settings.batch_size / done.seconds,
         data_wait_share=waiting,
-        exchange_share=exchanging,
+        communication_share=exchanging,
         compute_share=1 - waiting - exchanging,
     )
 
@@ -154,58 +177,64 @@ def learning_rate_at(step: int, steps: int, settings: TrainSettings) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
 
 
-def _parts(course: Course, epoch: int) -> list[Crops]:
+def _parts(context: TrainingContext, epoch: int) -> list[Crops]:
     """Cut this rank's crops of an epoch into its steps."""
-    settings = course.settings
+    settings = context.settings
     plan = plan_epoch(
-        course.training,
-        crop_frames=course.crop_frames,
+        context.training,
+        crop_frames=context.crop_frames,
         crops_per_track=settings.crops_per_track,
         batch_size=settings.batch_size,
         balance=settings.balance,
         seed=settings.seed,
         epoch=epoch,
     )
-    return part_of_rank(
-        plan, course.groups, batch_size=settings.batch_size, crops_at_once=settings.crops_at_once
+    return crops_of_rank(
+        plan, context.groups, batch_size=settings.batch_size, micro_batch_size=settings.micro_batch_size
     )
 
 
-def _read_batch(course: Course, crops: Crops) -> Batch:
-    mel_BFM = torch.from_numpy(read_crops(course.mel_slice, course.training, crops, course.crop_frames))
-    target_BG = torch.from_numpy(course.training.target_TG[crops.track_N])
-    if course.seat.device.type == "cuda":
+def _read_batch(context: TrainingContext, crops: Crops) -> Batch:
+    mel_BFM = torch.from_numpy(read_crops(context.mel_slice, context.training, crops, context.crop_frames))
+    target_BG = torch.from_numpy(context.training.target_TG[crops.track_N])
+    if context.rank_context.device.type == "cuda":
         return Batch(mel_BFM.pin_memory(), target_BG.pin_memory())
     return Batch(mel_BFM, target_BG)
 
 
-def telling_of_work(emit: Emit) -> Callable[[], None]:
+def make_heartbeat(emit: Emit) -> Callable[[], None]:
     """Give a function to call at every turn of long work: now and then it tells that we are at work."""
     told = time.perf_counter()
 
-    def at_work() -> None:
+    def heartbeat() -> None:
         nonlocal told
-        if time.perf_counter() - told > SECONDS_BETWEEN_LOGS:
+        if time.perf_counter() - told > EVENT_INTERVAL_S:
             told = time.perf_counter()
-            emit({"event": "at-work"})
+            emit({"event": "heartbeat"})
 
-    return at_work
+    return heartbeat
 
 
 def _log_step(
-    course: Course, learner: Learner, mean_2: Tensor, *, epoch: int, number: int, crops_per_s: float
+    context: TrainingContext,
+    train_state: TrainState,
+    mean_2: Tensor,
+    *,
+    epoch: int,
+    number: int,
+    crops_per_s: float,
 ) -> None:
     loss, grad_norm = mean_2.tolist()
     _check_finite(loss, grad_norm, epoch, number)
-    course.emit(
+    context.emit(
         {
             "event": "step",
             "epoch": epoch,
             "step": number,
-            "steps": course.steps,
+            "steps": context.steps,
             "loss": loss,
             "grad_norm": grad_norm,
-            "learning_rate": learner.optimizer.param_groups[0]["lr"],
+            "learning_rate": train_state.optimizer.param_groups[0]["lr"],
             "crops_per_s": crops_per_s,
         }
     )

@@ -11,7 +11,7 @@ from training.evaluation.calibration import Target
 from training.fit.run import TRACKS_SCHEMA
 
 
-def choose_genres(tracks: pa.Table, target: Target, wanted: Sequence[str]) -> tuple[str, ...]:
+def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[str]) -> tuple[str, ...]:
     """Name the genres to learn: those wanted, or all that a training track has.
 
     Raises: BadInput if one that is wanted has no training track, or fewer than two are left.
@@ -33,7 +33,7 @@ def choose_genres(tracks: pa.Table, target: Target, wanted: Sequence[str]) -> tu
     return chosen
 
 
-def choose_tracks(tracks: pa.Table, target: Target, genres: Sequence[str]) -> pa.Table:
+def select_labelled_tracks(tracks: pa.Table, target: Target, genres: Sequence[str]) -> pa.Table:
     """List the tracks that have a spectrogram, a split and one of the genres, with their targets.
 
     Raises: BadInput if a split has none.
@@ -53,7 +53,7 @@ def choose_tracks(tracks: pa.Table, target: Target, genres: Sequence[str]) -> pa
     return pa.Table.from_pylist(rows, schema=TRACKS_SCHEMA)
 
 
-def choose_parents(genres: Sequence[str], tree: Mapping[str, str]) -> dict[str, str]:
+def restrict_genre_tree(genres: Sequence[str], tree: Mapping[str, str]) -> dict[str, str]:
     """Give for each genre its nearest ancestor in the tree among the same genres, where there is one."""
     parents = {}
     for genre in genres:

@@ -22,58 +22,60 @@ from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.files import join, read_bytes, write_atomic
 from store.reader import Snapshot
-from training.fit.checkpoint import Checkpoint, PartOfEpoch, read_checkpoint, write_checkpoint
-from training.fit.crops import MelSlice, Tracks, groups_of_rank, held_in_memory
-from training.fit.distributed import Seat, mean_over_ranks
-from training.fit.epoch import Course, Emit, Learner, telling_of_work, train_epoch
-from training.fit.run import HISTORY, TrainingRun, fingerprint, finished, read_start_of
+from training.fit.checkpoint import Checkpoint, EpochProgress, read_checkpoint, write_checkpoint
+from training.fit.crops import MelSlice, Tracks, cache_in_memory, micro_batches_of_rank
+from training.fit.distributed import RankContext, all_reduce_mean
+from training.fit.epoch import Emit, TrainingContext, TrainState, make_heartbeat, train_epoch
+from training.fit.run import HISTORY_FILE, TrainingRun, is_finished, read_run_pretrained, run_hash
 from training.fit.settings import TrainSettings
 from training.fit.validation import validate
-from training.networks.network import WEIGHTS, build_model
-from training.networks.pretrained import load_start
+from training.networks.network import WEIGHTS_FILE, build_model
+from training.networks.pretrained import load_pretrained
 
-STATISTICS_DECAY = 0.9  # of batch norm's running statistics, a step
+BATCH_NORM_DECAY = 0.9  # of batch norm's running statistics, a step
 
 
 def train(
-    folder: str, run: TrainingRun, tracks: pa.Table, snapshot: Snapshot, seat: Seat, emit: Emit
+    folder: str, run: TrainingRun, tracks: pa.Table, snapshot: Snapshot, rank_context: RankContext, emit: Emit
 ) -> None:
     """Train a network, or go on from its last checkpoint, and leave weights and history in `folder`.
 
     Raises: BadInput if run, snapshot and checkpoint do not fit; TrainingStopped if the loss is no longer finite.
     """
-    if finished(folder):
-        history = json.loads(read_bytes(join(folder, HISTORY)))
+    if is_finished(folder):
+        history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
         emit({"event": "done", "best_epoch": history["best_epoch"]})
         return
-    course = prepare(run, tracks, snapshot, seat, emit)
-    learner = make_learner(run, int(snapshot.mel_settings["bands"]), seat)
-    if run.start:
-        load_start(learner.model, read_start_of(folder, run))
-    name = fingerprint(run, tracks)
+    context = make_training_context(run, tracks, snapshot, rank_context, emit)
+    train_state = make_train_state(run, int(snapshot.mel_settings["bands"]), rank_context)
+    if run.pretrained_sha256:
+        load_pretrained(train_state.model, read_run_pretrained(folder, run))
+    name = run_hash(run, tracks)
     state, damaged = read_checkpoint(folder, name)
-    _check_same_start(folder, state, seat)
+    _check_same_checkpoint(folder, state, rank_context)
     if state is not None:
-        learner.model.load_state_dict(state.model)
-        learner.optimizer.load_state_dict(state.optimizer)
-    _announce(course, learner, state, damaged)
-    state = state or _nothing_done(learner)
+        train_state.model.load_state_dict(state.model)
+        train_state.optimizer.load_state_dict(state.optimizer)
+    _announce(context, train_state, state, damaged)
+    state = state or _nothing_done(train_state)
 
     def keep(reached: Checkpoint) -> None:
-        if seat.rank == 0:
+        if rank_context.rank == 0:
             write_checkpoint(folder, reached, name)
 
     while state.epoch < run.settings.epochs:
-        learner = _freeze_or_free(learner, state.epoch + 1, run.settings, seat)
-        state = _one_epoch(course, learner, state, keep)
+        train_state = _freeze_or_free(train_state, state.epoch + 1, run.settings, rank_context)
+        state = _one_epoch(context, train_state, state, keep)
         keep(state)
         emit({"event": "epoch", **state.history[-1]})
-    if seat.rank == 0:
+    if rank_context.rank == 0:
         _write_results(folder, state)
     emit({"event": "done", "best_epoch": state.best_epoch})
 
 
-def prepare(run: TrainingRun, tracks: pa.Table, snapshot: Snapshot, seat: Seat, emit: Emit) -> Course:
+def make_training_context(
+    run: TrainingRun, tracks: pa.Table, snapshot: Snapshot, rank_context: RankContext, emit: Emit
+) -> TrainingContext:
     """Look up what the run learns from. Raises: BadInput if run and snapshot do not fit."""
     settings = run.settings
     if snapshot.mel_fingerprint != run.mel_fingerprint:
@@ -81,18 +83,20 @@ def prepare(run: TrainingRun, tracks: pa.Table, snapshot: Snapshot, seat: Seat, 
             f"{snapshot.url}: its mel settings are {snapshot.mel_fingerprint}, the run wants "
             f"{run.mel_fingerprint}; name the snapshot that the run was made for"
         )
-    groups = groups_of_rank(
-        settings.batch_size // settings.crops_at_once, rank=seat.rank, world_size=seat.world_size
+    groups = micro_batches_of_rank(
+        settings.batch_size // settings.micro_batch_size,
+        rank=rank_context.rank,
+        world_size=rank_context.world_size,
     )
     training, validation = (_tracks_of(split, tracks, snapshot) for split in ("training", "validation"))
     frames = int(training.frames_T.sum() + validation.frames_T.sum())
     mel_slice: MelSlice = snapshot.mel_slice
     if frames * int(snapshot.mel_settings["bands"]) * 2 <= settings.cache_gib * 2**30:
-        mel_slice = held_in_memory(mel_slice, training, validation, at_work=telling_of_work(emit))
-    return Course(
+        mel_slice = cache_in_memory(mel_slice, training, validation, heartbeat=make_heartbeat(emit))
+    return TrainingContext(
         settings=settings,
         genres=run.genres,
-        seat=seat,
+        rank_context=rank_context,
         emit=emit,
         training=training,
         validation=validation,
@@ -116,89 +120,95 @@ def _tracks_of(split: str, tracks: pa.Table, snapshot: Snapshot) -> Tracks:
     return Tracks(ids, frames_T, np.array(rows["target"].to_pylist(), np.float32))
 
 
-def make_learner(run: TrainingRun, bands: int, seat: Seat) -> Learner:
+def make_train_state(run: TrainingRun, bands: int, rank_context: RankContext) -> TrainState:
     settings = run.settings
     torch.manual_seed(settings.seed)
     model = build_model(settings.model, len(run.genres), bands)
     # Convolutions are faster this way, on CPUs too (by a fifth).
-    model = model.to(seat.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(rank_context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.compile:
         model.compile()
-    groups = settings.batch_size / settings.crops_at_once / seat.world_size
+    groups = settings.batch_size / settings.micro_batch_size / rank_context.world_size
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = 1 - STATISTICS_DECAY ** (1 / groups)
-    return Learner(model, _share(model, seat), _make_optimizer(model, settings, seat))
+            module.momentum = 1 - BATCH_NORM_DECAY ** (1 / groups)
+    return TrainState(model, _share(model, rank_context), _make_optimizer(model, settings, rank_context))
 
 
-def _freeze_or_free(learner: Learner, epoch: int, settings: TrainSettings, seat: Seat) -> Learner:
+def _freeze_or_free(
+    train_state: TrainState, epoch: int, settings: TrainSettings, rank_context: RankContext
+) -> TrainState:
     """Have the trunk learn, or not, as an epoch wants it."""
-    frozen = epoch <= settings.start.frozen_epochs
-    if learner.model.trunk_frozen == frozen:
-        return learner
-    learner.model.freeze_trunk(frozen)
-    return replace(learner, shared=_share(learner.model, seat))  # DDP notes which weights learn, once
+    frozen = epoch <= settings.pretrained.frozen_epochs
+    if train_state.model.trunk_frozen == frozen:
+        return train_state
+    train_state.model.freeze_trunk(frozen)
+    return replace(
+        train_state, shared=_share(train_state.model, rank_context)
+    )  # DDP notes which weights learn, once
 
 
-def _make_optimizer(model: nn.Module, settings: TrainSettings, seat: Seat) -> AdamW:
+def _make_optimizer(model: nn.Module, settings: TrainSettings, rank_context: RankContext) -> AdamW:
     """Decay only what multiplies, neither biases nor batch norm. Source: He et al. (2019)."""
     weights = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     return AdamW(
         [{"params": weights, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=settings.learning_rate,
-        fused=seat.device.type == "cuda",
+        fused=rank_context.device.type == "cuda",
     )
 
 
-def _share(model: nn.Module, seat: Seat) -> nn.Module:
+def _share(model: nn.Module, rank_context: RankContext) -> nn.Module:
     """Have all ranks average their gradients; buffers are averaged once an epoch instead."""
-    if seat.world_size == 1:
+    if rank_context.world_size == 1:
         return model
-    devices = [seat.device] if seat.device.type == "cuda" else None
+    devices = [rank_context.device] if rank_context.device.type == "cuda" else None
     return DistributedDataParallel(
         model, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
     )
 
 
-def _check_same_start(folder: str, state: Checkpoint | None, seat: Seat) -> None:
+def _check_same_checkpoint(folder: str, state: Checkpoint | None, rank_context: RankContext) -> None:
     """Stop where hosts do not see the same folder: half of them would train something else."""
     number = float(state.number if state else 0)
-    if mean_over_ranks(torch.tensor(number, device=seat.device), seat).item() != number:
+    if all_reduce_mean(torch.tensor(number, device=rank_context.device), rank_context).item() != number:
         raise BadInput(
-            f"{folder}: process {seat.rank} finds checkpoint {number:.0f}, others another one; "
+            f"{folder}: process {rank_context.rank} finds checkpoint {number:.0f}, others another one; "
             "name a folder that all hosts share"
         )
 
 
-def _announce(course: Course, learner: Learner, state: Checkpoint | None, damaged: list[str]) -> None:
+def _announce(
+    context: TrainingContext, train_state: TrainState, state: Checkpoint | None, damaged: list[str]
+) -> None:
     for name in damaged:
-        course.emit(
+        context.emit(
             {"event": "notice", "message": f"{name} is cut short or damaged; going on from the one before it"}
         )
-    course.emit(
+    context.emit(
         {
             "event": "start",
-            "epochs": course.settings.epochs,
+            "epochs": context.settings.epochs,
             "epochs_done": state.epoch if state else 0,
             "steps_done": state.part.steps if state else 0,
-            "steps_per_epoch": course.steps,
-            "processes": course.seat.world_size,
-            "device": str(course.seat.device),
-            "training_tracks": len(course.training.ids),
-            "validation_tracks": len(course.validation.ids),
-            "parameters": sum(weight.numel() for weight in learner.model.parameters()),
+            "steps_per_epoch": context.steps,
+            "processes": context.rank_context.world_size,
+            "device": str(context.rank_context.device),
+            "training_tracks": len(context.training.ids),
+            "validation_tracks": len(context.validation.ids),
+            "parameters": sum(weight.numel() for weight in train_state.model.parameters()),
         }
     )
 
 
-def _nothing_done(learner: Learner) -> Checkpoint:
+def _nothing_done(train_state: TrainState) -> Checkpoint:
     return Checkpoint(
         number=0,
         epoch=0,
-        part=PartOfEpoch(),
-        model=learner.model.state_dict(),
-        optimizer=learner.optimizer.state_dict(),
+        part=EpochProgress(),
+        model=train_state.model.state_dict(),
+        optimizer=train_state.optimizer.state_dict(),
         best_epoch=0,
         best_weights={},
         history=[],
@@ -206,50 +216,50 @@ def _nothing_done(learner: Learner) -> Checkpoint:
 
 
 def _one_epoch(
-    course: Course, learner: Learner, before: Checkpoint, keep: Callable[[Checkpoint], None]
+    context: TrainingContext, train_state: TrainState, before: Checkpoint, keep: Callable[[Checkpoint], None]
 ) -> Checkpoint:
     """Train what is left of an epoch and validate, and say where the run then stands."""
     state, epoch = before, before.epoch + 1
 
-    def keep_part(part: PartOfEpoch) -> None:
+    def keep_part(part: EpochProgress) -> None:
         nonlocal state
         state = replace(
             state,
             number=state.number + 1,
             part=part,
-            model=learner.model.state_dict(),
-            optimizer=learner.optimizer.state_dict(),
+            model=train_state.model.state_dict(),
+            optimizer=train_state.optimizer.state_dict(),
         )
         keep(state)
 
     began = time.perf_counter()
-    measured = train_epoch(course, learner, epoch, before.part, keep_part)
+    measured = train_epoch(context, train_state, epoch, before.part, keep_part)
     scores = validate(
-        learner.model,
-        course.mel_slice,
-        course.validation,
-        course.genres,
-        crop_frames=course.crop_frames,
-        settings=course.settings,
-        seat=course.seat,
-        at_work=telling_of_work(course.emit),
+        train_state.model,
+        context.mel_slice,
+        context.validation,
+        context.genres,
+        crop_frames=context.crop_frames,
+        settings=context.settings,
+        rank_context=context.rank_context,
+        heartbeat=make_heartbeat(context.emit),
     )
     row = {
         "epoch": epoch,
         **asdict(measured),
         "validation_loss": scores.log_loss,
-        "validation_loss_error": scores.log_loss_error,
+        "validation_loss_standard_error": scores.log_loss_standard_error,
         "validation_accuracy": scores.accuracy,
         "validation_macro_f1": scores.macro_f1,
         "seconds": before.part.seconds + time.perf_counter() - began,
     }
-    weights = learner.model.state_dict()
+    weights = train_state.model.state_dict()
     now = Checkpoint(
         number=state.number + 1,
         epoch=epoch,
-        part=PartOfEpoch(),
+        part=EpochProgress(),
         model=weights,
-        optimizer=learner.optimizer.state_dict(),
+        optimizer=train_state.optimizer.state_dict(),
         best_epoch=before.best_epoch,
         best_weights=before.best_weights,
         history=[*before.history, row],
@@ -270,11 +280,11 @@ def _is_among_best(history: list[dict[str, float]]) -> bool:
     tracks have a small error, and there it is the lowest loss that decides.
     """
     best = min(history, key=lambda row: row["validation_loss"])
-    return history[-1]["validation_loss"] <= best["validation_loss"] + best["validation_loss_error"]
+    return history[-1]["validation_loss"] <= best["validation_loss"] + best["validation_loss_standard_error"]
 
 
 def _write_results(folder: str, state: Checkpoint) -> None:
     weights = {name: tensor.contiguous() for name, tensor in state.best_weights.items()}
     history = {"best_epoch": state.best_epoch, "epochs": state.history}
-    write_atomic(join(folder, HISTORY), json.dumps(history, indent=2).encode())
-    write_atomic(join(folder, WEIGHTS), safetensors.torch.save(weights))
+    write_atomic(join(folder, HISTORY_FILE), json.dumps(history, indent=2).encode())
+    write_atomic(join(folder, WEIGHTS_FILE), safetensors.torch.save(weights))

@@ -1,7 +1,7 @@
 """A training run: a folder that says what to learn from which tracks, and receives what was learned.
 
 The folder (a path or URL that every host sees) holds run.json and tracks.parquet, written before the
-run, and start.safetensors if it does not start from fresh weights; checkpoints while it lasts;
+run, and pretrained.safetensors if it does not start from fresh weights; checkpoints while it lasts;
 weights.safetensors and history.json when it is finished.
 """
 
@@ -15,35 +15,39 @@ from pydantic import BaseModel, Field, ValidationError
 from store.errors import BadInput
 from store.fs.files import exists, join, read_bytes, write_atomic
 from training.fit.settings import TrainSettings
-from training.networks.network import WEIGHTS
+from training.networks.network import WEIGHTS_FILE
 
 TRACKS_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("split", pa.string()), ("target", pa.list_(pa.int8()))]
 )
-HISTORY, START = "history.json", "start.safetensors"
+HISTORY_FILE, PRETRAINED_FILE = "history.json", "pretrained.safetensors"
 
 
 class TrainingRun(BaseModel, frozen=True, extra="forbid"):
     """What a run learns, and from what."""
 
     snapshot_url: str = Field(description="The snapshot that holds the spectrograms")
-    spectrograms: str = Field("", description="Name of what is stored of the tracks: other audio, other name")
+    spectrograms_hash: str = Field(
+        "", description="Name of what is stored of the tracks: other audio, other name"
+    )
     mel_fingerprint: str = Field(description="The mel settings that the snapshot must have been built with")
     genres: tuple[str, ...] = Field(min_length=2, description="The genres, in the order of the logits")
     genre_parents: dict[str, str] = Field(
         {}, description="Genre to the one it is a kind of, where there is a tree"
     )
-    start: str = Field("", description="SHA-256 of start.safetensors; empty where there is none")
+    pretrained_sha256: str = Field(
+        "", description="SHA-256 of pretrained.safetensors; empty where there is none"
+    )
     settings: TrainSettings = TrainSettings()
 
 
-def write_run(folder: str, run: TrainingRun, tracks: pa.Table, start: bytes | None = None) -> None:
+def write_run(folder: str, run: TrainingRun, tracks: pa.Table, pretrained: bytes | None = None) -> None:
     """Lay out a run for `python -m training` to find; run.json is last, and makes it one.
 
-    `start` is what `training.networks.pretrained.read_start` gave, if the network does not start from fresh weights.
+    `pretrained` is the result of `read_pretrained`, where training does not start from random weights.
     """
-    if start is not None:
-        write_atomic(join(folder, START), start)
+    if pretrained is not None:
+        write_atomic(join(folder, PRETRAINED_FILE), pretrained)
     table = io.BytesIO()
     pq.write_table(tracks.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA), table)
     write_atomic(join(folder, "tracks.parquet"), table.getvalue())
@@ -67,33 +71,39 @@ def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:
     return run, tracks
 
 
-def read_start_of(folder: str, run: TrainingRun) -> bytes:
+def read_run_pretrained(folder: str, run: TrainingRun) -> bytes:
     """Read what the run starts from. Raises: BadInput if it is not what the run was laid out with."""
     try:
-        data = read_bytes(join(folder, START))
+        data = read_bytes(join(folder, PRETRAINED_FILE))
     except FileNotFoundError:
-        raise BadInput(f"{join(folder, START)}: missing; run the same command again to lay it out") from None
-    if hashlib.sha256(data).hexdigest() != run.start:
-        raise BadInput(f"{join(folder, START)}: damaged or changed; delete this run's folder and train again")
+        raise BadInput(
+            f"{join(folder, PRETRAINED_FILE)}: missing; run the same command again to lay it out"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != run.pretrained_sha256:
+        raise BadInput(
+            f"{join(folder, PRETRAINED_FILE)}: damaged or changed; delete this run's folder and train again"
+        )
     return data
 
 
-def finished(folder: str) -> bool:
+def is_finished(folder: str) -> bool:
     """Say whether the run has left its results."""
-    return all(exists(join(folder, name)) for name in (HISTORY, WEIGHTS))
+    return all(exists(join(folder, name)) for name in (HISTORY_FILE, WEIGHTS_FILE))
 
 
-def fingerprint(run: TrainingRun, tracks: pa.Table) -> str:
+def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
     """Name all that decides what a run learns, and nothing else: not where nor on how many processes."""
     settings = run.settings.model_dump_json(
-        exclude={"cache_gib": True, "stall_s": True, "start": {"weights"}}
+        exclude={"cache_gib": True, "stall_timeout_s": True, "pretrained": {"weights"}}
     )
-    return hashlib.sha256(f"{name_data(run, tracks)}{run.start}{settings}".encode()).hexdigest()[:12]
+    return hashlib.sha256(
+        f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode()
+    ).hexdigest()[:12]
 
 
-def name_data(run: TrainingRun, tracks: pa.Table) -> str:
+def hash_training_data(run: TrainingRun, tracks: pa.Table) -> str:
     """Name what a run learns from, whatever its settings: tracks, targets and spectrograms."""
-    digest = hashlib.sha256(f"{run.spectrograms}{run.mel_fingerprint}{list(run.genres)}".encode())
+    digest = hashlib.sha256(f"{run.spectrograms_hash}{run.mel_fingerprint}{list(run.genres)}".encode())
     for row in tracks.select(TRACKS_SCHEMA.names).to_pylist():
         digest.update(repr(tuple(row.values())).encode())
     return digest.hexdigest()[:12]

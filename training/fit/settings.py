@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from training.networks.settings import ModelSettings, StartSettings
+from training.networks.settings import ModelSettings, PretrainedSettings
 
 
 class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
@@ -44,7 +44,7 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     crops_per_track: int = Field(8, ge=1, le=1_000, description="Crops of each track in one epoch")
     epochs: int = Field(15, ge=1, le=10_000, description="Epochs of the whole run")
     batch_size: int = Field(32, ge=2, description="Crops of one step, over all processes together")
-    crops_at_once: int = Field(
+    micro_batch_size: int = Field(
         16,
         ge=2,
         description="Crops that go through the network together, and over which batch norm takes its "
@@ -70,21 +70,25 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     checkpoint_steps: int = Field(
         500, ge=1, description="A checkpoint is written after so many steps of an epoch, and after each epoch"
     )
-    stall_s: float = Field(
+    stall_timeout_s: float = Field(
         120.0, ge=5.0, description="A process that is silent for so long is lost, in seconds"
     )
     model: ModelSettings = Field(ModelSettings(), description="The network")
-    start: StartSettings = Field(StartSettings(), description="What the network starts from")
+    pretrained: PretrainedSettings = Field(
+        PretrainedSettings(), description="The weights that training starts from"
+    )
     augment: AugmentSettings = Field(AugmentSettings(), description="How training crops are varied")
 
     @model_validator(mode="after")
     def _check(self) -> "TrainSettings":
-        if self.batch_size % self.crops_at_once:
+        if self.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of crops_at_once {self.crops_at_once}"
+                f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}"
             )
-        if self.start.frozen_epochs > self.epochs:
-            raise ValueError(f"frozen_epochs {self.start.frozen_epochs} is more than epochs {self.epochs}")
+        if self.pretrained.frozen_epochs > self.epochs:
+            raise ValueError(
+                f"frozen_epochs {self.pretrained.frozen_epochs} is more than epochs {self.epochs}"
+            )
         if self.balance and self.target == "multi":
             raise ValueError("balance needs target top: a track of several genres cannot be counted once")
         return self

@@ -2,7 +2,7 @@
 
 Axes: B crops, F frames, M mel bands, G genres.
 
-The crops of a step go through the network in groups of `crops_at_once`. A group is the unit of
+The crops of a step go through the network in groups of `micro_batch_size`. A group is the unit of
 all that is random or a statistic: it has its own seed (dropout, augmentation) and its own batch
 norm. So a step is the same sum of groups however many processes share them.
 """
@@ -68,8 +68,8 @@ def train_step(
     the loop does it only when it logs, and stops there if either is not finite.
     """
     optimizer.zero_grad(set_to_none=True)
-    groups = batch.groups(settings.crops_at_once)
-    weight = world_size * settings.crops_at_once / settings.batch_size
+    groups = batch.groups(settings.micro_batch_size)
+    weight = world_size * settings.micro_batch_size / settings.batch_size
     losses: list[Tensor] = []
     for seed, group in zip(seeds, groups, strict=True):
         torch.manual_seed(seed)
@@ -82,7 +82,7 @@ def train_step(
     return Step(torch.stack(losses).sum(), grad_norm)
 
 
-def group_seeds(seed: int, step: int, groups: range) -> list[int]:
+def micro_batch_seeds(seed: int, step: int, groups: range) -> list[int]:
     """Give each group of a step its own random numbers, known without drawing those before it.
 
     A run that is resumed needs no saved random state, on as many processes as it likes.

@@ -1,18 +1,10 @@
-"""What a trained network is, and what it says of tracks whose spectrograms are stored.
+"""The identity of a trained network, and its weights."""
 
-Axes: T tracks, F frames, M mel bands, G genres.
-"""
-
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
@@ -20,33 +12,19 @@ from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.files import join, read_bytes
 from store.model_registry import read_card
-from store.reader import open_snapshot
-from training.evaluation.calibration import Decision
-from training.fit.crops import MelSlice, Tracks
+from training.evaluation.calibration import Calibration
 from training.fit.settings import TrainSettings
-from training.fit.validation import hear
-from training.networks.network import WEIGHTS, build_model
-
-HEARD_SCHEMA = pa.schema(
-    [
-        ("track_id", pa.string()),
-        ("split", pa.string()),
-        ("artist", pa.string()),
-        ("title", pa.string()),
-        ("truth", pa.list_(pa.int8())),
-        ("probabilities", pa.list_(pa.float32())),
-    ]
-)
+from training.networks.network import WEIGHTS_FILE, build_model
 
 
 class ModelIdentity(BaseModel, frozen=True, extra="ignore"):
-    """What must be known of a model to listen with it; model.json holds it, and more."""
+    """What inference needs to know of a model; model.json contains it, and more."""
 
     genres: tuple[str, ...] = Field(description="In the order of the logits")
-    mel: MelSettings = Field(description="The spectrograms it was trained on, and must be given")
+    mel: MelSettings = Field(description="Of the spectrograms it was trained on and expects")
     training: TrainSettings = Field(description="How it was trained: network, crops, target")
-    decision: Decision = Field(
-        Decision(), description="What is made of its probabilities; older models have none"
+    calibration: Calibration = Field(
+        Calibration(), description="Temperature, thresholds and genre tree; a model in training has none yet"
     )
 
     @property
@@ -56,7 +34,7 @@ class ModelIdentity(BaseModel, frozen=True, extra="ignore"):
 
 
 def read_identity(version_url: str) -> ModelIdentity:
-    """Read what a model version is. Raises: BadInput if there is none, or another program made it."""
+    """Read the identity of a model version. Raises: BadInput if there is none, or its file is not ours."""
     try:
         return ModelIdentity.model_validate(read_card(version_url))
     except ValidationError as why:
@@ -67,12 +45,12 @@ def read_identity(version_url: str) -> ModelIdentity:
 
 @lru_cache(maxsize=4)
 def load_model(folder_url: str, identity: ModelIdentity) -> nn.Module:
-    """Load the weights that lie in a folder into the network they belong to, ready to listen.
+    """Build a model's network with the weights that lie in a folder, ready for inference.
 
-    Raises: BadInput if the file is cut short, or its weights are of another network.
+    Raises: BadInput if the file is truncated, or its weights are of another network.
     """
     model = build_model(identity.training.model, len(identity.genres), identity.mel.bands)
-    url = join(folder_url, WEIGHTS)
+    url = join(folder_url, WEIGHTS_FILE)
     try:
         model.load_state_dict(safetensors.torch.load(read_bytes(url)))
     except FileNotFoundError:
@@ -81,46 +59,3 @@ def load_model(folder_url: str, identity: ModelIdentity) -> nn.Module:
         reason = str(why).splitlines()[0]
         raise BadInput(f"{url}: not the weights of this network ({reason}); train the model again") from None
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
-
-
-def hear_stored(
-    track_rows: Sequence[dict[str, Any]], *, snapshot_url: str, folder_url: str, identity: ModelIdentity
-) -> pa.Table:
-    """Let a model listen to tracks of a snapshot; give HEARD_SCHEMA, one row a track.
-
-    The probabilities are the network's own: the decision is fitted on them.
-
-    Raises: BadInput if the spectrograms are not of the kind the model was trained on.
-    """
-    snapshot = _opened(snapshot_url)
-    if snapshot.mel_fingerprint != identity.mel.settings_hash:
-        raise BadInput(
-            f"{snapshot_url}: mel settings {snapshot.mel_fingerprint}; the model was trained on "
-            f"{identity.mel.settings_hash}: build a store with its settings"
-        )
-    frames_T = np.array([snapshot.frames(row["track_id"]) for row in track_rows], np.int64)
-    ids = tuple(row["track_id"] for row in track_rows)
-    chance_TG = _chances(load_model(folder_url, identity), snapshot.mel_slice, ids, frames_T, identity)
-    rows = [
-        {**row, "probabilities": chance_G}
-        for row, chance_G in zip(track_rows, chance_TG.tolist(), strict=True)
-    ]
-    return pa.Table.from_pylist(rows, schema=HEARD_SCHEMA)
-
-
-# A snapshot never changes: what a worker has read of its index serves all batches.
-_opened = lru_cache(maxsize=2)(open_snapshot)
-
-
-def _chances(
-    model: nn.Module,
-    mel_slice: MelSlice,
-    ids: tuple[str, ...],
-    frames_T: NDArray[np.int64],
-    identity: ModelIdentity,
-) -> NDArray[np.float64]:
-    """Shapes: (T, G), the mean over each track's crops."""
-    unknown_TG = np.zeros((len(ids), len(identity.genres)), np.float32)
-    tracks = Tracks(ids, frames_T, unknown_TG)
-    chance_TG = hear(model, mel_slice, tracks, identity.crop_frames, identity.training, torch.device("cpu"))
-    return chance_TG.numpy()

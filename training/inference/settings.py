@@ -1,36 +1,40 @@
-"""Which genres are assigned, and what runs the network."""
+"""The settings of selecting genres for files, and the backends that run a network."""
 
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 
-class AnswerSettings(BaseModel, frozen=True, extra="forbid"):
-    """What is made of the model's probabilities."""
+class GenreSelectionSettings(BaseModel, frozen=True, extra="forbid"):
+    """How a model's probabilities become the genres of a file."""
 
     kind: Literal["auto", "top", "multi", "path"] = Field(
         "auto",
-        description="top: the likeliest genre; multi: all that reach their thresholds; path: from a root of the "
-        "genre tree down, as long as thresholds are reached; auto: as the model was trained",
+        description="top: the likeliest genre; multi: all genres that reach their thresholds; path: from a root of "
+        "the genre tree down, as long as thresholds are reached; auto: as the model was trained",
     )
     min_confidence: float = Field(
-        0.0, ge=0.0, le=1.0, description="Tell no genre that is less probable than this"
+        0.0, ge=0.0, le=1.0, description="Assign no genre with a probability below this"
     )
     abstain: bool = Field(
         False,
-        description="Tell the likeliest genre only if it reaches the threshold it got in training (kind top)",
+        description="Assign the likeliest genre only if it reaches the threshold fitted in training (kind top)",
     )
     precision: float | None = Field(
         None,
         gt=0.0,
         le=1.0,
-        description="Share of what is told of each genre that must be right on the validation tracks",
+        description="Share of each genre's assignments that must be correct on the validation tracks",
     )
-    genres: tuple[str, ...] = Field((), description="Tell these genres only; empty for all the model knows")
-    most: int = Field(0, ge=0, description="Tell at most so many genres of a file, the likeliest; 0 for all")
+    genres: tuple[str, ...] = Field(
+        (), description="Assign only these genres; empty for all genres of the model"
+    )
+    max_genres: int = Field(
+        0, ge=0, description="Assign at most this many genres a file, the likeliest; 0 for all"
+    )
     smooth_albums: bool = Field(
-        False, description="Let what was heard of the other tracks of an album count for half"
+        False, description="Average each file's prediction with the mean prediction of its album"
     )
 
 
-Engine = Literal["torch", "onnx"]
+Backend = Literal["torch", "onnx"]

@@ -1,6 +1,6 @@
-"""Files to a plan: the body of a task that listens to one batch and says what is to become of each file.
+"""From files to a plan: the body of a task that predicts one batch and plans the change of each file.
 
-Axes: T files that were heard, G genres.
+Axes: T predicted files, G genres.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,12 @@ from preprocessing.decode.container import sniff_format
 from preprocessing.decode.decoders import read_head
 from preprocessing.decode.download import local_copies
 from preprocessing.decode.settings import LimitSettings, WindowSettings
-from preprocessing.errors import BadAudio, Reason
+from preprocessing.errors import RETRYABLE_REASONS, BadAudio, Reason
 from store.errors import BadInput
 from store.fs.files import join, local_path
+from store.fs.listing import FoundFile
 from store.fs.parquet import read_table, write_table
-from store.fs.stream import FoundFile, read_signature
+from store.fs.signatures import read_signature
 from store.tagging.batching import batch_name
 from store.tagging.predictions import INFERENCE_SCHEMA, PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import TaggingRun
@@ -27,130 +28,131 @@ from store.tagging.statistics import TaggingStatistics, count_rows
 from store.tags.genre_map import GenreMap
 from store.tags.policy import TagPolicy, custom_tags_to_write, keep_reason, new_genres, unchanged_reason
 from store.tags.write import read_tags
-from training.inference.audio_files import hear_files
-from training.inference.genre_selection import Answer, Answers, answer
+from training.inference.audio_files import predict_audio_files
+from training.inference.genre_selection import GenreSelection, SelectionRules, select_genres
 from training.inference.model_version import ModelIdentity
-from training.inference.settings import Engine
+from training.inference.settings import Backend
 
-MAY_BE_MENDED = ("missing", "no-permission")  # rejects that say nothing of the file itself
-
-Row = dict[str, Any]
+InferenceRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Who listens, how, and what is made of what is heard: the same for all batches of a run."""
+class InferenceConfig:
+    """The model, how it runs, and how genres are selected and written: the same for all batches of a run."""
 
     version_url: str
     identity: ModelIdentity
-    answers: Answers
+    selection_rules: SelectionRules
     policy: TagPolicy
     genre_map: GenreMap
     windows: WindowSettings
     limits: LimitSettings
     device: str = "cpu"
-    engine: Engine = "torch"
+    backend: Backend = "torch"
     onnx_url: str | None = None
-    files_at_once: int = 16  # fetched, decoded and heard together: memory does not grow with the batch
+    files_per_group: int = 16  # downloaded, decoded and predicted together: bounds the memory
     retry_rejects: bool = False
 
     @property
     def version(self) -> str:
-        """Name the model version."""
+        """The name of the model version."""
         return self.version_url.rstrip("/").rsplit("/", 1)[-1]
 
 
 def plan_batch(
-    files: Sequence[FoundFile], *, run: TaggingRun, inference_url: str, listener: Listener
+    files: Sequence[FoundFile], *, run: TaggingRun, inference_url: str, config: InferenceConfig
 ) -> TaggingStatistics:
-    """Listen to what was not heard before, and keep what is to become of each file as a part of the plan.
+    """Predict the files that were not predicted before, and store what to do with each as a part of the plan.
 
-    Raises: OSError if the source or the run's folder fails; a bad file is an answer, not an error.
+    Raises: OSError if the source or the run's folder fails; a bad file is a result, not an error.
 
-    Nothing is written into audio files. What was heard is kept apart from what is made of it,
-    so that other thresholds or another policy cost no listening.
+    No audio file is written. Predictions are stored apart from the plan, so that other thresholds or
+    another policy need no inference.
     """
     part = batch_name(files)
-    return _keep_plan(
-        run, part, hear_batch(files, join(inference_url, f"{part}.parquet"), listener), listener
-    )
+    rows = run_inference(files, join(inference_url, f"{part}.parquet"), config)
+    return _store_plan(run, part, rows, config)
 
 
-def plan_without(file: FoundFile, *, run: TaggingRun, listener: Listener) -> TaggingStatistics:
-    """Give the answer for a file that ends whichever worker takes it up."""
-    row = _rejected(
-        _row(file), "decoder-killed", "the worker died each time it had this file and nothing else"
-    )
-    return _keep_plan(run, batch_name([file]), [row], listener)
+def reject_crashing_file(file: FoundFile, *, run: TaggingRun, config: InferenceConfig) -> TaggingStatistics:
+    """Plan a file that crashed every worker that tried it, as rejected."""
+    row = _rejected(_row(file), "decoder-killed", "the worker died each time it had this file and no other")
+    return _store_plan(run, batch_name([file]), [row], config)
 
 
-def _keep_plan(run: TaggingRun, part: str, hearings: Sequence[Row], listener: Listener) -> TaggingStatistics:
-    plan = pa.Table.from_pylist(plan_rows(hearings, listener), schema=PREDICTIONS_SCHEMA)
+def _store_plan(
+    run: TaggingRun, part: str, rows: Sequence[InferenceRow], config: InferenceConfig
+) -> TaggingStatistics:
+    plan = pa.Table.from_pylist(plan_rows(rows, config), schema=PREDICTIONS_SCHEMA)
     run.write_part("plan", part, plan)
     return count_rows(plan)
 
 
-# Listening
+# Inference
 
 
-def hear_batch(files: Sequence[FoundFile], inference_url: str, listener: Listener) -> list[Row]:
-    """Give a row of INFERENCE_SCHEMA for each file; what was heard before and is still true is not heard again."""
-    known = _known(inference_url)
-    still = {file.path: row for file in files if (row := _still_true(known, file, listener)) is not None}
-    left = [file for file in files if file.path not in still]
-    for first in range(0, len(left), listener.files_at_once):
-        group = left[first : first + listener.files_at_once]
-        still |= {row["track_id"]: row for row in _listen(group, listener)}
-    rows = [still[file.path] for file in files]
-    if left or len(known) != len(files):
-        write_table(inference_url, pa.Table.from_pylist(rows, schema=INFERENCE_SCHEMA))
-    return rows
+def run_inference(
+    files: Sequence[FoundFile], inference_url: str, config: InferenceConfig
+) -> list[InferenceRow]:
+    """Return a row of INFERENCE_SCHEMA for each file; stored rows that still hold are not computed again."""
+    stored = _read_stored(inference_url)
+    rows = {file.path: row for file in files if (row := _valid_row(stored, file, config)) is not None}
+    left = [file for file in files if file.path not in rows]
+    for first in range(0, len(left), config.files_per_group):
+        group = left[first : first + config.files_per_group]
+        rows |= {row["track_id"]: row for row in _predict_group(group, config)}
+    ordered = [rows[file.path] for file in files]
+    if left or len(stored) != len(files):
+        write_table(inference_url, pa.Table.from_pylist(ordered, schema=INFERENCE_SCHEMA))
+    return ordered
 
 
-def _known(inference_url: str) -> dict[str, Row]:
+def _read_stored(inference_url: str) -> dict[str, InferenceRow]:
     try:
         return {row["track_id"]: row for row in table_rows(read_table(inference_url))}
     except FileNotFoundError:
         return {}
 
 
-def _still_true(known: dict[str, Row], file: FoundFile, listener: Listener) -> Row | None:
-    row = known.get(file.path)
-    if row is None or row["signature"] != file.signature or row["reason"] in MAY_BE_MENDED:
+def _valid_row(
+    stored: dict[str, InferenceRow], file: FoundFile, config: InferenceConfig
+) -> InferenceRow | None:
+    row = stored.get(file.path)
+    if row is None or row["signature"] != file.signature or row["reason"] in RETRYABLE_REASONS:
         return None
     match row["status"]:
         case "not-needed":
-            return row if _left_alone(row, listener) is not None else None
+            return row if _keep_reason(row, config) is not None else None
         case "rejected":
-            return None if listener.retry_rejects else row
+            return None if config.retry_rejects else row
     return row
 
 
-def _listen(files: Sequence[FoundFile], listener: Listener) -> list[Row]:
-    """Look at files, and listen to those that are not to be left alone."""
+def _predict_group(files: Sequence[FoundFile], config: InferenceConfig) -> list[InferenceRow]:
+    """Read the tags of files, and predict those that the policy may change."""
     with local_copies([None if file.problem else file.url for file in files]) as paths:
-        rows = [_look_at(file, path, listener) for file, path in zip(files, paths, strict=True)]
-        chosen = [place for place, row in enumerate(rows) if "status" not in row]
-        heard = hear_files(
-            [path for place in chosen if (path := paths[place]) is not None],
-            version_url=listener.version_url,
-            identity=listener.identity,
-            windows=listener.windows,
-            limits=listener.limits,
-            device=listener.device,
-            engine=listener.engine,
-            onnx_url=listener.onnx_url,
+        rows = [_read_file_tags(file, path, config) for file, path in zip(files, paths, strict=True)]
+        chosen = [index for index, row in enumerate(rows) if "status" not in row]
+        predictions = predict_audio_files(
+            [path for index in chosen if (path := paths[index]) is not None],
+            version_url=config.version_url,
+            identity=config.identity,
+            windows=config.windows,
+            limits=config.limits,
+            device=config.device,
+            backend=config.backend,
+            onnx_url=config.onnx_url,
         )
-    for place, said in zip(chosen, heard, strict=True):
-        if isinstance(said, BadAudio):
-            rows[place] = _rejected(rows[place], said.reason, said.detail)
+    for index, prediction in zip(chosen, predictions, strict=True):
+        if isinstance(prediction, BadAudio):
+            rows[index] = _rejected(rows[index], prediction.reason, prediction.detail)
         else:
-            rows[place] |= {"status": "predicted", "probabilities": said.tolist()}
+            rows[index] |= {"status": "predicted", "probabilities": prediction.tolist()}
     return rows
 
 
-def _look_at(file: FoundFile, path: Path | BadAudio | None, listener: Listener) -> Row:
-    """Read the tags; give a row without a status if the file is to be listened to."""
+def _read_file_tags(file: FoundFile, path: Path | BadAudio | None, config: InferenceConfig) -> InferenceRow:
+    """Return a row with the file's tags; without a status if the file is to be predicted."""
     row = _row(file)
     if path is None:
         return row | {"status": "skipped", "reason": file.problem, "detail": None}
@@ -158,20 +160,20 @@ def _look_at(file: FoundFile, path: Path | BadAudio | None, listener: Listener) 
         return _rejected(row, path.reason, path.detail)
     try:
         if local_path(file.url) is not None:
-            row["signature"] = read_signature(file.url)  # what is read now may be newer than the listing
+            row["signature"] = read_signature(file.url)  # the file may have changed since it was listed
         tags = read_tags(path)
     except (FileNotFoundError, NotADirectoryError):
         return _rejected(row, "missing", "no such file")
     except PermissionError:
         return _rejected(row, "no-permission", "this user may not read it")
     except BadInput as why:
-        return _rejected(row, _worse(path) or "unsupported", str(why).removeprefix(f"{path}: "))
+        return _rejected(row, _audio_problem(path) or "unsupported", str(why).removeprefix(f"{path}: "))
     row |= {"old_genres": tags.genres, "old_custom_tags": tags.custom_tags, "album": tags.credits.album}
-    return row | {"status": "not-needed"} if _left_alone(row, listener) is not None else row
+    return row | {"status": "not-needed"} if _keep_reason(row, config) is not None else row
 
 
-def _worse(path: Path) -> Reason | None:
-    """Name what is wrong with a file whose tags cannot be read, if that is worse than its tags."""
+def _audio_problem(path: Path) -> Reason | None:
+    """Return the reason why a file whose tags cannot be read is no audio at all; None if it may be audio."""
     try:
         head, size_bytes = read_head(path)
     except BadAudio as why:
@@ -181,69 +183,71 @@ def _worse(path: Path) -> Reason | None:
     return "not-audio" if sniff_format(head) is None else None
 
 
-def _row(file: FoundFile) -> Row:
+def _row(file: FoundFile) -> InferenceRow:
     return {"track_id": file.path, "url": file.url, "signature": file.signature, "reason": None}
 
 
-def _rejected(row: Row, reason: str, detail: str) -> Row:
+def _rejected(row: InferenceRow, reason: str, detail: str) -> InferenceRow:
     return row | {"status": "rejected", "reason": reason, "detail": detail}
 
 
-def _left_alone(row: Row, listener: Listener) -> tuple[str, str] | None:
-    return keep_reason(row["old_genres"] or (), listener.policy, listener.genre_map)
+def _keep_reason(row: InferenceRow, config: InferenceConfig) -> tuple[str, str] | None:
+    return keep_reason(row["old_genres"] or (), config.policy, config.genre_map)
 
 
-# Deciding
+# Planning
 
 
-def plan_rows(hearings: Sequence[Row], listener: Listener) -> list[Row]:
-    """Say what is to become of each file: rows of PREDICTIONS_SCHEMA for rows of INFERENCE_SCHEMA."""
-    said = iter(_answers([row for row in hearings if _is_asked(row, listener)], listener))
+def plan_rows(rows: Sequence[InferenceRow], config: InferenceConfig) -> list[InferenceRow]:
+    """Return what to do with each file: rows of PREDICTIONS_SCHEMA for rows of INFERENCE_SCHEMA."""
+    selections = iter(_select([row for row in rows if _needs_genres(row, config)], config))
     return [
-        _planned(row, next(said) if _is_asked(row, listener) else None, listener)
-        | {"model_version": listener.version}
-        for row in hearings
+        _plan_row(row, next(selections) if _needs_genres(row, config) else None, config)
+        | {"model_version": config.version}
+        for row in rows
     ]
 
 
-def _is_asked(row: Row, listener: Listener) -> bool:
-    return row["status"] == "predicted" and _left_alone(row, listener) is None
+def _needs_genres(row: InferenceRow, config: InferenceConfig) -> bool:
+    return row["status"] == "predicted" and _keep_reason(row, config) is None
 
 
-def _answers(heard: Sequence[Row], listener: Listener) -> list[Answer]:
-    if not heard:
+def _select(rows: Sequence[InferenceRow], config: InferenceConfig) -> list[GenreSelection]:
+    if not rows:
         return []
-    raw_TG = np.array([row["probabilities"] for row in heard], np.float64)
-    return answer(raw_TG, [_album_of(row) for row in heard], listener.identity, listener.answers)
+    raw_TG = np.array([row["probabilities"] for row in rows], np.float64)
+    return select_genres(raw_TG, [_album_key(row) for row in rows], config.identity, config.selection_rules)
 
 
-def _album_of(row: Row) -> str | None:
-    """Name an album by its folder too: there are many "Greatest Hits"."""
+def _album_key(row: InferenceRow) -> str | None:
+    """Return the album with its folder: there are many "Greatest Hits"."""
     return f"{row['track_id'].rpartition('/')[0]}\0{row['album']}" if row["album"] else None
 
 
-def _planned(row: Row, said: Answer | None, listener: Listener) -> Row:
+def _plan_row(row: InferenceRow, selection: GenreSelection | None, config: InferenceConfig) -> InferenceRow:
     plan = {name: row.get(name) for name in ("track_id", "url", "signature", "status", "reason", "detail")}
     plan["old_genres"] = row.get("old_genres")
-    if said is None:
+    if selection is None:
         if row["status"] in ("rejected", "skipped"):
             return plan
-        reason, detail = _left_alone(row, listener) or ("", "")
+        reason, detail = _keep_reason(row, config) or ("", "")
         return plan | {"status": "kept", "reason": reason, "detail": detail}
     plan |= {
-        "predicted_genres": said.told,
-        "confidence": said.confidence,
-        "probabilities": said.chance_G.tolist(),
-        "reason": said.reason,
-        "detail": said.detail,
+        "predicted_genres": selection.genres,
+        "confidence": selection.confidence,
+        "probabilities": selection.probability_G.tolist(),
+        "reason": selection.reason,
+        "detail": selection.detail,
     }
-    if said.status == "unsure":
+    if selection.status == "unsure":
         return plan | {"status": "unsure"}
-    genres = new_genres(row["old_genres"], said.told, listener.policy, listener.genre_map)
+    genres = new_genres(row["old_genres"], selection.genres, config.policy, config.genre_map)
     if genres is None:
-        reason, detail = unchanged_reason(row["old_genres"], said.told, listener.policy, listener.genre_map)
+        reason, detail = unchanged_reason(
+            row["old_genres"], selection.genres, config.policy, config.genre_map
+        )
         return plan | {"status": "kept", "reason": reason, "detail": detail}
     custom_tags = custom_tags_to_write(
-        said.confidence, listener.version, row["old_custom_tags"] or {}, listener.policy
+        selection.confidence, config.version, row["old_custom_tags"] or {}, config.policy
     )
     return plan | {"status": "change", "genres": genres, "custom_tags": custom_tags}

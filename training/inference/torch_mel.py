@@ -1,4 +1,4 @@
-"""The log-mel spectrogram of preprocessing.mel.transform, made where the network runs.
+"""The log-mel spectrogram of preprocessing.mel.transform in torch, for any device.
 
 Axes: B crops, S samples, F frames, M mel bands.
 """
@@ -10,8 +10,8 @@ from preprocessing.mel.transform import FLOOR_POWER
 from training.fit.audio_transforms import MelSpectrogram
 
 
-class DeviceMel(nn.Module):
-    """Waveforms to dB, as `preprocessing.mel.log_mel` defines it; torchaudio's transform, so it runs on any device."""
+class TorchMel(nn.Module):
+    """Waveforms to dB as `preprocessing.mel.log_mel` defines it, by torchaudio's transform."""
 
     def __init__(self, settings: MelSettings) -> None:
         super().__init__()

@@ -9,10 +9,10 @@ from store.errors import BadInput
 from store.fs.files import absolute, join
 from store.fs.parquet import read_table
 from store.model_registry import read_card
-from training.networks.settings import is_state_dict
+from training.networks.settings import is_state_dict_file
 
 
-def refuse_learned(weights: str, tracks: pa.Table, store: str) -> list[str]:
+def check_data_leakage(weights: str, tracks: pa.Table, store: str) -> list[str]:
     """Refuse a start that learned from validation or test tracks of a run; say what could not be looked at.
 
     Raises: BadInput if a model version, or one of those it came from, was trained on any of them.
@@ -25,7 +25,7 @@ def refuse_learned(weights: str, tracks: pa.Table, store: str) -> list[str]:
     for url, learned in _learned_by(weights, store, notes):
         known = unseen.filter(pc.is_in(unseen, value_set=learned))
         if len(known):
-            who = url if url == weights else f"{weights}: its forebear {url}"
+            who = url if url == weights else f"{weights}: its ancestor {url}"
             raise BadInput(
                 f"{who} was trained on {len(known):,} of the {len(unseen):,} validation and test tracks of this "
                 f"run, such as {known[0]}: the scores would lie; keep the splits that it was trained with, or "
@@ -38,7 +38,7 @@ def _learned_by(weights: str, store: str, notes: list[str]) -> Iterator[tuple[st
     """Yield each model that a start came from, and its training tracks; note where none can be told."""
     url: str | None = weights
     seen: set[str] = set()
-    while url and url not in seen and not is_state_dict(url):
+    while url and url not in seen and not is_state_dict_file(url):
         seen.add(url)
         try:
             card = read_card(url)

@@ -14,10 +14,10 @@ from training.networks.settings import ModelSettings
 from training.networks.torchvision_nets import make_torchvision_trunk
 
 # Music lies around -40 to +20 dB: this puts it around -1 to +1 before the first batch statistics exist.
-MIDDLE_DB = -10.0
-SPREAD_DB = 30.0
+INPUT_MEAN_DB = -10.0
+INPUT_SCALE_DB = 30.0
 
-WEIGHTS = "weights.safetensors"  # a network's file, in the folder of a run or of a model version
+WEIGHTS_FILE = "weights.safetensors"  # a network's file, in the folder of a run or of a model version
 
 
 def build_model(settings: ModelSettings, genres: int, bands: int) -> "GenreNet":
@@ -67,7 +67,7 @@ class GenreNet(nn.Module):
 
     def forward(self, mel_BFM: Tensor) -> Tensor:
         """Shapes: (B, F, M) dB -> (B, G) logits."""
-        scaled_BMF = ((mel_BFM - MIDDLE_DB) / SPREAD_DB).transpose(1, 2)
+        scaled_BMF = ((mel_BFM - INPUT_MEAN_DB) / INPUT_SCALE_DB).transpose(1, 2)
         image_B1FM = self.bn_bands(scaled_BMF).transpose(1, 2).unsqueeze(1)
         maps_BCFM = self.trunk(image_B1FM)
         # The mean tells how much of a pattern there is, the maximum whether there is any.

@@ -22,18 +22,18 @@ from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.files import join, read_bytes
 from store.model_registry import read_card
-from training.networks.network import WEIGHTS, build_model
-from training.networks.settings import TORCH_FILES, ModelSettings, is_state_dict, lower_path
+from training.networks.network import WEIGHTS_FILE, build_model
+from training.networks.settings import TORCH_SUFFIXES, ModelSettings, is_state_dict_file, lower_path
 from training.networks.torchvision_nets import TorchvisionName
 
 # What torch.load and zipfile raise over bytes that are not what torch.save wrote: found by damaging files.
 # fmt: off
-NOT_READABLE = (
+TORCH_LOAD_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, RuntimeError, TypeError,
     ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error,
 )
 # fmt: on
-NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+SUPPORTED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 
 
 class _Training(BaseModel, frozen=True, extra="ignore"):
@@ -49,26 +49,26 @@ class _Card(BaseModel, frozen=True, extra="ignore"):
     training: _Training
 
 
-def read_start(
+def read_pretrained(
     url: str, settings: ModelSettings, genres: Sequence[str], target: str, mel: MelSettings
 ) -> bytes:
     """Give a safetensors file of exactly the tensors to start from, under GenreNet's own names.
 
     Raises: BadInput if they are damaged, of another network, or a model's that listens to other spectrograms.
     """
-    if is_state_dict(url):
+    if is_state_dict_file(url):
         tensors = _torchvision_trunk(url, settings)
     else:
         tensors = _version_weights(url, settings, genres, target, mel)
     return safetensors.torch.save(tensors)
 
 
-def load_start(model: nn.Module, data: bytes) -> None:
-    """Put what `read_start` gave into a network; what is not in it keeps its fresh weights.
+def load_pretrained(model: nn.Module, data: bytes) -> None:
+    """Put what `read_pretrained` gave into a network; what is not in it keeps its fresh weights.
 
     Raises: BadInput if the whole trunk is not there, or anything does not fit.
     """
-    where = "start.safetensors"
+    where = "pretrained.safetensors"
     tensors = _read_safetensors(data, where)
     wanted = {
         name: weight
@@ -82,7 +82,7 @@ def _torchvision_trunk(url: str, settings: ModelSettings) -> dict[str, Tensor]:
     names = get_args(TorchvisionName)
     if settings.name not in names:
         raise BadInput(
-            f"{url}: a state dict of torchvision's; the network is {settings.network}: set its name to one "
+            f"{url}: a state dict of torchvision's; the network is {settings.architecture}: set its name to one "
             f"of {', '.join(names)}, or start from a model version's folder"
         )
     found = _without_module_prefix(_read_file(url))
@@ -100,12 +100,12 @@ def _torchvision_trunk(url: str, settings: ModelSettings) -> dict[str, Tensor]:
     for name in wanted:
         if name.endswith("num_batches_tracked"):  # torchvision's files are older than this count
             tensors.setdefault(name, torch.tensor(0))
-    return {f"trunk.{name}": it for name, it in _fitting(tensors, wanted, url, settings.network).items()}
+    return {f"trunk.{name}": it for name, it in _fitting(tensors, wanted, url, settings.architecture).items()}
 
 
 def _of_one_channel(kernels: Tensor) -> Tensor:
     """Make of a convolution of three channels the one that answers to a grey picture as it did."""
-    if kernels.ndim != 4 or kernels.shape[1] != 3 or kernels.dtype not in NUMBERS:
+    if kernels.ndim != 4 or kernels.shape[1] != 3 or kernels.dtype not in SUPPORTED_DTYPES:
         return kernels  # one channel already, or nothing that fits
     return kernels.float().sum(dim=1, keepdim=True)
 
@@ -115,9 +115,9 @@ def _version_weights(
 ) -> dict[str, Tensor]:
     """Take trunk and band statistics of a model version, and its head if it tells the same genres apart."""
     card = _read_version(url)
-    if card.training.model.network != settings.network:
+    if card.training.model.architecture != settings.architecture:
         raise BadInput(
-            f"{url}: the model is a {card.training.model.network}, wanted {settings.network}; "
+            f"{url}: the model is a {card.training.model.architecture}, wanted {settings.architecture}; "
             "set name and width to its, or start from another"
         )
     if card.mel.settings_hash != mel.settings_hash:
@@ -125,11 +125,11 @@ def _version_weights(
             f"{url}: the model listens to mel settings {card.mel.settings_hash}, the spectrograms are of "
             f"{mel.settings_hash}; build a store with its settings, or start from another"
         )
-    file = join(url, WEIGHTS)
+    file = join(url, WEIGHTS_FILE)
     tensors, wanted = _read_file(file), _state_of(settings, len(card.genres), mel.bands)
     if (card.genres, card.training.target) != (tuple(genres), target):
         tensors, wanted = _without_head(tensors), _without_head(wanted)
-    return _fitting(tensors, wanted, file, settings.network)
+    return _fitting(tensors, wanted, file, settings.architecture)
 
 
 def _read_version(url: str) -> _Card:
@@ -171,7 +171,7 @@ def _fitting(
     fitting = {}
     for name, like in wanted.items():
         tensor = tensors[name]
-        if tensor.dtype not in NUMBERS or tensor.layout is not torch.strided or tensor.is_meta:
+        if tensor.dtype not in SUPPORTED_DTYPES or tensor.layout is not torch.strided or tensor.is_meta:
             raise BadInput(f"{where}: {name} is of {tensor.dtype}, {tensor.layout}; wanted plain numbers")
         if tensor.shape != like.shape:
             shapes = f"{tuple(tensor.shape)}, that of {network} {tuple(like.shape)}"
@@ -188,7 +188,9 @@ def _read_file(url: str) -> dict[str, Tensor]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         reason = error.strerror or "no such file"
         raise BadInput(f"{url}: cannot be read ({reason}); wanted weights to start from") from None
-    return _read_torch(data, url) if lower_path(url).endswith(TORCH_FILES) else _read_safetensors(data, url)
+    return (
+        _read_torch(data, url) if lower_path(url).endswith(TORCH_SUFFIXES) else _read_safetensors(data, url)
+    )
 
 
 def _read_safetensors(data: bytes, where: str) -> dict[str, Tensor]:
@@ -203,7 +205,7 @@ def _read_torch(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         whole = _checksums_hold(data)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True) if whole else None
-    except NOT_READABLE as why:
+    except TORCH_LOAD_ERRORS as why:
         raise BadInput(f"{where}: {_why_not_readable(why)}") from None
     if not whole:
         raise BadInput(f"{where}: damaged (a checksum is wrong); take a whole copy")

@@ -23,7 +23,7 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
     dropout: float = Field(0.5, ge=0.0, lt=1.0, description="Share of features dropped before the last layer")
 
     @property
-    def network(self) -> str:
+    def architecture(self) -> str:
         """Name what decides the shapes of the trunk's weights: these fit where two names are equal."""
         match self.name:
             case "short-chunk-resnet" | "shallow":
@@ -32,11 +32,11 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
                 return self.name
 
 
-TORCH_FILES = (".pth", ".pt")
-FILES = (*TORCH_FILES, ".safetensors")
+TORCH_SUFFIXES = (".pth", ".pt")
+WEIGHT_SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
 
 
-class StartSettings(BaseModel, frozen=True, extra="forbid"):
+class PretrainedSettings(BaseModel, frozen=True, extra="forbid"):
     """What the network starts from."""
 
     weights: str = Field(
@@ -49,15 +49,15 @@ class StartSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
     @model_validator(mode="after")
-    def _fresh_weights_must_learn(self) -> "StartSettings":
+    def _fresh_weights_must_learn(self) -> "PretrainedSettings":
         if self.frozen_epochs and not self.weights:
             raise ValueError(f"frozen_epochs {self.frozen_epochs} needs weights: a fresh trunk must learn")
         return self
 
 
-def is_state_dict(weights: str) -> bool:
+def is_state_dict_file(weights: str) -> bool:
     """Say whether a start is named as a file of torchvision's; if not, it is a model version."""
-    return lower_path(weights).endswith(FILES)
+    return lower_path(weights).endswith(WEIGHT_SUFFIXES)
 
 
 def lower_path(url: str) -> str:

@@ -1,7 +1,7 @@
 """Networks that torchvision has ImageNet weights of: the convolutions alone, for pictures of one channel.
 
 Parameters have torchvision's names and, but for the first convolution, its shapes, so that its
-state dicts fit (training/start.py loads them). Torchvision itself is not needed.
+state dicts fit (training/networks/pretrained.py reads them). Torchvision itself is not needed.
 """
 
 from collections import OrderedDict

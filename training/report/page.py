@@ -1,33 +1,28 @@
-"""The report of an evaluation: tables, figures and one page that holds all of it."""
+"""The report of an evaluation: tables, figures and one page that contains all of it."""
 
 import base64
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.mel.settings import MelSettings
-from store.fs.files import write_atomic
-from training.evaluation.calibration import NEVER, Decision, Target
+from training.evaluation.calibration import UNREACHABLE_THRESHOLD, Calibration, Target
+from training.evaluation.held_out_predictions import select_split, to_matrix
 from training.evaluation.metrics import Scores, reliability
 from training.evaluation.tables import (
-    Answer,
-    SplitResult,
-    judge,
-    matrix,
+    evaluate_tracks,
     metrics_json,
     predictions_csv,
     rejects_csv,
     results_csv,
     score_splits,
 )
-from training.evaluation.test_set_use import versions_before
+from training.evaluation.test_set_use import earlier_versions
+from training.report.dotted_names import flatten
 from training.report.figures import (
     Panel,
     draw_confusion_matrix,
@@ -35,20 +30,26 @@ from training.report.figures import (
     draw_learning_curves,
     draw_spectrograms,
 )
-from training.report.score_figures import SHOWN_GENRES, draw_precision_recall, draw_reliability
+from training.report.findings import (
+    caveats,
+    confusions,
+    describe_prediction,
+    headline,
+    time_shares,
+    track_label,
+    worst_tracks,
+)
+from training.report.formatting import format_setting, make_environment
+from training.report.score_figures import MAX_SHOWN_GENRES, draw_precision_recall, draw_reliability
 from training.report.style import DARK, DPI, LIGHT, Theme
 
-SHOWN_TRACKS = 6
-SHOWN_REJECTS = 500  # a browser shows so many rows with ease; rejects.csv has all
-FEW_TRACKS = 100
-FEW_ARTISTS = 20
+MAX_PAGE_REJECTS = 500  # a browser shows so many rows easily; rejects.csv has all
 CSS_DPI = 96
-MelOf = Callable[[str], NDArray[np.float32]]
-Images = dict[str, dict[str, bytes]]
+ReadMel = Callable[[str], NDArray[np.float32]]
+Images = dict[str, dict[str, bytes]]  # by theme and file name
 
 
-def write_report(
-    folder: Path,
+def render_report(
     *,
     name: str,
     predictions: pa.Table,
@@ -59,164 +60,65 @@ def write_report(
     about: Mapping[str, Any],
     rejects: Sequence[Mapping[str, Any]],
     mel: MelSettings,
-    mel_of: MelOf,
-    decision: Decision = Decision(),  # noqa: B008  it is frozen
+    read_mel: ReadMel,
+    calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
     notes: Sequence[str] = (),
     test_use: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write tables, figures and report.html about one model into a folder; give the page's path.
+) -> dict[str, bytes]:
+    """Return the files of a model's report: tables, figures and report.html, by name.
 
-    `name` is the model's, and that of its rows in results.csv. `predictions` is as
-    `results.judge` wants it; `history` has a dict for each epoch, and may be empty;
-    `rejects` have track_id, reason and detail; `notes` say what could be fitted for the
-    `decision`, `test_use` is as `holdout.record_test_use` gives it. The page is written last.
+    `name` is the run's in results.csv. `predictions` has the columns of HELD_OUT_PREDICTIONS_SCHEMA; `history`
+    has a dict for each epoch, and may be empty; `rejects` have track_id, reason and detail; `notes` explain the
+    `calibration`; `test_use` is what `record_test_use` returned.
 
     Raises: BadInput if there is no test track.
     """
-    answers = judge(predictions, genres, target, decision)
-    results = score_splits(predictions, genres, target, decision)
-    doubts = list(caveats(results["test"], test_use, fitted=decision != Decision()))
-    shown, shown_are_wrong = least_believed([answer for answer in answers if answer.split == "test"])
-    panels = [_panel(answer, mel_of(answer.track_id)) for answer in shown]
+    splits = score_splits(predictions, genres, target, calibration)
+    test, tracks = splits["test"], evaluate_tracks(predictions, genres, target, calibration)
+    doubts = list(caveats(test, test_use, fitted=calibration != Calibration()))
+    shown, shown_are_wrong = worst_tracks([track for track in tracks if track.split == "test"])
+    panels = [Panel(track_label(it), describe_prediction(it), read_mel(it.track_id)) for it in shown]
     images = {
         kind: {
             file: draw()
             for file, draw in [
-                *_figures(results["test"].scores, history, best_epoch, panels, mel, theme),
-                *_trust_figures(results["test"].scores, predictions, genres, decision, theme),
+                *_model_figures(test.scores, history, best_epoch, panels, mel, theme),
+                *_probability_figures(test.scores, predictions, genres, calibration, theme),
             ]
         }
         for kind, theme in (("light", LIGHT), ("dark", DARK))
     }
-    page = _page(
+    page = _render_page(
+        images,
         name=name,
         target=target,
-        results=results,
-        test=results["test"],
-        images=images,
+        headline=headline(test.scores),
+        results=splits,
+        test=test,
         shown=shown,
         shown_are_wrong=shown_are_wrong,
         best_epoch=best_epoch,
-        about=_flat(about),
-        rejects=rejects[:SHOWN_REJECTS],
+        about={name: format_setting(value) for name, value in flatten(about)},
+        rejects=rejects[:MAX_PAGE_REJECTS],
         reasons=Counter(str(reject["reason"]) for reject in rejects),
         caveats=doubts,
         notes=notes,
         test_use=test_use,
-        versions_before=versions_before(test_use) if test_use else [],
+        earlier_versions=earlier_versions(test_use) if test_use else [],
         times=time_shares(history),
-        never=NEVER,
-        shown_genres=SHOWN_GENRES,
-        confusions=confusions(results["test"].scores),
+        confusions=confusions(test.scores),
     )
-    files = {
-        "metrics.json": metrics_json(name, results, genres, target, doubts),
-        "results.csv": results_csv(name, results),
-        "predictions.csv": predictions_csv(answers, genres),
+    return {
+        "metrics.json": metrics_json(name, splits, genres, target, doubts),
+        "results.csv": results_csv(name, splits),
+        "held_out_predictions.csv": predictions_csv(tracks, genres),
         "rejects.csv": rejects_csv(rejects),
         **images["light"],
         "report.html": page.encode(),
     }
-    for file, content in files.items():
-        write_atomic(str(folder / file), content)
-    return folder / "report.html"
 
 
-def least_believed(answers: Sequence[Answer]) -> tuple[list[Answer], bool]:
-    """Choose the tracks worth a look: the wrongest; if none is wrong, the least certain right ones.
-
-    Tells also whether they are wrong ones.
-    """
-    wrong = sorted((a for a in answers if not a.right), key=lambda a: a.truth_probability)
-    unsure = sorted(answers, key=lambda a: a.guess_probability)
-    return (wrong or unsure)[:SHOWN_TRACKS], bool(wrong)
-
-
-def headline(scores: Scores) -> str:
-    """Put the accuracy in words."""
-    what = "tracks right" if scores.target == "top" else "tracks with all their genres right"
-    return f"{scores.right:,} of {scores.tracks:,} {what}"
-
-
-def caveats(
-    result: SplitResult, test_use: Mapping[str, Any] | None = None, *, fitted: bool = False
-) -> Iterator[str]:
-    """Say what the scores of a split cannot show; `fitted` if a decision was fitted on validation tracks."""
-    scores, interval = result.scores, result.interval
-    if test_use and (before := versions_before(test_use)):
-        most = max(tracks for _, tracks in before)
-        yield (
-            f"{len(before):,} earlier {'version was' if len(before) == 1 else 'versions were'} scored on up to "
-            f"{most:,} of these {test_use['tracks']:,} test tracks: whoever chose between them by these scores "
-            "fitted them a little."
-        )
-    if fitted:
-        yield (
-            "Weights, temperature and thresholds were chosen on the validation tracks, so the scores of those "
-            "are rosier than the truth. The test tracks chose nothing."
-        )
-    if scores.tracks < FEW_TRACKS:
-        yield (
-            f"The test set is small: one track more or less right moves the accuracy by "
-            f"{percent(1 / scores.tracks)}."
-        )
-    if interval is None:
-        yield "All test tracks are by one artist, so no interval can be given: the figure may be luck."
-    elif interval.method == "exact by artist":
-        yield (
-            f"All answers are {'right' if scores.right else 'wrong'}, which no resampling can vary: "
-            f"the interval is the exact one for {interval.artists} independent answers, one an artist."
-        )
-    elif interval.artists < FEW_ARTISTS:
-        yield (
-            f"These tracks are by {interval.artists} artists only. The interval draws artists, not tracks, "
-            "and with so few of them it is rough, and rather too narrow than too wide."
-        )
-    if interval is not None and interval.low <= scores.chance <= interval.high:
-        yield (
-            f"Chance ({percent(scores.chance)}) lies within the interval: this test alone does not show that "
-            "the model does better than always giving the commonest answer."
-        )
-    if scores.untested:
-        yield (
-            f"No test track has {_and(scores.untested)}: nothing is known about "
-            f"{'it' if len(scores.untested) == 1 else 'them'}, and macro F1 is the mean of the others."
-        )
-
-
-def confusions(scores: Scores, most: int = 3) -> list[tuple[str, str, int]]:
-    """List the commonest mistakes: what it was, what it was taken for, how often."""
-    names = [each.genre for each in scores.genres]
-    found = [
-        (names[row], names[column], count)
-        for row, counts in enumerate(scores.confusion or ())
-        for column, count in enumerate(counts)
-        if count and row != column
-    ]
-    return sorted(found, key=lambda each: -each[2])[:most]
-
-
-def time_shares(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Tell what the time of a step went into, as the mean over the epochs that say so."""
-    names = {
-        "data_wait_share": "waiting for data",
-        "compute_share": "forward and backward",
-        "exchange_share": "communication",
-        "other_share": "other",
-    }
-    told = {label: [row[key] for row in history if row.get(key) is not None] for key, label in names.items()}
-    return {label: float(np.mean(values)) for label, values in told.items() if values}
-
-
-def percent(share: float) -> str:
-    """Write a share as a percentage; with a decimal where it would else look like all or nothing."""
-    whole = f"{share:.0%}"
-    if whole in ("0%", "100%") and share not in (0.0, 1.0):
-        whole = f"{min(max(share, 0.001), 0.999):.1%}"
-    return whole.replace("%", "\N{NARROW NO-BREAK SPACE}%")
-
-
-def _figures(
+def _model_figures(
     test: Scores,
     history: Sequence[Mapping[str, Any]],
     best_epoch: int,
@@ -234,55 +136,29 @@ def _figures(
     yield "wrong_tracks.png", lambda: draw_spectrograms(panels, mel, theme)
 
 
-def _trust_figures(
-    test: Scores, predictions: pa.Table, genres: Sequence[str], decision: Decision, theme: Theme
+def _probability_figures(
+    test: Scores, predictions: pa.Table, genres: Sequence[str], calibration: Calibration, theme: Theme
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    rows = predictions.filter(pc.equal(predictions["split"], "test"))
-    truth_TG, raw_TG = matrix(rows, "truth") > 0, matrix(rows, "probabilities")
-    chance_TG = decision.calibrate(raw_TG, genres, test.target)
-    before, after = (reliability(truth_TG, each, test.target) for each in (raw_TG, chance_TG))
+    rows = select_split(predictions, "test")
+    truth_TG, raw_TG = to_matrix(rows, "truth") > 0, to_matrix(rows, "probabilities")
+    probability_TG = calibration.calibrate(raw_TG, genres, test.target)
+    before, after = (reliability(truth_TG, each, test.target) for each in (raw_TG, probability_TG))
     yield "calibration.png", lambda: draw_reliability(before, after, theme)
     if truth_TG.any():
-        yield "precision_recall.png", lambda: draw_precision_recall(test, truth_TG, chance_TG, theme)
+        yield "precision_recall.png", lambda: draw_precision_recall(test, truth_TG, probability_TG, theme)
 
 
-def _panel(answer: Answer, mel_FM: NDArray[np.float32]) -> Panel:
-    return Panel(name_of(answer), _said(answer), mel_FM)
-
-
-def _said(answer: Answer) -> str:
-    """Put an answer in few words: of several genres, those that it got wrong."""
-    sure, true = percent(answer.guess_probability), percent(answer.truth_probability)
-    if answer.right:
-        return f"{' + '.join(answer.truth) or 'no genre'}, heard so with {sure}"
-    if len(answer.truth) == len(answer.guess) == 1:
-        return f"{answer.truth[0]} ({true}), heard as {answer.guess[0]} ({sure})"
-    missed = " + ".join(genre for genre in answer.truth if genre not in answer.guess)
-    added = " + ".join(genre for genre in answer.guess if genre not in answer.truth)
-    return "; ".join(filter(None, [missed and f"missed {missed}", added and f"wrongly heard {added}"]))
-
-
-def name_of(answer: Answer) -> str:
-    """Name a track for a person."""
-    if answer.title is None:
-        return answer.track_id
-    return f"{answer.artist or 'unknown artist'} \N{EN DASH} {answer.title}"
-
-
-def _page(*, images: Images, **context: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "name_of": name_of, "and": _and}
-    uris = {kind: {file: _data_uri(png) for file, png in files.items()} for kind, files in images.items()}
-    widths_px = {file: round(_width(png) * CSS_DPI / DPI) for file, png in images["light"].items()}
-    template = environment.get_template("report.html.j2")
-    return template.render(
-        images=uris, widths_px=widths_px, headline=headline(context["test"].scores), **context
+def _render_page(images: Images, **context: Any) -> str:
+    environment = make_environment()
+    environment.filters["track_label"] = track_label
+    return environment.get_template("report.html.j2").render(
+        images={
+            kind: {file: _data_uri(png) for file, png in files.items()} for kind, files in images.items()
+        },
+        widths_px={file: round(_width(png) * CSS_DPI / DPI) for file, png in images["light"].items()},
+        never=UNREACHABLE_THRESHOLD,
+        max_shown_genres=MAX_SHOWN_GENRES,
+        **context,
     )
 
 
@@ -292,27 +168,3 @@ def _data_uri(png: bytes) -> str:
 
 def _width(png: bytes) -> int:
     return int.from_bytes(png[16:20])  # the first field of the first chunk
-
-
-def _flat(about: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Lay nested settings out as one table, "model.width" naming what is inside "model"."""
-    rows: dict[str, str] = {}
-    for key, value in about.items():
-        match value:
-            case Mapping():
-                rows |= _flat(value, f"{prefix}{key}.")
-            case None:
-                rows[f"{prefix}{key}"] = "not set"
-            case bool():
-                rows[f"{prefix}{key}"] = "yes" if value else "no"
-            case float():
-                rows[f"{prefix}{key}"] = f"{value:.6g}"
-            case list() | tuple():
-                rows[f"{prefix}{key}"] = ", ".join(map(str, value))
-            case _:
-                rows[f"{prefix}{key}"] = str(value)
-    return rows
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

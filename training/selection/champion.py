@@ -11,38 +11,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.errors import BadInput
-from training.evaluation.calibration import Decision
-from training.evaluation.tables import matrix
-from training.fit.labels import choose_tracks
+from training.evaluation.calibration import Calibration
+from training.evaluation.held_out_predictions import to_matrix
+from training.fit.labels import select_labelled_tracks
 from training.inference.model_version import ModelIdentity
 from training.selection.comparison import Comparison, compare
 
 
 @dataclass(frozen=True)
-class Rival:
-    """A model, and HEARD_SCHEMA rows of what it said; `truth_genres` are the columns of their truth."""
+class Candidate:
+    """A model, and HELD_OUT_PREDICTIONS_SCHEMA rows of what it said; `truth_genres` are the columns of their truth."""
 
     identity: ModelIdentity
-    heard: pa.Table
+    predictions: pa.Table
     truth_genres: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PromotionDecision:
     """Whether the challenger takes the champion's place, and why."""
 
     is_better: bool
     reason: str
 
 
-def compare_rivals(champion: Rival, challenger: Rival, *, margin: float = 0.0) -> Comparison:
+def compare_candidates(champion: Candidate, challenger: Candidate, *, margin: float = 0.0) -> Comparison:
     """Compare two models on the test tracks that both were heard on, by the genres that both know.
 
     Raises: BadInput if they share less than two genres or no test track, or answer different questions.
     """
     target = challenger.identity.training.target
     shared = shared_genres(champion.identity, challenger.identity)
-    sides = [narrow(each, shared) for each in (champion, challenger)]
+    sides = [restrict_to_genres(each, shared) for each in (champion, challenger)]
     both = pc.is_in(sides[0]["track_id"], value_set=sides[1]["track_id"].combine_chunks())
     champion_rows = sides[0].filter(both)
     also = pc.is_in(sides[1]["track_id"], value_set=champion_rows["track_id"].combine_chunks())
@@ -51,8 +51,8 @@ def compare_rivals(champion: Rival, challenger: Rival, *, margin: float = 0.0) -
         sides[1].filter(also),
         shared,
         target,
-        champion_decision=_decide_on(champion.identity, shared),
-        challenger_decision=_decide_on(challenger.identity, shared),
+        champion_calibration=_decide_on(champion.identity, shared),
+        challenger_calibration=_decide_on(challenger.identity, shared),
         margin=margin,
     )
 
@@ -78,7 +78,7 @@ def shared_genres(champion: ModelIdentity, challenger: ModelIdentity) -> tuple[s
     return shared
 
 
-def judge_forgetting(champion: ModelIdentity, challenger: ModelIdentity) -> Verdict | None:
+def check_forgotten_genres(champion: ModelIdentity, challenger: ModelIdentity) -> PromotionDecision | None:
     """Refuse a challenger that does not know all that the champion tells; None if it does.
 
     Scores cannot speak of this: they are of the genres that both know.
@@ -90,13 +90,13 @@ def judge_forgetting(champion: ModelIdentity, challenger: ModelIdentity) -> Verd
         f"does not know {', '.join(missing)}, which the champion tells; promote by hand with "
         "`spectrogram-one models promote` if that is wanted"
     )
-    return Verdict(is_better=False, reason=reason)
+    return PromotionDecision(is_better=False, reason=reason)
 
 
-def count_left_out(tracks: pa.Table, champion: ModelIdentity, challenger: ModelIdentity) -> int:
+def count_incomparable_tracks(tracks: pa.Table, champion: ModelIdentity, challenger: ModelIdentity) -> int:
     """Count the test tracks of a snapshot of whose genres only one of the two models knows any."""
     known = [*challenger.genres, *(genre for genre in champion.genres if genre not in challenger.genres)]
-    chosen = choose_tracks(tracks, challenger.training.target, known)
+    chosen = select_labelled_tracks(tracks, challenger.training.target, known)
     tests = chosen.filter(pc.equal(chosen["split"], "test"))
     both = [genre in champion.genres and genre in challenger.genres for genre in known]
     return sum(
@@ -105,39 +105,43 @@ def count_left_out(tracks: pa.Table, champion: ModelIdentity, challenger: ModelI
     )
 
 
-def narrow(rival: Rival, shared: Sequence[str]) -> pa.Table:
+def restrict_to_genres(candidate: Candidate, shared: Sequence[str]) -> pa.Table:
     """Keep the test tracks that have a shared genre, and of truth and probabilities what is said of these."""
-    tests = rival.heard.filter(pc.equal(rival.heard["split"], "test"))
+    tests = candidate.predictions.filter(pc.equal(candidate.predictions["split"], "test"))
     if not len(tests):
         return tests
-    truth_TG = matrix(tests, "truth")[:, [rival.truth_genres.index(genre) for genre in shared]]
-    chance_TG = matrix(tests, "probabilities")[:, [rival.identity.genres.index(genre) for genre in shared]]
-    if rival.identity.training.target == "top" and len(shared) < len(rival.identity.genres):
-        chance_TG = chance_TG / np.maximum(chance_TG.sum(axis=1, keepdims=True), 1e-12)
-    for name, values_TG in (("truth", truth_TG), ("probabilities", chance_TG)):
+    truth_TG = to_matrix(tests, "truth")[:, [candidate.truth_genres.index(genre) for genre in shared]]
+    probability_TG = to_matrix(tests, "probabilities")[
+        :, [candidate.identity.genres.index(genre) for genre in shared]
+    ]
+    if candidate.identity.training.target == "top" and len(shared) < len(candidate.identity.genres):
+        probability_TG = probability_TG / np.maximum(probability_TG.sum(axis=1, keepdims=True), 1e-12)
+    for name, values_TG in (("truth", truth_TG), ("probabilities", probability_TG)):
         place = tests.schema.get_field_index(name)
         values = pa.array(values_TG.tolist(), tests.schema.field(name).type)
         tests = tests.set_column(place, tests.schema.field(name), values)
     return tests.filter(pa.array((truth_TG > 0).any(axis=1)))
 
 
-def _decide_on(identity: ModelIdentity, shared: Sequence[str]) -> Decision:
-    """Give a model's decision for some of its genres."""
-    decision = identity.decision
-    of_genre = dict(zip(identity.genres, decision.thresholds, strict=False))
-    return decision.model_copy(
+def _decide_on(identity: ModelIdentity, shared: Sequence[str]) -> Calibration:
+    """Give a model's calibration for some of its genres."""
+    calibration = identity.calibration
+    of_genre = dict(zip(identity.genres, calibration.thresholds, strict=False))
+    return calibration.model_copy(
         update={
             "thresholds": tuple(of_genre[genre] for genre in shared) if of_genre else (),
             "parents": {
                 child: parent
-                for child, parent in decision.parents.items()
+                for child, parent in calibration.parents.items()
                 if child in shared and parent in shared
             },
         }
     )
 
 
-def judge(comparison: Comparison, *, confidence: float, max_genre_f1_drop: float) -> Verdict:
+def decide_promotion(
+    comparison: Comparison, *, confidence: float, max_genre_f1_drop: float
+) -> PromotionDecision:
     """Say whether the challenger is better by the comparison's margin, and on no genre much worse."""
     gain = comparison.macro_f1
     told = (
@@ -145,14 +149,14 @@ def judge(comparison: Comparison, *, confidence: float, max_genre_f1_drop: float
         f"test tracks by {comparison.artists:,} artists"
     )
     if gain.share_better is None:
-        return Verdict(is_better=False, reason=f"{told}; one artist cannot tell chance from skill")
+        return PromotionDecision(is_better=False, reason=f"{told}; one artist cannot tell chance from skill")
     told = f"{told}; better by more than {comparison.margin:g} in {gain.share_better:.1%} of the resamples"
     if gain.gain <= comparison.margin or gain.share_better < confidence:
-        return Verdict(is_better=False, reason=f"{told}, wanted {confidence:.1%}")
+        return PromotionDecision(is_better=False, reason=f"{told}, wanted {confidence:.1%}")
     worse = [it for it in comparison.genres if it.gain is not None and it.gain < -max_genre_f1_drop]
     if worse:
         names = ", ".join(f"{it.genre} ({it.champion:.2f} -> {it.challenger:.2f})" for it in worse)
-        return Verdict(
+        return PromotionDecision(
             is_better=False, reason=f"{told}; but worse by more than {max_genre_f1_drop:g} in F1 of {names}"
         )
-    return Verdict(is_better=True, reason=told)
+    return PromotionDecision(is_better=True, reason=told)

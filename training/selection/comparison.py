@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 
 from store.errors import BadInput
 from training.evaluation.bootstrap import (
+    INTERVAL_PERCENTILES,
     RESAMPLES,
-    TAILS,
-    Outcome,
-    Resample,
+    ResampleScores,
+    TrackOutcomes,
     draw_artists,
-    number_artists,
+    index_artists,
     score_resamples,
-    tally,
+    sum_by_artist,
 )
-from training.evaluation.calibration import Decision, Target
-from training.evaluation.metrics import Scores, outcome, score
-from training.evaluation.tables import matrix
+from training.evaluation.calibration import Calibration, Target
+from training.evaluation.held_out_predictions import to_matrix
+from training.evaluation.metrics import Scores, score, track_outcomes
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,15 @@ def compare(
     genres: Sequence[str],
     target: Target,
     *,
-    champion_decision: Decision = Decision(),  # noqa: B008  it is frozen
-    challenger_decision: Decision = Decision(),  # noqa: B008  it is frozen
+    champion_calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
+    challenger_calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
     margin: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Compare what two models said of the same test tracks, each by its own decision.
+    """Compare what two models said of the same test tracks, each by its own calibration.
 
-    Both tables are HEARD_SCHEMA rows with the networks' own probabilities, in the order of
+    Both tables are HELD_OUT_PREDICTIONS_SCHEMA rows with the networks' own probabilities, in the order of
     `genres`; rows of other splits are left out, as they chose weights and thresholds.
 
     Raises: BadInput if the test tracks, or what is true of them, are not the same; or there is none.
@@ -91,14 +91,14 @@ def compare(
     """
     old, new = (_test_rows(table) for table in (champion, challenger))
     _check_same(old, new, len(genres))
-    sides = [(old, champion_decision), (new, challenger_decision)]
-    truth_TG = matrix(old, "truth")
-    raws = [matrix(rows, "probabilities") for rows, _ in sides]
+    sides = [(old, champion_calibration), (new, challenger_calibration)]
+    truth_TG = to_matrix(old, "truth")
+    raws = [to_matrix(rows, "probabilities") for rows, _ in sides]
     scores = [score(truth_TG, raw, genres, target, side[1]) for raw, side in zip(raws, sides, strict=True)]
     outcomes = [
-        outcome(truth_TG, raw, genres, target, side[1]) for raw, side in zip(raws, sides, strict=True)
+        track_outcomes(truth_TG, raw, genres, target, side[1]) for raw, side in zip(raws, sides, strict=True)
     ]
-    artist_T = number_artists(old["artist"].to_pylist())
+    artist_T = index_artists(old["artist"].to_pylist())
     artists = int(artist_T.max()) + 1
     before, after = _resample(outcomes, artist_T, resamples if artists > 1 else 0, seed, len(genres))
     return Comparison(
@@ -142,16 +142,16 @@ def _check_same(champion: pa.Table, challenger: pa.Table, genres: int) -> None:
 
 
 def _resample(
-    outcomes: Sequence[Outcome], artist_T: NDArray[np.int64], resamples: int, seed: int, genres: int
-) -> list[Resample]:
+    outcomes: Sequence[TrackOutcomes], artist_T: NDArray[np.int64], resamples: int, seed: int, genres: int
+) -> list[ResampleScores]:
     """Score both sides on the same resamples: paired, since what is hard for one is hard for the other."""
-    sums = [tally(each, artist_T) for each in outcomes]
+    sums = [sum_by_artist(each, artist_T) for each in outcomes]
     blocks = [
         [score_resamples(sums_AK, drawn_RA) for sums_AK in sums]
         for drawn_RA in draw_artists(int(artist_T.max()) + 1, seed, resamples)
     ]
     return [
-        Resample(
+        ResampleScores(
             np.concatenate([np.empty(0), *(block[side].accuracy_R for block in blocks)]),
             np.concatenate([np.empty(0), *(block[side].log_loss_R for block in blocks)]),
             np.concatenate([np.empty((0, genres)), *(block[side].f1_RG for block in blocks)]),
@@ -183,5 +183,5 @@ def _bounds(gain: float | None, gain_R: NDArray[np.float64]) -> tuple[float | No
     """Give the interval, widened to hold the gain itself where resampling shifts it."""
     if gain is None or not len(gain_R):
         return None, None
-    low, high = (float(bound) for bound in np.percentile(gain_R, TAILS))
+    low, high = (float(bound) for bound in np.percentile(gain_R, INTERVAL_PERCENTILES))
     return min(low, gain), max(high, gain)

@@ -17,10 +17,10 @@ from preprocessing.catalogue.settings import SplitSettings
 from preprocessing.catalogue.splits import assign_artist_folds, split_by_artist
 from training.evaluation.calibration import Target
 from training.evaluation.metrics import Scores, score
-from training.fit.labels import choose_genres, choose_tracks
+from training.fit.labels import select_labelled_tracks, select_training_genres
 
 # What a model said of the test tracks of a fold; the last two, and `seed`, are null where no network is trained.
-ANSWERS_SCHEMA = pa.schema(
+FOLD_PREDICTIONS_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
         ("truth", pa.list_(pa.int8())),
@@ -32,8 +32,8 @@ ANSWERS_SCHEMA = pa.schema(
         ("train_s", pa.float64()),
     ]
 )
-RESULT_COLUMNS = (
-    "model", "seed", "fold", "tracks", "right", "accuracy", "macro_f1", "log_loss", "chance", "best_epoch", "train_s",
+FOLD_COLUMNS = (
+    "model", "seed", "fold", "tracks", "correct", "accuracy", "macro_f1", "log_loss", "chance", "best_epoch", "train_s",
 )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ class Spread:
         return f"{self.mean:.3f} ± {self.std:.3f}"
 
 
-def choose_labelled(
+def select_cross_validation_tracks(
     tracks: pa.Table, target: Target, wanted: Sequence[str]
 ) -> tuple[tuple[str, ...], pa.Table]:
     """Name the genres to tell apart, and list the tracks of them, whatever split they were in.
@@ -68,7 +68,7 @@ def choose_labelled(
     Raises: BadInput if a genre that is wanted has no track, or fewer than two are left.
     """
     all_alike = _with_split(tracks, ["training"] * len(tracks))
-    genres = choose_genres(all_alike, target, wanted)
+    genres = select_training_genres(all_alike, target, wanted)
     rows = tracks.select(["shard", "genre_top", "genres"]).to_pylist()
     heard_of = [{row["genre_top"]} if target == "top" else set(row["genres"] or []) for row in rows]
     chosen = [
@@ -95,7 +95,7 @@ def split_folds(
     """
     fold_T = assign_artist_folds(labelled, folds, seed)
     return [
-        choose_tracks(_split_for(labelled, fold_T == fold, validation_share, seed), target, genres)
+        select_labelled_tracks(_split_for(labelled, fold_T == fold, validation_share, seed), target, genres)
         for fold in range(folds)
     ]
 
@@ -109,8 +109,8 @@ def _split_for(
     return pa.concat_tables([rest, _with_split(test, ["test"] * len(test))])
 
 
-def answers_of(
-    heard: pa.Table,
+def fold_predictions(
+    predictions: pa.Table,
     *,
     model: str,
     fold: int,
@@ -118,14 +118,14 @@ def answers_of(
     best_epoch: int | None = None,
     train_s: float | None = None,
 ) -> pa.Table:
-    """Give what a model said of the test tracks of a fold as ANSWERS_SCHEMA.
+    """Give what a model said of the test tracks of a fold as FOLD_PREDICTIONS_SCHEMA.
 
     `heard` has the columns track_id, truth and probabilities, and may have others.
     """
     about = {"model": model, "seed": seed, "fold": fold, "best_epoch": best_epoch, "train_s": train_s}
-    columns = {name: heard[name] for name in ("track_id", "truth", "probabilities")}
-    columns |= {name: [value] * len(heard) for name, value in about.items()}
-    return pa.table(columns).cast(ANSWERS_SCHEMA)
+    columns = {name: predictions[name] for name in ("track_id", "truth", "probabilities")}
+    columns |= {name: [value] * len(predictions) for name, value in about.items()}
+    return pa.table(columns).cast(FOLD_PREDICTIONS_SCHEMA)
 
 
 def score_folds(answers: pa.Table, genres: Sequence[str], target: Target) -> list[FoldResult]:
@@ -150,12 +150,12 @@ def score_folds(answers: pa.Table, genres: Sequence[str], target: Target) -> lis
     return results
 
 
-def pooled(answers: pa.Table, model: str, genres: Sequence[str], target: Target) -> Scores:
+def score_pooled(answers: pa.Table, model: str, genres: Sequence[str], target: Target) -> Scores:
     """Score all test tracks of all folds and seeds of one model together."""
     return _score(answers.filter(pc.equal(answers["model"], model)), genres, target)
 
 
-def spread(results: Sequence[FoldResult], model: str, *, of: str) -> Spread:
+def score_spread(results: Sequence[FoldResult], model: str, *, of: str) -> Spread:
     """Tell how a score of one model, such as "accuracy", varies from fold to fold."""
     by_fold: dict[int, list[float]] = {}
     for result in results:
@@ -170,8 +170,8 @@ def folds_csv(results: Sequence[FoldResult]) -> bytes:
     rows = []
     for result in results:
         about = {**vars(result.scores), **vars(result)}
-        rows.append([_plain(about[name]) for name in RESULT_COLUMNS])
-    return _csv(RESULT_COLUMNS, rows)
+        rows.append([_plain(about[name]) for name in FOLD_COLUMNS])
+    return _csv(FOLD_COLUMNS, rows)
 
 
 def confusion_csv(scores: dict[str, Scores]) -> bytes:
@@ -182,7 +182,7 @@ def confusion_csv(scores: dict[str, Scores]) -> bytes:
         for truth, counts in zip(its.genres, its.confusion or (), strict=False)
         for told, count in zip(its.genres, counts, strict=True)
     ]
-    return _csv(("model", "truth", "guess", "tracks"), rows)
+    return _csv(("model", "truth", "predicted", "tracks"), rows)
 
 
 def _score(answers: pa.Table, genres: Sequence[str], target: Target) -> Scores:

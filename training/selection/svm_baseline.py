@@ -17,12 +17,12 @@ from sklearn.svm import SVC
 from preprocessing.mel.settings import MelSettings
 from store.reader import open_snapshot
 
-COEFFICIENTS = 20  # of the cepstrum, as in FMA's features
-FLAT = 1e-6  # what moves less than this does not move
+MFCC_COEFFICIENTS = 20  # of the cepstrum, as in FMA's features
+MIN_STD = 1e-6  # what moves less than this does not move
 FEATURES_SCHEMA = pa.schema([("track_id", pa.string()), ("features", pa.list_(pa.float32()))])
 
 
-def describe(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.float32]:
+def compute_track_features(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.float32]:
     """Tell the timbre of a track by seven statistics of each of its frames' features.
 
     Shapes: (F, M) in dB -> (D,).
@@ -32,7 +32,7 @@ def describe(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.f
     frames_KF = _frame_features(mel_FM, settings)
     mean_K1 = frames_KF.mean(axis=1, keepdims=True)
     std_K1 = frames_KF.std(axis=1, keepdims=True)
-    z_KF = (frames_KF - mean_K1) / np.maximum(std_K1, FLAT)
+    z_KF = (frames_KF - mean_K1) / np.maximum(std_K1, MIN_STD)
     statistics = [
         mean_K1[:, 0],
         std_K1[:, 0],
@@ -45,12 +45,12 @@ def describe(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.f
     return np.concatenate(statistics).astype(np.float32)
 
 
-def describe_stored(track_ids: Sequence[str], *, snapshot_url: str) -> pa.Table:
+def compute_stored_features(track_ids: Sequence[str], *, snapshot_url: str) -> pa.Table:
     """Describe tracks of a snapshot; give FEATURES_SCHEMA, one row a track."""
     snapshot = open_snapshot(snapshot_url)
     settings = MelSettings.model_validate(snapshot.mel_settings)
     rows = [
-        {"track_id": track_id, "features": describe(snapshot.mel(track_id), settings).tolist()}
+        {"track_id": track_id, "features": compute_track_features(snapshot.mel(track_id), settings).tolist()}
         for track_id in track_ids
     ]
     return pa.Table.from_pylist(rows, schema=FEATURES_SCHEMA)
@@ -77,7 +77,7 @@ def svm_predict(known_TD: ArrayLike, target_TG: ArrayLike, unknown_TD: ArrayLike
 def _frame_features(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.float64]:
     """Shapes: (F, M) -> (K, F): cepstrum, its movement, and where along frequency the power lies."""
     mel_MF = mel_FM.T.astype(np.float64)
-    mfcc_KF = librosa.feature.mfcc(S=mel_MF, n_mfcc=min(COEFFICIENTS, len(mel_MF)))
+    mfcc_KF = librosa.feature.mfcc(S=mel_MF, n_mfcc=min(MFCC_COEFFICIENTS, len(mel_MF)))
     delta_KF = librosa.feature.delta(mfcc_KF, mode="nearest")
     power_MF = librosa.db_to_power(mel_MF)
     high_hz = settings.high_hz or settings.sample_rate_hz / 2

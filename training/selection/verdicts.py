@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from store.errors import CommitConflict
 from store.fs.files import exists, join, read_bytes, write_atomic
 from store.model_registry import promote
-from training.selection.champion import Verdict
+from training.selection.champion import PromotionDecision
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,9 @@ class PromotionCriteria:
     max_genre_f1_drop: float
 
 
-def apply_decision(models: str, version: str, verdict: Verdict, criteria: PromotionCriteria) -> Verdict:
+def apply_decision(
+    models: str, version: str, verdict: PromotionDecision, criteria: PromotionCriteria
+) -> PromotionDecision:
     """Promote a version that is better; note the verdict, so that it is not judged twice; give what holds.
 
     Where another champion came into service since, the version is refused: it was never compared with that.
@@ -31,7 +33,7 @@ def apply_decision(models: str, version: str, verdict: Verdict, criteria: Promot
         try:
             promote(models, version, verdict.reason, expected=criteria.champion)
         except CommitConflict as why:
-            verdict = Verdict(is_better=False, reason=str(why))
+            verdict = PromotionDecision(is_better=False, reason=str(why))
     note = {"version": version, **asdict(verdict), "criteria": asdict(criteria)}
     write_atomic(_url(models, version), json.dumps(note, indent=1).encode())
     return verdict

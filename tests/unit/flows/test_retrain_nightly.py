@@ -9,8 +9,8 @@ from flows.retrain_nightly import (
     compare_with_champion,
     configure_training,
     find_equivalent_version,
+    find_reason_not_to_compare,
     promotion_criteria,
-    skip_reason,
     warm_start,
 )
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
@@ -22,13 +22,13 @@ from store.fs.files import join, write_atomic
 from store.fs.parquet import to_parquet
 from store.model_registry import promote, publish_version, rollback
 from tests.support.snapshots import publish_mels
-from training.fit.run import name_data
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
+from training.fit.run import hash_training_data
 from training.fit.settings import TrainSettings
-from training.inference.model_version import HEARD_SCHEMA
-from training.selection.champion import Verdict
+from training.selection.champion import PromotionDecision
 from training.selection.verdicts import apply_decision
 
-WORSE = Verdict(False, "worse")
+WORSE = PromotionDecision(False, "worse")
 SUMMARY = {
     "report": "", "test_tracks": 3, "test_correct": 3, "accuracy": 1.0, "macro_f1": 1.0, "chance": 0.3,
     "accuracy_interval": "", "best_epoch": 1, "trained_now": True, "is_champion": False,
@@ -75,14 +75,14 @@ def publish(snapshot, settings, **changes):
     run = plan_run(snapshot, genres, tracks, wish.training)
     card = {
         "genres": genres, "mel": snapshot.mel_settings, "training": wish.training.model_dump(mode="json"),
-        "data": name_data(run, tracks), "settings": wish.model_dump(mode="json"), **changes,
+        "data": hash_training_data(run, tracks), "settings": wish.model_dump(mode="json"), **changes,
     }  # fmt: skip
     heard = [
         {**row, "artist": "a", "title": "t", "truth": row["target"], "probabilities": row["target"]}
         for row in tracks.to_pylist()
     ]
-    table = pa.Table.from_pylist(heard, schema=HEARD_SCHEMA)
-    return publish_version(wish.models, {"report/predictions.parquet": to_parquet(table)}, card)
+    table = pa.Table.from_pylist(heard, schema=HELD_OUT_PREDICTIONS_SCHEMA)
+    return publish_version(wish.models, {"report/held_out_predictions.parquet": to_parquet(table)}, card)
 
 
 def test_a_model_that_forgot_a_genre_of_the_champions_is_not_promoted(snapshot, settings_of):
@@ -107,7 +107,7 @@ def test_what_is_not_alike_is_trained(snapshot, settings_of):
     write_atomic(join(models, "99-damaged", "model.json"), b"[]")
     write_atomic(join(models, "98-other", "model.json"), b"{}")
     assert find_equivalent_version(snapshot, settings.train) == version, "others' damage is no obstacle"
-    calibrated = {"decision": {"calibrate": False}}
+    calibrated = {"calibration": {"fit_temperature": False}}
     for changes in ({"training": {"seed": 5}}, calibrated, {"genres": ["Jazz", "Rock"]}):
         other = TrainModelSettings.model_validate({**settings.train.model_dump(), **changes})
         assert find_equivalent_version(snapshot, other) is None, changes
@@ -129,20 +129,20 @@ def test_nothing_changed_is_said_only_where_champion_and_bounds_are_the_same(sna
     champion, version = publish(snapshot, settings), publish(snapshot, settings)
     promote(models, champion)
     apply_decision(models, version, WORSE, promotion_criteria(settings, champion))
-    told = skip_reason(version, champion, settings)
+    told = find_reason_not_to_compare(version, champion, settings)
     assert told.startswith(
         f"nothing changed: {version} was trained on the same tracks with the same settings"
     )
-    assert told.endswith("was refused against the same champion by the same bounds")
-    assert skip_reason(version, "another", settings) is None
+    assert told.endswith("was refused against the same champion by the same criteria")
+    assert find_reason_not_to_compare(version, "another", settings) is None
     for change in ({"margin": 0.0}, {"confidence": 0.9}, {"max_genre_f1_drop": 0.1}):
-        assert skip_reason(version, champion, settings_of(**change)) is None
+        assert find_reason_not_to_compare(version, champion, settings_of(**change)) is None
     promote(models, version)
-    assert skip_reason(version, version, settings).endswith("and is in service")
+    assert find_reason_not_to_compare(version, version, settings).endswith("and is in service")
     rollback(models)
-    told = skip_reason(version, champion, settings_of(margin=0.0))
+    told = find_reason_not_to_compare(version, champion, settings_of(margin=0.0))
     assert told.endswith(
-        f"is no longer in service; to have it back, `spectrogram-one models promote {version}`"
+        f"is no longer in service; to promote it again, `spectrogram-one models promote {version}`"
     )
 
 
@@ -150,16 +150,20 @@ def test_a_champion_of_another_network_is_told_of_with_the_nights_way_out(snapsh
     old = TrainSettings.model_validate({"model": {"name": "shallow", "width": 8}})
     champion = publish(snapshot, settings_of(), training=old.model_dump(mode="json"))
     settings = settings_of()
-    with pytest.raises(BadInput, match=r"the model is a .*, wanted .*random weights: `--start scratch`$"):
+    with pytest.raises(BadInput, match=r"the model is a .*, wanted .*random weights: --start scratch$"):
         configure_training(settings, snapshot, champion)
-    assert configure_training(settings_of(start="scratch"), snapshot, champion).training.start.weights == ""
+    assert (
+        configure_training(settings_of(start="scratch"), snapshot, champion).training.pretrained.weights == ""
+    )
 
 
 def test_the_champions_trunk_can_be_frozen_at_first(snapshot, settings_of):
     settings = settings_of(frozen_epochs=3)
-    assert configure_training(settings, snapshot, None).training.start.frozen_epochs == 0, "nothing to freeze"
-    with pytest.raises(ValidationError, match="frozen_epochs 3 needs --start champion"):
+    assert configure_training(settings, snapshot, None).training.pretrained.frozen_epochs == 0, (
+        "nothing to freeze"
+    )
+    with pytest.raises(ValidationError, match="--frozen-epochs 3 needs --start champion"):
         settings_of(frozen_epochs=3, start="scratch")
     for frozen in (3, 0):
-        started = warm_start(settings.train.training, "/models/V", frozen).start
+        started = warm_start(settings.train.training, "/models/V", frozen).pretrained
         assert (started.weights, started.frozen_epochs) == ("/models/V", frozen)

@@ -80,7 +80,7 @@ def toy() -> Callable[..., Toy]:
             "crop_s": 0.5,
             "crops_per_track": 4,
             "batch_size": 16,
-            "crops_at_once": 4,
+            "micro_batch_size": 4,
             "epochs": 4,
             "learning_rate": 0.01,
             "validation_crops": 3,

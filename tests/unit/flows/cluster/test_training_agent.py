@@ -1,6 +1,6 @@
 import socket
 
-from flows.cluster.training_agent import _event_of, default_process_count, find_port
+from flows.cluster.training_agent import default_process_count, find_port, parse_event
 
 
 def test_a_share_of_the_gpus_is_respected(monkeypatch):
@@ -21,6 +21,6 @@ def test_a_port_that_is_taken_is_not_given():
 
 
 def test_what_is_no_event_is_to_be_logged():
-    assert _event_of('{"event": "done"}') == {"event": "done"}
+    assert parse_event('{"event": "done"}') == {"event": "done"}
     for line in ("Traceback", "{half", '{"not": "ours"}', "[1]", ""):
-        assert _event_of(line) == {"event": "log", "line": line}
+        assert parse_event(line) == {"event": "log", "line": line}

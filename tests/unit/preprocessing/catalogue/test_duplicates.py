@@ -14,7 +14,7 @@ from preprocessing.catalogue.duplicates import (
     group_duplicates,
 )
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
-from preprocessing.decode.decoders import decode
+from preprocessing.decode import decode
 from preprocessing.mel.fingerprint import (
     MAX_MODULATION_DISTANCE,
     MAX_SPECTRUM_DISTANCE_DB,
@@ -55,7 +55,7 @@ def names(rows):
 
 
 def joined_one_by_one(sha256, digits_TD, durations_s):
-    """The same answer by comparing each track with each: the definition."""
+    """The same groups by comparing each track with each: the definition."""
     group = list(range(len(sha256)))
     for one in range(len(sha256)):
         for other in range(one):
@@ -92,7 +92,7 @@ def test_no_pair_is_missed_among_many_leaves_even_at_the_very_limits(tones):
     rng, rows = np.random.default_rng(0), 20 * LEAF_TRACKS  # more than one TILE_TRACKS
     first_TD = songs(rows)
     first_TD[:, SPECTRUM] = songs(tones, seed=1)[rng.integers(0, tones, rows), SPECTRUM]
-    # As far away as a copy may be, in movement and for most in tone, give or take what rounding does.
+    # At the limits of what a copy may be, in modulation and for most in spectrum, but for rounding.
     away_TD = rng.normal(size=first_TD.shape)
     for _ in range(20):
         moves_T = (modulation_norm(first_TD) + modulation_norm(first_TD + away_TD)) / 2

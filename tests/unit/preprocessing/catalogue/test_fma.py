@@ -10,11 +10,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from preprocessing.catalogue.duplicates import add_duplicate_groups
-from preprocessing.catalogue.fma import Genre, parents_by_title, read_genre_tree, with_ancestors
 from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, read_catalogue
 from preprocessing.catalogue.splits import split_tracks
@@ -26,7 +23,6 @@ from store.reader import open_snapshot
 from tests.support.audio_folders import write_files, zip_folder
 
 DEMO = Path("tests/data/demo_music")
-FMA_GENRES = Path("../shared/data/fma_real/genres.csv")
 AUTO = CatalogueSettings()
 PLACES = ["url", "signature"]  # what depends on where the files lie
 CHECKED = CatalogueSettings(verify_checksums=True)
@@ -103,12 +99,6 @@ def test_the_genre_tree_travels_with_the_catalogue_all_the_way_into_a_snapshot(t
         parents = open_snapshot(root).genre_parents
         assert (parents["Krautrock"], parents["Death-Metal"]) == ("Rock", "Metal")
         assert "Rock" not in parents
-
-
-def test_titles_that_are_there_twice_make_no_genre_its_own_ancestor():
-    nodes = [(1, None, "A"), (2, 1, "B"), (3, None, "B"), (4, 3, "A"), (5, 4, "C"), (6, 5, "C")]
-    tree = {number: Genre(number, parent, title) for number, parent, title in nodes}
-    assert parents_by_title(tree) == {"A": "B", "C": "A"}
 
 
 def test_metadata_may_lie_beside_the_audio_folder(fma):
@@ -360,7 +350,7 @@ def test_metadata_that_is_damaged_in_its_archive_is_bad_input(published):
 
 
 def write_checksums(fma: Path) -> dict[str, str]:
-    """Write what FMA publishes beside its audio; give the sums by track_id."""
+    """Write what FMA publishes beside its audio; return the sums by track_id."""
     paths = sorted(fma.glob("fma_small/200/*.mp3"))
     sums = {path.stem: hashlib.sha1(path.read_bytes() + path.name.encode()).hexdigest() for path in paths}
     lines = [f"{sums[path.stem]}  200/{path.name}\n" for path in paths]
@@ -412,50 +402,6 @@ def test_checksums_that_are_not_there_are_bad_input(fma, tmp_path):
     write_files(tmp_path / "flat", ["a.mp3"])
     with pytest.raises(BadInput, match=r"flat: not FMA's layout, and only FMA publishes checksums"):
         read_catalogue(str(tmp_path / "flat"), CHECKED)
-
-
-# The genre tree
-
-
-def test_fmas_own_genre_tree(need):
-    need(FMA_GENRES.is_file(), "../shared/data/fma_real is not here")
-    tree = read_genre_tree(str(FMA_GENRES))
-    assert len(tree) == 163
-    assert sum(genre.parent_id is None for genre in tree.values()) == 16
-    assert {tree[each].title for each in with_ancestors([89], tree)} == {"Post-Punk", "Punk", "Rock"}
-    assert {tree[each].title for each in tree if tree[each].title.startswith("Old-Time")} == {
-        "Old-Time / Historic"
-    }
-
-
-@given(data=st.data(), size=st.integers(1, 30))
-def test_a_closure_holds_every_parent_and_closing_twice_changes_nothing(data, size):
-    tree = {}
-    for number in range(size):
-        parent = data.draw(st.none() | st.integers(0, number - 1)) if number else None
-        tree[number] = Genre(number, parent, f"genre {number}")
-    chosen = data.draw(st.sets(st.sampled_from(range(size))))
-    closed = with_ancestors(chosen, tree)
-    assert chosen <= closed
-    assert {tree[each].parent_id for each in closed} - {None} <= closed
-    assert with_ancestors(closed, tree) == closed
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("genre_id,title\n1,Rock\n", r"not a genre tree \('parent'\); wanted the columns genre_id, parent"),
-        ("genre_id,parent,title\none,0,Rock\n", "not a genre tree .*'one'"),
-        ("genre_id,parent,title\n1\n", "not a genre tree"),
-        ("genre_id,parent,title\n1,2,Punk\n", r"genre 1 \(Punk\) leads to parent 2, .* to no root"),
-        ("genre_id,parent,title\n1,2,Punk\n2,1,Rock\n", r"genre 1 \(Punk\) leads to parent \d, .* no root"),
-    ],
-)
-def test_a_genre_tree_that_cannot_be_used_is_bad_input(tmp_path, text, message):
-    path = tmp_path / "genres.csv"
-    path.write_text(text)
-    with pytest.raises(BadInput, match=rf"genres\.csv: .*{message}"):
-        read_genre_tree(str(path))
 
 
 def test_a_missing_genre_tree_is_bad_input(fma):

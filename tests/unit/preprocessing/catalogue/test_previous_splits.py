@@ -27,7 +27,7 @@ SOURCE = catalogue(dict.fromkeys("abcd"))
 
 @pytest.fixture
 def publish_build(tmp_path):
-    """Give a function that publishes splits, and answers of some tracks."""
+    """Return a function that publishes splits, and the results of some tracks."""
     root = str(tmp_path)
 
     def publish_build(splits, answered, mode="auto", **split):
@@ -99,7 +99,7 @@ def test_what_was_learned_from_is_never_tested_with_though_a_mount_was_missing(p
     assert nights[2] == nights[0]
 
 
-def test_nothing_counts_from_before_all_was_dealt_anew_or_split_otherwise(publish_build):
+def test_splits_from_before_all_were_assigned_again_or_otherwise_are_not_kept(publish_build):
     publish_build({"a": "test", "c": "test"}, "ac")
     publish_build({"a": "training"}, "", keep_existing=False)
     root = publish_build({"a": "training"}, "")

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
@@ -286,7 +286,7 @@ growing = st.lists(
 
 
 def grown(rows, was_there):
-    """Give the catalogue of today, and that of before with its splits."""
+    """Return the catalogue of today, and that of before with its splits."""
     table = with_column(catalogue([row[:3] for row in rows]), "duplicate_group", [row[3] for row in rows])
     before = with_column(table.filter(pa.array(was_there)), "duplicate_group", [None] * sum(was_there))
     try:
@@ -297,6 +297,7 @@ def grown(rows, was_there):
     return table, previous
 
 
+@settings(max_examples=50)  # each splits several catalogues
 @given(rows_and_flags=growing, seed=st.integers(0, 3))
 def test_a_catalogue_that_grows_keeps_its_test_and_leaks_nothing_into_it(rows_and_flags, seed):
     table, previous = grown(*rows_and_flags)
@@ -315,6 +316,7 @@ def test_a_catalogue_that_grows_keeps_its_test_and_leaks_nothing_into_it(rows_an
         assert after[track] is not None
 
 
+@settings(max_examples=50)
 @given(rows_and_flags=growing, order=st.randoms(use_true_random=False))
 def test_growth_twice_equals_once_in_any_order_of_rows(rows_and_flags, order):
     table, previous = grown(*rows_and_flags)
@@ -330,15 +332,16 @@ def test_growth_twice_equals_once_in_any_order_of_rows(rows_and_flags, order):
     assert by_track(split_by_artist(table, shares_of_today, once)) == by_track(once)
 
 
+@settings(max_examples=50)
 @given(rows_and_flags=growing)
-def test_what_was_never_to_be_kept_is_dealt_anew(rows_and_flags):
+def test_splits_that_are_not_to_be_kept_are_assigned_again(rows_and_flags):
     table, previous = grown(*rows_and_flags)
     try:
-        anew = by_track(split_by_artist(table, ARTIST))
+        again = by_track(split_by_artist(table, ARTIST))
     except BadInput:
         assume(False)
-    assert by_track(split_by_artist(table, SplitSettings(keep_existing=False), previous)) == anew
-    assert by_track(split_by_artist(table, ARTIST, previous[:0])) == anew
+    assert by_track(split_by_artist(table, SplitSettings(keep_existing=False), previous)) == again
+    assert by_track(split_by_artist(table, ARTIST, previous[:0])) == again
 
 
 @given(old=artist_sizes, new=st.lists(st.integers(1, 9), min_size=10, max_size=30), seed=st.integers(0, 3))
@@ -378,6 +381,6 @@ def test_a_new_genre_of_old_artists_goes_where_they_are():
     later = [(artist, None, "Polka") for artist in dict.fromkeys(of_training)]
     now = split_by_artist(catalogue(before + later), ARTIST, previous)
     polka = now["split"].to_pylist()[len(before) :]
-    assert set(polka) == {"training"}, "no way has it in every split: what can be dealt is dealt"
+    assert set(polka) == {"training"}, "it cannot be in every split: the rest is assigned"
     with pytest.raises(BadInput, match=r"'Polka' has 1 artist \(New\); .* needs 3"):
         split_by_artist(catalogue([*before, ("New", None, "Polka")]), ARTIST, previous)

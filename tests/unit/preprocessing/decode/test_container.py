@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.decode import container
+from preprocessing.decode import container, decode
 from preprocessing.decode.container import (
     MAX_FREE_FORMAT_FRAME_BYTES,
     MAX_MPEG_FRAME_BYTES,
-    SEARCHED_BYTES,
+    RESYNC_BYTES,
     find_mpeg_frame,
     id3_end,
     parse_mpeg_header,
@@ -17,7 +17,6 @@ from preprocessing.decode.container import (
     sniff_format,
     stated_duration_s,
 )
-from preprocessing.decode.decoders import decode
 from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 
 KINDS = {
@@ -159,7 +158,7 @@ def run_of(four, count):
 def counted_s(data, folder, walk_bytes=1 << 22):
     (folder / "it.mp3").write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "WALK_BYTES", walk_bytes)
+        patch.setattr(container, "SCAN_BLOCK_BYTES", walk_bytes)
         return scan_mpeg_duration_s(folder / "it.mp3")
 
 
@@ -191,8 +190,8 @@ def test_frames_are_counted_whatever_lies_between_them_and_however_they_are_read
 @pytest.mark.parametrize(
     "length",
     [
-        *range(SEARCHED_BYTES - 2 * MAX_MPEG_FRAME_BYTES, SEARCHED_BYTES + 100, 577),
-        *(3 * SEARCHED_BYTES + shift for shift in (-1, 0, 1)),
+        *range(RESYNC_BYTES - 2 * MAX_MPEG_FRAME_BYTES, RESYNC_BYTES + 100, 577),
+        *(3 * RESYNC_BYTES + shift for shift in (-1, 0, 1)),
     ],
 )
 def test_frames_are_found_behind_junk_longer_than_is_searched_at_once(length, folder):

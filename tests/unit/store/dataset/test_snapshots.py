@@ -145,15 +145,6 @@ def test_tracks_longer_than_an_object_span_several(tmp_path):
         np.testing.assert_array_equal(snapshot.mel(track_id), mel_FM)
 
 
-def test_the_hash_is_that_of_the_rows_stored(tmp_path):
-    one, other = ({"a": some_mels(seed)[f"track {seed}/0"]} for seed in (1, 2))
-    hashes = [
-        write_shard(str(tmp_path), in_pieces(mels), bands=BANDS, encoding="float16", attributes={}).sha256
-        for mels in (one, one, other)
-    ]
-    assert hashes[0] == hashes[1] != hashes[2]
-
-
 def test_a_file_that_is_no_snapshot_is_refused_in_one_line(tmp_path):
     url = str(tmp_path / "snapshots" / "00000000.json")
     write_atomic(url, json.dumps({"number": 0}).encode())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import boto3
 import fsspec
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from store.errors import BadInput
 from store.fs import listing
 from store.fs.files import open_for_reading, read_bytes
-from store.fs.listing import LISTING_SCHEMA, child_url, child_urls, list_files
+from store.fs.listing import LISTING_SCHEMA, child_url, child_urls, list_files, stream_files
+from store.fs.signatures import read_signature
 from tests.support.audio_folders import write_files
 
 
@@ -75,6 +77,17 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
         "same.mp3": 3,
         "y.txt": 0,
     }
+
+
+def test_a_folder_that_links_lead_to_is_listed_once(folder, tmp_path):
+    (tmp_path / "elsewhere/in").mkdir(parents=True)
+    (tmp_path / "elsewhere/in/z.mp3").write_bytes(b"abcd")
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/home").symlink_to(folder / "a")
+    (folder / "all").symlink_to(tmp_path)
+    (folder / "again").symlink_to(tmp_path / "elsewhere/in")
+    (folder / "0").symlink_to(folder / "a")
+    assert sizes(folder) == {"a/b/x.mp3": 3, "again/z.mp3": 4, "y.txt": 0}
 
 
 def test_pipes_and_sockets_have_no_size(tmp_path):
@@ -243,5 +256,85 @@ def test_below_keeps_the_kind_of_url(url, expected):
 @given(paths=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1)))
 @pytest.mark.parametrize("url", ["/music", "http://host/m/", "zip://::/m.zip"])
 def test_below_each_is_below_for_each(url, paths):
-    table = listing._table((path, None, None) for path in paths)
-    assert child_urls(url, table["path"]).to_pylist() == [child_url(url, path) for path in paths]
+    column = pa.chunked_array([pa.array(paths[:2], pa.string()), pa.array(paths[2:], pa.string())])
+    assert child_urls(url, column).to_pylist() == [child_url(url, path) for path in paths]
+
+
+# One after the other
+
+
+def paths(source: object) -> list[str]:
+    return [file.path for file in stream_files(str(source))]
+
+
+def problems(source: object, **options) -> dict[str, str | None]:
+    return {file.path: file.problem for file in stream_files(str(source), **options)}
+
+
+def is_plain_mp3(path: str) -> bool:
+    return not any(name.startswith(".") for name in path.split("/")) and path.endswith(("/", ".mp3"))
+
+
+@pytest.fixture
+def source(request, tmp_path):
+    """Make a source of some names: on this machine's disk or in a bucket."""
+
+    def make(names: list[str], content: bytes = b"abc") -> str:
+        if request.param == "disk":
+            return str(write_files(tmp_path / "music", names, content))
+        url = request.getfixturevalue("s3_url")
+        for name in names:
+            boto3.client("s3").put_object(Bucket=url.removeprefix("s3://"), Key=f"music/{name}", Body=content)
+        return f"{url}/music"
+
+    return make
+
+
+everywhere = pytest.mark.parametrize("source", ["disk", "s3"], indirect=True)
+
+
+@everywhere
+def test_all_files_are_streamed_in_order_of_their_paths(source, monkeypatch):
+    monkeypatch.setattr(listing, "KEYS_PER_PAGE", 2)
+    names = ["b/x.mp3", "b.mp3", "b-side.mp3", "b/c/y.mp3", "b/c.mp3", "é.mp3", "Ö/ü.txt"]
+    url = source(names)
+    files = list(stream_files(url))
+    assert [file.path for file in files] == sorted(names)
+    for file in files:
+        assert (file.url, file.size_bytes, file.problem) == (f"{url}/{file.path}", 3, None)
+        assert file.signature == read_signature(file.url)
+
+
+@everywhere
+def test_only_what_is_included_is_streamed(source):
+    url = source(["a.mp3", "b.txt", ".hidden/c.mp3", "d/.e.mp3", "d/f.mp3"])
+    assert problems(url, include=is_plain_mp3) == {"a.mp3": None, "d/f.mp3": None}
+
+
+@everywhere
+def test_what_is_no_folder_is_not_streamed(source):
+    url = source(["a.mp3"])
+    with pytest.raises(NotADirectoryError):
+        paths(f"{url}/a.mp3")
+    with pytest.raises(FileNotFoundError):
+        paths(f"{url}/missing")
+
+
+def test_other_kinds_of_url_are_not_streamed():
+    with pytest.raises(BadInput, match="memory://music: tags are written to local files and S3 objects"):
+        paths("memory://music")
+
+
+def test_keys_that_would_part_a_url_are_named(s3_url):
+    for key in ("a::b.mp3", "a?versionId=b.mp3", "a?b.mp3"):
+        boto3.client("s3").put_object(Bucket=s3_url.removeprefix("s3://"), Key=key, Body=b"")
+    assert problems(s3_url) == {
+        "a::b.mp3": "name-breaks-url",
+        "a?b.mp3": None,
+        "a?versionId=b.mp3": "name-breaks-url",
+    }
+
+
+def test_such_names_are_good_on_a_disk(tmp_path):
+    write_files(tmp_path, ["a::b.mp3", "c:/d.mp3"])
+    assert problems(f"file://{tmp_path}/") == {"a::b.mp3": None, "c:/d.mp3": None}

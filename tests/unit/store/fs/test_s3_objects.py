@@ -8,8 +8,9 @@ import pytest
 
 from store.errors import BadInput, ObjectChanged
 from store.fs import s3_objects as objects
+from store.fs.listing import stream_files
 from store.fs.s3_objects import download_object, has_version, put_if_unchanged
-from store.fs.stream import read_signature, stream_files
+from store.fs.signatures import read_signature
 
 BORNE = {
     "CacheControl": "max-age=60",

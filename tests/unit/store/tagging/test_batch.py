@@ -9,14 +9,15 @@ import pytest
 from mutagen.flac import FLAC
 
 from store.errors import BadInput
-from store.fs.stream import signature_from_stat
-from store.tagging import local_swap as file_swap
+from store.fs.signatures import signature_from_stat
+from store.tagging import local_swap, swap
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.journal import list_journalled_batches, read_journal
-from store.tagging.local_swap import DRAFT_PREFIX
+from store.tagging.swap import DRAFT_PREFIX
 from store.tags import write as tags
-from store.tags.write import audio_hash, read_genres, read_tags, write_genres
+from store.tags.write import read_genres, read_tags, write_genres
 from tests.support.audio_formats import CODECS, encode
+from tests.support.audio_hash import audio_hash
 from tests.support.damaged_files import mutations, real_files
 from tests.support.disk_faults import faults
 
@@ -167,7 +168,7 @@ def test_a_batch_that_is_run_again_finds_its_own_work(music, journal):
 
 
 def test_each_batch_has_its_journal_before_its_files_are_touched(music, originals, journal, monkeypatch):
-    def swap(draft, file):
+    def check_and_replace(draft, file):
         if Path(file).is_relative_to(music):
             assert [row["url"] for row in read_journal(journal, "00001")] == [row["url"] for row in rows]
             assert Path(file).read_bytes() == (originals / Path(file).relative_to(music)).read_bytes()
@@ -175,7 +176,7 @@ def test_each_batch_has_its_journal_before_its_files_are_touched(music, original
 
     replace = os.replace
     rows = [row_of(path) for path in files_of(music)]
-    monkeypatch.setattr(os, "replace", swap)
+    monkeypatch.setattr(os, "replace", check_and_replace)
     assert statuses(tag(rows, journal)) == {"written"}
     assert [row["old_genres"] for row in read_journal(journal, "00001")] == [["Noise"]] * len(rows)
 
@@ -191,7 +192,7 @@ def test_the_disk_holds_journal_then_drafts_before_the_first_swap_and_folders_af
 
 
 def test_large_batches_are_swapped_in_groups(music, originals, journal, monkeypatch):
-    monkeypatch.setattr(file_swap, "MAX_GROUP_BYTES", 100_000)
+    monkeypatch.setattr(swap, "MAX_GROUP_BYTES", 100_000)
     assert statuses(tag([row_of(path) for path in files_of(music)], journal)) == {"written"}
     assert len(list(Path(journal).iterdir())) > 2
     assert statuses(undo(journal)) == {"restored"}
@@ -203,7 +204,7 @@ def test_large_batches_are_swapped_in_groups(music, originals, journal, monkeypa
 
 def test_a_file_that_changed_since_is_left_alone(song, journal):
     row = row_of(song)
-    write_genres(song, ["Jazz"])
+    os.utime(song)
     before = song.read_bytes()
     (done,) = tag([row], journal)
     assert (done["status"], done["reason"]) == ("skipped", "changed")
@@ -211,13 +212,42 @@ def test_a_file_that_changed_since_is_left_alone(song, journal):
     assert song.read_bytes() == before
 
 
+def test_a_file_whose_genres_changed_within_their_padding_is_left_alone(song, journal):
+    """Programs that restore the time of modification keep the signature then."""
+    row = row_of(song) | {"old_genres": ["Noise"]}
+    write_genres(song, ["Jazz"])
+    assert row_of(song)["signature"] == row["signature"]
+    before = song.read_bytes()
+    (done,) = tag([row], journal)
+    assert (done["status"], done["reason"]) == ("skipped", "changed")
+    assert song.read_bytes() == before
+    assert not drafts_in(song.parent)
+    row = row_of(song) | {"old_genres": ["Jazz"]}
+    assert statuses(tag([row], journal)) == {"written"}
+
+
+def test_a_file_whose_mode_changed_since_is_tagged(song, journal):
+    row = row_of(song)
+    song.chmod(0o600)
+    assert statuses(tag([row], journal)) == {"written"}
+    assert read_genres(song) == GENRES
+
+
+def test_a_file_that_was_undone_can_be_tagged_by_the_same_predictions(song, journal):
+    row = row_of(song)
+    tag([row], journal)
+    undo(journal)
+    assert statuses(tag([row], f"{journal}-again")) == {"written"}
+    assert read_genres(song) == GENRES
+
+
 def test_a_file_that_changes_meanwhile_is_left_alone(song, journal, monkeypatch):
     def write_and_disturb(*args):
         write_entries(*args)
         song.write_bytes(b"somebody else's")
 
-    write_entries = file_swap.write_entries
-    monkeypatch.setattr(file_swap, "write_entries", write_and_disturb)
+    write_entries = local_swap.write_entries
+    monkeypatch.setattr(local_swap, "write_entries", write_and_disturb)
     (done,) = tag([row_of(song)], journal)
     assert (done["status"], done["reason"]) == ("skipped", "changed")
     assert song.read_bytes() == b"somebody else's"
@@ -421,12 +451,12 @@ def test_two_attempts_at_once_leave_whole_files(song, originals, journal, monkey
 
     def write_and_be_overtaken(*args):
         write_entries(*args)
-        monkeypatch.setattr(file_swap, "write_entries", write_entries)
+        monkeypatch.setattr(local_swap, "write_entries", write_entries)
         assert statuses(tag(rows, journal)) == {"written"}
 
-    write_entries = file_swap.write_entries
+    write_entries = local_swap.write_entries
     rows = [row_of(song)]
-    monkeypatch.setattr(file_swap, "write_entries", write_and_be_overtaken)
+    monkeypatch.setattr(local_swap, "write_entries", write_and_be_overtaken)
     with pytest.raises(FileNotFoundError):
         tag(rows, journal)
     assert read_genres(song) == GENRES
@@ -444,8 +474,8 @@ def test_what_another_attempt_did_meanwhile_is_done(song, journal, monkeypatch):
         (draft.parent / "next of the other").write_bytes(b"half")
         os.replace(draft.parent / "of the other", song)
 
-    write_entries = file_swap.write_entries
-    monkeypatch.setattr(file_swap, "write_entries", write_and_be_overtaken)
+    write_entries = local_swap.write_entries
+    monkeypatch.setattr(local_swap, "write_entries", write_and_be_overtaken)
     assert statuses(tag([row_of(song)], journal)) == {"written"}
     assert read_genres(song) == GENRES
     assert [path.name for path in attempt_folder(song, journal, "00001").iterdir()] == ["next of the other"]
@@ -491,7 +521,7 @@ def test_a_file_that_changed_since_keeps_what_others_did_to_it(music, journal):
 
 
 def test_without_a_recipe_tags_are_put_back_one_by_one(music, originals, journal, monkeypatch):
-    monkeypatch.setattr(file_swap, "make_delta", lambda new, old: None)
+    monkeypatch.setattr(swap, "make_delta", lambda new, old: None)
     tag([row_of(path, custom_tags=NOTES) for path in files_of(music)], journal)
     assert statuses(undo(journal, dry_run=True)) == {"would-restore-tags"}
     assert statuses(undo(journal)) == {"restored-tags"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.fs.stream import FoundFile
+from store.fs.listing import FoundFile
 from store.tagging.batching import MAX_FILES_IN_WHOLE_FOLDERS, batch_name, iter_batches
 
 PATHS = st.lists(

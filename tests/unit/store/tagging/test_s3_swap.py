@@ -7,12 +7,14 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from store.fs.stream import stream_files
-from store.tagging import s3_swap as object_swap
+from store.fs.listing import stream_files
+from store.tagging import s3_swap, swap
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
+from store.tagging.changes import FileSkipped
 from store.tagging.journal import list_journalled_batches, read_journal
-from store.tags.write import audio_hash, read_genres, write_genres
+from store.tags.write import read_genres, write_genres
 from tests.support.audio_formats import CODECS, encode
+from tests.support.audio_hash import audio_hash
 
 GENRES = ["Old-Time / Historic", "Folk"]
 
@@ -234,9 +236,9 @@ def test_another_writer_between_journal_and_put_is_left_alone(place, journal, mo
         place.put("music.flac", b"somebody else's")
         place.remove("music.mp3")
 
-    write_entries = object_swap.write_entries
+    write_entries = s3_swap.write_entries
     rows = place.rows()
-    monkeypatch.setattr(object_swap, "write_entries", write_and_disturb)
+    monkeypatch.setattr(s3_swap, "write_entries", write_and_disturb)
     done = tag(rows, journal)
     assert reason_of(done, "music.flac") == ("skipped", "changed")
     assert reason_of(done, "music.mp3") == ("skipped", "missing")
@@ -252,9 +254,9 @@ def test_the_journal_is_there_before_any_object_is_touched(place, originals, jou
         assert place.read(url.rsplit("/", 1)[1]) == originals[url.rsplit("/", 1)[1]]
         return put_if_unchanged(url, path, was)
 
-    put_if_unchanged = object_swap.put_if_unchanged
+    put_if_unchanged = s3_swap.put_if_unchanged
     rows = place.rows()
-    monkeypatch.setattr(object_swap, "put_if_unchanged", put)
+    monkeypatch.setattr(s3_swap, "put_if_unchanged", put)
     assert statuses(tag(rows, journal)) == {"written"}
 
 
@@ -292,7 +294,7 @@ def test_the_journal_names_the_version_that_was(versioned, originals, journal):
 
 
 def test_without_a_recipe_the_old_version_is_put_back(versioned, originals, journal, monkeypatch):
-    monkeypatch.setattr(object_swap, "make_delta", lambda new, old: None)
+    monkeypatch.setattr(swap, "make_delta", lambda new, old: None)
     tag(versioned.rows(), journal)
     (gone,) = [row for row in read_journal(journal, "1") if row["track_id"] == "music.mp3"]
     boto3.client("s3").delete_object(**versioned.key("music.mp3"), VersionId=gone["version"])
@@ -309,12 +311,12 @@ def test_only_the_drafts_of_one_group_lie_here_at_a_time(place, originals, journ
         groups.append(len(entries))
         return write_entries(url, name, entries)
 
-    here, groups, write_entries = tmp_path / "here", [], object_swap.write_entries
+    here, groups, write_entries = tmp_path / "here", [], s3_swap.write_entries
     here.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(here))
-    monkeypatch.setattr(object_swap, "write_entries", look_and_write)
-    monkeypatch.setattr(object_swap, "MAX_GROUP_BYTES", 20_000)
-    monkeypatch.setattr(object_swap, "REQUESTS_AT_ONCE", 1)
+    monkeypatch.setattr(s3_swap, "write_entries", look_and_write)
+    monkeypatch.setattr(swap, "MAX_GROUP_BYTES", 20_000)
+    monkeypatch.setattr(s3_swap, "CONCURRENT_REQUESTS", 1)
     assert statuses(tag(place.rows(), journal)) == {"written"}
     assert len(groups) > 2
     assert sum(groups) == len(originals)
@@ -327,8 +329,8 @@ def test_only_the_drafts_of_one_group_lie_here_at_a_time(place, originals, journ
 def test_expired_credentials_are_not_taken_for_objects_that_may_not_be_read(place, journal):
     error = PermissionError("expired")
     error.__cause__ = ClientError({"Error": {"Code": "ExpiredToken"}}, "GetObject")
-    with pytest.raises(OSError, match="s3://a: expired"), object_swap._reasons_told("s3://a"):
+    with pytest.raises(OSError, match="s3://a: expired"), swap.skip_if_unusable("s3://a"):
         raise error
     error.__cause__ = ClientError({"Error": {"Code": "AccessDenied"}}, "GetObject")
-    with pytest.raises(object_swap.FileSkipped, match="expired"), object_swap._reasons_told("s3://a"):
+    with pytest.raises(FileSkipped, match="expired"), swap.skip_if_unusable("s3://a"):
         raise error

@@ -17,7 +17,7 @@ from store.tagging.statistics import (
     count_rows,
 )
 
-STATUSES = [*CHANGED_STATUSES, "kept", "unsure", "rejected", "skipped", "failed", "as-it-was"]
+STATUSES = [*CHANGED_STATUSES, "kept", "unsure", "rejected", "skipped", "as-it-was"]
 REASONS = [None, "has-genre", "low-confidence", "truncated", "changed"]
 
 

@@ -1,14 +1,16 @@
 """Parts of a plan into files and copies, and what is remembered of them."""
 
+import os
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from mutagen.id3 import COMM, ID3
 
-from store.fs.parquet import read_table, write_table
-from store.fs.stream import read_signature
-from store.tagging import local_swap as file_swap
+from store.fs.signatures import read_signature
+from store.tagging.inference_cache import read_inference, write_inference
 from store.tagging.journal import list_journalled_batches
-from store.tagging.predictions import INFERENCE_SCHEMA, PREDICTIONS_SCHEMA, table_rows
+from store.tagging.predictions import PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import open_run
 from store.tagging.settings import WriteSettings
 from store.tagging.tasks import undo_parts, write_parts
@@ -42,6 +44,17 @@ def write(run, copy_to=None, inference_url=None):
     return write_parts(["p"], run=run, settings=WriteSettings(), copy_to=copy_to, inference_url=inference_url)
 
 
+def undo(target, tmp_path, dry_run=False):
+    return undo_parts(
+        ["p"],
+        run=open_run(f"{tmp_path}/runs", {"undo": target.name, "dry_run": dry_run}),
+        target=target,
+        settings=WriteSettings(),
+        even_changed=False,
+        dry_run=dry_run,
+    )
+
+
 def done(run):
     return {row["track_id"]: row for row in table_rows(run.read_part("done", "p"))}
 
@@ -55,34 +68,62 @@ def test_a_part_is_written_and_undone(run, music, tmp_path):
     assert read_tags(music / "a.mp3").custom_tags == {"GENRE_MODEL": "v"}
     assert done(run)["a.mp3"]["signature"] == read_signature(str(music / "a.mp3"))
     assert list_journalled_batches(run.journal_url) == ["p"]
-    undo = open_run(f"{tmp_path}/runs", {"undo": run.name})
-    told = undo_parts(
-        ["p"], run=undo, target=run, settings=WriteSettings(), even_changed=False, dry_run=False
-    )
-    assert told.statuses == {"restored": 2}
+    assert undo(run, tmp_path).statuses == {"restored": 2}
     assert {name: (music / name).read_bytes() for name in SONGS} == before
 
 
-def test_what_was_heard_stays_true_of_what_was_written(run, music, tmp_path):
-    inference_url = f"{tmp_path}/inference"
+def keep_predictions(url, music):
     rows = [
         {
             "track_id": name,
-            "signature": "old",
+            "signature": read_signature(str(music / name)),
             "status": "predicted",
-            "old_genres": [],
+            "old_genres": read_genres(music / name) if name != "c.mp3" else [],
             "old_custom_tags": {"X": "y"},
         }
         for name in SONGS
     ]
-    write_table(f"{inference_url}/p.parquet", pa.Table.from_pylist(rows, schema=INFERENCE_SCHEMA))
+    write_inference(f"{url}/p.parquet", rows)
+
+
+def predictions(url):
+    return {row["track_id"]: row for row in read_inference(f"{url}/p.parquet")}
+
+
+def test_predictions_stay_valid_when_files_are_written_and_undone(run, music, tmp_path):
+    inference_url = f"{tmp_path}/runs/inference/key"
+    keep_predictions(inference_url, music)
+    before = predictions(inference_url)
     plan(run, music)
     write(run, inference_url=inference_url)
-    heard = {row["track_id"]: row for row in table_rows(read_table(f"{inference_url}/p.parquet"))}
-    assert heard["a.mp3"]["signature"] == read_signature(str(music / "a.mp3"))
-    assert heard["a.mp3"]["old_genres"] == ["Rock"]
-    assert heard["a.mp3"]["old_custom_tags"] == {"X": "y", "GENRE_MODEL": "v"}
-    assert heard["c.mp3"] == {**dict.fromkeys(INFERENCE_SCHEMA.names), **rows[2]}
+    written = predictions(inference_url)
+    assert written["a.mp3"]["signature"] == read_signature(str(music / "a.mp3"))
+    assert written["a.mp3"]["old_genres"] == ["Rock"]
+    assert written["a.mp3"]["old_custom_tags"] == {"X": "y", "GENRE_MODEL": "v"}
+    assert written["c.mp3"] == before["c.mp3"]
+    undo(run, tmp_path, dry_run=True)
+    assert predictions(inference_url) == written
+    undo(run, tmp_path)
+    assert predictions(inference_url) == before
+
+
+def test_a_prediction_for_other_content_than_was_written_stays_as_it_is(run, music, tmp_path):
+    inference_url = f"{tmp_path}/runs/inference/key"
+    keep_predictions(inference_url, music)
+    before = predictions(inference_url)
+    os.utime(music / "a.mp3")
+    plan(run, music)
+    write(run, inference_url=inference_url)
+    assert predictions(inference_url)["a.mp3"] == before["a.mp3"]
+    assert predictions(inference_url)["b.mp3"] != before["b.mp3"]
+
+
+def test_the_prediction_of_a_file_that_changed_is_dropped(run, music, tmp_path):
+    inference_url = f"{tmp_path}/runs/inference/key"
+    keep_predictions(inference_url, music)
+    plan(run, music, old_genres=["another"])
+    assert write(run, inference_url=inference_url).reasons["skipped"] == {"changed": 2}
+    assert list(predictions(inference_url)) == ["c.mp3"]
 
 
 def test_copies_are_written_beside_nothing_else(run, music, tmp_path):
@@ -142,15 +183,17 @@ def test_a_copy_that_somebody_worked_on_is_not_replaced(run, music, tmp_path):
 
 
 def test_two_runs_at_once_have_their_own_drafts(run, music, tmp_path, monkeypatch):
-    other = open_run(f"{tmp_path}/runs", {"other": True})
-    for each in (run, other):
-        plan(each, music)
-    met = []
-    real_sweep = file_swap._sweep
-    monkeypatch.setattr(
-        file_swap, "_sweep", lambda folders, **more: (met.append(set(folders)), real_sweep(folders, **more))
-    )
-    write(run)
-    write(other)
-    assert met[0]
-    assert not met[0] & met[2], "the one would sweep what the other is at"
+    """The one would otherwise remove the drafts of the other."""
+
+    def look_and_replace(draft, file):
+        if Path(file).is_relative_to(music):
+            folders.append(Path(draft).parent)
+        replace(draft, file)
+
+    replace, folders = os.replace, []
+    monkeypatch.setattr(os, "replace", look_and_replace)
+    for each, genre in ((run, "Rock"), (open_run(f"{tmp_path}/runs", {"other": True}), "Folk")):
+        plan(each, music, [genre])
+        write(each)
+    assert [folder.parent for folder in folders] == [music] * 4
+    assert len(set(folders)) == 2

@@ -1,31 +1,13 @@
-import pickle
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from store.errors import BadInput
-from store.fs.files import write_atomic
-from store.tags.genre_map import GenreMap, format_genre_map, parse_genre_map, read_genre_map, spelling_key
+from store.tags.genre_map import GenreMap, parse_genre_map
 from store.tags.policy import TagPolicy, custom_tags_to_write, keep_reason, new_genres, unchanged_reason
+from tests.support.genre_maps import MAP, good_names, maps, names
 
 FILL, REPLACE, APPEND = (TagPolicy(policy=way) for way in ("fill", "replace", "append"))
-SPELT = [
-    "Hip-Hop",
-    "hip hop",
-    "HIPHOP",
-    "R&B",
-    "R and B",
-    "Rock",
-    "rock ",
-    "\uff32\uff4f\uff43\uff4b",
-    "Ska",
-    "Été",
-    "e\u0301te\u0301",
-]
-names = st.sampled_from(SPELT) | st.text(min_size=1)
-good_names = names.map(str.strip).filter(lambda name: name and name.isprintable())
 lists = st.lists(names, max_size=5).map(tuple)
 told_lists = st.lists(good_names, max_size=4).map(tuple)
 policies = st.builds(
@@ -34,39 +16,6 @@ policies = st.builds(
     never_touch=st.lists(good_names, max_size=1).map(tuple),
     respell=st.booleans(),
 )
-
-
-@st.composite
-def maps(draw):
-    """Draw maps that do not contradict themselves."""
-    genres = draw(st.dictionaries(good_names, st.lists(good_names, max_size=3).map(tuple), max_size=4))
-    spellings = draw(st.dictionaries(good_names, good_names, max_size=4))
-    try:
-        return GenreMap(genres=genres, spellings=spellings)
-    except ValidationError:
-        return GenreMap()
-
-
-@pytest.mark.parametrize(
-    "spelt",
-    [
-        ("Hip-Hop", "hip hop", "HIPHOP", "Hip_Hop", " hiphop"),
-        ("R&B", "R & B", "r and b", "RandB"),
-        ("Été", "E\u0301te\u0301", "été"),
-        ("Straße", "STRASSE"),
-        ("Drum & Bass", "drum AND bass"),
-        ("\uff32\uff4f\uff43\uff4b", "rock"),
-    ],
-)
-def test_spellings_of_one_genre_have_one_key(spelt):
-    assert len({spelling_key(name) for name in spelt}) == 1
-
-
-@pytest.mark.parametrize(
-    "pair", [("Rock", "Punk"), ("???", "!!!"), ("Lo-Fi", "Hi-Fi"), ("Pop", "Pop 2"), ("ก", "กิ")]
-)
-def test_different_genres_have_different_keys(pair):
-    assert spelling_key(pair[0]) != spelling_key(pair[1])
 
 
 @pytest.mark.parametrize(
@@ -164,17 +113,6 @@ def test_a_protected_genre_must_be_a_name():
             TagPolicy(never_touch=(name,))
 
 
-MAP = b"""
-[genres]
-"Hip-Hop" = "Rap"
-Metal = ["Rock", "Metal"]
-Spoken = []
-[spellings]
-"drum n bass" = "Drum & Bass"
-"hard rock" = "Rock"
-"""
-
-
 def test_the_owner_s_names_are_written():
     genre_map = parse_genre_map(MAP, "genres.toml", ("Hip-Hop", "Metal", "Spoken", "Rock"))
     assert new_genres((), ("Hip-Hop", "Metal", "Spoken", "Ska"), FILL, genre_map) == (
@@ -199,54 +137,6 @@ def test_the_owner_s_names_are_written():
     assert new_genres(("Rap",), ("Hip-Hop",), REPLACE, genre_map) is None
     assert new_genres((), ("Spoken",), REPLACE, genre_map) is None
     assert unchanged_reason((), ("Spoken",), REPLACE, genre_map) == ("mapped-to-nothing", "Spoken")
-
-
-@given(genre_map=maps())
-def test_a_map_reads_back_as_it_was_written(genre_map):
-    again = parse_genre_map(format_genre_map(genre_map).encode(), "genres.toml")
-    assert again == genre_map
-    assert list(again.genres.items()) == list(genre_map.genres.items())
-    assert pickle.loads(pickle.dumps(again)) == genre_map
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"[genres", "not TOML in UTF-8"),
-        (b'[genres]\n"Rock" = "\xff"', "not TOML in UTF-8"),
-        (b"[genre]\nRock = 'x'", "'genre': wanted the tables [genres] and [spellings] only"),
-        (b"genres = 3", "'genres': wanted the tables"),
-        (
-            b"[genres]\nRock = 3",
-            "'Rock': found 3; wanted a name, a list of names, or [] for one never written",
-        ),
-        (b"[genres]\nRock = ['a', 3]", "'Rock': found ['a', 3]; wanted a name"),
-        (b"[spellings]\nrawk = ['Rock', 'Pop']", "'rawk': found [['Rock', 'Pop']]"),
-        (b"[genres]\nRock = ' '", "' ' is no genre: wanted printable text"),
-        (b'[genres]\nRock = "a\\u0000b"', r"'a\x00b' is no genre: wanted printable text"),
-        (b"[genres]\nPolka = 'x'", "[genres] 'Polka': this model never learned it; it knows Rock, Hip-Hop"),
-        (b"[genres]\n'Hip-Hop' = 'a'\n'hip hop' = 'b'", "'hip hop' and 'Hip-Hop' are one genre; keep one"),
-        (
-            b"[spellings]\na = 'b'\nb = 'c'",
-            "[spellings] 'a' is 'b', and that is 'c'; name the last one for both",
-        ),
-    ],
-)
-def test_a_map_that_cannot_be_is_bad_input_in_one_line(content, said):
-    with pytest.raises(BadInput) as caught:
-        parse_genre_map(content, "my/genres.toml", ("Rock", "Hip-Hop"))
-    message = str(caught.value)
-    assert message.startswith("my/genres.toml: ")
-    assert said in message
-    assert "\n" not in message
-
-
-def test_a_map_is_read_from_a_file(tmp_path):
-    url = f"{tmp_path}/genres.toml"
-    with pytest.raises(BadInput, match=r"genres.toml: no such file; wanted a map of genres in TOML"):
-        read_genre_map(url)
-    write_atomic(url, MAP)
-    assert read_genre_map(url).map_genres(["hip hop"]) == ("Rap",)
 
 
 @pytest.mark.parametrize(

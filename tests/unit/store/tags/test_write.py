@@ -21,8 +21,9 @@ from mutagen.mp4 import MP4
 
 from store.errors import BadInput
 from store.tags import write as tags
-from store.tags.write import Credits, audio_hash, copy_with_genres, read_credits, read_genres, write_genres
+from store.tags.write import Credits, copy_with_genres, read_credits, read_genres, write_genres
 from tests.support.audio_formats import encode
+from tests.support.audio_hash import audio_hash
 from tests.support.tagged_files import PICTURE, id3v1
 
 HOSTILE = Path("../shared/data/hostile")

@@ -9,40 +9,37 @@ from pydantic import ValidationError
 from scipy.special import expit, softmax
 from sklearn.metrics import precision_score
 
-from preprocessing.catalogue.fma import read_genre_tree
-from training.evaluation.calibration import (
-    FEWEST_POSITIVES,
-    NEVER,
-    Decision,
-    close_upward,
-    explain_decision,
-    fit_decision,
-)
-from training.evaluation.settings import DecisionSettings
+from preprocessing.catalogue.fma_genres import read_genre_tree
+from training.evaluation.calibration import UNREACHABLE_THRESHOLD, Calibration, propagate_to_ancestors
+from training.evaluation.calibration_fitting import MIN_POSITIVES, explain_calibration, fit_calibration
+from training.evaluation.settings import CalibrationSettings
 
 GENRES = ("Folk", "Punk", "Rock")
 PUNK_IS_ROCK = {"Punk": "Rock"}
 FMA_GENRES = Path("../shared/data/fma_real/genres.csv")
-F1, PRECISE = DecisionSettings(calibrate=False), DecisionSettings(goal="precision", calibrate=False)
+F1, PRECISE = (
+    CalibrationSettings(fit_temperature=False),
+    CalibrationSettings(goal="precision", fit_temperature=False),
+)
 
 
-def chances(seed: int, tracks: int = 200, genres: int = 3, target: str = "multi"):
-    """Make tracks whose genres are drawn by the very probabilities given: perfectly calibrated."""
+def draw_tracks(seed: int, tracks: int = 200, genres: int = 3, target: str = "multi"):
+    """Make tracks whose genres are drawn with the returned probabilities: perfectly calibrated."""
     draw = np.random.default_rng(seed)
     logits = draw.normal(0, 2, (tracks, genres))
     if target == "top":
-        chance = softmax(logits, axis=1)
-        return np.array([draw.multinomial(1, row) for row in chance]), chance
-    chance = expit(logits)
-    return (draw.random(chance.shape) < chance).astype(int), chance
+        probability = softmax(logits, axis=1)
+        return np.array([draw.multinomial(1, row) for row in probability]), probability
+    probability = expit(logits)
+    return (draw.random(probability.shape) < probability).astype(int), probability
 
 
-def f1_of_told(has, told):
-    return 2 * (has & told).sum() / (has.sum() + told.sum())
+def f1_of(has, assigned):
+    return 2 * (has & assigned).sum() / (has.sum() + assigned.sum())
 
 
 def closed(truth):
-    return close_upward(truth, GENRES, PUNK_IS_ROCK)
+    return propagate_to_ancestors(truth, GENRES, PUNK_IS_ROCK)
 
 
 @st.composite
@@ -71,33 +68,33 @@ def lineage(genre, parents):
 def test_closure_raises_each_genre_to_its_likeliest_descendant_and_no_higher(drawn):
     genres, parents, values = drawn
     before = values.copy()
-    out = close_upward(values, genres, parents)
+    out = propagate_to_ancestors(values, genres, parents)
     np.testing.assert_array_equal(values, before)
-    for place, genre in enumerate(genres):
+    for index, genre in enumerate(genres):
         below = [other for other, name in enumerate(genres) if genre in (name, *lineage(name, parents))]
-        np.testing.assert_array_equal(out[:, place], values[:, below].max(axis=1))
+        np.testing.assert_array_equal(out[:, index], values[:, below].max(axis=1))
 
 
 @given(drawn=trees(), raised=st.floats(0, 1))
 @settings(deadline=None)
 def test_closure_is_idempotent_and_monotone(drawn, raised):
     genres, parents, values = drawn
-    out = close_upward(values, genres, parents)
-    np.testing.assert_array_equal(close_upward(out, genres, parents), out)
-    assert (close_upward(np.maximum(values, raised), genres, parents) >= out).all()
+    out = propagate_to_ancestors(values, genres, parents)
+    np.testing.assert_array_equal(propagate_to_ancestors(out, genres, parents), out)
+    assert (propagate_to_ancestors(np.maximum(values, raised), genres, parents) >= out).all()
 
 
 @given(drawn=trees(), seed=st.integers(0, 99), temperature=st.sampled_from([0.3, 1.0, 4.0]))
 @settings(deadline=None)
-def test_what_is_told_is_closed_upward_whatever_the_thresholds(drawn, seed, temperature):
+def test_assigned_genres_include_their_ancestors_whatever_the_thresholds(drawn, seed, temperature):
     genres, parents, values = drawn
     thresholds = np.random.default_rng(seed).random(len(genres))
-    decision = Decision(temperature=temperature, thresholds=tuple(thresholds), parents=parents)
-    chance = decision.calibrate(values, genres, "multi")
-    told = decision.tell(chance, genres, "multi")
-    np.testing.assert_array_equal(close_upward(told, genres, parents), told)
-    assert (told >= (chance >= thresholds)).all()
-    np.testing.assert_array_equal(close_upward(chance, genres, parents), chance)
+    calibration = Calibration(temperature=temperature, thresholds=tuple(thresholds), parents=parents)
+    probability = calibration.calibrate(values, genres, "multi")
+    assigned = calibration.assign_genres(probability, genres, "multi")
+    np.testing.assert_array_equal(propagate_to_ancestors(assigned, genres, parents), assigned)
+    assert (assigned >= (probability >= thresholds)).all()
+    np.testing.assert_array_equal(propagate_to_ancestors(probability, genres, parents), probability)
 
 
 def test_the_real_tree_of_fma(need):
@@ -107,109 +104,113 @@ def test_the_real_tree_of_fma(need):
     parents = {genre.title: tree[genre.parent_id].title for genre in tree.values() if genre.parent_id}
     assert len(set(genres)) == 163, "titles name genres"
     values = np.eye(163) * 0.9 + 0.01
-    decision = fit_decision(np.eye(163), values, genres, "multi", F1, parents)
-    assert decision.parents == parents
-    told = decision.tell(decision.calibrate(values, genres, "multi"), genres, "multi")
+    calibration = fit_calibration(np.eye(163), values, genres, "multi", F1, parents)
+    assert calibration.parents == parents
+    assigned = calibration.assign_genres(calibration.calibrate(values, genres, "multi"), genres, "multi")
     for row, genre in enumerate(genres):
-        assert set(np.array(genres)[told[row]]) == {genre, *lineage(genre, parents)}
+        assert set(np.array(genres)[assigned[row]]) == {genre, *lineage(genre, parents)}
     black_metal = genres.index("Black-Metal")
-    assert set(np.array(genres)[told[black_metal]]) == {"Black-Metal", "Metal", "Rock"}
+    assert set(np.array(genres)[assigned[black_metal]]) == {"Black-Metal", "Metal", "Rock"}
     # The sixteen roots only, or leaves without what lies between: still whole.
     few = ["Black-Metal", "Folk", "Rock"]
-    assert fit_decision(np.eye(3), np.eye(3), few, "multi", F1, parents).parents == {"Black-Metal": "Rock"}
+    assert fit_calibration(np.eye(3), np.eye(3), few, "multi", F1, parents).parents == {"Black-Metal": "Rock"}
 
 
-def test_a_tree_that_goes_round_is_refused():
-    with pytest.raises(AssertionError, match="the genre tree goes round at Folk"):
-        close_upward(np.zeros((1, 3)), GENRES, {"Folk": "Rock", "Rock": "Folk"})
+def test_a_tree_with_a_cycle_is_refused():
+    with pytest.raises(AssertionError, match="the genre tree has a cycle at Folk"):
+        propagate_to_ancestors(np.zeros((1, 3)), GENRES, {"Folk": "Rock", "Rock": "Folk"})
 
 
 @pytest.mark.parametrize("target", ["top", "multi"])
-def test_no_decision_changes_nothing(target):
-    _, chance = chances(0, target=target)
-    np.testing.assert_array_equal(Decision().calibrate(chance, GENRES, target), chance)
-    told = Decision().tell(chance, GENRES, target)
-    expected = chance == chance.max(axis=1, keepdims=True) if target == "top" else chance >= 0.5
-    np.testing.assert_array_equal(told, expected)
+def test_the_default_calibration_changes_nothing(target):
+    _, probability = draw_tracks(0, target=target)
+    np.testing.assert_array_equal(Calibration().calibrate(probability, GENRES, target), probability)
+    assigned = Calibration().assign_genres(probability, GENRES, target)
+    expected = (
+        probability == probability.max(axis=1, keepdims=True) if target == "top" else probability >= 0.5
+    )
+    np.testing.assert_array_equal(assigned, expected)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
 def test_a_temperature_divides_the_logits(temperature):
     logits = np.random.default_rng(1).normal(0, 2, (20, 3))
-    decision = Decision(temperature=temperature)
+    calibration = Calibration(temperature=temperature)
     np.testing.assert_allclose(
-        decision.calibrate(expit(logits), GENRES, "multi"), expit(logits / temperature), atol=1e-6
+        calibration.calibrate(expit(logits), GENRES, "multi"), expit(logits / temperature)
     )
     np.testing.assert_allclose(
-        decision.calibrate(softmax(logits, axis=1), GENRES, "top"),
+        calibration.calibrate(softmax(logits, axis=1), GENRES, "top"),
         softmax(logits / temperature, axis=1),
-        atol=1e-6,
     )
 
 
 @pytest.mark.parametrize("target", ["top", "multi"])
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
-def test_the_temperature_that_spoiled_the_probabilities_is_found(target, true):
-    truth, chance = chances(2, tracks=20_000, target=target)
-    spoiled = Decision(temperature=1 / true).calibrate(chance, GENRES, target)
-    found = fit_decision(truth, spoiled, GENRES, target, DecisionSettings(), {})
+def test_the_temperature_that_distorted_the_probabilities_is_found(target, true):
+    truth, probability = draw_tracks(2, tracks=20_000, target=target)
+    distorted = Calibration(temperature=1 / true).calibrate(probability, GENRES, target)
+    found = fit_calibration(truth, distorted, GENRES, target, CalibrationSettings(), {})
     assert found.temperature == pytest.approx(true, rel=0.05)
-    np.testing.assert_allclose(found.calibrate(spoiled, GENRES, target), chance, atol=0.02)
+    np.testing.assert_allclose(found.calibrate(distorted, GENRES, target), probability, atol=0.02)
 
 
 @pytest.mark.parametrize(
-    ("tracks", "wish", "said"),
+    ("tracks", "fit", "note"),
     [
-        (29, DecisionSettings(), "29 validation tracks fit no temperature (it takes 30)"),
-        (60, DecisionSettings(), "60 validation tracks fit no temperature (they do not say"),
-        (60, F1, "no calibration was wanted"),
+        (29, CalibrationSettings(), "29 validation tracks fit no temperature (it takes 30)"),
+        (60, CalibrationSettings(), "60 validation tracks fit no temperature (they do not determine one)"),
+        (60, F1, "no temperature was to be fitted"),
     ],
 )
-def test_a_temperature_that_the_tracks_do_not_tell_stays_one(tracks, wish, said):
+def test_a_temperature_that_the_tracks_do_not_determine_stays_one(tracks, fit, note):
     truth = np.eye(3)[np.arange(tracks) % 3]
-    decision = fit_decision(truth, 0.1 + 0.7 * truth, GENRES, "top", wish, {})
-    assert decision.temperature == 1.0
-    assert any(said in line for line in explain_decision(decision, wish, truth, GENRES, "top"))
+    calibration = fit_calibration(truth, 0.1 + 0.7 * truth, GENRES, "top", fit, {})
+    assert calibration.temperature == 1.0
+    assert any(note in line for line in explain_calibration(calibration, fit, truth, GENRES, "top"))
 
 
 def test_a_temperature_takes_thirty_tracks():
-    truth, chance = chances(3, tracks=30, target="top")
-    spoiled = Decision(temperature=0.3).calibrate(chance, GENRES, "top")
+    truth, probability = draw_tracks(3, tracks=30, target="top")
+    distorted = Calibration(temperature=0.3).calibrate(probability, GENRES, "top")
     found = [
-        fit_decision(truth[:count], spoiled[:count], GENRES, "top", DecisionSettings(), {}).temperature
+        fit_calibration(
+            truth[:count], distorted[:count], GENRES, "top", CalibrationSettings(), {}
+        ).temperature
         for count in (29, 30)
     ]
     assert found[0] == 1.0
     assert found[1] > 1.5
 
 
-def test_a_network_that_is_sure_and_wrong_is_made_unsure():
+def test_an_overconfident_network_gets_a_high_temperature():
     truth = np.eye(3)[np.arange(60) % 3]
     wrong = 0.01 + 0.97 * np.roll(truth, 1, axis=1)
-    assert fit_decision(truth, wrong, GENRES, "top", DecisionSettings(), {}).temperature > 9
+    assert fit_calibration(truth, wrong, GENRES, "top", CalibrationSettings(), {}).temperature > 9
 
 
 @given(seed=st.integers(0, 2**32 - 1), digits=st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
 def test_no_other_threshold_has_a_better_f1(seed, digits):
-    truth, chance = chances(seed, tracks=60)
-    chance = chance.round(digits)
-    decision = fit_decision(truth, chance, GENRES, "multi", F1, {})
+    truth, probability = draw_tracks(seed, tracks=60)
+    probability = probability.round(digits)
+    calibration = fit_calibration(truth, probability, GENRES, "multi", F1, {})
     for genre in range(3):
-        if truth[:, genre].sum() < FEWEST_POSITIVES:
-            assert decision.thresholds[genre] == 0.5
+        if truth[:, genre].sum() < MIN_POSITIVES:
+            assert calibration.thresholds[genre] == 0.5
             continue
-        has, said, own = truth[:, genre], chance[:, genre], decision.thresholds[genre]
-        f1_of = {cut: f1_of_told(has, said >= cut) for cut in {*said, NEVER}}
-        assert f1_of_told(has, said >= own) == pytest.approx(max(f1_of.values()))
-        fewer = [cut for cut in f1_of if (said >= cut).sum() < (said >= own).sum()]
-        assert all(f1_of[cut] < max(f1_of.values()) - 1e-12 for cut in fewer), "the highest of the best"
+        has, given, own = truth[:, genre], probability[:, genre], calibration.thresholds[genre]
+        scores = {threshold: f1_of(has, given >= threshold) for threshold in {*given, UNREACHABLE_THRESHOLD}}
+        best = max(scores.values())  # fractions of small integers: equal ones are equal floats
+        assert f1_of(has, given >= own) == best
+        higher = [threshold for threshold in scores if (given >= threshold).sum() < (given >= own).sum()]
+        assert all(scores[threshold] < best for threshold in higher), "the highest of the best"
 
 
 def test_a_threshold_lies_half_way_between_two_probabilities():
     truth = np.repeat([[0, 0], [1, 1]], 10, axis=0)
-    chance = np.repeat([[0.2, 0.6], [0.4, 0.9]], 10, axis=0)
-    assert fit_decision(truth, chance, ("a", "b"), "multi", F1, {}).thresholds == (
+    probability = np.repeat([[0.2, 0.6], [0.4, 0.9]], 10, axis=0)
+    assert fit_calibration(truth, probability, ("a", "b"), "multi", F1, {}).thresholds == (
         pytest.approx(0.3),
         pytest.approx(0.75),
     )
@@ -219,88 +220,91 @@ def test_neighbouring_numbers_leave_no_room_for_a_threshold_between():
     below = 0.5
     above = np.nextafter(below, 1)  # half-way rounds to the even one, which is `below`
     truth = np.repeat([[0, 0], [1, 1]], 10, axis=0)
-    chance = np.where(truth, above, below)
-    decision = fit_decision(truth, chance, ("a", "b"), "multi", F1, {})
-    np.testing.assert_array_equal(decision.tell(chance, ("a", "b"), "multi"), truth > 0)
+    probability = np.where(truth, above, below)
+    calibration = fit_calibration(truth, probability, ("a", "b"), "multi", F1, {})
+    np.testing.assert_array_equal(calibration.assign_genres(probability, ("a", "b"), "multi"), truth > 0)
 
 
 @given(seed=st.integers(0, 2**32 - 1), wanted=st.floats(0.3, 1.0))
 @settings(max_examples=60, deadline=None)
 def test_thresholds_for_a_precision_reach_it_on_the_tracks_they_were_fitted_on(seed, wanted):
-    truth, chance = chances(seed, tracks=80)
+    truth, probability = draw_tracks(seed, tracks=80)
     truth = closed(truth)
-    wish = DecisionSettings(goal="precision", precision=wanted)
-    decision = fit_decision(truth, chance, GENRES, "multi", wish, PUNK_IS_ROCK)
-    calibrated = decision.calibrate(chance, GENRES, "multi")
-    told = decision.tell(calibrated, GENRES, "multi")
+    fit = CalibrationSettings(goal="precision", precision=wanted)
+    calibration = fit_calibration(truth, probability, GENRES, "multi", fit, PUNK_IS_ROCK)
+    calibrated = calibration.calibrate(probability, GENRES, "multi")
+    assigned = calibration.assign_genres(calibrated, GENRES, "multi")
     for genre in range(3):
-        if decision.thresholds[genre] == NEVER or truth[:, genre].sum() < FEWEST_POSITIVES:
+        if calibration.thresholds[genre] == UNREACHABLE_THRESHOLD or truth[:, genre].sum() < MIN_POSITIVES:
             continue
-        assert precision_score(truth[:, genre], told[:, genre]) >= wanted
-        lower = calibrated[calibrated[:, genre] < decision.thresholds[genre], genre]
-        for cut in lower[:10] if genre != 2 else ():
-            assert precision_score(truth[:, genre], calibrated[:, genre] >= cut) < wanted
+        assert precision_score(truth[:, genre], assigned[:, genre]) >= wanted
+        lower = calibrated[calibrated[:, genre] < calibration.thresholds[genre], genre]
+        for threshold in lower[:10] if genre != 2 else ():
+            assert precision_score(truth[:, genre], calibrated[:, genre] >= threshold) < wanted
 
 
-def test_a_precision_out_of_reach_is_never_told_and_said_so():
+def test_a_genre_that_cannot_reach_the_precision_is_never_assigned_and_noted():
     truth = np.tile([[1, 0, 1], [0, 1, 0]], (20, 1))
-    chance = np.tile([[0.2, 0.4, 0.9], [0.8, 0.6, 0.1]], (20, 1))  # the first two are always wrong
-    decision = fit_decision(truth, chance, GENRES, "multi", PRECISE, {})
-    assert decision.thresholds[0] == NEVER
-    assert not decision.tell(np.ones((1, 3)), GENRES, "multi")[0, 0]
-    json.dumps(decision.model_dump(), allow_nan=False)
-    lines = list(explain_decision(decision, PRECISE, truth, GENRES, "multi"))
-    assert any("No threshold does it for Folk" in line for line in lines)
+    probability = np.tile([[0.2, 0.4, 0.9], [0.8, 0.6, 0.1]], (20, 1))  # the first two are always wrong
+    calibration = fit_calibration(truth, probability, GENRES, "multi", PRECISE, {})
+    assert calibration.thresholds[0] == UNREACHABLE_THRESHOLD
+    assert not calibration.assign_genres(np.ones((1, 3)), GENRES, "multi")[0, 0]
+    json.dumps(calibration.model_dump(), allow_nan=False)
+    lines = list(explain_calibration(calibration, PRECISE, truth, GENRES, "multi"))
+    assert any("No threshold reaches that for Folk" in line for line in lines)
 
 
-def test_a_parent_is_fitted_knowing_what_its_children_bring():
-    """Rock alone would want a low threshold for punk; told through Punk already, it can stay high."""
+def test_a_parent_is_fitted_after_its_children():
+    """Rock alone would need a low threshold for punk; with Punk assigned already, it can stay high."""
     truth = np.repeat([[0, 1, 1], [0, 0, 0], [0, 0, 1]], 20, axis=0)
-    chance = np.repeat([[0.1, 0.6, 0.6], [0.1, 0.1, 0.7], [0.1, 0.1, 0.9]], 20, axis=0)
-    with_tree = fit_decision(truth, chance, GENRES, "multi", F1, PUNK_IS_ROCK)
+    probability = np.repeat([[0.1, 0.6, 0.6], [0.1, 0.1, 0.7], [0.1, 0.1, 0.9]], 20, axis=0)
+    with_tree = fit_calibration(truth, probability, GENRES, "multi", F1, PUNK_IS_ROCK)
     assert with_tree.thresholds[2] == pytest.approx(0.8)
-    np.testing.assert_array_equal(with_tree.tell(chance, GENRES, "multi"), truth > 0)
+    np.testing.assert_array_equal(with_tree.assign_genres(probability, GENRES, "multi"), truth > 0)
 
 
-def test_too_few_positives_keep_a_half_and_it_is_said():
+def test_too_few_positives_keep_a_half_and_are_noted():
     truth = np.zeros((40, 3), int)
-    truth[: FEWEST_POSITIVES - 1, 0] = truth[:FEWEST_POSITIVES, 1] = 1
-    chance = np.where(truth, 0.4, 0.2)
-    decision = fit_decision(truth, chance, GENRES, "multi", F1, {})
-    assert decision.thresholds == (0.5, pytest.approx(0.3), 0.5)
-    lines = list(explain_decision(decision, F1, truth, GENRES, "multi"))
+    truth[: MIN_POSITIVES - 1, 0] = truth[:MIN_POSITIVES, 1] = 1
+    probability = np.where(truth, 0.4, 0.2)
+    calibration = fit_calibration(truth, probability, GENRES, "multi", F1, {})
+    assert calibration.thresholds == (0.5, pytest.approx(0.3), 0.5)
+    lines = list(explain_calibration(calibration, F1, truth, GENRES, "multi"))
     assert any("Fewer than 10 validation tracks have Folk, Rock" in line for line in lines)
 
 
-def test_where_tracks_have_one_genre_the_likeliest_is_told_and_thresholds_are_kept():
-    truth, chance = chances(5, target="top")
-    decision = fit_decision(truth, chance, GENRES, "top", PRECISE, PUNK_IS_ROCK)
-    assert len(decision.thresholds) == 3
-    told = decision.tell(chance, GENRES, "top")
-    np.testing.assert_array_equal(told.argmax(axis=1), chance.argmax(axis=1))
-    assert (told.sum(axis=1) == 1).all()
-    np.testing.assert_allclose(decision.calibrate(chance, GENRES, "top").sum(axis=1), 1)
+def test_where_tracks_have_one_genre_the_likeliest_is_assigned_and_thresholds_are_kept():
+    truth, probability = draw_tracks(5, target="top")
+    calibration = fit_calibration(truth, probability, GENRES, "top", PRECISE, PUNK_IS_ROCK)
+    assert len(calibration.thresholds) == 3
+    assigned = calibration.assign_genres(probability, GENRES, "top")
+    np.testing.assert_array_equal(assigned.argmax(axis=1), probability.argmax(axis=1))
+    assert (assigned.sum(axis=1) == 1).all()
+    np.testing.assert_allclose(calibration.calibrate(probability, GENRES, "top").sum(axis=1), 1)
 
 
-def test_a_decision_goes_through_json_and_can_be_a_key():
-    truth, chance = chances(6)
-    decision = fit_decision(closed(truth), chance, GENRES, "multi", DecisionSettings(), PUNK_IS_ROCK)
-    again = Decision.model_validate_json(decision.model_dump_json())
-    assert again == decision
-    assert hash(again) == hash(decision)
+def test_a_calibration_survives_json_and_can_be_a_key():
+    truth, probability = draw_tracks(6)
+    calibration = fit_calibration(
+        closed(truth), probability, GENRES, "multi", CalibrationSettings(), PUNK_IS_ROCK
+    )
+    again = Calibration.model_validate_json(calibration.model_dump_json())
+    assert again == calibration
+    assert hash(again) == hash(calibration)
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"thresholds": [-1.0]}, {"thresholds": ["nan"]}])
-def test_a_decision_that_cannot_be_is_refused(wrong):
+def test_an_invalid_calibration_is_refused(wrong):
     with pytest.raises(ValidationError, match=r"greater than|finite"):
-        Decision.model_validate(wrong)
+        Calibration.model_validate(wrong)
 
 
-def test_it_is_said_what_the_thresholds_of_top_models_are_for():
+def test_notes_explain_what_the_thresholds_of_top_models_are_for():
     truth = np.eye(3)[np.arange(60) % 3]
-    decision = fit_decision(truth, 0.1 + 0.7 * truth, GENRES, "top", F1, {})
-    told = {
-        target: " ".join(explain_decision(decision, F1, truth, GENRES, target)) for target in ("top", "multi")
+    calibration = fit_calibration(truth, 0.1 + 0.7 * truth, GENRES, "top", F1, {})
+    notes = {
+        target: " ".join(explain_calibration(calibration, F1, truth, GENRES, target))
+        for target in ("top", "multi")
     }
-    assert "for a tagger that is told to abstain; else the likeliest genre is told" in told["top"]
-    assert "(used to tell)" in told["multi"]
+    assert "used only with --abstain; without it the likeliest genre is assigned" in notes["top"]
+    assert "(a genre is assigned from its threshold on)" in notes["multi"]

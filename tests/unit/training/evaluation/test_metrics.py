@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import sem
 from sklearn.metrics import f1_score, top_k_accuracy_score
 
-from training.evaluation.calibration import Decision
-from training.evaluation.metrics import belief, calibration_error, reliability, score
+from training.evaluation.calibration import Calibration
+from training.evaluation.metrics import assigned_probability, calibration_error, reliability, score
 
 GENRES = ["Folk", "Jazz", "Rock"]
 FOLK, JAZZ, ROCK = np.eye(3, dtype=np.int8)
@@ -20,33 +20,33 @@ def test_a_worked_example_of_one_genre_a_track():
     truth = [FOLK, FOLK, JAZZ, ROCK]
     probabilities = [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.5, 0.3], [0.5, 0.25, 0.25]]
     scores = score(truth, probabilities, GENRES, "top")
-    assert (scores.tracks, scores.right, scores.accuracy, scores.chance) == (4, 2, 0.5, 0.5)
+    assert (scores.tracks, scores.correct, scores.accuracy, scores.chance) == (4, 2, 0.5, 0.5)
     assert scores.confusion == ((1, 1, 0), (0, 1, 0), (1, 0, 0))
     folk, jazz, rock = scores.genres
-    assert (folk.support, folk.guessed, folk.precision, folk.recall, folk.f1) == (2, 2, 0.5, 0.5, 0.5)
+    assert (folk.support, folk.predicted, folk.precision, folk.recall, folk.f1) == (2, 2, 0.5, 0.5, 0.5)
     assert (jazz.precision, jazz.recall, jazz.f1) == (0.5, 1.0, pytest.approx(2 / 3))
-    assert (rock.guessed, rock.precision, rock.recall, rock.f1) == (0, None, 0.0, 0.0)
+    assert (rock.predicted, rock.precision, rock.recall, rock.f1) == (0, None, 0.0, 0.0)
     assert scores.macro_f1 == pytest.approx((0.5 + 2 / 3 + 0) / 3)
-    assert scores.log_loss == pytest.approx(-np.log([0.7, 0.1, 0.5, 0.25]).mean(), abs=1e-6)
-    assert scores.log_loss_error == pytest.approx(sem(np.log([0.7, 0.1, 0.5, 0.25])), abs=1e-6)
+    assert scores.log_loss == pytest.approx(-np.log([0.7, 0.1, 0.5, 0.25]).mean())
+    assert scores.log_loss_standard_error == pytest.approx(sem(np.log([0.7, 0.1, 0.5, 0.25])))
 
 
 def test_a_worked_example_of_several_genres_a_track():
     truth = [[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0]]
     probabilities = [[0.9, 0.5, 0.1], [0.9, 0.6, 0.1], [0.4, 0.2, 0.1], [0.9, 0.9, 0.1]]
     scores = score(truth, probabilities, GENRES, "multi")
-    assert (scores.right, scores.accuracy, scores.chance) == (3, 0.75, 0.5)
+    assert (scores.correct, scores.accuracy, scores.chance) == (3, 0.75, 0.5)
     assert scores.confusion is None
     assert scores.genres[1].precision == pytest.approx(2 / 3)
-    per_track = belief(truth, probabilities, "multi")
-    assert scores.log_loss == pytest.approx(-np.log(per_track).mean(), abs=1e-6)
-    assert scores.log_loss_error == pytest.approx(sem(np.log(per_track)), abs=1e-6)
+    per_track = assigned_probability(truth, probabilities, "multi")
+    assert scores.log_loss == pytest.approx(-np.log(per_track).mean())
+    assert scores.log_loss_standard_error == pytest.approx(sem(np.log(per_track)))
 
 
 def test_a_genre_without_tracks_has_null_scores_and_no_part_in_the_mean():
     scores = score([FOLK, JAZZ], [[0.1, 0.2, 0.7], [0.2, 0.7, 0.1]], GENRES, "top")
     rock = scores.genres[2]
-    assert (rock.support, rock.guessed, rock.precision, rock.recall, rock.f1) == (0, 1, None, None, None)
+    assert (rock.support, rock.predicted, rock.precision, rock.recall, rock.f1) == (0, 1, None, None, None)
     assert scores.untested == ("Rock",)
     assert scores.macro_f1 == 0.5
 
@@ -64,19 +64,19 @@ def test_scores_fit_together_and_are_json(data, target):
         probabilities = draw.random((tracks, genres)).round(1)
     names = [f"genre {number}" for number in range(genres)]
     scores = score(truth, probabilities, names, target)
-    told = Decision().tell(probabilities, names, target)
-    assert scores.right == sum(tuple(a) == tuple(b) for a, b in zip(truth > 0, told, strict=True))
+    predicted = Calibration().assign_genres(probabilities, names, target)
+    assert scores.correct == sum(tuple(a) == tuple(b) for a, b in zip(truth > 0, predicted, strict=True))
     for number, each in enumerate(scores.genres):
-        hits = sum(truth[row, number] > 0 and told[row, number] for row in range(tracks))
+        hits = sum(truth[row, number] > 0 and predicted[row, number] for row in range(tracks))
         assert each.support == truth[:, number].sum()
         assert each.recall == (pytest.approx(hits / each.support) if each.support else None)
-        if each.support and each.guessed:
-            assert each.precision == pytest.approx(hits / each.guessed)
+        if each.support and each.predicted:
+            assert each.precision == pytest.approx(hits / each.predicted)
     if scores.confusion is not None:
-        assert np.trace(scores.confusion) == scores.right
+        assert np.trace(scores.confusion) == scores.correct
         assert np.sum(scores.confusion) == tracks
     assert math.isfinite(scores.log_loss)
-    assert scores.micro_f1 == pytest.approx(f1_score(truth > 0, told, average="micro", zero_division=0))
+    assert scores.micro_f1 == pytest.approx(f1_score(truth > 0, predicted, average="micro", zero_division=0))
     assert 0 <= scores.calibration_error <= 1
     if target == "top" and genres > 2:
         likeliest = top_k_accuracy_score(
@@ -91,32 +91,32 @@ def test_certain_and_wrong_is_a_finite_log_loss():
     assert 1 < score([FOLK], [[0.0, 0.0, 0.0]], GENRES, "multi").log_loss < 20
 
 
-def test_the_error_of_a_single_track_is_no_number_but_zero():
-    assert score([FOLK], [[0.6, 0.4, 0.0]], GENRES, "top").log_loss_error == 0
+def test_the_standard_error_of_a_single_track_is_zero():
+    assert score([FOLK], [[0.6, 0.4, 0.0]], GENRES, "top").log_loss_standard_error == 0
 
 
-def test_belief_is_the_probability_of_the_answer():
+def test_the_assigned_probability_is_that_of_the_genres():
     probabilities = [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]]
-    assert belief([FOLK, FOLK], probabilities, "top") == pytest.approx([0.7, 0.1])
-    assert belief([[1, 0, 0]], [[0.5, 0.5, 0.5]], "multi") == pytest.approx([0.5])
+    assert assigned_probability([FOLK, FOLK], probabilities, "top") == pytest.approx([0.7, 0.1])
+    assert assigned_probability([[1, 0, 0]], [[0.5, 0.5, 0.5]], "multi") == pytest.approx([0.5])
 
 
 def test_a_worked_example_of_a_calibration_error():
-    truth = [[1, 0]] * 3 + [[0, 1]]  # told four times with 0.7, right three times; and once with 0.9, wrong
+    truth = [[1, 0]] * 3 + [[0, 1]]  # with 0.7 correct in three of four, with 0.9 wrong
     probabilities = [[0.7, 0.3]] * 4 + [[0.1, 0.9]]
     found = reliability([*truth, [1, 0]], probabilities, "top")
-    np.testing.assert_allclose(found.said, [0.7, 0.9])
-    np.testing.assert_allclose(found.true, [0.75, 0.0])
+    np.testing.assert_allclose(found.predicted, [0.7, 0.9])
+    np.testing.assert_allclose(found.observed, [0.75, 0.0])
     np.testing.assert_allclose(found.share, [0.8, 0.2])
     assert calibration_error(found) == pytest.approx(0.8 * 0.05 + 0.2 * 0.9)
 
 
-def test_of_several_genres_each_pair_is_an_answer():
+def test_with_several_genres_each_pair_is_a_prediction():
     found = reliability([[1, 0], [0, 0]], [[1.0, 0.0], [1.0, 0.0]], "multi")
-    np.testing.assert_allclose((found.said, found.true, found.share), ([0, 1], [0, 0.5], [0.5, 0.5]))
+    np.testing.assert_allclose((found.predicted, found.observed, found.share), ([0, 1], [0, 0.5], [0.5, 0.5]))
 
 
-def test_top_k_asks_whether_the_genre_is_among_the_likeliest():
+def test_top_k_counts_tracks_whose_genre_is_among_the_likeliest():
     names = ["a", "b", "c", "d", "e"]
     truth, probabilities = np.eye(5)[[0, 0, 0]], [[5, 4, 3, 2, 1], [3, 5, 4, 2, 1], [1, 5, 4, 3, 2]]
     scores = score(truth, np.array(probabilities) / 15, names, "top")
@@ -126,18 +126,18 @@ def test_top_k_asks_whether_the_genre_is_among_the_likeliest():
     assert (multi.top_k, multi.k) == (None, None)
 
 
-def test_scores_are_those_of_the_decision():
-    decision = Decision(temperature=2.0, thresholds=(0.9, 0.45, 0.9), parents={"Jazz": "Folk"})
-    scores = score([[1, 1, 0]], [[0.1, 0.6, 0.9]], GENRES, "multi", decision)
+def test_scores_are_those_of_the_calibration():
+    calibration = Calibration(temperature=2.0, thresholds=(0.9, 0.45, 0.9), parents={"Jazz": "Folk"})
+    scores = score([[1, 1, 0]], [[0.1, 0.6, 0.9]], GENRES, "multi", calibration)
     folk, jazz, rock = scores.genres
-    assert (folk.guessed, jazz.guessed, rock.guessed, scores.right) == (1, 1, 0, 1)
+    assert (folk.predicted, jazz.predicted, rock.predicted, scores.correct) == (1, 1, 0, 1)
     assert (folk.threshold, jazz.threshold) == (0.9, 0.45)
     calibrated = 1 / (1 + (0.4 / 0.6) ** 0.5)
-    rock_said = 1 / (1 + (0.1 / 0.9) ** 0.5)
-    expected = -np.log([calibrated, calibrated, 1 - rock_said]).mean()
-    assert scores.log_loss == pytest.approx(expected, abs=1e-6)
+    calibrated_rock = 1 / (1 + (0.1 / 0.9) ** 0.5)
+    expected = -np.log([calibrated, calibrated, 1 - calibrated_rock]).mean()
+    assert scores.log_loss == pytest.approx(expected)
 
 
-def test_a_threshold_that_nothing_was_fitted_for():
+def test_a_threshold_that_was_not_fitted():
     assert score([FOLK], [[0.6, 0.2, 0.2]], GENRES, "top").genres[0].threshold is None
     assert score([FOLK], [[0.6, 0.2, 0.2]], GENRES, "multi").genres[0].threshold == 0.5

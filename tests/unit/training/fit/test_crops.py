@@ -9,11 +9,10 @@ from store.errors import BadInput
 from training.fit.crops import (
     Crops,
     Tracks,
-    even_crops,
-    groups_of_rank,
-    held_in_memory,
-    one_ahead,
-    part_of_rank,
+    cache_in_memory,
+    crops_of_rank,
+    evenly_spaced_crops,
+    micro_batches_of_rank,
     plan_epoch,
     read_crops,
 )
@@ -72,8 +71,8 @@ def test_crops_lie_within_their_tracks(tracks, balance, seed):
 @given(tracks(), st.integers(1, 6), st.booleans())
 def test_ranks_share_each_batch_whatever_their_number(tracks, world_size, balance):
     crops = plan(tracks, balance=balance)
-    groups = [groups_of_rank(6, rank=rank, world_size=world_size) for rank in range(world_size)]
-    shares = [part_of_rank(crops, its, batch_size=12, crops_at_once=2) for its in groups]
+    groups = [micro_batches_of_rank(6, rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [crops_of_rank(crops, its, batch_size=12, micro_batch_size=2) for its in groups]
     assert len({len(share) for share in shares}) == 1, "equal numbers of steps"
     for step, parts in enumerate(zip(*shares, strict=True)):
         whole = crops[12 * step : 12 * (step + 1)]
@@ -84,7 +83,7 @@ def test_ranks_share_each_batch_whatever_their_number(tracks, world_size, balanc
 @given(st.integers(1, 50), st.integers(1, 50))
 def test_no_rank_has_more_than_one_group_more_than_another(groups, world_size):
     world_size = min(groups, world_size)
-    shares = [groups_of_rank(groups, rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [micro_batches_of_rank(groups, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert [group for share in shares for group in share] == list(range(groups))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -112,12 +111,12 @@ def test_balance_shows_genres_equally_often(tracks, batch_size):
 
 def test_fewer_groups_than_ranks_are_refused():
     with pytest.raises(BadInput, match=r"a step has 2 groups of crops .* for 3 processes; raise batch_size"):
-        groups_of_rank(2, rank=0, world_size=3)
+        micro_batches_of_rank(2, rank=0, world_size=3)
 
 
 @given(tracks(), st.integers(2, 9))
 def test_even_crops_reach_from_the_first_frame_to_the_last(tracks, count):
-    crops = even_crops(tracks, crop_frames=CROP_FRAMES, count=count)
+    crops = evenly_spaced_crops(tracks, crop_frames=CROP_FRAMES, count=count)
     start_TK = crops.start_N.reshape(-1, count)
     np.testing.assert_array_equal(start_TK[:, 0], 0)
     np.testing.assert_array_equal(start_TK[:, -1], np.maximum(tracks.frames_T - CROP_FRAMES, 0))
@@ -126,7 +125,7 @@ def test_even_crops_reach_from_the_first_frame_to_the_last(tracks, count):
 
 def test_one_even_crop_lies_in_the_middle():
     some = Tracks(("track 0",), np.array([30]), np.eye(1, dtype=np.float32))
-    assert even_crops(some, crop_frames=CROP_FRAMES, count=1).start_N.tolist() == [10]
+    assert evenly_spaced_crops(some, crop_frames=CROP_FRAMES, count=1).start_N.tolist() == [10]
 
 
 def test_a_short_track_is_played_again():
@@ -138,17 +137,10 @@ def test_a_short_track_is_played_again():
 @given(tracks(), st.integers(0, 99))
 def test_crops_are_read_from_where_the_plan_says_from_memory_too(tracks, seed):
     crops = plan(tracks, seed=seed)
-    held = held_in_memory(slice_of(tracks), tracks)
+    held = cache_in_memory(slice_of(tracks), tracks)
     read, from_memory = (
         read_crops(source, tracks, crops, CROP_FRAMES) for source in (slice_of(tracks), held)
     )
     np.testing.assert_array_equal(read, from_memory)
     np.testing.assert_array_equal(read[:, 0, 0], 100 * crops.track_N + crops.start_N)
     assert read.dtype == np.float16
-
-
-def test_work_ahead_keeps_the_order_and_passes_errors_on():
-    assert list(one_ahead(lambda number: number * 2, range(5))) == [0, 2, 4, 6, 8]
-    assert list(one_ahead(str, [])) == []
-    with pytest.raises(ZeroDivisionError, match="modulo by zero"):
-        list(one_ahead(lambda number: 1 // number, [1, 0, 1]))

@@ -1,6 +1,6 @@
 import pytest
 
-from training.fit.labels import choose_parents
+from training.fit.labels import restrict_genre_tree
 
 TREE = {"Krautrock": "Psych-Rock", "Psych-Rock": "Rock", "Metal": "Rock", "Death-Metal": "Metal"}
 
@@ -15,4 +15,4 @@ TREE = {"Krautrock": "Psych-Rock", "Psych-Rock": "Rock", "Metal": "Rock", "Death
     ],
 )
 def test_a_genre_has_its_nearest_ancestor_among_the_genres_of_the_model(genres, parents):
-    assert choose_parents(genres, TREE) == parents
+    assert restrict_genre_tree(genres, TREE) == parents

@@ -11,19 +11,19 @@ import torch
 
 from store.errors import BadInput, TrainingStopped
 from training.fit.checkpoint import read_checkpoint
-from training.fit.distributed import Seat
+from training.fit.distributed import RankContext
 from training.fit.epoch import learning_rate_at
 from training.fit.loop import train
-from training.fit.run import fingerprint, finished
+from training.fit.run import is_finished, run_hash
 from training.fit.settings import AugmentSettings, TrainSettings
-from training.networks.settings import ModelSettings, StartSettings
+from training.networks.settings import ModelSettings, PretrainedSettings
 
 
 class Stopped(Exception):
     """The run is killed here."""
 
 
-def run_toy(folder, toy, *, stop_after=None, stop_at_step=None, seat=Seat()):  # noqa: B008
+def run_toy(folder, toy, *, stop_after=None, stop_at_step=None, rank_context=RankContext()):  # noqa: B008
     """Train, and give the events; die as soon as an epoch, or (epoch, step), has been told."""
     events = []
 
@@ -34,7 +34,7 @@ def run_toy(folder, toy, *, stop_after=None, stop_at_step=None, seat=Seat()):  #
         if event["event"] == "step" and (event["epoch"], event["step"]) == stop_at_step:
             raise Stopped
 
-    train(str(folder), toy.run, toy.tracks, toy.snapshot, seat, emit)
+    train(str(folder), toy.run, toy.tracks, toy.snapshot, rank_context, emit)
     return events
 
 
@@ -44,7 +44,7 @@ def weights_of(folder):
 
 def losses_of(folder):
     """What a run learned, epoch by epoch, without what the clock said."""
-    timed = {"seconds", "crops_per_s", "data_wait_share", "exchange_share", "compute_share"}
+    timed = {"seconds", "crops_per_s", "data_wait_share", "communication_share", "compute_share"}
     history = json.loads((folder / "history.json").read_text())
     return [{name: row[name] for name in row if name not in timed} for row in history["epochs"]]
 
@@ -52,7 +52,7 @@ def losses_of(folder):
 LEARNING = {
     "epochs": 10,
     "crops_per_track": 12,
-    "crops_at_once": 16,
+    "micro_batch_size": 16,
     "label_smoothing": 0.0,
     "augment": AugmentSettings(masks=0, gain_db=0, tone_db=0),
 }
@@ -91,12 +91,12 @@ def test_resumed_equals_uninterrupted(tmp_path, toy, stop_after):
 def test_killed_in_mid_epoch_at_most_one_checkpoint_interval_is_lost(
     tmp_path, toy, monkeypatch, killed_at, goes_on_from
 ):
-    monkeypatch.setattr("training.fit.epoch.SECONDS_BETWEEN_LOGS", -1.0)
+    monkeypatch.setattr("training.fit.epoch.EVENT_INTERVAL_S", -1.0)
     settings = {"batch_size": 4, "checkpoint_steps": 3, "epochs": 3}
     run_toy(tmp_path / "whole", toy(**settings))
     with pytest.raises(Stopped):
         run_toy(tmp_path / "cut", toy(**settings), stop_at_step=killed_at)
-    start, step, *_ = (it for it in run_toy(tmp_path / "cut", toy(**settings)) if it["event"] != "at-work")
+    start, step, *_ = (it for it in run_toy(tmp_path / "cut", toy(**settings)) if it["event"] != "heartbeat")
     assert (start["epochs_done"], start["steps_done"]) == goes_on_from
     assert step["step"] == goes_on_from[1] + 1
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
@@ -108,9 +108,9 @@ def started(folder, toy, start_folder, **settings):
     """Lay out a run that starts from what another one became."""
     weights = (start_folder / "weights.safetensors").read_bytes()
     folder.mkdir()
-    (folder / "start.safetensors").write_bytes(weights)
+    (folder / "pretrained.safetensors").write_bytes(weights)
     plain = toy(**settings)
-    return replace(plain, run=plain.run.model_copy(update={"start": sha256(weights).hexdigest()}))
+    return replace(plain, run=plain.run.model_copy(update={"pretrained_sha256": sha256(weights).hexdigest()}))
 
 
 def test_a_frozen_trunk_stays_what_it_started_from_and_learns_after_that(tmp_path, toy):
@@ -119,8 +119,10 @@ def test_a_frozen_trunk_stays_what_it_started_from_and_learns_after_that(tmp_pat
     trunk = [name for name in before if name.startswith("trunk.") and "running" not in name]
     for epochs, alike in ((1, True), (2, True), (3, False)):
         folder = tmp_path / str(epochs)
-        start = StartSettings(weights="first", frozen_epochs=2)
-        run_toy(folder, started(folder, toy, tmp_path / "first", epochs=max(epochs, 2), start=start))
+        pretrained = PretrainedSettings(weights="first", frozen_epochs=2)
+        run_toy(
+            folder, started(folder, toy, tmp_path / "first", epochs=max(epochs, 2), pretrained=pretrained)
+        )
         after = weights_of(folder)
         assert all(torch.equal(before[name], after[name]) for name in trunk) == alike
         assert not torch.equal(before["fc.weight"], after["fc.weight"])
@@ -128,7 +130,7 @@ def test_a_frozen_trunk_stays_what_it_started_from_and_learns_after_that(tmp_pat
 
 def test_resumed_while_frozen_equals_uninterrupted(tmp_path, toy):
     run_toy(tmp_path / "first", toy(epochs=1))
-    settings = {"epochs": 3, "start": StartSettings(weights="first", frozen_epochs=2)}
+    settings = {"epochs": 3, "pretrained": PretrainedSettings(weights="first", frozen_epochs=2)}
     run_toy(tmp_path / "whole", started(tmp_path / "whole", toy, tmp_path / "first", **settings))
     cut = started(tmp_path / "cut", toy, tmp_path / "first", **settings)
     for epoch in (1, 2):
@@ -140,21 +142,23 @@ def test_resumed_while_frozen_equals_uninterrupted(tmp_path, toy):
 
 def test_another_start_than_the_run_was_laid_out_with_is_refused(tmp_path, toy):
     run_toy(tmp_path / "first", toy(epochs=1))
-    run = started(tmp_path / "run", toy, tmp_path / "first", start=StartSettings(weights="first"))
-    (tmp_path / "run" / "start.safetensors").write_bytes(b"other")
-    with pytest.raises(BadInput, match=r"start.safetensors: damaged or changed; delete this run's folder"):
+    run = started(tmp_path / "run", toy, tmp_path / "first", pretrained=PretrainedSettings(weights="first"))
+    (tmp_path / "run" / "pretrained.safetensors").write_bytes(b"other")
+    with pytest.raises(
+        BadInput, match=r"pretrained.safetensors: damaged or changed; delete this run's folder"
+    ):
         run_toy(tmp_path / "run", run)
-    (tmp_path / "run" / "start.safetensors").unlink()
-    with pytest.raises(BadInput, match=r"start.safetensors: missing; run the same command again"):
+    (tmp_path / "run" / "pretrained.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"pretrained.safetensors: missing; run the same command again"):
         run_toy(tmp_path / "run", run)
 
 
 def test_the_shares_of_an_epochs_time_add_up(tmp_path, toy):
     run_toy(tmp_path, toy(epochs=1))
     (row,) = json.loads((tmp_path / "history.json").read_text())["epochs"]
-    shares = [row[f"{name}_share"] for name in ("data_wait", "exchange", "compute")]
+    shares = [row[f"{name}_share"] for name in ("data_wait", "communication", "compute")]
     assert sum(shares) == pytest.approx(1)
-    assert min(shares) >= row["exchange_share"] == 0, "alone there is nobody to exchange with"
+    assert min(shares) >= row["communication_share"] == 0, "one process does not communicate"
 
 
 def test_a_finished_run_is_left_alone(tmp_path, toy):
@@ -194,12 +198,12 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path, toy):
     best_epoch = json.loads((tmp_path / "whole" / "history.json").read_text())["best_epoch"]
     rows = losses_of(tmp_path / "whole")
     lowest = min(rows, key=lambda row: row["validation_loss"])
-    bound = lowest["validation_loss"] + lowest["validation_loss_error"]
+    bound = lowest["validation_loss"] + lowest["validation_loss_standard_error"]
     within = [row["epoch"] for row in rows if row["validation_loss"] <= bound]
     assert best_epoch == max(within) < LEARNING["epochs"]
     with pytest.raises(Stopped):
         run_toy(tmp_path / "best", misled, stop_after=best_epoch)
-    state, _ = read_checkpoint(str(tmp_path / "best"), fingerprint(misled.run, misled.tracks))
+    state, _ = read_checkpoint(str(tmp_path / "best"), run_hash(misled.run, misled.tracks))
     assert all(
         torch.equal(weight, state.model[name]) for name, weight in weights_of(tmp_path / "whole").items()
     )
@@ -213,7 +217,7 @@ def test_of_epochs_that_few_tracks_cannot_tell_apart_the_last_is_kept(tmp_path, 
 
 
 def test_every_step_of_the_run_has_its_own_rate(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr("training.fit.epoch.SECONDS_BETWEEN_LOGS", -1.0)
+    monkeypatch.setattr("training.fit.epoch.EVENT_INTERVAL_S", -1.0)
     plain = toy(epochs=2)
     told = [event for event in run_toy(tmp_path, plain) if event["event"] == "step"]
     assert [(event["epoch"], event["step"], event["steps"]) for event in told] == [
@@ -265,14 +269,14 @@ def test_a_cut_checkpoint_is_told_and_the_one_before_is_used(tmp_path, toy):
 
 def test_fewer_groups_than_processes_are_refused(tmp_path, toy):
     with pytest.raises(BadInput, match=r"a step has 4 groups of crops .* for 5 processes"):
-        run_toy(tmp_path, toy(), seat=Seat(0, 5))
+        run_toy(tmp_path, toy(), rank_context=RankContext(0, 5))
 
 
 def test_other_mel_settings_are_refused(tmp_path, toy):
     plain = toy()
     other = plain.run.model_copy(update={"mel_fingerprint": "123456789abc"})
     with pytest.raises(BadInput, match="the run wants 123456789abc"):
-        train(str(tmp_path), other, plain.tracks, plain.snapshot, Seat(), print)
+        train(str(tmp_path), other, plain.tracks, plain.snapshot, RankContext(), print)
 
 
 def test_a_track_without_spectrogram_is_refused(tmp_path, toy):
@@ -285,9 +289,9 @@ def test_a_track_without_spectrogram_is_refused(tmp_path, toy):
 def test_a_run_is_finished_when_its_weights_are_there(tmp_path, toy):
     with pytest.raises(Stopped):
         run_toy(tmp_path, toy(), stop_after=4)
-    assert not finished(str(tmp_path))
+    assert not is_finished(str(tmp_path))
     run_toy(tmp_path, toy())
-    assert finished(str(tmp_path))
+    assert is_finished(str(tmp_path))
 
 
 def test_the_rate_rises_then_falls_to_almost_nothing():

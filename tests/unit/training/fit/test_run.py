@@ -3,7 +3,7 @@ import pytest
 from pydantic import ValidationError
 
 from store.errors import BadInput
-from training.fit.run import TrainingRun, fingerprint, read_run, write_run
+from training.fit.run import TrainingRun, read_run, run_hash, write_run
 from training.fit.settings import TrainSettings
 
 TARGETS = pa.list_(pa.int8())
@@ -51,17 +51,17 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 
 def test_the_fingerprint_names_what_decides_the_result():
-    of = fingerprint(RUN, GOOD)
+    of = run_hash(RUN, GOOD)
     moved = RUN.model_copy(update={"snapshot_url": "elsewhere", "settings": TrainSettings(cache_gib=0)})
-    assert fingerprint(moved, GOOD) == of
-    assert fingerprint(RUN.model_copy(update={"settings": TrainSettings(seed=1)}), GOOD) != of
-    assert fingerprint(RUN, tracks([[1, 0], [0, 1], [0, 1], [0, 1]])) != of
+    assert run_hash(moved, GOOD) == of
+    assert run_hash(RUN.model_copy(update={"settings": TrainSettings(seed=1)}), GOOD) != of
+    assert run_hash(RUN, tracks([[1, 0], [0, 1], [0, 1], [0, 1]])) != of
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 24}, "batch_size 24 is no multiple of crops_at_once 16"),
+        ({"batch_size": 24}, "batch_size 24 is no multiple of micro_batch_size 16"),
         ({"balance": True, "target": "multi"}, "balance needs target top"),
         ({"learning_rte": 1}, "learning_rte"),
         ({"epochs": 0}, "greater than or equal to 1"),

@@ -3,14 +3,14 @@ import torch
 import torch.nn.functional as F
 
 from training.fit.settings import AugmentSettings, TrainSettings
-from training.fit.step import Batch, genre_loss, group_seeds, train_step
+from training.fit.step import Batch, genre_loss, micro_batch_seeds, train_step
 from training.networks.network import build_model
 from training.networks.settings import ModelSettings
 
-SETTINGS = TrainSettings(batch_size=8, crops_at_once=4, augment=AugmentSettings(mixup=0.5))
+SETTINGS = TrainSettings(batch_size=8, micro_batch_size=4, augment=AugmentSettings(mixup=0.5))
 
 
-def learner():
+def train_state():
     torch.manual_seed(0)
     model = build_model(ModelSettings(width=4), 3, 16)
     return model, torch.optim.SGD(model.parameters(), lr=0.1)
@@ -23,7 +23,7 @@ def batch(size=8):
 
 
 def gradient_of(groups, seeds):
-    model, optimizer = learner()
+    model, optimizer = train_state()
     step = train_step(model, optimizer, groups, SETTINGS, seeds=seeds)
     return step.loss, torch.cat([weight.grad.ravel() for weight in model.parameters()])
 
@@ -37,7 +37,7 @@ def test_a_step_is_the_mean_of_its_groups():
         (Batch(whole.mel_BFM[:4], whole.target_BG[:4]), [1]),
         (Batch(whole.mel_BFM[4:], whole.target_BG[4:]), [2]),
     ):
-        model, optimizer = learner()
+        model, optimizer = train_state()
         losses.append(train_step(model, optimizer, part, settings, seeds=seeds).loss)
         gradients.append(torch.cat([weight.grad.ravel() for weight in model.parameters()]))
     torch.testing.assert_close(losses[0], losses[1] + losses[2])
@@ -46,13 +46,13 @@ def test_a_step_is_the_mean_of_its_groups():
 
 def test_ranks_of_unequal_share_make_the_same_step():
     settings = TrainSettings(
-        batch_size=12, crops_at_once=4, max_grad_norm=1e9, augment=AugmentSettings(mixup=0.5)
+        batch_size=12, micro_batch_size=4, max_grad_norm=1e9, augment=AugmentSettings(mixup=0.5)
     )
     whole = batch(12)
     gradients = []
     for first, last, world_size in ((0, 3, 1), (0, 1, 2), (1, 3, 2)):
         part = Batch(whole.mel_BFM[4 * first : 4 * last], whole.target_BG[4 * first : 4 * last])
-        model, optimizer = learner()
+        model, optimizer = train_state()
         train_step(model, optimizer, part, settings, seeds=range(first, last), world_size=world_size)
         gradients.append(torch.cat([weight.grad.ravel() for weight in model.parameters()]))
     alone, *ranks = gradients
@@ -67,14 +67,14 @@ def test_the_seed_decides_a_step():
 
 
 def test_groups_have_seeds_of_their_own_that_no_other_rank_changes():
-    alone = group_seeds(0, 7, range(4))
-    assert alone == group_seeds(0, 7, range(2)) + group_seeds(0, 7, range(2, 4))
-    many = {seed for run in (0, 1) for step in range(20) for seed in group_seeds(run, step, range(4))}
+    alone = micro_batch_seeds(0, 7, range(4))
+    assert alone == micro_batch_seeds(0, 7, range(2)) + micro_batch_seeds(0, 7, range(2, 4))
+    many = {seed for run in (0, 1) for step in range(20) for seed in micro_batch_seeds(run, step, range(4))}
     assert len(many) == 160
 
 
 def test_steep_gradients_are_shortened():
-    model, optimizer = learner()
+    model, optimizer = train_state()
     step = train_step(
         model, optimizer, batch(), SETTINGS.model_copy(update={"max_grad_norm": 1e-3}), seeds=[1, 2]
     )

@@ -3,19 +3,19 @@ import pytest
 import torch
 
 from training.fit.crops import Tracks
-from training.fit.distributed import CPU, Seat
-from training.fit.validation import hear, validate
+from training.fit.distributed import CPU, RankContext
+from training.fit.validation import predict_tracks, validate
 from training.networks.network import build_model
 
 
 @pytest.mark.parametrize("target", ["top", "multi"])
 def test_a_track_is_the_mean_of_its_crops(toy, target):
-    plain = toy(target=target, crops_at_once=2, validation_crops=3)
+    plain = toy(target=target, micro_batch_size=2, validation_crops=3)
     settings, mels = plain.run.settings, plain.snapshot.mels
     torch.manual_seed(0)
     model = build_model(settings.model, 2, 8).eval()
     tracks = Tracks(("08", "02"), np.array([60, 30]), np.eye(2, dtype=np.float32))
-    heard_TG = hear(model, plain.snapshot.mel_slice, tracks, 10, settings, CPU)
+    heard_TG = predict_tracks(model, plain.snapshot.mel_slice, tracks, 10, settings, CPU)
     for track, starts in (("08", (0, 25, 50)), ("02", (0, 10, 20))):
         crops = np.stack([mels[track][start : start + 10] for start in starts]).astype(np.float16)
         logits = model(torch.from_numpy(crops).float()).detach().double()
@@ -30,7 +30,9 @@ def test_listening_teaches_nothing(toy):
     tracks = Tracks(("00", "01"), np.array([20, 25]), np.eye(2, dtype=np.float32))
     source, settings = plain.snapshot.mel_slice, plain.run.settings
     scores = [
-        validate(model, source, tracks, ("a", "b"), crop_frames=9, settings=settings, seat=Seat())
+        validate(
+            model, source, tracks, ("a", "b"), crop_frames=9, settings=settings, rank_context=RankContext()
+        )
         for _ in range(2)
     ]
     assert scores[0] == scores[1]

@@ -1,25 +1,39 @@
-from pathlib import Path
+import pytest
 
 from preprocessing.mel.settings import MelSettings
+from store.errors import BadInput
 from store.model_registry import publish_version
-from training.evaluation.calibration import Decision
+from training.evaluation.calibration import Calibration
 from training.fit.settings import TrainSettings
-from training.inference.model_version import ModelIdentity, read_identity
+from training.inference.model_version import ModelIdentity, load_model, read_identity
+from training.networks.network import WEIGHTS_FILE
 from training.networks.settings import ModelSettings
 
-SONG = Path("tests/data/demo_music/fma_small/200/200033.mp3")
 GENRES = ("Black-Metal", "Metal", "Rock")
-TREE = {"Black-Metal": "Metal", "Metal": "Rock"}
+IDENTITY = ModelIdentity(
+    genres=GENRES,
+    mel=MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=16),
+    training=TrainSettings(target="multi", model=ModelSettings(name="shallow", width=4), validation_crops=2),
+    calibration=Calibration(thresholds=(0.1, 0.2, 0.3), parents={"Black-Metal": "Metal", "Metal": "Rock"}),
+)
 
 
-def identity(target="multi", **decision) -> ModelIdentity:
-    model = ModelSettings(name="shallow", width=4)
-    training = TrainSettings(target=target, model=model, validation_crops=2)
-    mel = MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=16)
-    return ModelIdentity(genres=GENRES, mel=mel, training=training, decision=Decision(**decision))
+def test_an_identity_survives_its_file(tmp_path):
+    version = publish_version(str(tmp_path), {}, {**IDENTITY.model_dump(mode="json"), "trained": "today"})
+    assert read_identity(f"{tmp_path}/{version}") == IDENTITY
 
 
-def test_a_model_from_before_decisions_is_as_it_was(tmp_path):
-    card = identity().model_dump(mode="json", exclude={"decision"})
-    version = publish_version(str(tmp_path), {}, card)
-    assert read_identity(f"{tmp_path}/{version}") == identity()
+def test_a_card_of_another_program_is_bad_input(tmp_path):
+    version = publish_version(str(tmp_path), {}, {"genres": ["Rock"]})
+    with pytest.raises(BadInput, match=r"model\.json: mel: Field required; train the model again"):
+        read_identity(f"{tmp_path}/{version}")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [({}, "the weights are missing"), ({WEIGHTS_FILE: b"truncated"}, "not the weights of this network")],
+)
+def test_missing_or_truncated_weights_are_bad_input(tmp_path, files, message):
+    version = publish_version(str(tmp_path), files, IDENTITY.model_dump(mode="json"))
+    with pytest.raises(BadInput, match=f"{message}.*; train the model again"):
+        load_model(f"{tmp_path}/{version}", IDENTITY)

@@ -1,4 +1,4 @@
-"""One batch of real files, from listening to the plan."""
+"""One batch of real files, from inference to the plan."""
 
 import os
 import shutil
@@ -7,8 +7,9 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
+from store.fs.listing import FoundFile, stream_files
 from store.fs.parquet import read_table, write_table
-from store.fs.stream import FoundFile, read_signature, stream_files
+from store.fs.signatures import read_signature
 from store.tagging.batching import batch_name
 from store.tagging.predictions import INFERENCE_SCHEMA, table_rows
 from store.tagging.run import open_run
@@ -21,7 +22,7 @@ from tests.support.tagging_model import (
     publish_small_model,
     small_inference_config,
 )
-from training.inference.tag_task import plan_batch, plan_without
+from training.inference.tag_task import plan_batch, reject_crashing_file
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def version_url(tmp_path_factory):
 
 
 @pytest.fixture
-def listener(version_url):
+def config(version_url):
     return small_inference_config(version_url)
 
 
@@ -43,19 +44,19 @@ def music(tmp_path):
     return folder
 
 
-def planned(music, tmp_path, listener, run=None):
+def plan_folder(music, tmp_path, config, run=None):
     """Plan the folder as one batch; give the rows by name, and the batch."""
     batch = list(stream_files(str(music)))
     run = run or open_run(f"{tmp_path}/runs", {"test": len(list(tmp_path.glob("runs/*")))})
-    told = plan_batch(batch, run=run, inference_url=f"{tmp_path}/inference", listener=listener)
+    statistics = plan_batch(batch, run=run, inference_url=f"{tmp_path}/inference", config=config)
     rows = {row["track_id"]: row for row in table_rows(run.read_part("plan", batch_name(batch)))}
-    assert sum(told.statuses.values()) == len(batch) == len(rows)
+    assert sum(statistics.statuses.values()) == len(batch) == len(rows)
     return rows
 
 
-def test_every_file_gets_an_answer(music, tmp_path, listener):
+def test_every_file_is_planned(music, tmp_path, config):
     before = {path: path.read_bytes() for path in music.iterdir()}
-    rows = planned(music, tmp_path, listener)
+    rows = plan_folder(music, tmp_path, config)
     assert {name: (row["status"], row["reason"]) for name, row in rows.items()} == {
         "a.mp3": ("change", None),
         "b.mp3": ("change", None),
@@ -66,71 +67,74 @@ def test_every_file_gets_an_answer(music, tmp_path, listener):
     row = rows["a.mp3"]
     assert row["genres"] == row["predicted_genres"]
     assert row["genres"][0] in GENRES
-    assert row["confidence"] == pytest.approx(max(row["probabilities"]), abs=1e-6)
+    assert row["confidence"] == pytest.approx(max(row["probabilities"]), rel=2.0**-23)
     assert row["signature"] == read_signature(str(music / "a.mp3"))
-    assert row["model_version"] == listener.version
+    assert row["model_version"] == config.version
     assert {path: path.read_bytes() for path in music.iterdir()} == before
 
 
-def heard_by_name(tmp_path):
+def stored_inference(tmp_path):
     (part,) = (tmp_path / "inference").iterdir()
     return part, {row["track_id"]: row for row in table_rows(read_table(str(part)))}
 
 
-def pretend(tmp_path, probabilities):
-    """Change what was heard, to see whether it is asked again."""
-    part, rows = heard_by_name(tmp_path)
+def replace_probabilities(tmp_path, probabilities):
+    """Change the stored predictions, so that computing them again shows."""
+    part, rows = stored_inference(tmp_path)
     for row in rows.values():
         if row["status"] == "predicted":
             row["probabilities"] = probabilities
     write_table(str(part), pa.Table.from_pylist(list(rows.values()), schema=INFERENCE_SCHEMA))
 
 
-def test_nothing_is_heard_twice_but_what_changed(music, tmp_path, listener):
-    planned(music, tmp_path, listener)
-    pretend(tmp_path, [0.0, 1.0])
+def test_only_changed_files_are_predicted_again(music, tmp_path, config):
+    plan_folder(music, tmp_path, config)
+    replace_probabilities(tmp_path, [0.0, 1.0])
     with (music / "b.mp3").open("ab") as file:
         file.write(b"more")
-    rows = planned(music, tmp_path, listener)
+    rows = plan_folder(music, tmp_path, config)
     assert rows["a.mp3"]["probabilities"] == [0.0, 1.0]
     assert rows["a.mp3"]["predicted_genres"] == ["Rock"]
     assert rows["b.mp3"]["probabilities"] != [0.0, 1.0]
 
 
-def test_another_policy_hears_only_what_was_left_out_before(music, tmp_path, listener):
-    planned(music, tmp_path, listener)
-    pretend(tmp_path, [0.0, 1.0])
-    rows = planned(music, tmp_path, replace(listener, policy=TagPolicy(policy="replace")))
+def test_another_policy_predicts_only_the_files_left_out_before(music, tmp_path, config):
+    plan_folder(music, tmp_path, config)
+    replace_probabilities(tmp_path, [0.0, 1.0])
+    rows = plan_folder(music, tmp_path, replace(config, policy=TagPolicy(policy="replace")))
     assert rows["a.mp3"]["predicted_genres"] == ["Rock"]
     assert rows["tagged.mp3"]["status"] == "change"
-    again = planned(music, tmp_path, listener)
+    again = plan_folder(music, tmp_path, config)
     assert (again["tagged.mp3"]["status"], again["tagged.mp3"]["predicted_genres"]) == ("kept", None)
 
 
-def test_a_file_that_was_missing_or_locked_is_looked_at_again(music, tmp_path, listener):
+def test_a_missing_file_is_tried_again(music, tmp_path, config):
     gone = FoundFile("gone.mp3", str(music / "gone.mp3"), 3, "3-1-1", None)
     run = open_run(f"{tmp_path}/runs", {"test": "gone"})
     for there in (False, True):
         if there:
             shutil.copyfile(DEMO / "200033.mp3", music / "gone.mp3")
-        plan_batch([gone], run=run, inference_url=f"{tmp_path}/inference", listener=listener)
+        plan_batch([gone], run=run, inference_url=f"{tmp_path}/inference", config=config)
         (row,) = table_rows(run.read_part("plan", batch_name([gone])))
         assert (row["status"], row["reason"]) == (("change", None) if there else ("rejected", "missing"))
 
 
-def test_rejects_are_tried_again_on_request(music, tmp_path, listener):
+def test_rejects_are_tried_again_on_request(music, tmp_path, config):
     os.truncate(music / "a.mp3", 900)
-    assert planned(music, tmp_path, listener)["a.mp3"]["status"] == "rejected"
-    part, rows = heard_by_name(tmp_path)
-    rows["a.mp3"]["detail"] = "of old"
+    assert plan_folder(music, tmp_path, config)["a.mp3"]["status"] == "rejected"
+    part, rows = stored_inference(tmp_path)
+    rows["a.mp3"]["detail"] = "of an earlier run"
     write_table(str(part), pa.Table.from_pylist(list(rows.values()), schema=INFERENCE_SCHEMA))
-    assert planned(music, tmp_path, listener)["a.mp3"]["detail"] == "of old"
-    assert planned(music, tmp_path, replace(listener, retry_rejects=True))["a.mp3"]["detail"] != "of old"
+    assert plan_folder(music, tmp_path, config)["a.mp3"]["detail"] == "of an earlier run"
+    assert (
+        plan_folder(music, tmp_path, replace(config, retry_rejects=True))["a.mp3"]["detail"]
+        != "of an earlier run"
+    )
 
 
-def test_a_file_that_ends_its_workers_has_an_answer(music, tmp_path, listener):
-    run = open_run(f"{tmp_path}/runs", {"test": "poison"})
+def test_a_file_that_crashes_its_workers_is_rejected(music, tmp_path, config):
+    run = open_run(f"{tmp_path}/runs", {"test": "crash"})
     file = FoundFile("a.mp3", str(music / "a.mp3"), 3, "3-1-1", None)
-    assert plan_without(file, run=run, listener=listener).statuses == {"rejected": 1}
+    assert reject_crashing_file(file, run=run, config=config).statuses == {"rejected": 1}
     (row,) = table_rows(run.read_part("plan", batch_name([file])))
     assert (row["status"], row["reason"]) == ("rejected", "decoder-killed")

@@ -4,7 +4,7 @@ import pytest
 from store.errors import BadInput
 from store.fs.parquet import write_table
 from store.model_registry import publish_version
-from training.networks.ancestry import refuse_learned
+from training.networks.ancestry import check_data_leakage
 
 RUN = pa.table({"track_id": ["a", "b", "c"], "split": ["training", "validation", "test"]})
 
@@ -24,7 +24,7 @@ def trained(tmp_path):
 
 
 def notes_on(url, tmp_path):
-    return refuse_learned(url, RUN, f"{tmp_path}/store")
+    return check_data_leakage(url, RUN, f"{tmp_path}/store")
 
 
 def test_a_start_that_learned_from_other_tracks_is_fine(trained, tmp_path):
@@ -42,7 +42,7 @@ def test_a_start_that_learned_what_is_to_judge_is_refused(trained, tmp_path, lea
 def test_what_a_forebear_learned_counts_too(trained, tmp_path):
     eldest = trained("abc")
     url = trained("a", parent=trained("ad", parent=eldest, store="elsewhere"))
-    with pytest.raises(BadInput, match=f"^{url}: its forebear {eldest} was trained on 2 of the 2 "):
+    with pytest.raises(BadInput, match=f"^{url}: its ancestor {eldest} was trained on 2 of the 2 "):
         notes_on(url, tmp_path)
 
 
@@ -58,5 +58,5 @@ def test_what_cannot_be_read_is_told_and_the_line_is_followed_further(trained, t
     assert len(notes_on(gone, tmp_path)) == 2
     (note,) = notes_on(trained("a", parent=f"{tmp_path}/models/none"), tmp_path)
     assert "none: no model version" in note
-    with pytest.raises(BadInput, match="its forebear"):
+    with pytest.raises(BadInput, match="its ancestor"):
         notes_on(trained("a", parent=trained("abc"), run=f"{tmp_path}/gone"), tmp_path)

@@ -13,7 +13,7 @@ from training.networks.settings import ModelSettings
 OUR_NAMES = ["short-chunk-resnet", "shallow"]
 NAMES = [*OUR_NAMES, "resnet18", "resnet34", "resnet50", "vgg16"]
 SETTINGS = TrainSettings(
-    batch_size=4, crops_at_once=2, weight_decay=0.5, augment=AugmentSettings(masks=0, gain_db=0, tone_db=0)
+    batch_size=4, micro_batch_size=2, weight_decay=0.5, augment=AugmentSettings(masks=0, gain_db=0, tone_db=0)
 )
 
 
@@ -48,7 +48,7 @@ def test_crops_of_any_length_give_one_logit_a_genre(name, frames, bands):
 def test_the_shortest_crops_can_be_learned_from(name):
     """Of one frame and eight bands the last maps are one point: batch norm has a number a crop to go by."""
     model = build_model(ModelSettings(name=name, width=4), 3, 8)
-    settings = SETTINGS.model_copy(update={"batch_size": 16, "crops_at_once": 16})
+    settings = SETTINGS.model_copy(update={"batch_size": 16, "micro_batch_size": 16})
     whole = batch(bands=8, size=16)
     short = Batch(whole.mel_BFM[:, :1], whole.target_BG)
     step = train_step(model, torch.optim.SGD(model.parameters(), lr=0.01), short, settings, seeds=[1])
@@ -78,9 +78,9 @@ def test_the_width_multiplies_the_channels(name):
 
 
 def test_networks_of_equal_names_have_equal_weights():
-    assert ModelSettings(width=8).network == "short-chunk-resnet of width 8"
-    assert ModelSettings(width=8).network == ModelSettings(width=8, dropout=0.1).network
-    assert ModelSettings(name="resnet18", width=8).network == ModelSettings(name="resnet18").network
+    assert ModelSettings(width=8).architecture == "short-chunk-resnet of width 8"
+    assert ModelSettings(width=8).architecture == ModelSettings(width=8, dropout=0.1).architecture
+    assert ModelSettings(name="resnet18", width=8).architecture == ModelSettings(name="resnet18").architecture
 
 
 def test_a_model_nobody_wrote_is_refused():

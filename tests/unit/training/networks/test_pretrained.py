@@ -12,8 +12,8 @@ from store.errors import BadInput
 from store.model_registry import publish_version
 from tests.support.torchvision_reference import random_state, reference_maps, zero_state
 from training.networks.network import build_model
-from training.networks.pretrained import load_start, read_start
-from training.networks.settings import ModelSettings, StartSettings
+from training.networks.pretrained import load_pretrained, read_pretrained
+from training.networks.settings import ModelSettings, PretrainedSettings
 
 MEL = MelSettings(bands=16)
 GENRES = ("Folk", "Rock", "Blues")
@@ -44,7 +44,7 @@ def put(folder, name, data):
 
 
 def started(url, settings=RESNET18, genres=GENRES, target="top", mel=MEL):
-    return safetensors.torch.load(read_start(url, settings, genres, target, mel))
+    return safetensors.torch.load(read_pretrained(url, settings, genres, target, mel))
 
 
 def refusal(url, *what, **others):
@@ -78,11 +78,11 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_torchvisions_weights_answer_to_a_grey_picture_as_they_did(tmp_path, imagenet, form):
-    data = read_start(put(tmp_path, form, FORMS[form](imagenet)), RESNET18, GENRES, "top", MEL)
+    data = read_pretrained(put(tmp_path, form, FORMS[form](imagenet)), RESNET18, GENRES, "top", MEL)
     numbers = {tensor.dtype for tensor in safetensors.torch.load(data).values()}
     assert numbers == {torch.float32, torch.int64}
     model = build_model(RESNET18, len(GENRES), MEL.bands).eval()
-    load_start(model, data)
+    load_pretrained(model, data)
     grey_B1FM = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         wanted = reference_maps("resnet18", imagenet, grey_B1FM.expand(-1, 3, -1, -1))
@@ -92,9 +92,9 @@ def test_torchvisions_weights_answer_to_a_grey_picture_as_they_did(tmp_path, ima
 @pytest.mark.parametrize("name", ["resnet34", "resnet50", "vgg16"])
 def test_each_of_torchvisions_networks_can_be_started_from(tmp_path, name):
     state, settings = random_state(name), ModelSettings(name=name)
-    data = read_start(put(tmp_path, "x.pth", saved(state)), settings, GENRES, "top", MEL)
+    data = read_pretrained(put(tmp_path, "x.pth", saved(state)), settings, GENRES, "top", MEL)
     model = build_model(settings, 2, 8).eval()
-    load_start(model, data)
+    load_pretrained(model, data)
     first, *others = [key for key in state if not key.startswith(("fc.", "classifier."))]
     loaded = model.trunk.state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in others)
@@ -106,7 +106,7 @@ def test_a_start_is_exactly_the_trunk_and_leaves_the_rest_fresh(tmp_path, imagen
     model = build_model(RESNET18, len(GENRES), MEL.bands)
     assert set(started(url)) == {name for name in model.state_dict() if name.startswith("trunk.")}
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    load_start(model, read_start(url, RESNET18, GENRES, "top", MEL))
+    load_pretrained(model, read_pretrained(url, RESNET18, GENRES, "top", MEL))
     kept = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, fresh[name])}
     assert kept == {name for name in fresh if not name.startswith("trunk.")}
 
@@ -275,10 +275,10 @@ def ours():
 
 def test_a_model_version_gives_all_to_a_run_of_the_same_genres(tmp_path, ours):
     settings = OURS.model_copy(update={"dropout": 0.1})
-    data = read_start(version_of(tmp_path, ours), settings, list(GENRES), "top", MEL)
+    data = read_pretrained(version_of(tmp_path, ours), settings, list(GENRES), "top", MEL)
     torch.manual_seed(2)
     model = build_model(settings, len(GENRES), MEL.bands)
-    load_start(model, data)
+    load_pretrained(model, data)
     assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
@@ -308,7 +308,7 @@ def test_a_version_of_one_of_torchvisions_networks_has_no_width(tmp_path):
 )
 def test_a_version_of_another_network_is_refused(tmp_path, ours, wanted):
     message = refusal(version_of(tmp_path, ours), wanted)
-    assert f"is a short-chunk-resnet of width 4, wanted {wanted.network};" in message
+    assert f"is a short-chunk-resnet of width 4, wanted {wanted.architecture};" in message
 
 
 def test_a_version_that_listens_to_other_spectrograms_is_refused(tmp_path, ours):
@@ -331,7 +331,7 @@ def test_a_version_with_weights_that_do_not_fit_its_card_is_refused(tmp_path, ou
 def test_a_version_with_damaged_or_missing_weights_is_refused(tmp_path, ours):
     url = version_of(tmp_path, ours)
     file = f"{url}/weights.safetensors"
-    data = read_start(url, OURS, GENRES, "top", MEL)
+    data = read_pretrained(url, OURS, GENRES, "top", MEL)
     put(tmp_path, file, data[:-1])
     assert refusal(url, OURS).startswith("/weights.safetensors: cut short")
     ours.trunk.stem[1].running_mean.fill_(torch.nan)
@@ -361,18 +361,18 @@ def test_a_start_that_does_not_fit_changes_nothing(ours, change, message):
     change(state)
     model = build_model(OURS, len(GENRES), MEL.bands)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(BadInput, match=f"start.safetensors: {message}"):
-        load_start(model, safetensors.torch.save(state))
+    with pytest.raises(BadInput, match=f"pretrained.safetensors: {message}"):
+        load_pretrained(model, safetensors.torch.save(state))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_start_cut_short_is_refused(ours):
     data = safetensors.torch.save(ours.state_dict())
-    with pytest.raises(BadInput, match=r"start\.safetensors: cut short or damaged"):
-        load_start(ours, data[:-1])
+    with pytest.raises(BadInput, match=r"pretrained\.safetensors: cut short or damaged"):
+        load_pretrained(ours, data[:-1])
 
 
 def test_a_fresh_trunk_is_not_frozen():
-    assert StartSettings(weights="x.pth", frozen_epochs=2).frozen_epochs == 2
+    assert PretrainedSettings(weights="x.pth", frozen_epochs=2).frozen_epochs == 2
     with pytest.raises(ValidationError, match="frozen_epochs 2 needs weights: a fresh trunk must learn"):
-        StartSettings(frozen_epochs=2)
+        PretrainedSettings(frozen_epochs=2)

@@ -7,28 +7,29 @@ import pytest
 
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
-from training.evaluation.calibration import Decision
+from training.evaluation.calibration import Calibration
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.fit.settings import TrainSettings
-from training.inference.model_version import HEARD_SCHEMA, ModelIdentity
+from training.inference.model_version import ModelIdentity
 from training.selection.champion import (
-    Rival,
-    compare_rivals,
-    count_left_out,
-    judge,
-    judge_forgetting,
-    narrow,
+    Candidate,
+    check_forgotten_genres,
+    compare_candidates,
+    count_incomparable_tracks,
+    decide_promotion,
+    restrict_to_genres,
     shared_genres,
 )
 from training.selection.comparison import Comparison, Gain, GenreGain
 
 
-def rival(genres, said, target="top", decision=None):
+def rival(genres, said, target="top", calibration=None):
     """Make a model that said, for each track, a truth (genre) and probabilities, in the order of `genres`."""
     identity = ModelIdentity(
         genres=genres,
         mel=MelSettings(),
         training=TrainSettings(target=target),
-        decision=decision or Decision(),
+        calibration=calibration or Calibration(),
     )
     rows = [
         {
@@ -40,7 +41,7 @@ def rival(genres, said, target="top", decision=None):
         }
         for track, (truth, chances) in said.items()
     ]
-    return Rival(identity, pa.Table.from_pylist(rows, schema=HEARD_SCHEMA), genres)
+    return Candidate(identity, pa.Table.from_pylist(rows, schema=HELD_OUT_PREDICTIONS_SCHEMA), genres)
 
 
 OLD = rival(
@@ -59,23 +60,25 @@ NEW = rival(
 
 def test_two_models_are_compared_on_tracks_and_genres_that_both_know():
     assert shared_genres(OLD.identity, NEW.identity) == ("Jazz", "Rock")
-    comparison = compare_rivals(OLD, NEW)
+    comparison = compare_candidates(OLD, NEW)
     assert comparison.tracks == 2, "3 is of a genre that only one knows, 4 only one has heard"
     assert (comparison.accuracy.champion, comparison.accuracy.challenger) == (0.5, 1.0)
     assert [it.genre for it in comparison.genres] == ["Jazz", "Rock"]
 
 
 def test_of_models_that_know_the_same_nothing_is_changed():
-    same = narrow(NEW, NEW.identity.genres)
-    assert same.equals(NEW.heard)
-    of_two = narrow(NEW, ("Jazz", "Rock"))
+    same = restrict_to_genres(NEW, NEW.identity.genres)
+    assert same.equals(NEW.predictions)
+    of_two = restrict_to_genres(NEW, ("Jazz", "Rock"))
     assert of_two["probabilities"].to_pylist()[0] == pytest.approx([0.6, 0.4])
     assert of_two["truth"].to_pylist() == [[1, 0], [0, 1]]
 
 
 def test_a_challenger_that_forgot_a_genre_is_refused_and_the_genre_named():
-    assert judge_forgetting(OLD.identity, NEW.identity) is None, "one that learned another has forgotten none"
-    verdict = judge_forgetting(NEW.identity, OLD.identity)
+    assert check_forgotten_genres(OLD.identity, NEW.identity) is None, (
+        "one that learned another has forgotten none"
+    )
+    verdict = check_forgotten_genres(NEW.identity, OLD.identity)
     assert not verdict.is_better
     assert verdict.reason == (
         "does not know Folk, which the champion tells; promote by hand with `spectrogram-one models promote` "
@@ -93,14 +96,16 @@ def test_test_tracks_of_a_genre_that_one_alone_knows_are_counted_whoever_it_is()
             "genres": [[genre] for *_, genre in rows],
         }
     )
-    assert count_left_out(tracks, OLD.identity, NEW.identity) == 2
-    assert count_left_out(tracks, NEW.identity, OLD.identity) == 2
-    assert count_left_out(tracks, NEW.identity, NEW.identity) == 0
+    assert count_incomparable_tracks(tracks, OLD.identity, NEW.identity) == 2
+    assert count_incomparable_tracks(tracks, NEW.identity, OLD.identity) == 2
+    assert count_incomparable_tracks(tracks, NEW.identity, NEW.identity) == 0
 
 
 def test_tracks_that_are_not_for_the_test_do_not_count():
-    heard = NEW.heard.set_column(1, "split", pa.array(["validation", "test", "training"]))
-    assert narrow(replace(NEW, heard=heard), ("Jazz", "Rock"))["track_id"].to_pylist() == ["2"]
+    heard = NEW.predictions.set_column(1, "split", pa.array(["validation", "test", "training"]))
+    assert restrict_to_genres(replace(NEW, predictions=heard), ("Jazz", "Rock"))["track_id"].to_pylist() == [
+        "2"
+    ]
 
 
 def test_each_decides_by_its_own_thresholds_of_the_shared_genres():
@@ -108,10 +113,10 @@ def test_each_decides_by_its_own_thresholds_of_the_shared_genres():
     said = {"1": (["Jazz"], [0.1, 0.3, 0.1]), "2": (["Rock"], [0.1, 0.1, 0.3])}
     strict = rival(("Folk", "Jazz", "Rock"), said, "multi")
     lenient = rival(("Jazz", "Rock"), {"1": (["Jazz"], [0.3, 0.1]), "2": (["Rock"], [0.1, 0.3])}, "multi")
-    decision = Decision(thresholds=(0.9, 0.2, 0.2), parents=parents)
-    decided = rival(("Folk", "Jazz", "Rock"), said, "multi", decision)
-    assert compare_rivals(strict, lenient).accuracy.challenger == 0.0
-    comparison = compare_rivals(lenient, decided)
+    calibration = Calibration(thresholds=(0.9, 0.2, 0.2), parents=parents)
+    decided = rival(("Folk", "Jazz", "Rock"), said, "multi", calibration)
+    assert compare_candidates(strict, lenient).accuracy.challenger == 0.0
+    comparison = compare_candidates(lenient, decided)
     assert comparison.accuracy.champion == 0.0
     # Rock is a kind of Jazz here, so the second track is told to be both: wrong by one genre.
     assert comparison.accuracy.challenger == 0.5
@@ -120,13 +125,13 @@ def test_each_decides_by_its_own_thresholds_of_the_shared_genres():
 def test_what_cannot_be_compared_is_told_in_one_line():
     other = rival(("Jazz", "Rock"), {"1": (["Jazz"], [0.9, 0.1])}, "multi")
     with pytest.raises(BadInput, match="champion was trained for target top, the challenger for multi"):
-        compare_rivals(OLD, other)
+        compare_candidates(OLD, other)
     stranger = rival(("Polka", "Rock"), {"1": (["Rock"], [0.9, 0.1])})
     with pytest.raises(BadInput, match=r"share 1 genres \(Jazz, Rock; Polka, Rock\); a comparison needs two"):
-        compare_rivals(OLD, stranger)
+        compare_candidates(OLD, stranger)
     elsewhere = rival(("Jazz", "Rock"), {"9": (["Jazz"], [0.9, 0.1])})
     with pytest.raises(BadInput, match="on the same test tracks only"):
-        compare_rivals(OLD, elsewhere)
+        compare_candidates(OLD, elsewhere)
 
 
 def comparison_of(gain, share, genre_gain=0.0):
@@ -152,6 +157,6 @@ def comparison_of(gain, share, genre_gain=0.0):
     ],
 )
 def test_only_what_is_surely_better_and_on_no_genre_much_worse_wins(comparison, is_better, told):
-    verdict = judge(comparison, confidence=0.95, max_genre_f1_drop=0.05)
+    verdict = decide_promotion(comparison, confidence=0.95, max_genre_f1_drop=0.05)
     assert verdict.is_better == is_better
     assert told in verdict.reason

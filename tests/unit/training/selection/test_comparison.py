@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.errors import BadInput
-from training.evaluation.calibration import Decision
+from training.evaluation.calibration import Calibration
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.evaluation.metrics import score
-from training.inference.model_version import HEARD_SCHEMA
 from training.selection.comparison import compare
 
 GENRES = ["Folk", "Jazz", "Rock"]
@@ -30,7 +30,7 @@ def heard(right_share: float, seed: int = 0, split: str = "test", **changes) -> 
         "truth": truth.tolist(),
         "probabilities": (0.1 + 0.7 * np.eye(3)[told]).tolist(),
     }
-    return pa.table({**columns, **changes}).cast(HEARD_SCHEMA)
+    return pa.table({**columns, **changes}).cast(HELD_OUT_PREDICTIONS_SCHEMA)
 
 
 @given(seed=st.integers(0, 2**32 - 1), target=st.sampled_from(["top", "multi"]), share=st.floats(0, 1))
@@ -92,11 +92,11 @@ def test_pairing_makes_the_interval_narrow():
 
 def test_each_side_answers_by_its_own_decision():
     rows = heard(0.8)
-    shy = Decision(thresholds=(0.9, 0.9, 0.9))
-    found = compare(rows, rows, GENRES, "multi", champion_decision=shy)
+    shy = Calibration(thresholds=(0.9, 0.9, 0.9))
+    found = compare(rows, rows, GENRES, "multi", champion_calibration=shy)
     assert (found.accuracy.champion, found.macro_f1.champion) == (0.0, 0.0)
     assert found.accuracy.challenger > 0.7
-    turned = compare(rows, rows, GENRES, "multi", challenger_decision=shy)
+    turned = compare(rows, rows, GENRES, "multi", challenger_calibration=shy)
     assert turned.accuracy.gain == -found.accuracy.gain
 
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from store.errors import BadInput
 from training.selection.cross_validation import (
-    answers_of,
-    choose_labelled,
     confusion_csv,
+    fold_predictions,
     folds_csv,
-    pooled,
     score_folds,
+    score_pooled,
+    score_spread,
+    select_cross_validation_tracks,
     split_folds,
-    spread,
 )
 
 GENRES = ("high", "low")
@@ -92,13 +92,13 @@ def test_labelled_tracks_have_a_spectrogram_and_one_of_the_genres():
     place = tracks.schema.get_field_index
     tracks = tracks.set_column(place("shard"), "shard", pa.array(shard))
     tracks = tracks.set_column(place("genre_top"), "genre_top", pa.array(genre))
-    genres, labelled = choose_labelled(tracks, "top", ("low", "high"))
+    genres, labelled = select_cross_validation_tracks(tracks, "top", ("low", "high"))
     assert genres == GENRES
     assert labelled["track_id"].to_pylist() == tracks["track_id"].to_pylist()[3:]
 
 
 def test_several_genres_a_track_can_be_chosen_by_any_of_them():
-    genres, labelled = choose_labelled(catalogue(), "multi", ("all", "low"))
+    genres, labelled = select_cross_validation_tracks(catalogue(), "multi", ("all", "low"))
     assert genres == ("all", "low")
     assert len(labelled) == 16
 
@@ -121,27 +121,33 @@ def answers():
     """Two seeds on two folds: 2 and 1 of 2 right in the first fold, none in the second."""
     return pa.concat_tables(
         [
-            answers_of(heard([True, True]), model="network", seed=0, fold=0, best_epoch=3, train_s=1.5),
-            answers_of(heard([True, False]), model="network", seed=1, fold=0, best_epoch=4, train_s=1.5),
-            answers_of(heard([False, False]), model="network", seed=0, fold=1, best_epoch=1, train_s=1.5),
-            answers_of(heard([False, False]), model="network", seed=1, fold=1, best_epoch=2, train_s=1.5),
-            answers_of(heard([True, True]), model="svm", fold=0),
-            answers_of(heard([True, True]), model="svm", fold=1),
+            fold_predictions(heard([True, True]), model="network", seed=0, fold=0, best_epoch=3, train_s=1.5),
+            fold_predictions(
+                heard([True, False]), model="network", seed=1, fold=0, best_epoch=4, train_s=1.5
+            ),
+            fold_predictions(
+                heard([False, False]), model="network", seed=0, fold=1, best_epoch=1, train_s=1.5
+            ),
+            fold_predictions(
+                heard([False, False]), model="network", seed=1, fold=1, best_epoch=2, train_s=1.5
+            ),
+            fold_predictions(heard([True, True]), model="svm", fold=0),
+            fold_predictions(heard([True, True]), model="svm", fold=1),
         ]
     )
 
 
 def test_the_spread_is_over_folds_of_the_mean_over_seeds(answers):
     results = score_folds(answers, GENRES, "top")
-    accuracy = spread(results, "network", of="accuracy")
+    accuracy = score_spread(results, "network", of="accuracy")
     assert accuracy.mean == pytest.approx(0.375)
     assert accuracy.std == pytest.approx(np.std([0.75, 0.0], ddof=1))
-    assert spread(results, "svm", of="macro_f1").mean == 1.0
+    assert score_spread(results, "svm", of="macro_f1").mean == 1.0
 
 
 def test_the_tables_hold_every_fold_and_every_track(answers):
     rows = list(csv.DictReader(io.StringIO(folds_csv(score_folds(answers, GENRES, "top")).decode())))
-    assert [(row["model"], row["seed"], row["fold"], row["right"], row["best_epoch"]) for row in rows] == [
+    assert [(row["model"], row["seed"], row["fold"], row["correct"], row["best_epoch"]) for row in rows] == [
         ("network", "0", "0", "2", "3"),
         ("network", "1", "0", "1", "4"),
         ("network", "0", "1", "0", "1"),
@@ -149,9 +155,9 @@ def test_the_tables_hold_every_fold_and_every_track(answers):
         ("svm", "", "0", "2", ""),
         ("svm", "", "1", "2", ""),
     ]
-    scores = {model: pooled(answers, model, GENRES, "top") for model in ("network", "svm")}
+    scores = {model: score_pooled(answers, model, GENRES, "top") for model in ("network", "svm")}
     counts = {
-        (row["model"], row["truth"], row["guess"]): int(row["tracks"])
+        (row["model"], row["truth"], row["predicted"]): int(row["tracks"])
         for row in csv.DictReader(io.StringIO(confusion_csv(scores).decode()))
     }
     assert counts[("network", "high", "high")] == 2

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kurtosis, skew
 
-from preprocessing.decode.decoders import decode
+from preprocessing.decode import decode
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
-from training.selection.svm_baseline import COEFFICIENTS, describe, svm_predict
+from training.selection.svm_baseline import MFCC_COEFFICIENTS, compute_track_features, svm_predict
 
 MEL = MelSettings()
 SONG = Path(__file__).parents[3] / "data/demo_music/fma_small/200/200001.mp3"
-FEATURES = 2 * COEFFICIENTS + 4  # of a frame
+FEATURES = 2 * MFCC_COEFFICIENTS + 4  # of a frame
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +27,29 @@ def noise_mel(frames, bands=MEL.bands, seed=0):
 
 
 def test_the_cepstrum_is_librosas(song_mel):
-    mfcc_KF = librosa.feature.mfcc(S=song_mel.T.astype(np.float64), n_mfcc=COEFFICIENTS)
-    features_SK = describe(song_mel, MEL).reshape(7, FEATURES)
-    np.testing.assert_allclose(features_SK[0, :COEFFICIENTS], mfcc_KF.mean(axis=1), rtol=1e-4)
-    np.testing.assert_allclose(features_SK[1, :COEFFICIENTS], mfcc_KF.std(axis=1), rtol=1e-4)
-    np.testing.assert_allclose(features_SK[6, :COEFFICIENTS], mfcc_KF.max(axis=1), rtol=1e-4)
+    mfcc_KF = librosa.feature.mfcc(S=song_mel.T.astype(np.float64), n_mfcc=MFCC_COEFFICIENTS)
+    features_SK = compute_track_features(song_mel, MEL).reshape(7, FEATURES)
+    np.testing.assert_allclose(features_SK[0, :MFCC_COEFFICIENTS], mfcc_KF.mean(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(features_SK[1, :MFCC_COEFFICIENTS], mfcc_KF.std(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(features_SK[6, :MFCC_COEFFICIENTS], mfcc_KF.max(axis=1), rtol=1e-4)
 
 
 def test_the_shape_of_a_distribution_is_scipys(song_mel):
-    mfcc_KF = librosa.feature.mfcc(S=song_mel.T.astype(np.float64), n_mfcc=COEFFICIENTS)
-    features_SK = describe(song_mel, MEL).reshape(7, FEATURES)
-    np.testing.assert_allclose(features_SK[2, :COEFFICIENTS], skew(mfcc_KF, axis=1), rtol=1e-4, atol=1e-5)
+    mfcc_KF = librosa.feature.mfcc(S=song_mel.T.astype(np.float64), n_mfcc=MFCC_COEFFICIENTS)
+    features_SK = compute_track_features(song_mel, MEL).reshape(7, FEATURES)
     np.testing.assert_allclose(
-        features_SK[3, :COEFFICIENTS], kurtosis(mfcc_KF, axis=1, fisher=False), rtol=1e-4
+        features_SK[2, :MFCC_COEFFICIENTS], skew(mfcc_KF, axis=1), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        features_SK[3, :MFCC_COEFFICIENTS], kurtosis(mfcc_KF, axis=1, fisher=False), rtol=1e-4
     )
 
 
 def test_louder_is_the_same_timbre(song_mel):
     """Only the first coefficient of the cepstrum, which is loudness, moves."""
-    quiet_SK, loud_SK = (describe(song_mel + gain_db, MEL).reshape(7, FEATURES) for gain_db in (0, 6))
+    quiet_SK, loud_SK = (
+        compute_track_features(song_mel + gain_db, MEL).reshape(7, FEATURES) for gain_db in (0, 6)
+    )
     moved = ~np.isclose(quiet_SK, loud_SK, rtol=1e-3, atol=0.05).all(axis=0)
     assert moved.tolist() == [True] + [False] * (FEATURES - 1)
 
@@ -54,8 +58,8 @@ def test_louder_is_the_same_timbre(song_mel):
 @given(frames=st.integers(1, 40), bands=st.sampled_from([8, 24, 128]), still=st.booleans())
 def test_any_spectrogram_has_finite_features(frames, bands, still):
     mel_FM = np.full((frames, bands), -100, np.float32) if still else noise_mel(frames, bands)
-    features_D = describe(mel_FM, MelSettings(bands=bands))
-    assert features_D.shape == (7 * (2 * min(COEFFICIENTS, bands) + 4),)
+    features_D = compute_track_features(mel_FM, MelSettings(bands=bands))
+    assert features_D.shape == (7 * (2 * min(MFCC_COEFFICIENTS, bands) + 4),)
     assert np.isfinite(features_D).all()
 
 
@@ -71,10 +75,10 @@ def clouds(genres, tracks, seed):
 def test_the_machine_learns_what_can_be_told(genres):
     known_TD, target_TG = clouds(genres, 60, seed=1)
     unknown_TD, truth_TG = clouds(genres, 30, seed=2)
-    chance_TG = svm_predict(known_TD, target_TG, unknown_TD)
-    assert chance_TG.shape == truth_TG.shape
-    np.testing.assert_allclose(chance_TG.sum(axis=1), 1.0)
-    assert (chance_TG.argmax(axis=1) == truth_TG.argmax(axis=1)).mean() > 0.9
+    probability_TG = svm_predict(known_TD, target_TG, unknown_TD)
+    assert probability_TG.shape == truth_TG.shape
+    np.testing.assert_allclose(probability_TG.sum(axis=1), 1.0)
+    assert (probability_TG.argmax(axis=1) == truth_TG.argmax(axis=1)).mean() > 0.9
 
 
 def test_the_scale_of_a_feature_does_not_matter():

@@ -5,10 +5,10 @@ import pytest
 
 from store.fs.files import join, read_bytes, write_atomic
 from store.model_registry import champion, promote
-from training.selection.champion import Verdict
+from training.selection.champion import PromotionDecision
 from training.selection.verdicts import PromotionCriteria, apply_decision, has_decision, read_refusal_criteria
 
-BETTER, WORSE = Verdict(True, "better by 5 points"), Verdict(False, "worse")
+BETTER, WORSE = PromotionDecision(True, "better by 5 points"), PromotionDecision(False, "worse")
 CRITERIA = PromotionCriteria("A", margin=0.01, confidence=0.95, max_genre_f1_drop=0.05)
 
 

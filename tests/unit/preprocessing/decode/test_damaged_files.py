@@ -22,11 +22,11 @@ def sandbox():
 
 
 def outcome(sandbox, path):
-    """Say how it ended, and see that the spectrogram, if there is one, can be learned from."""
+    """Return how decoding ended; check that the spectrogram, if there is one, can be trained on."""
     try:
         spooled, pieces = sandbox.decode_mel(path, MelSettings(), ExcerptSettings())
-    except BadAudio as why:
-        return why.reason
+    except BadAudio as error:
+        return error.reason
     mel_FM = np.concatenate(list(pieces))
     assert mel_FM.shape == (spooled.frames, spooled.bands)
     assert np.isfinite(mel_FM).all()
@@ -35,15 +35,16 @@ def outcome(sandbox, path):
     return "ok"
 
 
-def test_a_hundred_damaged_files_are_each_a_spectrogram_or_a_reason(sandbox, tmp_path):
+@pytest.mark.parametrize("count", [40, pytest.param(1_000, marks=pytest.mark.soak)])
+def test_damaged_files_are_each_a_spectrogram_or_a_reason(count, sandbox, tmp_path):
     files = real_files(tmp_path)
     ended = []
-    for kind, path, data in mutations(files, 100, seed=3):
+    for kind, path, data in mutations(files, count, seed=3):
         assert kind in DAMAGE_KINDS
         damaged = path.with_stem("damaged")
         damaged.write_bytes(data)
         ended.append(outcome(sandbox, damaged))
-    assert ended.count("ok") > 50, "most damage is slight, and passed over"
+    assert ended.count("ok") > count / 2, "most damage is slight, and skipped"
     assert {it for it in ended if it.startswith("decoder-")} == set()
     assert outcome(sandbox, files[0]) == "ok"
 
@@ -53,4 +54,4 @@ def test_files_made_to_break_readers_are_each_a_spectrogram_or_a_reason(sandbox,
     files = sorted(path for path in FOLDER.rglob("*") if path.is_file())
     assert len(files) == 268
     ended = [outcome(sandbox, path) for path in files]
-    assert ended.count("ok") > 70, "as many play; the others hold no audio, or less than a window of it"
+    assert ended.count("ok") > 70, "the others have no audio, or less than a window of it"

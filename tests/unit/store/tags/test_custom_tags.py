@@ -14,7 +14,8 @@ from mutagen.mp4 import MP4
 
 from store.errors import BadInput
 from store.tags.schema import CUSTOM_TAG_NAMES, FileTags
-from store.tags.write import audio_hash, checked_edit, read_tags, write_genres, write_tagged_copy
+from store.tags.write import checked_edit, read_tags, write_genres, write_tagged_copy
+from tests.support.audio_hash import audio_hash
 from tests.support.tagged_files import id3v1
 
 NOTES = {"GENRE_CONFIDENCE": "0.87", "GENRE_MODEL": "20261127-élan"}

@@ -1,0 +1,77 @@
+"""A Dask client: of worker processes on this machine, or of a scheduler that is already up."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+from distributed import Client, LocalCluster
+
+from flows.cluster.client import TRAINING_RESOURCE
+from flows.cluster.settings import ClusterSettings
+from preprocessing.child_processes import ignore_sigint
+from store.errors import ServiceUnavailable
+
+DASK_CONFIG = {
+    # Dask logs the last messages to each worker, which contain the batches: 1,000 of them by default.
+    "distributed.admin.low-level-log-length": 20,
+    # Two workers die before a batch is halved; a batch that was only queued behind it may be halved too.
+    "distributed.scheduler.allowed-failures": 1,
+    # Some time after a worker died, Dask checks whether it is up. If it has just died again, Dask ends
+    # its nanny, and it never comes back: two deaths 15 s apart cost a worker. The nanny is enough.
+    "distributed.deploy.lost-worker-timeout": "1000 h",
+}
+
+
+@contextmanager
+def open_client(settings: ClusterSettings) -> Iterator[Client]:
+    """Return a client of the cluster, started here if it is a local one, for as long as the block lasts.
+
+    Raises: ServiceUnavailable if no scheduler or worker responds in time.
+    """
+    # Without a time limit, Dask would wait forever for a resource that no worker has.
+    config = DASK_CONFIG | {"distributed.scheduler.no-workers-timeout": f"{settings.connect_timeout_s} s"}
+    with dask.config.set(config):
+        if settings.kind == "scheduler":
+            with _connect(settings) as client:
+                yield client
+        else:
+            with _start_local_cluster(settings) as cluster, Client(cluster) as client:
+                yield client
+
+
+def _start_local_cluster(settings: ClusterSettings) -> LocalCluster:
+    with ignore_sigint():
+        return LocalCluster(
+            n_workers=settings.workers or os.cpu_count(),
+            threads_per_worker=1,
+            memory_limit=f"{settings.memory_gib} GiB",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            resources={TRAINING_RESOURCE: 1},
+            silence_logs=50,
+        )
+
+
+def _connect(settings: ClusterSettings) -> Client:
+    timeout_s = settings.connect_timeout_s
+    try:
+        client = Client(settings.scheduler, timeout=timeout_s)
+    except (OSError, ValueError) as why:
+        raise ServiceUnavailable(
+            f"{settings.scheduler}: no Dask scheduler responds within {timeout_s:g} s ({why}); start one with "
+            "`dask scheduler`, or use --cluster.kind local"
+        ) from None
+    try:
+        client.wait_for_workers(1, timeout=timeout_s)
+    except TimeoutError:
+        client.close()
+        raise ServiceUnavailable(
+            f"{settings.scheduler}: the scheduler has no worker after {timeout_s:g} s; start some with `dask worker`"
+        ) from None
+    return client
+
+
+def count_threads(client: Client) -> int:
+    """Count the threads that can run a task at this moment."""
+    return sum(client.nthreads().values())

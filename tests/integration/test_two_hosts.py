@@ -12,10 +12,6 @@ from flows.cluster.client import open_cluster
 from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.settings import TrainModelSettings
 from flows.train_model import prepare_run, train_model
-<<<<<<< HEAD
-from store.errors import ServiceUnavailable
-=======
->>>>>>> refs/heads/tests
 from store.reader import open_snapshot
 from tests.support.dask_cluster import list_rank_processes, scheduler, workers
 from tests.support.network_namespaces import two_hosts, unavailable_reason
@@ -33,14 +29,10 @@ TRAINING = TrainSettings(
     epochs=EPOCHS,
     crops_per_track=96,
     batch_size=16,
-    crops_at_once=8,
+    micro_batch_size=8,
     validation_crops=3,
     checkpoint_steps=4,
-<<<<<<< HEAD
-    stall_timeout_s=60,
-=======
-    stall_s=20,
->>>>>>> refs/heads/tests
+    stall_timeout_s=20,
     model=ModelSettings(name="shallow", width=8),
 )
 CUT_AFTER_CHECKPOINT = 15  # in the second epoch
@@ -120,15 +112,3 @@ def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, 
         )
     assert summary.test_tracks == 4
     wait_for(lambda: not list_rank_processes())  # those on the host that was cut off end by themselves
-<<<<<<< HEAD
-
-
-def test_one_host_fewer_than_min_hosts_is_refused(store, tmp_path):
-    with scheduler() as url, worker(url, Host("127.0.0.1"), tmp_path):
-        wanted = settings(store, tmp_path / "models", url, min_hosts=2, wait_s=1)
-        with pytest.raises(
-            ServiceUnavailable, match=r"1 training hosts of 2 \(--hosts.min-hosts\): of 1 Dask workers"
-        ):
-            train_model(wanted)
-=======
->>>>>>> refs/heads/tests

@@ -80,35 +80,19 @@ def server():
 
 
 @pytest.mark.parametrize(
-<<<<<<< HEAD:tests/unit/store/tagging/test_swap_faults.py
     ("suffixes", "kills"), [(FEW, 12), pytest.param(list(CODECS), 200, marks=SOAK)], ids=["few", "many"]
 )
 def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(server, suffixes, kills):
     """Killed at random moments; and at random calls, every other one a swap, since all swaps take a moment only."""
     scenario = TaggingScenario(suffixes, albums=2)
-=======
-    "kills", [24, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(1_200)])]
-)
-def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(server, kills):
-    """Killed at random moments; and at random calls, every other one a swap, since all swaps are over in a moment."""
-    story = TaggingScenario(list(CODECS), albums=2)
->>>>>>> refs/heads/tests:tests/unit/store/test_tag_faults.py
     draw = random.Random(5)
     counts: Counter[str] = Counter()
     seconds, calls = {"tag": [], "undo": []}, {}
-<<<<<<< HEAD:tests/unit/store/tagging/test_swap_faults.py
     while counts["killed"] < kills:
         scenario.start(scenario.old)
         rows = {"tag": {"rows": [request_row(path) for path in scenario.files]}, "undo": {}}
         for act, new in (("tag", scenario.new), ("undo", scenario.old)):
             arguments = {"run": scenario.run, **rows[act]}
-=======
-    while killed < kills:
-        story.start(story.old)
-        asked = {"tag": {"rows": [request_row(path) for path in story.files]}, "undo": {}}
-        for act, new in (("tag", story.new), ("undo", story.old)):
-            arguments = {"run": story.run, **asked[act]}
->>>>>>> refs/heads/tests:tests/unit/store/test_tag_faults.py
             if act not in calls:  # the first time, nobody is killed
                 with faults() as counted:
                     ACTS[act](**arguments)
@@ -127,16 +111,8 @@ def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(serve
                 counts["torn"] += scenario.content() not in (scenario.old, scenario.new)
             start = time.monotonic()
             assert server.call(act, **arguments) == 0
-<<<<<<< HEAD:tests/unit/store/tagging/test_swap_faults.py
             seconds[act].append(time.monotonic() - start)
             assert scenario.content() == new
             scenario.assert_clean()
     shutil.rmtree(scenario.folder)
     assert counts["torn"] > kills // 8, "many of the kills fell between two files"
-=======
-            seconds[act].append(time.monotonic() - begun)
-            assert story.content() == new
-            story.assert_clean()
-    shutil.rmtree(story.folder)
-    assert torn > kills // 8, "many of the kills fell between two files"
->>>>>>> refs/heads/tests:tests/unit/store/test_tag_faults.py

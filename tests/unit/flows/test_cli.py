@@ -14,7 +14,18 @@ from store.errors import BadInput, CommitConflict, ServiceUnavailable, TrainingS
 from tests.support.one_host_client import OneHostClient
 from tests.support.tagging_model import publish_small_model
 
-SLOW_PACKAGES = ("torch", "prefect", "distributed", "dask", "sklearn", "scipy", "matplotlib", "zarr", "numba")
+SLOW_PACKAGES = (
+    "torch",
+    "prefect",
+    "distributed",
+    "dask",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "zarr",
+    "numba",
+    "pyarrow",
+)
 RUN_COMMAND = f"""
 import json, sys
 from flows import cli

@@ -7,7 +7,6 @@ predicts the held-out tracks, and publishes weights, report and model card toget
 import hashlib
 import json
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -30,31 +29,21 @@ from flows.reporting.progress import Advance, showing_progress
 from flows.reporting.stage import run_logger, stage
 from flows.services.mlflow_log import check_mlflow_uri, log_to_mlflow
 from flows.settings import TrainModelSettings
-from preprocessing.catalogue.splits import SPLITS
 from preprocessing.mel.settings import MelSettings
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
-from store.fs.parquet import read_table, to_parquet
 from store.model_registry import champion, promote, publish_version, read_card, resolve_version
 from store.reader import Snapshot, open_snapshot
-from training.evaluation.calibration import Calibration
-from training.evaluation.calibration_fitting import explain_calibration, fit_calibration
-from training.evaluation.held_out_predictions import to_matrix
-from training.evaluation.settings import CalibrationSettings
-from training.evaluation.test_set_use import record_test_use
 from training.fit.labels import restrict_genre_tree, select_labelled_tracks, select_training_genres
-from training.fit.run import TrainingRun, hash_training_data, is_finished, run_hash, write_run
+from training.fit.run import TrainingRun, is_finished, run_hash, write_run
 from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity
-from training.inference.stored_tracks import predict_stored_tracks
+from training.inference.stored_tracks import predict_stored_tracks, run_identity
 from training.networks.ancestry import check_data_leakage
-from training.networks.network import WEIGHTS_FILE
 from training.networks.pretrained import read_pretrained
 from training.networks.settings import is_state_dict_file
-from training.report.model_card import write_model_card
-from training.report.page import write_report
+from training.report.version_files import assemble_version
 
 TRACKS_PER_INFERENCE_BATCH = 64
-TRACKS_FILE = "tracks.parquet"  # of a run: see write_run
 
 
 class TrainSummary(BaseModel, frozen=True):
@@ -249,7 +238,7 @@ def predict_held_out(
     for name in ("artist", "title"):
         held_out = held_out.append_column(name, snapshot.tracks[name].take(rows))
     predictions = predict_tracks(
-        cluster, held_out, run.snapshot_url, folder, _identity(run, snapshot), "Predicting"
+        cluster, held_out, run.snapshot_url, folder, run_identity(run, snapshot), "Predicting"
     )
     return predictions.sort_by("track_id")
 
@@ -282,71 +271,25 @@ def predict_tracks(
 def publish_model(
     folder: str, run: TrainingRun, snapshot: Snapshot, heard: pa.Table, settings: TrainModelSettings
 ) -> str:
-    """Calibrate on the validation tracks, write the report, and publish all as a new version."""
-    history = json.loads(read_bytes(join(folder, "history.json")))
-    calibration, notes = calibrate_on_validation(heard, run, settings.calibration)
-    about: dict[str, Any] = {
-        "snapshot": run.snapshot_url,
-        "code": code_version(),
-        "trained": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": settings.model_dump(mode="json"),
-    }
-    test_use = record_test_use(heard, settings.models, about["trained"])
-    with tempfile.TemporaryDirectory() as scratch:
-        page = write_report(
-            Path(scratch),
-            name=folder.rsplit("/", 1)[-1],
-            predictions=heard,
-            genres=run.genres,
-            target=run.settings.target,
-            calibration=calibration,
-            notes=notes,
-            test_use=test_use,
-            history=history["epochs"],
-            best_epoch=history["best_epoch"],
-            about=about,
-            rejects=list_rejects(snapshot),
-            mel=MelSettings.model_validate(snapshot.mel_settings),
-            read_mel=snapshot.mel,
-        )
-        report = {f"report/{path.name}": path.read_bytes() for path in page.parent.iterdir()}
-    card = {
-        **_identity(run, snapshot).model_copy(update={"calibration": calibration}).model_dump(mode="json"),
-        **about,
-        "run": folder,
-        "data": hash_training_data(run, read_table(join(folder, TRACKS_FILE))),
-        "parent": run.settings.model_dump().get("pretrained", {}).get("weights") or None,
-        "best_epoch": history["best_epoch"],
-        "tracks": _count_splits(folder),
-        "calibration_notes": notes,
-        "test_use": test_use,
-        "metrics": json.loads(report["report/metrics.json"]),
-    }
-    files = {
-        WEIGHTS_FILE: read_bytes(join(folder, WEIGHTS_FILE)),
-        "report/held_out_predictions.parquet": to_parquet(heard),
-        "MODEL_CARD.md": write_model_card(card).encode(),
-        **report,
-    }
+    """Fit the calibration, write the report, and store both with the network as a new version."""
+    files, card = assemble_version(
+        folder,
+        run,
+        heard,
+        snapshot=snapshot,
+        models=settings.models,
+        calibration_settings=settings.calibration,
+        rejects=list_rejects(snapshot),
+        about={
+            "snapshot": run.snapshot_url,
+            "code": code_version(),
+            "trained": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": settings.model_dump(mode="json"),
+        },
+    )
     version = publish_version(settings.models, files, card)
     write_atomic(join(folder, "version.json"), json.dumps({"version": version}).encode())
     return version
-
-
-def calibrate_on_validation(
-    predictions: pa.Table, run: TrainingRun, settings: CalibrationSettings
-) -> tuple[Calibration, list[str]]:
-    """Fit temperature and thresholds on the validation tracks; return them with an explanation."""
-    rows = predictions.filter(pc.equal(predictions["split"], "validation"))
-    truth_TG, raw_TG = to_matrix(rows, "truth"), to_matrix(rows, "probabilities")
-    target = run.settings.target
-    calibration = fit_calibration(truth_TG, raw_TG, run.genres, target, settings, run.genre_parents)
-    return calibration, list(explain_calibration(calibration, settings, truth_TG, run.genres, target))
-
-
-def _count_splits(folder: str) -> dict[str, int]:
-    splits = read_table(join(folder, TRACKS_FILE))["split"].to_pylist()
-    return {split: splits.count(split) for split in SPLITS}
 
 
 def summarise_training(version: str, settings: TrainModelSettings, *, trained_now: bool) -> TrainSummary:
@@ -405,8 +348,3 @@ def code_version() -> str:
     except (FileNotFoundError, subprocess.CalledProcessError):
         return release
     return f"{release} ({described.stdout.strip()})"
-
-
-def _identity(run: TrainingRun, snapshot: Snapshot) -> ModelIdentity:
-    mel = MelSettings.model_validate(snapshot.mel_settings)
-    return ModelIdentity(genres=run.genres, mel=mel, training=run.settings)

@@ -149,7 +149,7 @@ def test_more_processes_than_groups_are_refused_if_asked_for(tmp_path, client, s
 
 def test_one_host_fewer_than_min_hosts_is_refused(tmp_path, client):
     hosts = HOSTS.model_copy(update={"min_hosts": 2, "wait_s": 0.1})
-    wanted = r"1 training hosts of 2 \(hosts.min_hosts\): of 1 Dask workers"
+    wanted = r"1 training hosts of 2 \(--hosts.min-hosts\): of 1 Dask workers"
     with pytest.raises(ServiceUnavailable, match=wanted):
         train(client, tmp_path, hosts=hosts)
 

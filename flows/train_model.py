@@ -269,13 +269,13 @@ def predict_tracks(
 
 @stage
 def publish_model(
-    folder: str, run: TrainingRun, snapshot: Snapshot, heard: pa.Table, settings: TrainModelSettings
+    folder: str, run: TrainingRun, snapshot: Snapshot, predictions: pa.Table, settings: TrainModelSettings
 ) -> str:
     """Fit the calibration, write the report, and store both with the network as a new version."""
     files, card = assemble_version(
         folder,
         run,
-        heard,
+        predictions,
         snapshot=snapshot,
         models=settings.models,
         calibration_settings=settings.calibration,

@@ -60,7 +60,7 @@ def test_workers_come_back_however_often_they_die(cluster):
 
 
 def test_a_number_that_kills_is_named_when_no_answer_is_there(cluster):
-    wanted = r"the worker died each time it ran die_always-\S+ alone \(4 times\); .* It was at: 2$"
+    wanted = r"the worker died each time it ran die_always-\S+ alone \(4 times\); .* The item: 2$"
     with pytest.raises(ServiceUnavailable, match=wanted):
         list(fan_out(cluster, die_always, [[1, 2]], poison=[2]))
 

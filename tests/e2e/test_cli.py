@@ -65,7 +65,7 @@ MISTAKES = {
 
 
 @pytest.fixture(scope="module")
-def told(served, tmp_path_factory):
+def told(tmp_path_factory):
     """Make each mistake; give status and standard error by command line."""
     folder = tmp_path_factory.mktemp("mistakes")
     lay_out(folder)
@@ -73,7 +73,7 @@ def told(served, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-c", MANY_COMMANDS],
         cwd=folder,
-        env=clean_environment(folder) | {"PREFECT_API_URL": served.api_url},
+        env=clean_environment(folder),
         input=json.dumps([line.split() for line in lines]),
         capture_output=True,
         text=True,

@@ -36,7 +36,6 @@ TRAINING = TrainSettings(
     model=ModelSettings(name="shallow", width=8),
 )
 CUT_AFTER_CHECKPOINT = 15  # in the second epoch
-NOTICE_WITHIN = "12s"  # Dask waits for half a minute before it takes a silent peer for gone
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +90,7 @@ def undisturbed(store, models):
     return history_of(models)
 
 
-def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, tmp_path, monkeypatch):
-    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP", NOTICE_WITHIN)  # of scheduler and workers
+def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, tmp_path):
     cut = threading.Event()
     with scheduler(network.here) as url, workers(url, network.hosts, tmp_path):
         cutter = threading.Thread(target=cut_in_mid_run, args=(network, tmp_path / "cut", cut))

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.config import Dict
 from pydantic import ValidationError
 
@@ -104,7 +104,7 @@ def main() -> None:
     for name, value in (PREFECT_ENVIRONMENT | ({} if serves else QUIET_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     try:
-        app.meta(exit_on_error=False, print_error=False)
+        app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except SpectrogramOneError as why:
         _fail(str(why), EXIT_BAD_INPUT)
     except BrokenPipeError:  # the reader of our output, such as `head`, ended
@@ -120,12 +120,16 @@ def main() -> None:
 def _usage_error(error: CycloptsError) -> str:
     if isinstance(error.__cause__, ValidationError):
         return "; ".join(_setting_error(each) for each in error.__cause__.errors())
+    if isinstance(error, UnusedCliTokensError):
+        return f"{' '.join(map(repr, error.unused_tokens or ()))}: unexpected argument; settings need their flags"
     return str(error)
 
 
 def _setting_error(error: "ErrorDetails") -> str:
     flag = "--" + ".".join(map(str, error["loc"])).replace("_", "-")
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{flag}: required"
     if error["type"] != "value_error":
         return f"{flag}: {message}; found {error['input']!r}"
     # A rule between settings. Most messages name their flags.

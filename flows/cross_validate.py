@@ -237,7 +237,7 @@ def summarise_cross_validation(
 
 
 def _model_score(model: str, results: list[FoldResult]) -> ModelScore:
-    accuracy, macro_f1 = (score_spread(results, model, of=score) for score in ("accuracy", "macro_f1"))
+    accuracy, macro_f1 = (score_spread(results, model, name=score) for score in ("accuracy", "macro_f1"))
     return ModelScore(
         model=model,
         accuracy=accuracy.mean,

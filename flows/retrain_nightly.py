@@ -38,16 +38,21 @@ from training.inference.model_version import ModelIdentity, read_identity
 from training.networks.pretrained import read_pretrained
 from training.selection.champion import (
     Candidate,
-    PromotionDecision,
-    check_forgotten_genres,
     compare_candidates,
     count_incomparable_tracks,
-    decide_promotion,
     restrict_to_genres,
     shared_genres,
 )
 from training.selection.comparison import Comparison
-from training.selection.verdicts import PromotionCriteria, apply_decision, has_decision, read_refusal_criteria
+from training.selection.promotion import (
+    PromotionCriteria,
+    PromotionDecision,
+    apply_decision,
+    check_forgotten_genres,
+    decide_promotion,
+    has_decision,
+    read_refusal_criteria,
+)
 
 
 class NightlySummary(BaseModel, frozen=True):

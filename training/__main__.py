@@ -1,9 +1,9 @@
-"""What torchrun starts, once a process: `python -m torch.distributed.run ... -m training RUN_FOLDER`.
+"""The program that torchrun starts in each process: `python -m torch.distributed.run ... -m training RUN_FOLDER`.
 
 Writes one line of JSON an event to stdout, in a single write, so that lines of several processes
-do not mix. Events: start, step, epoch, notice, done, and error, whose kind names a class of
-store/errors.py and whose message is for the operator; every rank that meets an error reports it, with its
-number, and exits with 3: the first one counts.
+do not mix. Events: start, step, epoch, heartbeat, notice, done, and error, whose kind names a class of
+store/errors.py and whose message is for the operator; every rank with an error reports it, with its
+rank, and exits with 3: the first one counts.
 """
 
 import errno
@@ -27,22 +27,22 @@ from training.fit.run import read_run
 
 EXIT_REPORTED = 3
 EXIT_TERMINATED = 128 + signal.SIGTERM
-# What another try does not mend, as a lost process or a broken connection may be mended.
+# Errors that a restart cannot fix, unlike a lost process or a broken connection.
 PERMANENT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: list[str]) -> int:
-    """Train the run in the folder that is named, as one of torchrun's processes."""
+    """Train the run in the given folder, as one of torchrun's processes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        die_with_parent(signal.SIGKILL)  # a rank whose agent is gone would train on, unseen
+        die_with_parent(signal.SIGKILL)  # a rank without its agent would train on unnoticed
     rank = int(os.environ.get("RANK", "0"))
     try:
         if len(arguments) != 1:
             raise BadInput(f"python -m training RUN_FOLDER: found {len(arguments)} arguments")
         _train_folder(arguments[0], rank)
     except (SpectrogramOneError, OSError, MemoryError, RuntimeError) as error:
-        reported = _reported(error)
+        reported = _to_report(error)
         if reported is None:
             raise
         kind = type(reported).__name__
@@ -58,11 +58,11 @@ def _train_folder(folder: str, rank: int) -> None:
     run, tracks = read_run(folder)
     snapshot = open_snapshot(run.snapshot_url)
     rank_context = _init_distributed(rank, timedelta(seconds=run.settings.stall_timeout_s))
-    train(folder, run, tracks, snapshot, rank_context, _write_line if rank == 0 else _keep_quiet)
+    train(folder, run, tracks, snapshot, rank_context, _write_line if rank == 0 else _discard)
 
 
 def _init_distributed(rank: int, timeout: timedelta) -> RankContext:
-    """Join the other processes. The environment is read here, since that is how torchrun speaks."""
+    """Join the process group. The environment is read here, since torchrun passes its arguments in it."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -79,8 +79,8 @@ def _init_distributed(rank: int, timeout: timedelta) -> RankContext:
     return RankContext(rank, world_size, device)
 
 
-def _reported(error: Exception) -> BadInput | TrainingStopped | None:
-    """Return what to report to the operator; None where a restart may help, or nobody foresaw it."""
+def _to_report(error: Exception) -> BadInput | TrainingStopped | None:
+    """Return the error to report to the operator; None where a restart may help, or for a bug."""
     match error:
         case BadInput() | TrainingStopped():
             return error
@@ -98,7 +98,7 @@ def _reported(error: Exception) -> BadInput | TrainingStopped | None:
             )
         case OSError() if error.errno in PERMANENT_ERRNOS:
             return TrainingStopped(
-                f"{error}; correct that, then run the same command again to go on from the last checkpoint"
+                f"{error}; correct that, then run the same command again to resume from the last checkpoint"
             )
         case _:
             return None
@@ -109,12 +109,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _write_line(event: dict[str, Any]) -> None:
-    # Who reads may be gone: then nobody wants to know, and the run goes on.
+    # The reader may be gone: the run goes on without it.
     with suppress(BrokenPipeError):
         os.write(1, json.dumps(event).encode() + b"\n")
 
 
-def _keep_quiet(event: dict[str, Any]) -> None:
+def _discard(event: dict[str, Any]) -> None:
     pass
 
 

@@ -1,6 +1,7 @@
 """Two real processes under torchrun, over gloo, on a real store."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -12,13 +13,24 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.toy_training import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
+from tests.support.toy_training import (
+    SETTINGS,
+    loss_tolerance,
+    losses_of,
+    publish_toy,
+    weights_of,
+    write_toy_run,
+)
 from training.fit.distributed import RankContext
 from training.fit.loop import train
 from training.fit.run import read_run
+from training.fit.train_state import BATCH_NORM_DECAY
 from training.networks.settings import PretrainedSettings
 
 ROOT = Path(__file__).parents[2]
+STEPS = SETTINGS.epochs * math.ceil(
+    7 * SETTINGS.crops_per_track / SETTINGS.batch_size
+)  # of 7 training tracks
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +52,7 @@ def torchrun(folder, processes=2):
 
 
 def finish(process, timeout=120):
-    """Wait for it; leave no process behind, whatever happens."""
+    """Wait for the processes; leave none behind, whatever happens."""
     try:
         out, err = process.communicate(timeout=timeout)
     finally:
@@ -58,7 +70,7 @@ def run_alone(folder, snapshot):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, snapshot):
-    """What two processes learn that nobody stops."""
+    """Return the run of two processes that are not stopped."""
     folder = write_toy_run(tmp_path_factory.mktemp("undisturbed"), snapshot)
     code, events, err = finish(torchrun(folder))
     assert code == 0, err
@@ -69,7 +81,7 @@ def undisturbed(tmp_path_factory, snapshot):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory, snapshot):
-    """A run of two processes that were asked to end after the second epoch."""
+    """Return a run of two processes that were terminated after the second epoch."""
     folder = write_toy_run(tmp_path_factory.mktemp("stopped"), snapshot)
     process = torchrun(folder)
     for line in process.stdout:
@@ -85,30 +97,38 @@ def stopped(tmp_path_factory, snapshot):
     return folder
 
 
+def assert_same_losses(folder, other):
+    """The training losses of two runs differ by float32 rounding alone."""
+    losses, wanted = losses_of(folder, "train_loss"), losses_of(other, "train_loss")
+    np.testing.assert_allclose(losses, wanted, rtol=loss_tolerance(STEPS))
+
+
 def test_two_processes_learn_what_one_learns(tmp_path, snapshot, undisturbed):
     alone = run_alone(write_toy_run(tmp_path, snapshot), snapshot)
+    assert_same_losses(undisturbed, alone)
+    # One process updates batch norm's running statistics twice in a step, by 1 - sqrt(0.9) each; two
+    # processes once, by 1 - 0.9, and average: the weight of the last micro-batch differs by 2.6 %.
+    weights = (1 - BATCH_NORM_DECAY**0.5, (1 - BATCH_NORM_DECAY) / 2)
     np.testing.assert_allclose(
-        losses_of(undisturbed, "train_loss"), losses_of(alone, "train_loss"), rtol=1e-4
-    )
-    # Batch norm's running statistics weigh the groups of a step a little differently.
-    np.testing.assert_allclose(
-        losses_of(undisturbed, "validation_loss"), losses_of(alone, "validation_loss"), rtol=0.05
+        losses_of(undisturbed, "validation_loss"),
+        losses_of(alone, "validation_loss"),
+        rtol=weights[0] / weights[1] - 1,
     )
 
 
-def test_a_trunk_that_is_freed_learns_on_all_processes(tmp_path, snapshot, undisturbed):
-    """DDP notes which weights learn: wrapped once only, ranks would go apart when the trunk is freed."""
-    start = (undisturbed / "weights.safetensors").read_bytes()
+def test_an_unfrozen_trunk_is_trained_on_all_processes(tmp_path, snapshot, undisturbed):
+    """DDP records which weights have gradients: wrapped only once, ranks would diverge when the trunk is unfrozen."""
+    weights = (undisturbed / "weights.safetensors").read_bytes()
     settings = SETTINGS.model_copy(
-        update={"pretrained": PretrainedSettings(weights="start", frozen_epochs=2)}
+        update={"pretrained": PretrainedSettings(weights="other", frozen_epochs=2)}
     )
     shared, alone = (
-        write_toy_run(tmp_path / name, snapshot, settings, start) for name in ("shared", "alone")
+        write_toy_run(tmp_path / name, snapshot, settings, weights) for name in ("shared", "alone")
     )
     code, _, err = finish(torchrun(shared))
     assert code == 0, err
     run_alone(alone, snapshot)
-    np.testing.assert_allclose(losses_of(shared, "train_loss"), losses_of(alone, "train_loss"), rtol=1e-3)
+    assert_same_losses(shared, alone)
 
 
 def test_resumed_equals_uninterrupted(tmp_path, undisturbed, stopped):
@@ -122,11 +142,9 @@ def test_resumed_equals_uninterrupted(tmp_path, undisturbed, stopped):
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
-def test_one_process_goes_on_where_two_were_stopped(tmp_path, snapshot, undisturbed, stopped):
+def test_one_process_resumes_where_two_were_stopped(tmp_path, snapshot, undisturbed, stopped):
     folder = run_alone(shutil.copytree(stopped, tmp_path / "run"), snapshot)
-    np.testing.assert_allclose(
-        losses_of(folder, "train_loss"), losses_of(undisturbed, "train_loss"), rtol=1e-4
-    )
+    assert_same_losses(folder, undisturbed)
 
 
 def test_a_mistake_is_one_line_and_a_code_of_its_own(tmp_path):

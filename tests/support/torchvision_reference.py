@@ -1,6 +1,6 @@
-"""State dicts as torchvision's networks have them, and what those networks make of a picture.
+"""State dicts like those of torchvision's networks, and the output of those networks for an image.
 
-Written down from torchvision's published networks, apart from training/networks/torchvision_nets.py.
+Written from torchvision's published networks, independently of training/networks/torchvision_nets.py.
 """
 
 from itertools import pairwise
@@ -15,7 +15,7 @@ VGG16_POOLINGS = (4, 9, 16, 23, 30)
 
 
 def parameter_shapes(name):
-    """Shape by name: all but the classifier, with three channels in."""
+    """Return shapes by name: all but the classifier, with three input channels."""
     if name == "vgg16":
         sides = pairwise([3, *VGG16.values()])
         return {
@@ -48,7 +48,7 @@ def norm(name, channels):
 
 
 def random_state(name, seed=0):
-    """A whole state dict with a (small) classifier, its values such that signals neither die nor explode."""
+    """Return a whole state dict with a (small) classifier; signals neither vanish nor explode."""
     random = torch.Generator().manual_seed(seed)
     state = {}
     for key, shape in parameter_shapes(name).items():
@@ -67,15 +67,15 @@ def random_state(name, seed=0):
 
 
 def zero_state(name):
-    """A whole state dict of zeros, each tensor one number in memory and in a file of torch.save."""
+    """Return a whole state dict of zeros, each tensor one number in memory and in a file of torch.save."""
     return {key: torch.zeros(()).expand(shape) for key, shape in parameter_shapes(name).items()}
 
 
-def reference_maps(name, state, picture_BCFM):
-    """What torchvision's network, not learning, makes of a picture before it pools all of it."""
+def reference_maps(name, state, image_BCFM):
+    """Return the maps of torchvision's network in evaluation mode, before the global pooling."""
     if name == "vgg16":
-        return vgg16_maps(state, picture_BCFM)
-    maps = F.conv2d(picture_BCFM, state["conv1.weight"], stride=2, padding=3)
+        return vgg16_maps(state, image_BCFM)
+    maps = F.conv2d(image_BCFM, state["conv1.weight"], stride=2, padding=3)
     maps = F.max_pool2d(F.relu(normed(state, "bn1", maps)), 3, stride=2, padding=1)
     for layer, depth in enumerate(DEPTHS[name], 1):
         for block in range(depth):

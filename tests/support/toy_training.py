@@ -1,6 +1,8 @@
 """A small training run on a real store: two genres that differ in which half of the bands is loud."""
 
 import json
+import math
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,24 +29,27 @@ SETTINGS = TrainSettings(
     learning_rate=0.003,
     validation_crops=3,
     stall_timeout_s=60,
-    # The deeper network makes so much of float32 rounding, on so small a toy, that nothing compares.
+    # On so small a data set the deeper network amplifies float32 rounding until no two runs compare.
     model=ModelSettings(name="shallow", width=8, dropout=0.2),
     augment=AugmentSettings(mixup=0.3),
 )
 
 
-def publish_toy(root: str) -> Snapshot:
+def publish_toy(root: str, *, not_finite: Sequence[str] = ()) -> Snapshot:
+    """Publish twelve tracks; the spectrograms of `not_finite` are NaN."""
     random = np.random.default_rng(7)
     mels = {}
     for number in range(12):
         mel_FM = random.normal(-30, 6, (30 + 5 * number, MEL.bands)).astype(np.float32)
         mel_FM[:, :4] += 20 * (number % 2)
         mels[f"{number:02d}"] = mel_FM
+    for track_id in not_finite:
+        mels[track_id][:] = np.nan
     return publish_mels(root, mels, pa.table({"track_id": list(mels)}), MEL)
 
 
 def publish_toy_artists(root: str) -> str:
-    """Publish two genres by four artists each, two tracks an artist, with splits; give the store's URL."""
+    """Publish two genres by four artists each, two tracks an artist, with splits; return the store's URL."""
     random = np.random.default_rng(7)
     tracks, mels = [], {}
     for number in range(16):
@@ -64,7 +69,7 @@ def publish_toy_artists(root: str) -> str:
 def write_toy_run(
     folder: Path, snapshot: Snapshot, settings: TrainSettings = SETTINGS, pretrained: bytes | None = None
 ) -> Path:
-    """Write the run; give its folder."""
+    """Write the run; return its folder."""
     targets = [[number % 2, 1 - number % 2] for number in range(12)]
     table = pa.table(
         {
@@ -91,3 +96,24 @@ def weights_of(folder: Path) -> dict[str, Tensor]:
 
 def losses_of(folder: Path, name: str) -> list[float]:
     return [row[name] for row in json.loads((folder / "history.json").read_text())["epochs"]]
+
+
+def gradient_tolerance(steps: int, settings: TrainSettings = SETTINGS) -> float:
+    """Return how far the gradients of two trainings may differ by rounding alone, relative to their norm.
+
+    Rounding moves a sum by 1e-7, but a ReLU or a maximum close to a tie then falls to the other side,
+    and the gradient loses one of its terms: one for each crop and feature. One such flip in each step,
+    of random sign, adds up to the square root of the steps.
+    """
+    features = 2 * 4 * settings.model.width  # of the shallow network: mean and maximum of its channels
+    return math.sqrt(steps) / (settings.batch_size * features)
+
+
+def loss_tolerance(steps: int, settings: TrainSettings = SETTINGS) -> float:
+    """Return how far the losses of two trainings may differ by rounding alone, relative to the loss.
+
+    A difference in the gradients changes the loss in proportion to how far training moves it: in the
+    toy by a quarter. A real fault is larger: an optimizer state that is lost half way changes the loss by
+    0.4 %, other random numbers in a single step by 4 %.
+    """
+    return gradient_tolerance(steps, settings) / 4

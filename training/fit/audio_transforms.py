@@ -1,7 +1,7 @@
 """torchaudio's pure-torch transforms: the only module that imports torchaudio.
 
-torchaudio's wheel wants CUDA's libraries and dies at import beside a CPU-only torch. What we
-use of it is plain torch, so there its compiled extension is replaced by an empty one.
+torchaudio's wheel needs CUDA's libraries and fails at import beside a CPU-only torch. The
+transforms used here are plain torch, so in that case its compiled extension is replaced by an empty one.
 """
 
 import importlib
@@ -23,23 +23,23 @@ def _import_transforms() -> ModuleType:
 
 
 def _empty_extension() -> ModuleType:
-    """Make what the rest of torchaudio looks for in its extension, with nothing compiled behind it."""
+    """Return a module with the names that torchaudio expects of its extension, without compiled code."""
     extension = ModuleType("torchaudio._extension")
     extension.__dict__.update(
         __path__=[],
         _IS_TORCHAUDIO_EXT_AVAILABLE=False,
         _IS_ALIGN_AVAILABLE=False,
         _check_cuda_version=lambda: None,
-        fail_if_no_align=_refuse,
+        fail_if_no_align=_unavailable,
     )
     return extension
 
 
-def _refuse(wanted: Callable[..., object]) -> Callable[..., NoReturn]:
-    def unavailable(*_: object, **__: object) -> NoReturn:
-        raise RuntimeError(f"torchaudio's {wanted.__name__} needs its compiled extension")
+def _unavailable(function: Callable[..., object]) -> Callable[..., NoReturn]:
+    def raise_error(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError(f"torchaudio's {function.__name__} needs its compiled extension")
 
-    return unavailable
+    return raise_error
 
 
 _transforms = _import_transforms()

@@ -1,7 +1,7 @@
-"""Where a run stands, kept in its folder so that it can go on as if it had never stopped.
+"""The checkpoints of a run, from which it resumes as if it had not stopped.
 
-Two files take turns, so the one before the last is there if the last is damaged. Each begins
-with one line of JSON: its number, the run's run_hash, and the digest of what follows.
+Two files alternate, so that the checkpoint before the last is there if the last is damaged. Each begins
+with one line of JSON: its number, the hash of the run, and the SHA-256 of what follows.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ NAMES = ("checkpoint-a.pt", "checkpoint-b.pt")
 
 @dataclass(frozen=True)
 class EpochProgress:
-    """How far an epoch is: steps made, the sums of what they measured (over all ranks), and what they took."""
+    """The steps made of an epoch, the sums of their losses and gradient norms over all ranks, and their times."""
 
     steps: int = 0
     loss: float = 0.0
@@ -32,14 +32,14 @@ class EpochProgress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on. Random state is no part: seeds make it anew.
+    """All that a run needs to resume; random numbers are drawn again from the seeds.
 
-    `epoch` counts whole epochs, `part` is what was done of the next; `number` counts checkpoints.
+    `epoch` counts whole epochs, `epoch_progress` is of the next one; `number` counts checkpoints.
     """
 
     number: int
     epoch: int
-    part: EpochProgress
+    epoch_progress: EpochProgress
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     best_epoch: int
@@ -48,18 +48,18 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: str, checkpoint: Checkpoint, run_hash: str) -> None:
-    """Keep a checkpoint in place of the one before the last."""
+    """Write a checkpoint in place of the one before the last."""
     buffer = io.BytesIO()
-    torch.save({**vars(checkpoint), "part": asdict(checkpoint.part)}, buffer)
+    torch.save({**vars(checkpoint), "epoch_progress": asdict(checkpoint.epoch_progress)}, buffer)
     body = buffer.getvalue()
     head = {"number": checkpoint.number, "run": run_hash, "sha256": hashlib.sha256(body).hexdigest()}
     write_atomic(join(folder, NAMES[checkpoint.number % 2]), json.dumps(head).encode() + b"\n" + body)
 
 
 def read_checkpoint(folder: str, run_hash: str) -> tuple[Checkpoint | None, list[str]]:
-    """Read the newest whole checkpoint, if there is any, and name those that are damaged.
+    """Return the newest intact checkpoint, if there is one, and the names of damaged ones.
 
-    Raises: BadInput if it is of another run, or if there are checkpoints but none is whole.
+    Raises: BadInput if it is of another run, or if all checkpoints are damaged.
     """
     found, damaged = [], []
     for name in NAMES:
@@ -67,7 +67,7 @@ def read_checkpoint(folder: str, run_hash: str) -> tuple[Checkpoint | None, list
             data = read_bytes(join(folder, name))
         except FileNotFoundError:
             continue
-        head = _head_of_whole(data)
+        head = _read_intact_head(data)
         if head is None:
             damaged.append(name)
         else:
@@ -86,11 +86,11 @@ def read_checkpoint(folder: str, run_hash: str) -> tuple[Checkpoint | None, list
         )
     body = io.BytesIO(data.partition(b"\n")[2])
     content = torch.load(body, map_location="cpu", weights_only=True)
-    return Checkpoint(**{**content, "part": EpochProgress(**content["part"])}), damaged
+    return Checkpoint(**{**content, "epoch_progress": EpochProgress(**content["epoch_progress"])}), damaged
 
 
-def _head_of_whole(data: bytes) -> dict[str, Any] | None:
-    """Read the first line, or give None if what follows is not what was written."""
+def _read_intact_head(data: bytes) -> dict[str, Any] | None:
+    """Return the parsed first line, or None if its checksum does not fit what follows."""
     line, _, body = data.partition(b"\n")
     try:
         head: Any = json.loads(line)

@@ -1,4 +1,4 @@
-"""Which tracks a network learns from, and what it is to say of each."""
+"""The tracks and the genres that a network is trained on."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from training.fit.run import TRACKS_SCHEMA
 
 
 def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Name the genres to learn: those wanted, or all that a training track has.
+    """Return the genres to train on: those wanted, or all that a training track has.
 
     Raises: BadInput if one that is wanted has no training track, or fewer than two are left.
     """
@@ -27,14 +27,14 @@ def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[st
     chosen = tuple(sorted(set(wanted))) or tuple(known)
     if len(chosen) < 2:
         raise BadInput(
-            f"{len(chosen)} genre to learn ({', '.join(chosen)}); want two or more: "
+            f"{len(chosen)} genre to train on ({', '.join(chosen)}); need two or more: "
             "build from a source with genres and a split"
         )
     return chosen
 
 
 def select_labelled_tracks(tracks: pa.Table, target: Target, genres: Sequence[str]) -> pa.Table:
-    """List the tracks that have a spectrogram, a split and one of the genres, with their targets.
+    """Return the tracks that have a spectrogram, a split and one of the genres, with their targets.
 
     Raises: BadInput if a split has none.
     """
@@ -54,7 +54,7 @@ def select_labelled_tracks(tracks: pa.Table, target: Target, genres: Sequence[st
 
 
 def restrict_genre_tree(genres: Sequence[str], tree: Mapping[str, str]) -> dict[str, str]:
-    """Give for each genre its nearest ancestor in the tree among the same genres, where there is one."""
+    """Return for each genre its nearest ancestor in the tree among the same genres, where there is one."""
     parents = {}
     for genre in genres:
         ancestor = tree.get(genre)

@@ -1,7 +1,7 @@
-"""A training run: a folder that says what to learn from which tracks, and receives what was learned.
+"""A training run: a folder with the settings and tracks of a training, and later its results.
 
 The folder (a path or URL that every host sees) holds run.json and tracks.parquet, written before the
-run, and pretrained.safetensors if it does not start from fresh weights; checkpoints while it lasts;
+run, and pretrained.safetensors if it does not start from random weights; checkpoints while it lasts;
 weights.safetensors and history.json when it is finished.
 """
 
@@ -24,16 +24,14 @@ HISTORY_FILE, PRETRAINED_FILE = "history.json", "pretrained.safetensors"
 
 
 class TrainingRun(BaseModel, frozen=True, extra="forbid"):
-    """What a run learns, and from what."""
+    """The settings of a run, and the data that it is trained on."""
 
     snapshot_url: str = Field(description="The snapshot that holds the spectrograms")
-    spectrograms_hash: str = Field(
-        "", description="Name of what is stored of the tracks: other audio, other name"
-    )
+    spectrograms_hash: str = Field("", description="Hash of the stored spectrograms of the tracks")
     mel_fingerprint: str = Field(description="The mel settings that the snapshot must have been built with")
     genres: tuple[str, ...] = Field(min_length=2, description="The genres, in the order of the logits")
     genre_parents: dict[str, str] = Field(
-        {}, description="Genre to the one it is a kind of, where there is a tree"
+        {}, description="Genre to its parent among the genres, where there is a tree"
     )
     pretrained_sha256: str = Field(
         "", description="SHA-256 of pretrained.safetensors; empty where there is none"
@@ -42,7 +40,7 @@ class TrainingRun(BaseModel, frozen=True, extra="forbid"):
 
 
 def write_run(folder: str, run: TrainingRun, tracks: pa.Table, pretrained: bytes | None = None) -> None:
-    """Lay out a run for `python -m training` to find; run.json is last, and makes it one.
+    """Write the folder of a run for `python -m training`; run.json is written last and completes it.
 
     `pretrained` is the result of `read_pretrained`, where training does not start from random weights.
     """
@@ -55,7 +53,7 @@ def write_run(folder: str, run: TrainingRun, tracks: pa.Table, pretrained: bytes
 
 
 def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:
-    """Read a run and those of its tracks that may be learned from: the test split stays unread.
+    """Read a run with its training and validation tracks; the test split stays unread.
 
     Raises: BadInput if there is no run, or its tracks do not fit its genres.
     """
@@ -72,12 +70,12 @@ def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:
 
 
 def read_run_pretrained(folder: str, run: TrainingRun) -> bytes:
-    """Read what the run starts from. Raises: BadInput if it is not what the run was laid out with."""
+    """Read the pretrained weights of a run. Raises: BadInput if their hash is not that in run.json."""
     try:
         data = read_bytes(join(folder, PRETRAINED_FILE))
     except FileNotFoundError:
         raise BadInput(
-            f"{join(folder, PRETRAINED_FILE)}: missing; run the same command again to lay it out"
+            f"{join(folder, PRETRAINED_FILE)}: missing; run the same command again to write it"
         ) from None
     if hashlib.sha256(data).hexdigest() != run.pretrained_sha256:
         raise BadInput(
@@ -87,12 +85,12 @@ def read_run_pretrained(folder: str, run: TrainingRun) -> bytes:
 
 
 def is_finished(folder: str) -> bool:
-    """Say whether the run has left its results."""
+    """Return whether the results of a run are there."""
     return all(exists(join(folder, name)) for name in (HISTORY_FILE, WEIGHTS_FILE))
 
 
 def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
-    """Name all that decides what a run learns, and nothing else: not where nor on how many processes."""
+    """Hash all that decides the result of a run, and nothing else: not the place nor the number of processes."""
     settings = run.settings.model_dump_json(
         exclude={"cache_gib": True, "stall_timeout_s": True, "pretrained": {"weights"}}
     )
@@ -102,7 +100,7 @@ def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
 
 
 def hash_training_data(run: TrainingRun, tracks: pa.Table) -> str:
-    """Name what a run learns from, whatever its settings: tracks, targets and spectrograms."""
+    """Hash the data of a run, whatever its settings: tracks, targets and spectrograms."""
     digest = hashlib.sha256(f"{run.spectrograms_hash}{run.mel_fingerprint}{list(run.genres)}".encode())
     for row in tracks.select(TRACKS_SCHEMA.names).to_pylist():
         digest.update(repr(tuple(row.values())).encode())
@@ -113,7 +111,7 @@ def _check_tracks(folder: str, run: TrainingRun, tracks: pa.Table) -> None:
     splits, targets = tracks["split"].to_pylist(), tracks["target"].to_pylist()
     for split in ("training", "validation"):
         if split not in splits:
-            raise BadInput(f"{folder}: no {split} track; it takes one at least")
+            raise BadInput(f"{folder}: no {split} track; need at least one")
     ones = [sum(target) if len(target) == len(run.genres) else -1 for target in targets]
     wanted = "one 1" if run.settings.target == "top" else "any number of 1"
     for track_id, count in zip(tracks["track_id"].to_pylist(), ones, strict=True):

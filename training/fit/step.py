@@ -1,10 +1,10 @@
-"""One step down the loss.
+"""One step of gradient descent.
 
 Axes: B crops, F frames, M mel bands, G genres.
 
-The crops of a step go through the network in groups of `micro_batch_size`. A group is the unit of
-all that is random or a statistic: it has its own seed (dropout, augmentation) and its own batch
-norm. So a step is the same sum of groups however many processes share them.
+The crops of a step go through the network in micro-batches. Each has its own seed (dropout,
+augmentation) and its own batch-norm statistics, so a step is the same sum over micro-batches
+however many processes share them.
 """
 
 from collections.abc import Sequence
@@ -25,24 +25,24 @@ from training.fit.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops (B, F, M) in dB and how much of each genre they have (B, G)."""
+    """Crops (B, F, M) in dB and their targets (B, G) in [0, 1]."""
 
     mel_BFM: Tensor
     target_BG: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """Send it to a device, without waiting for it to get there."""
+        """Copy the batch to a device; pinned memory is copied asynchronously."""
         return Batch(*(part.to(device, non_blocking=True) for part in (self.mel_BFM, self.target_BG)))
 
-    def groups(self, size: int) -> list["Batch"]:
-        """Cut it into groups of `size` crops."""
+    def micro_batches(self, size: int) -> list["Batch"]:
+        """Split the batch into micro-batches of `size` crops."""
         parts = zip(torch.split(self.mel_BFM, size), torch.split(self.target_BG, size), strict=True)
         return [Batch(*part) for part in parts]
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step measured, still on the device."""
+    """The loss and the gradient norm of a step, still on the device."""
 
     loss: Tensor
     grad_norm: Tensor
@@ -57,24 +57,24 @@ def train_step(
     seeds: Sequence[int],
     world_size: int = 1,
 ) -> Step:
-    """Move the model one step down the loss, by one seed for each group of the batch.
+    """Move the model one step down the loss, with one seed for each micro-batch of this rank.
 
-    Shapes: batch.mel_BFM (B, F, M); batch.target_BG (B, G); both on the device: this rank's groups.
+    Shapes: batch.mel_BFM (B, F, M); batch.target_BG (B, G); both on the device.
 
-    DDP takes the mean over ranks, which may have unequal numbers of groups: so a group weighs
-    `world_size` over the groups of all ranks, and what comes out is the mean over groups.
+    DDP averages over ranks, which may have unequal numbers of micro-batches: each has the weight
+    `world_size` / micro-batches of all ranks, so that the result is the mean over micro-batches.
 
     Loss and gradient norm stay on the device: to read one is to wait for the GPU, so
     the loop does it only when it logs, and stops there if either is not finite.
     """
     optimizer.zero_grad(set_to_none=True)
-    groups = batch.groups(settings.micro_batch_size)
+    micro_batches = batch.micro_batches(settings.micro_batch_size)
     weight = world_size * settings.micro_batch_size / settings.batch_size
     losses: list[Tensor] = []
-    for seed, group in zip(seeds, groups, strict=True):
+    for seed, micro_batch in zip(seeds, micro_batches, strict=True):
         torch.manual_seed(seed)
-        with _exchange(model, last=len(losses) == len(groups) - 1):
-            loss = weight * _group_loss(model, group, settings)
+        with _all_reduce(model, last=len(losses) == len(micro_batches) - 1):
+            loss = weight * _micro_batch_loss(model, micro_batch, settings)
             torch.autograd.backward(loss)  # under DDP the last one also averages the gradients over all ranks
         losses.append(loss.detach())
     grad_norm = clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -82,18 +82,19 @@ def train_step(
     return Step(torch.stack(losses).sum(), grad_norm)
 
 
-def micro_batch_seeds(seed: int, step: int, groups: range) -> list[int]:
-    """Give each group of a step its own random numbers, known without drawing those before it.
+def micro_batch_seeds(seed: int, step: int, micro_batches: range) -> list[int]:
+    """Return the seed of each micro-batch of a step, computed without drawing those before it.
 
-    A run that is resumed needs no saved random state, on as many processes as it likes.
+    So a run that is resumed needs no saved random state, on any number of processes.
     """
     return [
-        int(np.random.SeedSequence([seed, step, group]).generate_state(1, np.uint64)[0]) for group in groups
+        int(np.random.SeedSequence([seed, step, number]).generate_state(1, np.uint64)[0])
+        for number in micro_batches
     ]
 
 
 def genre_loss(logits_BG: Tensor, target_BG: Tensor, settings: TrainSettings) -> Tensor:
-    """Measure how far logits are from the truth, in nats.
+    """Return the loss of logits against their targets, in nats.
 
     Source: softmax for one genre a track; one sigmoid a genre where tracks bear several
             (Defferrard et al., 2017); label smoothing (Szegedy et al., 2016).
@@ -106,16 +107,16 @@ def genre_loss(logits_BG: Tensor, target_BG: Tensor, settings: TrainSettings) ->
             return F.binary_cross_entropy_with_logits(logits_BG, smooth_BG)
 
 
-def _group_loss(model: nn.Module, group: Batch, settings: TrainSettings) -> Tensor:
-    device = group.mel_BFM.device.type
-    mel_BFM, target_BG = augment(group.mel_BFM.float(), group.target_BG, settings.augment)
+def _micro_batch_loss(model: nn.Module, micro_batch: Batch, settings: TrainSettings) -> Tensor:
+    device = micro_batch.mel_BFM.device.type
+    mel_BFM, target_BG = augment(micro_batch.mel_BFM.float(), micro_batch.target_BG, settings.augment)
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         logits_BG = model(mel_BFM)
     return genre_loss(logits_BG.float(), target_BG, settings)
 
 
-def _exchange(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """Let the gradients travel between ranks after the last group only."""
+def _all_reduce(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Have DDP average the gradients over ranks after the last micro-batch only."""
     if isinstance(model, DistributedDataParallel) and not last:
         return model.no_sync()
     return nullcontext()

@@ -1,16 +1,18 @@
-"""How well a network does on tracks it does not learn from.
+"""The scores of a network on the validation tracks.
 
-Axes: T tracks, N crops of all of them, B crops at once, F frames, M mel bands, G genres.
+Axes: T tracks, N crops of all of them, B crops of a micro-batch, F frames, M mel bands, G genres.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from preprocessing.prefetch import prefetch
-from store.errors import BadInput
+from store.errors import BadInput, TrainingStopped
 from training.evaluation.metrics import Scores, score
 from training.fit.crops import MelSlice, Tracks, evenly_spaced_crops, read_crops
 from training.fit.distributed import RankContext, all_reduce_sum
@@ -28,21 +30,20 @@ def validate(
     rank_context: RankContext,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """Score a network on whole tracks; each rank listens to its share, and all know the result.
+    """Score a network on whole tracks: each rank predicts its share, and all return the same scores.
 
-    Raises: BadInput if a track gives no finite answer.
+    Raises: BadInput if a spectrogram is not finite; TrainingStopped if the network's output for a finite one is not.
     """
     mine = np.arange(rank_context.rank, len(tracks.ids), rank_context.world_size)
     share = Tracks(tuple(tracks.ids[row] for row in mine), tracks.frames_T[mine], tracks.target_TG[mine])
-    chance_TG = torch.zeros(tracks.target_TG.shape, dtype=torch.float64, device=rank_context.device)
-    chance_TG[torch.from_numpy(mine)] = predict_tracks(
+    probability_TG = torch.zeros(tracks.target_TG.shape, dtype=torch.float64, device=rank_context.device)
+    probability_TG[torch.from_numpy(mine)] = predict_tracks(
         model, mel_slice, share, crop_frames, settings, rank_context.device, heartbeat
     )
-    heard_TG = all_reduce_sum(chance_TG, rank_context).cpu().numpy()
-    for track_id, chance_G in zip(tracks.ids, heard_TG, strict=True):
-        if not np.isfinite(chance_G).all():
-            raise BadInput(f"validation track {track_id}: its spectrogram is not finite; build it again")
-    return score(tracks.target_TG, heard_TG, genres, settings.target)
+    all_TG = all_reduce_sum(probability_TG, rank_context).cpu().numpy()
+    for row in np.flatnonzero(~np.isfinite(all_TG).all(axis=1)):
+        _raise_not_finite(tracks.ids[row], mel_slice(tracks.ids[row], 0, int(tracks.frames_T[row])))
+    return score(tracks.target_TG, all_TG, genres, settings.target)
 
 
 @torch.no_grad()
@@ -55,19 +56,31 @@ def predict_tracks(
     device: torch.device,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Average the probabilities of each track's crops. Shapes: (T, G) float64.
+    """Return the mean probabilities of each track's crops.
 
-    `heartbeat` is called after each group of crops.
+    Shapes: (T, G) float64.
+
+    `heartbeat` is called after each micro-batch.
     """
     model.eval()
-    chance_TG = torch.zeros(tracks.target_TG.shape, dtype=torch.float64, device=device)
+    probability_TG = torch.zeros(tracks.target_TG.shape, dtype=torch.float64, device=device)
     crops = evenly_spaced_crops(tracks, crop_frames=crop_frames, count=settings.validation_crops)
-    at_once = settings.micro_batch_size
-    parts = [crops[first : first + at_once] for first in range(0, len(crops), at_once)]
-    mels = prefetch(lambda part: read_crops(mel_slice, tracks, part, crop_frames), parts)
-    for part, mel_BFM in zip(parts, mels, strict=True):
+    size = settings.micro_batch_size
+    micro_batches = [crops[first : first + size] for first in range(0, len(crops), size)]
+    mels = prefetch(lambda it: read_crops(mel_slice, tracks, it, crop_frames), micro_batches)
+    for micro_batch, mel_BFM in zip(micro_batches, mels, strict=True):
         logits_BG = model(torch.from_numpy(mel_BFM).to(device).float()).double()
-        chance_BG = logits_BG.softmax(dim=1) if settings.target == "top" else logits_BG.sigmoid()
-        chance_TG.index_add_(0, torch.from_numpy(part.track_N).to(device), chance_BG)
+        probability_BG = logits_BG.softmax(dim=1) if settings.target == "top" else logits_BG.sigmoid()
+        probability_TG.index_add_(0, torch.from_numpy(micro_batch.track_N).to(device), probability_BG)
         heartbeat()
-    return chance_TG / settings.validation_crops
+    return probability_TG / settings.validation_crops
+
+
+def _raise_not_finite(track_id: str, mel_FM: NDArray[np.float32]) -> NoReturn:
+    """Raise the error of a track whose probabilities are not finite."""
+    if not np.isfinite(mel_FM.astype(np.float16)).all():
+        raise BadInput(f"validation track {track_id}: its spectrogram is not finite; build it again")
+    raise TrainingStopped(
+        f"validation track {track_id}: the network's output is not finite; the training has diverged, and no "
+        "weights since the last checkpoint are kept; lower learning_rate"
+    )

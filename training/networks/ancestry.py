@@ -1,4 +1,4 @@
-"""What a start has learned from, it and those it began with: none of it may judge what comes of it."""
+"""The training data of pretrained weights and of their ancestors, kept out of validation and test splits."""
 
 from collections.abc import Iterator
 
@@ -13,29 +13,30 @@ from training.networks.settings import is_state_dict_file
 
 
 def check_data_leakage(weights: str, tracks: pa.Table, store: str) -> list[str]:
-    """Refuse a start that learned from validation or test tracks of a run; say what could not be looked at.
+    """Check that pretrained weights were not trained on validation or test tracks of a run.
 
-    Raises: BadInput if a model version, or one of those it came from, was trained on any of them.
+    Raises: BadInput if a model version, or one of its ancestors, was trained on any of them.
 
     `tracks` are the run's (track_id, split), of the store at the URL `store`. Models that were
-    trained on another store are passed over: there the same ids may be other tracks.
+    trained on another store are passed over: there the same ids may be other tracks. Returns one
+    message for each model whose training tracks cannot be read.
     """
-    unseen = tracks.filter(pc.not_equal(tracks["split"], "training"))["track_id"].combine_chunks()
-    notes: list[str] = []
-    for url, learned in _learned_by(weights, store, notes):
-        known = unseen.filter(pc.is_in(unseen, value_set=learned))
-        if len(known):
-            who = url if url == weights else f"{weights}: its ancestor {url}"
+    held_out = tracks.filter(pc.not_equal(tracks["split"], "training"))["track_id"].combine_chunks()
+    unchecked: list[str] = []
+    for url, trained_on in _training_tracks(weights, store, unchecked):
+        leaked = held_out.filter(pc.is_in(held_out, value_set=trained_on))
+        if len(leaked):
+            model = url if url == weights else f"{weights}: its ancestor {url}"
             raise BadInput(
-                f"{who} was trained on {len(known):,} of the {len(unseen):,} validation and test tracks of this "
-                f"run, such as {known[0]}: the scores would lie; keep the splits that it was trained with, or "
-                "start from fresh weights"
+                f"{model} was trained on {len(leaked):,} of the {len(held_out):,} validation and test tracks of this "
+                f"run, such as {leaked[0]}: its scores would be too high; keep the splits that it was trained with, or "
+                "train from random weights"
             )
-    return notes
+    return unchecked
 
 
-def _learned_by(weights: str, store: str, notes: list[str]) -> Iterator[tuple[str, pa.Array]]:
-    """Yield each model that a start came from, and its training tracks; note where none can be told."""
+def _training_tracks(weights: str, store: str, unchecked: list[str]) -> Iterator[tuple[str, pa.Array]]:
+    """Yield a model and its ancestors with their training tracks; append to `unchecked` where they cannot be read."""
     url: str | None = weights
     seen: set[str] = set()
     while url and url not in seen and not is_state_dict_file(url):
@@ -47,7 +48,9 @@ def _learned_by(weights: str, store: str, notes: list[str]) -> Iterator[tuple[st
                 yield url, rows.filter(pc.equal(rows["split"], "training"))["track_id"].combine_chunks()
         except (BadInput, OSError, LookupError, pa.ArrowInvalid) as why:
             reason = str(why) if isinstance(why, BadInput) else f"{type(why).__name__}: {why}"
-            notes.append(f"{url}: what this start learned from cannot be told ({reason}), so not checked")
+            unchecked.append(
+                f"{url}: its training tracks cannot be read ({reason}), so they were not checked"
+            )
             if isinstance(why, BadInput):
                 return
         url = card.get("parent")

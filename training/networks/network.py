@@ -1,4 +1,4 @@
-"""The networks: log-mel crops in, one logit a genre out.
+"""The networks: from log-mel crops to one logit for each genre.
 
 Axes: B crops, F frames, M mel bands, C channels, G genres.
 """
@@ -13,18 +13,18 @@ from training.networks.residual_blocks import ResidualBlock
 from training.networks.settings import ModelSettings
 from training.networks.torchvision_nets import make_torchvision_trunk
 
-# Music lies around -40 to +20 dB: this puts it around -1 to +1 before the first batch statistics exist.
+# Music lies at about -40 to +20 dB: this scales it to about -1 to +1 before there are batch-norm statistics.
 INPUT_MEAN_DB = -10.0
 INPUT_SCALE_DB = 30.0
 
-WEIGHTS_FILE = "weights.safetensors"  # a network's file, in the folder of a run or of a model version
+WEIGHTS_FILE = "weights.safetensors"  # in the folder of a run or of a model version
 
 
 def build_model(settings: ModelSettings, genres: int, bands: int) -> "GenreNet":
-    """Make a network with fresh weights, drawn from torch's global random state.
+    """Return a network with random weights, drawn from torch's global generator.
 
-    Shapes: it maps (B, F, M) to (B, G), for any F of at least one frame.
-    Units:  dB in, logits out.
+    Shapes: the network maps (B, F, M) to (B, G), for any F of at least one frame.
+    Units:  dB to logits.
     """
     width = settings.width
     match settings.name:
@@ -38,11 +38,11 @@ def build_model(settings: ModelSettings, genres: int, bands: int) -> "GenreNet":
 
 
 class GenreNet(nn.Module):
-    """A trunk of convolutions between one way in (dB) and one way out (logits)."""
+    """A trunk of convolutions between the normalisation of mel bands and a linear head."""
 
     def __init__(self, trunk: nn.Module, *, features: int, genres: int, bands: int, dropout: float) -> None:
         super().__init__()
-        # Recordings differ in tone: each band has its own level and spread.
+        # Recordings differ in tone: each band is normalised by itself.
         self.bn_bands = nn.BatchNorm1d(bands)
         self.trunk = trunk
         self.dropout = nn.Dropout(dropout)
@@ -50,50 +50,53 @@ class GenreNet(nn.Module):
         self.trunk_frozen = False
 
     def freeze_trunk(self, frozen: bool) -> None:
-        """Keep the trunk as it is, statistics of its batch norms included, or let it learn again.
+        """Freeze the trunk, its batch-norm statistics included, or let it train again.
 
-        Under DistributedDataParallel wrap the network anew afterwards: it has noted which
-        weights learn, and would wait for those that no longer do and not share those that now do.
+        Wrap the network in a new DistributedDataParallel afterwards: the old one recorded which weights
+        have gradients, would wait for those that no longer do and not average those that now do.
         """
         self.trunk_frozen = frozen
         self.trunk.requires_grad_(not frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "GenreNet":
-        """Switch between learning and listening; a frozen trunk goes on listening."""
+        """Set training or evaluation mode; a frozen trunk stays in evaluation mode."""
         super().train(mode)
         self.trunk.train(mode and not self.trunk_frozen)
         return self
 
     def forward(self, mel_BFM: Tensor) -> Tensor:
-        """Shapes: (B, F, M) dB -> (B, G) logits."""
+        """Return the logits of crops. Shapes: (B, F, M) dB -> (B, G)."""
         scaled_BMF = ((mel_BFM - INPUT_MEAN_DB) / INPUT_SCALE_DB).transpose(1, 2)
         image_B1FM = self.bn_bands(scaled_BMF).transpose(1, 2).unsqueeze(1)
         maps_BCFM = self.trunk(image_B1FM)
-        # The mean tells how much of a pattern there is, the maximum whether there is any.
+        # The mean measures how much of a pattern there is, the maximum whether there is any.
         features_BC = torch.cat([maps_BCFM.mean((2, 3)), maps_BCFM.amax((2, 3))], dim=1)
         logits_BG: Tensor = self.fc(self.dropout(features_BC))
         return logits_BG
 
 
 def _short_chunk_trunk(width: int) -> nn.Module:
-    """Source: the short-chunk CNN of Won et al., "Evaluation of CNN-based automatic music tagging models" (2020)."""
+    """Return the trunk of a short-chunk CNN, with residual blocks.
+
+    Source: Won et al., "Evaluation of CNN-based automatic music tagging models" (2020).
+    """
     channels = [width * factor for factor in (1, 2, 2, 4, 4, 8)]
     blocks = [ResidualBlock(before, after, stride=2) for before, after in pairwise(channels)]
-    # A first block would spend half of all time on the shortcut of a single channel.
-    named = [
-        ("stem", _plain_layer(1, width)),
+    # A residual block here would spend half of all time on the shortcut of a single channel.
+    layers = [
+        ("stem", _conv_layer(1, width)),
         *((f"block{number}", block) for number, block in enumerate(blocks, 1)),
     ]
-    return nn.Sequential(OrderedDict(named))
+    return nn.Sequential(OrderedDict(layers))
 
 
 def _shallow_trunk(width: int) -> nn.Module:
-    return nn.Sequential(*(_plain_layer(*sides) for sides in pairwise([1, width, 2 * width, 4 * width])))
+    return nn.Sequential(*(_conv_layer(*channels) for channels in pairwise([1, width, 2 * width, 4 * width])))
 
 
-def _plain_layer(channels_in: int, channels: int) -> nn.Module:
-    """Make one 3x3 convolution that halves frames and bands."""
+def _conv_layer(channels_in: int, channels: int) -> nn.Module:
+    """Return one 3x3 convolution with batch norm and ReLU that halves frames and bands."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(channels),

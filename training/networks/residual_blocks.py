@@ -1,4 +1,4 @@
-"""The blocks that residual networks are made of, with torchvision's parameter names.
+"""The blocks of residual networks, with torchvision's parameter names.
 
 Axes: B crops, C channels, F frames, M mel bands.
 """
@@ -22,7 +22,7 @@ class ResidualBlock(nn.Module):
         self.downsample = _shortcut(channels_in, channels, stride)
 
     def forward(self, maps_BCFM: Tensor) -> Tensor:
-        """Shapes: (B, C, F, M) -> (B, C', F/stride, M/stride), both rounded up."""
+        """Return the maps of the next block. Shapes: (B, C, F, M) -> (B, C', F/stride, M/stride), rounded up."""
         inner = self.relu(self.bn1(self.conv1(maps_BCFM)))
         summed: Tensor = self.bn2(self.conv2(inner)) + self.downsample(maps_BCFM)
         out: Tensor = self.relu(summed)
@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """A 3x3 convolution between two of 1x1 that spare it three quarters of the channels, and a shortcut.
+    """A 3x3 convolution on a quarter of the channels, between two 1x1 convolutions, and a shortcut.
 
     Source: He et al. (2016); the stride is in the 3x3 convolution, as torchvision has it, not in the
             first 1x1 of the paper.
@@ -49,7 +49,7 @@ class BottleneckBlock(nn.Module):
         self.downsample = _shortcut(channels_in, channels, stride)
 
     def forward(self, maps_BCFM: Tensor) -> Tensor:
-        """Shapes: (B, C, F, M) -> (B, C', F/stride, M/stride), both rounded up."""
+        """Return the maps of the next block. Shapes: (B, C, F, M) -> (B, C', F/stride, M/stride), rounded up."""
         inner = self.relu(self.bn1(self.conv1(maps_BCFM)))
         inner = self.relu(self.bn2(self.conv2(inner)))
         summed: Tensor = self.bn3(self.conv3(inner)) + self.downsample(maps_BCFM)

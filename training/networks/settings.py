@@ -1,4 +1,4 @@
-"""Which network learns, and what it starts from."""
+"""The network that is trained, and its initial weights."""
 
 from typing import Literal
 
@@ -6,25 +6,27 @@ from pydantic import BaseModel, Field, model_validator
 
 
 class ModelSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which network learns."""
+    """The network that is trained."""
 
     name: Literal["short-chunk-resnet", "shallow", "resnet18", "resnet34", "resnet50", "vgg16"] = Field(
         "short-chunk-resnet",
-        description="short-chunk-resnet: eleven convolutions, in residual blocks; shallow: three; "
-        "resnet18 to vgg16: torchvision's, which can start from its ImageNet weights",
+        description="short-chunk-resnet: eleven convolutions in residual blocks; shallow: three convolutions; "
+        "resnet18 to vgg16: torchvision's networks, which can start from its ImageNet weights",
     )
     width: int = Field(
         16,
         ge=4,
         le=512,
-        description="Channels after the first block, of short-chunk-resnet and shallow; later blocks have "
-        "more. The other networks have a width of their own, and leave this unread",
+        description="Channels after the first layer of short-chunk-resnet and shallow; later layers have more. "
+        "The other networks have a fixed width and ignore this",
     )
-    dropout: float = Field(0.5, ge=0.0, lt=1.0, description="Share of features dropped before the last layer")
+    dropout: float = Field(
+        0.5, ge=0.0, lt=1.0, description="Dropout: share of features that are zeroed before the last layer"
+    )
 
     @property
     def architecture(self) -> str:
-        """Name what decides the shapes of the trunk's weights: these fit where two names are equal."""
+        """Return a name of the trunk's architecture: weights fit where two names are equal."""
         match self.name:
             case "short-chunk-resnet" | "shallow":
                 return f"{self.name} of width {self.width}"
@@ -37,26 +39,26 @@ WEIGHT_SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
 
 
 class PretrainedSettings(BaseModel, frozen=True, extra="forbid"):
-    """What the network starts from."""
+    """The weights that training starts from."""
 
     weights: str = Field(
         "",
         description="torchvision state dict (.pth, .pt or .safetensors), or a model version's folder; "
-        "a path or URL; empty for fresh weights",
+        "a path or URL; empty for random weights",
     )
-    frozen_epochs: int = Field(
-        0, ge=0, le=10_000, description="Epochs at the beginning in which the trunk stays as it was"
-    )
+    frozen_epochs: int = Field(0, ge=0, le=10_000, description="First epochs in which the trunk is frozen")
 
     @model_validator(mode="after")
-    def _fresh_weights_must_learn(self) -> "PretrainedSettings":
+    def _check_frozen_epochs(self) -> "PretrainedSettings":
         if self.frozen_epochs and not self.weights:
-            raise ValueError(f"frozen_epochs {self.frozen_epochs} needs weights: a fresh trunk must learn")
+            raise ValueError(
+                f"frozen_epochs {self.frozen_epochs} needs pretrained weights: a random trunk must be trained"
+            )
         return self
 
 
 def is_state_dict_file(weights: str) -> bool:
-    """Say whether a start is named as a file of torchvision's; if not, it is a model version."""
+    """Return whether pretrained weights are a state dict file by their name; if not, they are a model version."""
     return lower_path(weights).endswith(WEIGHT_SUFFIXES)
 
 

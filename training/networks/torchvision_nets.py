@@ -1,6 +1,6 @@
-"""Networks that torchvision has ImageNet weights of: the convolutions alone, for pictures of one channel.
+"""torchvision's networks with ImageNet weights: the convolutions alone, for images of one channel.
 
-Parameters have torchvision's names and, but for the first convolution, its shapes, so that its
+Parameters have torchvision's names and, except in the first convolution, its shapes, so that its
 state dicts fit (training/networks/pretrained.py reads them). Torchvision itself is not needed.
 """
 
@@ -13,13 +13,13 @@ from training.networks.residual_blocks import BottleneckBlock, ResidualBlock
 
 TorchvisionName = Literal["resnet18", "resnet34", "resnet50", "vgg16"]
 
-VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, and how many convolutions
+VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, number of convolutions
 
 
 def make_torchvision_trunk(name: TorchvisionName) -> tuple[nn.Module, int]:
-    """Make the convolutions of a network with fresh weights, and say how many channels come out.
+    """Return the convolutions of a network, with random weights, and the number of channels of their output.
 
-    Shapes: it maps (B, 1, F, M) to (B, C, F/32, M/32), both rounded up.
+    Shapes: the trunk maps (B, 1, F, M) to (B, C, F/32, M/32), both rounded up.
     Source: initial weights of He et al., "Delving deep into rectifiers" (2015), as torchvision draws them.
     """
     match name:
@@ -62,8 +62,8 @@ def _resnet(
 def _vgg16() -> tuple[nn.Module, int]:
     """Source: Simonyan and Zisserman, "Very deep convolutional networks" (2015), configuration D.
 
-    Poolings keep what is left over at an edge, which torchvision's drop: a crop of fewer than
-    32 frames or bands would leave nothing. Where both are multiples of 32 it is the same.
+    Poolings include an incomplete window at an edge, which torchvision's drop: a crop of fewer than
+    32 frames or bands would have an empty output. For multiples of 32 both are the same.
     """
     layers: list[nn.Module] = []
     channels_in = 1

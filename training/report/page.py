@@ -3,6 +3,7 @@
 import base64
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from training.evaluation.calibration import UNREACHABLE_THRESHOLD, Calibration, 
 from training.evaluation.held_out_predictions import select_split, to_matrix
 from training.evaluation.metrics import Scores, reliability
 from training.evaluation.tables import (
+    SplitResult,
     evaluate_tracks,
     metrics_json,
     predictions_csv,
@@ -49,113 +51,104 @@ ReadMel = Callable[[str], NDArray[np.float32]]
 Images = dict[str, dict[str, bytes]]  # by theme and file name
 
 
-def render_report(
-    *,
-    name: str,
-    predictions: pa.Table,
-    genres: Sequence[str],
-    target: Target,
-    history: Sequence[Mapping[str, Any]],
-    best_epoch: int,
-    about: Mapping[str, Any],
-    rejects: Sequence[Mapping[str, Any]],
-    mel: MelSettings,
-    read_mel: ReadMel,
-    calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
-    notes: Sequence[str] = (),
-    test_use: Mapping[str, Any] | None = None,
-) -> dict[str, bytes]:
-    """Return the files of a model's report: tables, figures and report.html, by name.
+@dataclass(frozen=True)
+class ReportInputs:
+    """What a report is made from."""
 
-    `name` is the run's in results.csv. `predictions` has the columns of HELD_OUT_PREDICTIONS_SCHEMA; `history`
-    has a dict for each epoch, and may be empty; `rejects` have track_id, reason and detail; `notes` explain the
-    `calibration`; `test_use` is what `record_test_use` returned.
+    name: str  # of the run, in results.csv
+    predictions: pa.Table  # with the columns of HELD_OUT_PREDICTIONS_SCHEMA
+    genres: Sequence[str]
+    target: Target
+    history: Sequence[Mapping[str, Any]]  # one row an epoch; may be empty
+    best_epoch: int
+    about: Mapping[str, Any]
+    rejects: Sequence[Mapping[str, Any]]  # with track_id, reason and detail
+    mel: MelSettings
+    read_mel: ReadMel
+    calibration: Calibration = Calibration()  # noqa: RUF009  it is frozen
+    notes: Sequence[str] = ()  # that explain the calibration
+    test_use: Mapping[str, Any] | None = None  # what `record_test_use` returned
+
+
+def render_report(inputs: ReportInputs) -> dict[str, bytes]:
+    """Return the files of a model's report: tables, figures and report.html, by name.
 
     Raises: BadInput if there is no test track.
     """
-    splits = score_splits(predictions, genres, target, calibration)
-    test, tracks = splits["test"], evaluate_tracks(predictions, genres, target, calibration)
-    doubts = list(caveats(test, test_use, fitted=calibration != Calibration()))
+    it, fitted = inputs, inputs.calibration != Calibration()
+    splits = score_splits(it.predictions, it.genres, it.target, it.calibration)
+    tracks = evaluate_tracks(it.predictions, it.genres, it.target, it.calibration)
+    doubts = list(caveats(splits["test"], it.test_use, fitted=fitted))
     shown, shown_are_wrong = worst_tracks([track for track in tracks if track.split == "test"])
-    panels = [Panel(track_label(it), describe_prediction(it), read_mel(it.track_id)) for it in shown]
+    panels = [
+        Panel(track_label(track), describe_prediction(track), it.read_mel(track.track_id)) for track in shown
+    ]
+    test = splits["test"].scores
     images = {
-        kind: {
-            file: draw()
-            for file, draw in [
-                *_model_figures(test.scores, history, best_epoch, panels, mel, theme),
-                *_probability_figures(test.scores, predictions, genres, calibration, theme),
-            ]
-        }
+        kind: {file: draw() for file, draw in _figures(it, test, panels, theme)}
         for kind, theme in (("light", LIGHT), ("dark", DARK))
     }
-    page = _render_page(
-        images,
-        name=name,
-        target=target,
-        headline=headline(test.scores),
-        results=splits,
-        test=test,
-        shown=shown,
-        shown_are_wrong=shown_are_wrong,
-        best_epoch=best_epoch,
-        about={name: format_setting(value) for name, value in flatten(about)},
-        rejects=rejects[:MAX_PAGE_REJECTS],
-        reasons=Counter(str(reject["reason"]) for reject in rejects),
-        caveats=doubts,
-        notes=notes,
-        test_use=test_use,
-        earlier_versions=earlier_versions(test_use) if test_use else [],
-        times=time_shares(history),
-        confusions=confusions(test.scores),
-    )
+    page = _render_page(it, splits, images, caveats=doubts, shown=shown, shown_are_wrong=shown_are_wrong)
     return {
-        "metrics.json": metrics_json(name, splits, genres, target, doubts),
-        "results.csv": results_csv(name, splits),
-        "held_out_predictions.csv": predictions_csv(tracks, genres),
-        "rejects.csv": rejects_csv(rejects),
+        "metrics.json": metrics_json(it.name, splits, it.genres, it.target, doubts),
+        "results.csv": results_csv(it.name, splits),
+        "held_out_predictions.csv": predictions_csv(tracks, it.genres),
+        "rejects.csv": rejects_csv(it.rejects),
         **images["light"],
         "report.html": page.encode(),
     }
 
 
-def _model_figures(
-    test: Scores,
-    history: Sequence[Mapping[str, Any]],
-    best_epoch: int,
-    panels: Sequence[Panel],
-    mel: MelSettings,
-    theme: Theme,
+def _figures(
+    inputs: ReportInputs, test: Scores, panels: Sequence[Panel], theme: Theme
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     match test.target:
         case "top":
             yield "confusion_matrix.png", lambda: draw_confusion_matrix(test, theme)
         case "multi":
             yield "genre_f1.png", lambda: draw_genre_bars(test, theme)
-    if history:
-        yield "learning_curves.png", lambda: draw_learning_curves(history, best_epoch, theme)
-    yield "wrong_tracks.png", lambda: draw_spectrograms(panels, mel, theme)
+    if inputs.history:
+        yield "learning_curves.png", lambda: draw_learning_curves(inputs.history, inputs.best_epoch, theme)
+    yield "wrong_tracks.png", lambda: draw_spectrograms(panels, inputs.mel, theme)
+    yield from _probability_figures(inputs, test, theme)
 
 
 def _probability_figures(
-    test: Scores, predictions: pa.Table, genres: Sequence[str], calibration: Calibration, theme: Theme
+    inputs: ReportInputs, test: Scores, theme: Theme
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    rows = select_split(predictions, "test")
+    rows = select_split(inputs.predictions, "test")
     truth_TG, raw_TG = to_matrix(rows, "truth") > 0, to_matrix(rows, "probabilities")
-    probability_TG = calibration.calibrate(raw_TG, genres, test.target)
-    before, after = (reliability(truth_TG, each, test.target) for each in (raw_TG, probability_TG))
+    probability_TG = inputs.calibration.calibrate(raw_TG, inputs.genres, inputs.target)
+    before, after = (reliability(truth_TG, each, inputs.target) for each in (raw_TG, probability_TG))
     yield "calibration.png", lambda: draw_reliability(before, after, theme)
     if truth_TG.any():
         yield "precision_recall.png", lambda: draw_precision_recall(test, truth_TG, probability_TG, theme)
 
 
-def _render_page(images: Images, **context: Any) -> str:
-    environment = make_environment()
+def _render_page(
+    inputs: ReportInputs, splits: Mapping[str, SplitResult], images: Images, **context: Any
+) -> str:
+    environment, test = make_environment(), splits["test"]
     environment.filters["track_label"] = track_label
     return environment.get_template("report.html.j2").render(
+        name=inputs.name,
+        target=inputs.target,
+        headline=headline(test.scores),
+        results=splits,
+        test=test,
         images={
             kind: {file: _data_uri(png) for file, png in files.items()} for kind, files in images.items()
         },
         widths_px={file: round(_width(png) * CSS_DPI / DPI) for file, png in images["light"].items()},
+        best_epoch=inputs.best_epoch,
+        about={name: format_setting(value) for name, value in flatten(inputs.about)},
+        rejects=inputs.rejects[:MAX_PAGE_REJECTS],
+        reasons=Counter(str(reject["reason"]) for reject in inputs.rejects),
+        notes=inputs.notes,
+        test_use=inputs.test_use,
+        earlier_versions=earlier_versions(inputs.test_use) if inputs.test_use else [],
+        times=time_shares(inputs.history),
+        confusions=confusions(test.scores),
         never=UNREACHABLE_THRESHOLD,
         max_shown_genres=MAX_SHOWN_GENRES,
         **context,

@@ -46,6 +46,12 @@ def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIG
             + index * width
         )
         lower.bar(left, found.share, width=width, align="edge", color=colour)
+    _label_reliability(upper, lower, theme)
+    lower.set_ylim(min(found.share.min() for found, _, _ in shown) / 3, 1)
+    return render_png(figure, theme)
+
+
+def _label_reliability(upper: Axes, lower: Axes, theme: Theme) -> None:
     upper.grid(True, color=theme.line, linewidth=0.6)
     upper.set_xlim(-0.02, 1.02)
     upper.set_ylim(-0.02, 1.02)
@@ -56,13 +62,11 @@ def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIG
         borderaxespad=0.1, fontsize=9, labelcolor=theme.ink,
     )  # fmt: skip
     lower.set_yscale("log")
-    lower.set_ylim(min(found.share.min() for found, _, _ in shown) / 3, 1)
     lower.set_ylabel("of predictions", color=theme.faint)
     lower.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     lower.minorticks_off()
     lower.set_xlabel("predicted probability", color=theme.faint)
     lower.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    return render_png(figure, theme)
 
 
 def draw_precision_recall(

@@ -20,7 +20,7 @@ from training.fit.run import HISTORY_FILE, TrainingRun, hash_training_data
 from training.inference.stored_tracks import run_identity
 from training.networks.network import WEIGHTS_FILE
 from training.report.model_card import write_model_card
-from training.report.page import render_report
+from training.report.page import ReportInputs, render_report
 
 MODEL_CARD_FILE = "MODEL_CARD.md"
 TRACKS_FILE = "tracks.parquet"  # of a run: see write_run
@@ -46,7 +46,7 @@ def assemble_version(
     history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
     calibration, notes = _calibrate(predictions, run, calibration_settings)
     test_use = record_test_use(predictions, models, about["trained"])
-    report = render_report(
+    inputs = ReportInputs(
         name=folder.rsplit("/", 1)[-1],
         predictions=predictions,
         genres=run.genres,
@@ -61,6 +61,7 @@ def assemble_version(
         mel=MelSettings.model_validate(snapshot.mel_settings),
         read_mel=snapshot.mel,
     )
+    report = render_report(inputs)
     card = {
         **run_identity(run, snapshot).model_copy(update={"calibration": calibration}).model_dump(mode="json"),
         **about,
@@ -70,13 +71,18 @@ def assemble_version(
         "test_use": test_use,
         "metrics": json.loads(report["metrics.json"]),
     }
-    files = {
+    return _files(folder, predictions, report, card), card
+
+
+def _files(
+    folder: str, predictions: pa.Table, report: Mapping[str, bytes], card: Mapping[str, Any]
+) -> dict[str, bytes]:
+    return {
         WEIGHTS_FILE: read_bytes(join(folder, WEIGHTS_FILE)),
         HELD_OUT_PREDICTIONS_FILE: to_parquet(predictions),
         MODEL_CARD_FILE: write_model_card(card).encode(),
         **{f"report/{name}": content for name, content in report.items()},
     }
-    return files, card
 
 
 def _describe_run(folder: str, run: TrainingRun) -> dict[str, Any]:

@@ -25,8 +25,7 @@ from tests.support.snapshots import publish_mels
 from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.fit.run import hash_training_data
 from training.fit.settings import TrainSettings
-from training.selection.champion import PromotionDecision
-from training.selection.verdicts import apply_decision
+from training.selection.promotion import PromotionDecision, apply_decision
 
 WORSE = PromotionDecision(False, "worse")
 SUMMARY = {

@@ -1,4 +1,4 @@
-"""A toy: two genres that differ in which half of the bands is loud, and a snapshot that holds them."""
+"""A toy: two genres that differ in which half of the bands is loud, and a snapshot of them in memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MEL = MelSettings(sample_rate_hz=8_000, window=256, hop=256, bands=8)
 
 @dataclass(frozen=True)
 class HeldSnapshot:
-    """What training uses of a snapshot, over plain arrays."""
+    """The part of a snapshot that training uses, over plain arrays."""
 
     mels: dict[str, NDArray[np.float32]]
     url: str = "held in memory"
@@ -57,7 +57,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def toy() -> Callable[..., Toy]:
-    """Make a toy run; keyword arguments are its settings."""
+    """Return a function that makes a toy run; keyword arguments are its settings."""
 
     def make(**settings: Any) -> Toy:
         random = np.random.default_rng(7)

@@ -9,7 +9,7 @@ def checkpoint(number):
     return Checkpoint(
         number=number,
         epoch=number // 2,
-        part=EpochProgress(steps=5 * (number % 2), loss=2.5),
+        epoch_progress=EpochProgress(steps=5 * (number % 2), loss=2.5),
         model={"fc.weight": torch.arange(6.0)},
         optimizer={
             "state": {0: {"step": torch.tensor(3.0)}},
@@ -27,7 +27,7 @@ def test_what_is_written_is_read_and_the_newest_wins(tmp_path):
         write_checkpoint(str(tmp_path), checkpoint(number), "run")
         found, damaged = read_checkpoint(str(tmp_path), "run")
         assert (found.number, damaged) == (number, [])
-    assert (found.epoch, found.part) == (1, EpochProgress(steps=5, loss=2.5))
+    assert (found.epoch, found.epoch_progress) == (1, EpochProgress(steps=5, loss=2.5))
     assert torch.equal(found.model["fc.weight"], torch.arange(6.0))
     assert found.optimizer["param_groups"] == checkpoint(3).optimizer["param_groups"]
     assert sorted(path.name for path in tmp_path.iterdir()) == list(NAMES)

@@ -41,7 +41,7 @@ def plan(tracks, *, per_track=3, batch_size=12, balance=False, seed=0, epoch=1):
 
 
 def mel_of(track_id, frames):
-    """A spectrogram whose every cell says which track and frame it is of."""
+    """Return a spectrogram with the number of track and frame in every cell."""
     number = int(track_id.split()[1])
     return (np.arange(frames, dtype=np.float32)[:, None] + 100 * number).repeat(2, axis=1)
 
@@ -52,7 +52,7 @@ def slice_of(tracks):
 
 
 @given(tracks(), st.integers(1, 5), st.integers(1, 16))
-def test_every_track_comes_as_often_as_asked_and_the_rest_fills_the_last_batch(tracks, per_track, batch_size):
+def test_every_track_has_its_number_of_crops_and_more_fill_the_last_batch(tracks, per_track, batch_size):
     crops = plan(tracks, per_track=per_track, batch_size=batch_size)
     assert len(crops) % batch_size == 0
     assert len(crops) - batch_size < len(tracks.ids) * per_track <= len(crops)
@@ -71,8 +71,8 @@ def test_crops_lie_within_their_tracks(tracks, balance, seed):
 @given(tracks(), st.integers(1, 6), st.booleans())
 def test_ranks_share_each_batch_whatever_their_number(tracks, world_size, balance):
     crops = plan(tracks, balance=balance)
-    groups = [micro_batches_of_rank(6, rank=rank, world_size=world_size) for rank in range(world_size)]
-    shares = [crops_of_rank(crops, its, batch_size=12, micro_batch_size=2) for its in groups]
+    micro_batches = [micro_batches_of_rank(6, rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [crops_of_rank(crops, its, batch_size=12, micro_batch_size=2) for its in micro_batches]
     assert len({len(share) for share in shares}) == 1, "equal numbers of steps"
     for step, parts in enumerate(zip(*shares, strict=True)):
         whole = crops[12 * step : 12 * (step + 1)]
@@ -81,10 +81,10 @@ def test_ranks_share_each_batch_whatever_their_number(tracks, world_size, balanc
 
 
 @given(st.integers(1, 50), st.integers(1, 50))
-def test_no_rank_has_more_than_one_group_more_than_another(groups, world_size):
-    world_size = min(groups, world_size)
-    shares = [micro_batches_of_rank(groups, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert [group for share in shares for group in share] == list(range(groups))
+def test_two_ranks_differ_by_one_micro_batch_at_most(count, world_size):
+    world_size = min(count, world_size)
+    shares = [micro_batches_of_rank(count, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert [number for share in shares for number in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
@@ -95,22 +95,22 @@ def test_a_plan_is_the_same_twice(tracks, seed, epoch):
     np.testing.assert_array_equal(first.start_N, second.start_N)
 
 
-def test_epochs_and_seeds_have_other_crops():
+def test_other_epochs_and_seeds_have_other_crops():
     some = Tracks(("track 0", "track 1"), np.array([500, 500]), np.eye(2, dtype=np.float32))
     plans = [plan(some), plan(some, epoch=2), plan(some, seed=1)]
     assert len({tuple(crops.start_N.tolist()) for crops in plans}) == 3
 
 
 @given(tracks(), st.integers(1, 30))
-def test_balance_shows_genres_equally_often(tracks, batch_size):
+def test_balance_draws_genres_equally_often(tracks, batch_size):
     crops = plan(tracks, balance=True, batch_size=batch_size)
     counts = Counter(tracks.target_TG.argmax(axis=1)[crops.track_N].tolist())
     present = set(tracks.target_TG.argmax(axis=1).tolist())
     assert max(counts.values()) - min(counts.get(genre, 0) for genre in present) <= 1
 
 
-def test_fewer_groups_than_ranks_are_refused():
-    with pytest.raises(BadInput, match=r"a step has 2 groups of crops .* for 3 processes; raise batch_size"):
+def test_fewer_micro_batches_than_ranks_are_refused():
+    with pytest.raises(BadInput, match=r"a step has 2 micro-batches .* for 3 processes; raise batch_size"):
         micro_batches_of_rank(2, rank=0, world_size=3)
 
 
@@ -128,7 +128,7 @@ def test_one_even_crop_lies_in_the_middle():
     assert evenly_spaced_crops(some, crop_frames=CROP_FRAMES, count=1).start_N.tolist() == [10]
 
 
-def test_a_short_track_is_played_again():
+def test_a_short_track_is_repeated():
     short = Tracks(("track 0",), np.array([4]), np.eye(1, dtype=np.float32))
     mel_BFM = read_crops(slice_of(short), short, Crops(np.array([0]), np.array([0])), CROP_FRAMES)
     assert mel_BFM[0, :, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from store.errors import BadInput, TrainingStopped
+from tests.support.toy_training import gradient_tolerance
 from training.fit.checkpoint import read_checkpoint
 from training.fit.distributed import RankContext
 from training.fit.epoch import learning_rate_at
@@ -24,7 +25,7 @@ class Stopped(Exception):
 
 
 def run_toy(folder, toy, *, stop_after=None, stop_at_step=None, rank_context=RankContext()):  # noqa: B008
-    """Train, and give the events; die as soon as an epoch, or (epoch, step), has been told."""
+    """Train and return the events; stop as soon as an epoch, or (epoch, step), is reported."""
     events = []
 
     def emit(event):
@@ -43,7 +44,7 @@ def weights_of(folder):
 
 
 def losses_of(folder):
-    """What a run learned, epoch by epoch, without what the clock said."""
+    """Return the history of a run without its times."""
     timed = {"seconds", "crops_per_s", "data_wait_share", "communication_share", "compute_share"}
     history = json.loads((folder / "history.json").read_text())
     return [{name: row[name] for name in row if name not in timed} for row in history["epochs"]]
@@ -86,26 +87,26 @@ def test_resumed_equals_uninterrupted(tmp_path, toy, stop_after):
 
 
 @pytest.mark.parametrize(
-    ("killed_at", "goes_on_from"), [((1, 2), (0, 0)), ((2, 4), (1, 3)), ((3, 7), (2, 6))]
+    ("killed_at", "resumes_from"), [((1, 2), (0, 0)), ((2, 4), (1, 3)), ((3, 7), (2, 6))]
 )
 def test_killed_in_mid_epoch_at_most_one_checkpoint_interval_is_lost(
-    tmp_path, toy, monkeypatch, killed_at, goes_on_from
+    tmp_path, toy, monkeypatch, killed_at, resumes_from
 ):
-    monkeypatch.setattr("training.fit.epoch.EVENT_INTERVAL_S", -1.0)
+    monkeypatch.setattr("training.fit.events.EVENT_INTERVAL_S", -1.0)
     settings = {"batch_size": 4, "checkpoint_steps": 3, "epochs": 3}
     run_toy(tmp_path / "whole", toy(**settings))
     with pytest.raises(Stopped):
         run_toy(tmp_path / "cut", toy(**settings), stop_at_step=killed_at)
     start, step, *_ = (it for it in run_toy(tmp_path / "cut", toy(**settings)) if it["event"] != "heartbeat")
-    assert (start["epochs_done"], start["steps_done"]) == goes_on_from
-    assert step["step"] == goes_on_from[1] + 1
+    assert (start["epochs_done"], start["steps_done"]) == resumes_from
+    assert step["step"] == resumes_from[1] + 1
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
     whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def started(folder, toy, start_folder, **settings):
-    """Lay out a run that starts from what another one became."""
+def pretrained_run(folder, toy, start_folder, **settings):
+    """Return a run that starts from the weights of another one."""
     weights = (start_folder / "weights.safetensors").read_bytes()
     folder.mkdir()
     (folder / "pretrained.safetensors").write_bytes(weights)
@@ -113,7 +114,7 @@ def started(folder, toy, start_folder, **settings):
     return replace(plain, run=plain.run.model_copy(update={"pretrained_sha256": sha256(weights).hexdigest()}))
 
 
-def test_a_frozen_trunk_stays_what_it_started_from_and_learns_after_that(tmp_path, toy):
+def test_a_frozen_trunk_keeps_its_weights_and_is_trained_after_that(tmp_path, toy):
     run_toy(tmp_path / "first", toy(epochs=1))
     before = weights_of(tmp_path / "first")
     trunk = [name for name in before if name.startswith("trunk.") and "running" not in name]
@@ -121,7 +122,8 @@ def test_a_frozen_trunk_stays_what_it_started_from_and_learns_after_that(tmp_pat
         folder = tmp_path / str(epochs)
         pretrained = PretrainedSettings(weights="first", frozen_epochs=2)
         run_toy(
-            folder, started(folder, toy, tmp_path / "first", epochs=max(epochs, 2), pretrained=pretrained)
+            folder,
+            pretrained_run(folder, toy, tmp_path / "first", epochs=max(epochs, 2), pretrained=pretrained),
         )
         after = weights_of(folder)
         assert all(torch.equal(before[name], after[name]) for name in trunk) == alike
@@ -131,8 +133,8 @@ def test_a_frozen_trunk_stays_what_it_started_from_and_learns_after_that(tmp_pat
 def test_resumed_while_frozen_equals_uninterrupted(tmp_path, toy):
     run_toy(tmp_path / "first", toy(epochs=1))
     settings = {"epochs": 3, "pretrained": PretrainedSettings(weights="first", frozen_epochs=2)}
-    run_toy(tmp_path / "whole", started(tmp_path / "whole", toy, tmp_path / "first", **settings))
-    cut = started(tmp_path / "cut", toy, tmp_path / "first", **settings)
+    run_toy(tmp_path / "whole", pretrained_run(tmp_path / "whole", toy, tmp_path / "first", **settings))
+    cut = pretrained_run(tmp_path / "cut", toy, tmp_path / "first", **settings)
     for epoch in (1, 2):
         with pytest.raises(Stopped):
             run_toy(tmp_path / "cut", cut, stop_after=epoch)
@@ -140,9 +142,11 @@ def test_resumed_while_frozen_equals_uninterrupted(tmp_path, toy):
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
 
 
-def test_another_start_than_the_run_was_laid_out_with_is_refused(tmp_path, toy):
+def test_other_pretrained_weights_than_those_of_the_run_are_refused(tmp_path, toy):
     run_toy(tmp_path / "first", toy(epochs=1))
-    run = started(tmp_path / "run", toy, tmp_path / "first", pretrained=PretrainedSettings(weights="first"))
+    run = pretrained_run(
+        tmp_path / "run", toy, tmp_path / "first", pretrained=PretrainedSettings(weights="first")
+    )
     (tmp_path / "run" / "pretrained.safetensors").write_bytes(b"other")
     with pytest.raises(
         BadInput, match=r"pretrained.safetensors: damaged or changed; delete this run's folder"
@@ -175,16 +179,16 @@ def test_a_compiled_network_learns_the_same(tmp_path, toy):
     for compiled in (False, True):
         run_toy(tmp_path / str(compiled), toy(epochs=1, compile=compiled, model=model))
     (plain,), (compiled,) = (losses_of(tmp_path / name) for name in ("False", "True"))
-    assert compiled == pytest.approx(plain, rel=1e-4)
+    assert compiled == pytest.approx(plain, rel=gradient_tolerance(2, toy(model=model).run.settings))
 
 
-def test_other_seeds_learn_otherwise(tmp_path, toy):
+def test_other_seeds_have_other_losses(tmp_path, toy):
     for seed in (0, 1):
         run_toy(tmp_path / str(seed), toy(epochs=1, seed=seed))
     assert losses_of(tmp_path / "0") != losses_of(tmp_path / "1")
 
 
-def test_spectrograms_out_of_memory_teach_the_same(tmp_path, toy):
+def test_cached_spectrograms_are_the_same(tmp_path, toy):
     run_toy(tmp_path / "held", toy(epochs=1))
     run_toy(tmp_path / "read", toy(epochs=1, cache_gib=0))
     assert losses_of(tmp_path / "held") == losses_of(tmp_path / "read")
@@ -192,9 +196,11 @@ def test_spectrograms_out_of_memory_teach_the_same(tmp_path, toy):
 
 def test_the_best_epoch_is_kept_not_the_last(tmp_path, toy):
     plain = toy(**LEARNING)
-    lies = plain.tracks["target"].to_pylist()[:8] + [[1, 0], [0, 1]] * 2  # the more is learned, the worse
-    misled = replace(plain, tracks=plain.tracks.set_column(2, "target", pa.array(lies, pa.list_(pa.int8()))))
-    run_toy(tmp_path / "whole", misled)
+    wrong = plain.tracks["target"].to_pylist()[:8] + [[1, 0], [0, 1]] * 2  # better training, worse score
+    mislabelled = replace(
+        plain, tracks=plain.tracks.set_column(2, "target", pa.array(wrong, pa.list_(pa.int8())))
+    )
+    run_toy(tmp_path / "whole", mislabelled)
     best_epoch = json.loads((tmp_path / "whole" / "history.json").read_text())["best_epoch"]
     rows = losses_of(tmp_path / "whole")
     lowest = min(rows, key=lambda row: row["validation_loss"])
@@ -202,14 +208,14 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path, toy):
     within = [row["epoch"] for row in rows if row["validation_loss"] <= bound]
     assert best_epoch == max(within) < LEARNING["epochs"]
     with pytest.raises(Stopped):
-        run_toy(tmp_path / "best", misled, stop_after=best_epoch)
-    state, _ = read_checkpoint(str(tmp_path / "best"), run_hash(misled.run, misled.tracks))
+        run_toy(tmp_path / "best", mislabelled, stop_after=best_epoch)
+    state, _ = read_checkpoint(str(tmp_path / "best"), run_hash(mislabelled.run, mislabelled.tracks))
     assert all(
         torch.equal(weight, state.model[name]) for name, weight in weights_of(tmp_path / "whole").items()
     )
 
 
-def test_of_epochs_that_few_tracks_cannot_tell_apart_the_last_is_kept(tmp_path, toy):
+def test_of_epochs_within_one_standard_error_the_last_is_kept(tmp_path, toy):
     run_toy(tmp_path, toy())
     rows = losses_of(tmp_path)
     assert max(row["validation_loss"] for row in rows) < 0.7, "nothing is learned: the losses are alike"
@@ -217,45 +223,45 @@ def test_of_epochs_that_few_tracks_cannot_tell_apart_the_last_is_kept(tmp_path, 
 
 
 def test_every_step_of_the_run_has_its_own_rate(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr("training.fit.epoch.EVENT_INTERVAL_S", -1.0)
+    monkeypatch.setattr("training.fit.events.EVENT_INTERVAL_S", -1.0)
     plain = toy(epochs=2)
-    told = [event for event in run_toy(tmp_path, plain) if event["event"] == "step"]
-    assert [(event["epoch"], event["step"], event["steps"]) for event in told] == [
+    steps = [event for event in run_toy(tmp_path, plain) if event["event"] == "step"]
+    assert [(event["epoch"], event["step"], event["steps"]) for event in steps] == [
         (1, 1, 2),
         (1, 2, 2),
         (2, 1, 2),
         (2, 2, 2),
     ]
-    assert [event["learning_rate"] for event in told] == [
+    assert [event["learning_rate"] for event in steps] == [
         learning_rate_at(step, 4, plain.run.settings) for step in range(4)
     ]
-    assert all(event["loss"] > 0 and event["grad_norm"] > 0 and event["crops_per_s"] > 0 for event in told)
+    assert all(event["loss"] > 0 and event["grad_norm"] > 0 and event["crops_per_s"] > 0 for event in steps)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, toy):
-    sick = toy()
+    damaged = toy()
     for track_id in ("00", "03"):
-        sick.snapshot.mels[track_id][:] = np.nan
+        damaged.snapshot.mels[track_id][:] = np.nan
     with pytest.raises(TrainingStopped, match=r"epoch 1, at step 2 or before: loss nan.*lower learning_rate"):
-        run_toy(tmp_path, sick)
+        run_toy(tmp_path, damaged)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_validation_track_that_is_not_finite_is_named(tmp_path, toy):
-    sick = toy()
-    sick.snapshot.mels["09"][:] = np.nan
+    damaged = toy()
+    damaged.snapshot.mels["09"][:] = np.nan
     with pytest.raises(BadInput, match="validation track 09: its spectrogram is not finite"):
-        run_toy(tmp_path, sick)
+        run_toy(tmp_path, damaged)
 
 
-def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path, toy):
+def test_other_settings_do_not_resume_from_a_checkpoint(tmp_path, toy):
     with pytest.raises(Stopped):
         run_toy(tmp_path, toy(), stop_after=1)
     with pytest.raises(BadInput, match="put them back, or train in another folder"):
         run_toy(tmp_path, toy(learning_rate=0.02))
 
 
-def test_a_cut_checkpoint_is_told_and_the_one_before_is_used(tmp_path, toy):
+def test_a_truncated_checkpoint_is_reported_and_the_one_before_is_used(tmp_path, toy):
     run_toy(tmp_path / "whole", toy())
     with pytest.raises(Stopped):
         run_toy(tmp_path / "cut", toy(), stop_after=2)
@@ -267,15 +273,15 @@ def test_a_cut_checkpoint_is_told_and_the_one_before_is_used(tmp_path, toy):
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
 
 
-def test_fewer_groups_than_processes_are_refused(tmp_path, toy):
-    with pytest.raises(BadInput, match=r"a step has 4 groups of crops .* for 5 processes"):
+def test_fewer_micro_batches_than_processes_are_refused(tmp_path, toy):
+    with pytest.raises(BadInput, match=r"a step has 4 micro-batches .* for 5 processes"):
         run_toy(tmp_path, toy(), rank_context=RankContext(0, 5))
 
 
 def test_other_mel_settings_are_refused(tmp_path, toy):
     plain = toy()
     other = plain.run.model_copy(update={"mel_fingerprint": "123456789abc"})
-    with pytest.raises(BadInput, match="the run wants 123456789abc"):
+    with pytest.raises(BadInput, match="the run needs 123456789abc"):
         train(str(tmp_path), other, plain.tracks, plain.snapshot, RankContext(), print)
 
 

@@ -50,23 +50,23 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         read_run(str(tmp_path))
 
 
-def test_the_fingerprint_names_what_decides_the_result():
-    of = run_hash(RUN, GOOD)
+def test_the_hash_covers_what_decides_the_result():
+    original = run_hash(RUN, GOOD)
     moved = RUN.model_copy(update={"snapshot_url": "elsewhere", "settings": TrainSettings(cache_gib=0)})
-    assert run_hash(moved, GOOD) == of
-    assert run_hash(RUN.model_copy(update={"settings": TrainSettings(seed=1)}), GOOD) != of
-    assert run_hash(RUN, tracks([[1, 0], [0, 1], [0, 1], [0, 1]])) != of
+    assert run_hash(moved, GOOD) == original
+    assert run_hash(RUN.model_copy(update={"settings": TrainSettings(seed=1)}), GOOD) != original
+    assert run_hash(RUN, tracks([[1, 0], [0, 1], [0, 1], [0, 1]])) != original
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 24}, "batch_size 24 is no multiple of micro_batch_size 16"),
+        ({"batch_size": 24}, "batch_size 24 is not a multiple of micro_batch_size 16"),
         ({"balance": True, "target": "multi"}, "balance needs target top"),
         ({"learning_rte": 1}, "learning_rte"),
         ({"epochs": 0}, "greater than or equal to 1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, message):
+def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         TrainSettings(**settings)

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch.optim import AdamW
 
 from training.fit.settings import AugmentSettings, TrainSettings
 from training.fit.step import Batch, train_step
+from training.inference.onnx_export import relative_rounding
 from training.networks.network import build_model
 from training.networks.settings import ModelSettings
 
@@ -28,7 +30,7 @@ def state_of(model):
 
 
 def changed(model, before):
-    """Name what is not as it was, apart from counts of batches."""
+    """Return the names of tensors that changed, except counts of batches."""
     return {
         name
         for name, tensor in model.state_dict().items()
@@ -38,7 +40,7 @@ def changed(model, before):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("frames", "bands"), [(172, 128), (1, 8), (33, 40)])
-def test_crops_of_any_length_give_one_logit_a_genre(name, frames, bands):
+def test_crops_of_any_length_have_one_logit_for_each_genre(name, frames, bands):
     model = build_model(ModelSettings(name=name, width=4), 5, bands).eval()
     with torch.no_grad():
         assert model(torch.randn(2, frames, bands)).shape == (2, 5)
@@ -46,7 +48,7 @@ def test_crops_of_any_length_give_one_logit_a_genre(name, frames, bands):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_shortest_crops_can_be_learned_from(name):
-    """Of one frame and eight bands the last maps are one point: batch norm has a number a crop to go by."""
+    """From one frame and eight bands the last maps are one point: batch norm has one number for each crop."""
     model = build_model(ModelSettings(name=name, width=4), 3, 8)
     settings = SETTINGS.model_copy(update={"batch_size": 16, "micro_batch_size": 16})
     whole = batch(bands=8, size=16)
@@ -57,12 +59,12 @@ def test_the_shortest_crops_can_be_learned_from(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_weight_learns(name):
+def test_every_weight_has_a_gradient(name):
     torch.manual_seed(0)
     model = build_model(ModelSettings(name=name, width=4, dropout=0), 3, 16)
     model(torch.randn(4, 40, 16) * 20 - 10).square().sum().backward()
-    silent = [name for name, weight in model.named_parameters() if not weight.grad.abs().sum() > 0]
-    assert silent == []
+    without_gradient = [name for name, weight in model.named_parameters() if not weight.grad.abs().sum() > 0]
+    assert without_gradient == []
 
 
 @pytest.mark.parametrize("name", OUR_NAMES)
@@ -77,34 +79,59 @@ def test_the_width_multiplies_the_channels(name):
     assert 3 < sizes[1] / sizes[0] < 4.1
 
 
-def test_networks_of_equal_names_have_equal_weights():
+def test_equal_architectures_have_equal_names():
     assert ModelSettings(width=8).architecture == "short-chunk-resnet of width 8"
     assert ModelSettings(width=8).architecture == ModelSettings(width=8, dropout=0.1).architecture
     assert ModelSettings(name="resnet18", width=8).architecture == ModelSettings(name="resnet18").architecture
 
 
-def test_a_model_nobody_wrote_is_refused():
+def test_an_unknown_network_is_refused():
     with pytest.raises(ValidationError, match=r"'short-chunk-resnet', 'shallow', .* or 'vgg16'"):
         ModelSettings(name="vgg")
 
 
-@pytest.mark.parametrize("name", ["short-chunk-resnet", "resnet18", "resnet50", "vgg16"])
-def test_channels_last_and_half_precision_give_the_same_answer(name):
+@pytest.fixture(params=["short-chunk-resnet", "resnet18", "resnet50", "vgg16"])
+def model(request):
     torch.manual_seed(0)
-    model = build_model(ModelSettings(name=name, width=4), 3, 16).eval()
+    return build_model(ModelSettings(name=request.param, width=4), 3, 16).eval()
+
+
+def half_precision_rounding(model):
+    """How far bfloat16 may move the logits, relative to the largest.
+
+    Each layer rounds its input, its weights and its output, each to 8 significant bits (unit roundoff
+    2^-8), and adds up in float32. The signs of these errors are random: they grow with the square root.
+    """
+    layers = [it for it in model.modules() if isinstance(it, torch.nn.Conv2d | torch.nn.Linear)]
+    return 2**-8 * math.sqrt(3 * len(layers))
+
+
+@torch.no_grad()
+def test_channels_last_changes_the_logits_by_rounding_alone(model):
     mel_BFM = batch().mel_BFM
-    with torch.no_grad():
-        plain_BG = model(mel_BFM)
-        model = model.to(memory_format=torch.channels_last)
-        torch.testing.assert_close(model(mel_BFM), plain_BG, atol=1e-4, rtol=1e-3)
-        with torch.autocast("cpu", torch.bfloat16):
-            half_BG = model(mel_BFM)
+    logits_BG = model(mel_BFM)
+    bound = relative_rounding(model) * logits_BG.abs().max().item()
+    model = model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(mel_BFM), logits_BG, atol=bound, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
+@torch.no_grad()
+def test_half_precision_changes_the_logits_by_rounding_alone(model):
+    """As on a GPU; CPUs train in float32. oneDNN is left out: with AMX units, its bfloat16 convolutions of
+    maps as small as (3, 2) read memory that was never written, and differ from run to run.
+    """
+    mel_BFM = batch().mel_BFM
+    logits_BG = model(mel_BFM)
+    with torch.autocast("cpu", torch.bfloat16), torch.backends.mkldnn.flags(enabled=False):
+        half_BG = model.to(memory_format=torch.channels_last)(mel_BFM)
     assert half_BG.dtype == torch.bfloat16
-    torch.testing.assert_close(half_BG.float(), plain_BG, atol=0.1 * plain_BG.abs().max().item(), rtol=0)
+    bound = half_precision_rounding(model) * logits_BG.abs().max().item()
+    torch.testing.assert_close(half_BG.float(), logits_BG, atol=bound, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["short-chunk-resnet", "resnet18", "vgg16"])
-def test_a_frozen_trunk_stays_as_it_is_while_the_rest_learns(name):
+def test_a_frozen_trunk_stays_unchanged_while_the_rest_is_trained(name):
     torch.manual_seed(0)
     model = build_model(ModelSettings(name=name, width=4, dropout=0), 3, 16)
     optimizer = AdamW(model.parameters(), lr=0.01, weight_decay=0.5)
@@ -114,8 +141,8 @@ def test_a_frozen_trunk_stays_as_it_is_while_the_rest_learns(name):
     for _ in range(2):
         model.train()
         train_step(model, optimizer, batch(), SETTINGS, seeds=[1, 2])
-    learned = {"weight", "bias", "running_mean", "running_var"}
-    others = {f"bn_bands.{kind}" for kind in learned} | {"fc.weight", "fc.bias"}
+    kinds = {"weight", "bias", "running_mean", "running_var"}
+    others = {f"bn_bands.{kind}" for kind in kinds} | {"fc.weight", "fc.bias"}
     assert changed(model, before) == others
     model.freeze_trunk(False)
     before = state_of(model)
@@ -123,15 +150,15 @@ def test_a_frozen_trunk_stays_as_it_is_while_the_rest_learns(name):
     assert changed(model, before) == {name for name in before if not name.endswith("num_batches_tracked")}
 
 
-def test_a_frozen_trunk_answers_by_its_own_statistics_alone():
+def test_a_frozen_trunk_uses_its_running_statistics_alone():
     torch.manual_seed(0)
     model = build_model(ModelSettings(width=4, dropout=0), 3, 16)
     maps_B1FM = torch.randn(4, 1, 20, 16)
-    listening = copy.deepcopy(model).eval().trunk(maps_B1FM)
-    assert not torch.allclose(copy.deepcopy(model).train().trunk(maps_B1FM), listening)
+    evaluated = copy.deepcopy(model).eval().trunk(maps_B1FM)
+    assert not torch.allclose(copy.deepcopy(model).train().trunk(maps_B1FM), evaluated)
     model.freeze_trunk(True)
-    torch.testing.assert_close(model.trunk(maps_B1FM), listening)
-    torch.testing.assert_close(model.train().trunk(maps_B1FM), listening)
+    torch.testing.assert_close(model.trunk(maps_B1FM), evaluated)
+    torch.testing.assert_close(model.train().trunk(maps_B1FM), evaluated)
     model.eval().freeze_trunk(False)
-    assert not model.trunk.training  # who listens goes on listening
+    assert not model.trunk.training  # evaluation mode stays
     assert model.train().trunk.training

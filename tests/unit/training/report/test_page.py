@@ -24,7 +24,7 @@ from training.evaluation.tables import SplitResult, evaluate_tracks
 from training.report.figures import band_centres_hz, draw_confusion_matrix
 from training.report.findings import caveats, confusions, describe_prediction, worst_tracks
 from training.report.formatting import percent
-from training.report.page import render_report
+from training.report.page import ReportInputs, render_report
 from training.report.style import LIGHT, fit_label, font_characters
 
 GENRES = ["Folk", "Hip-Hop", "R&B $x$"]
@@ -76,7 +76,7 @@ def report(folder: Path, **changes) -> Path:
         "mel": MEL,
         "read_mel": read_mel,
     }
-    for file, content in render_report(**(settings | changes)).items():
+    for file, content in render_report(ReportInputs(**(settings | changes))).items():
         (folder / file).write_bytes(content)
     return folder / "report.html"
 

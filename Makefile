@@ -1,9 +1,10 @@
 # make demo    sets everything up and plays the whole story on the bundled music
 # make test    sets everything up and runs the tests
+# make soak    runs long series of kills and faults, for an hour
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench up
+.PHONY: setup demo test soak check bench up
 
 setup: .venv/ready
 
@@ -18,7 +19,10 @@ demo: setup
 	$(BIN)/spectrogram-one demo
 
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile   # one process a core; a file's tests share servers
+	$(BIN)/pytest -n 4 --dist loadgroup --no-loadscope-reorder   # more than two cores: many tests wait
+
+soak: setup
+	$(BIN)/pytest -m soak -n 2
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
-"""What can be checked before anything starts: paths, models and runs that settings name.
+"""Checks of paths, models and runs named in settings, before anything starts.
 
-Nothing here imports torch, Dask or Prefect: a mistake is reported at once.
+Nothing here imports torch, Dask or Prefect, so that a mistake is reported at once.
 """
 
 from pathlib import Path
@@ -43,7 +43,7 @@ def check_tag(settings: TagSettings) -> None:
     """Raises: BadInput if source, predictions, copies, model or genre map cannot be used."""
     if not (settings.source or settings.apply):
         raise BadInput(
-            "source, apply: give one of them: a folder of audio files, or the predictions.parquet of an earlier run"
+            "--source, --apply: give one of them: a folder of audio files, or the predictions.parquet of an earlier run"
         )
     if settings.source:
         check_source(settings.source)
@@ -56,7 +56,7 @@ def check_tag(settings: TagSettings) -> None:
 
 
 def check_undo(settings: UndoSettings) -> None:
-    """Raises: BadInput if there is no such run, or it wrote nothing."""
+    """Raises: BadInput if there is no such run, or it wrote no tags."""
     from store.tagging.run import find_run
 
     find_run(absolute(settings.runs), settings.run)
@@ -75,13 +75,15 @@ def check_store(store: str) -> None:
     if path is None or path.suffix == ".json":
         return
     if not list_names(str(path / "snapshots")):
-        raise BadInput(f"{store}: holds no published spectrograms; run `spectrogram-one build` first")
+        raise BadInput(
+            f"{store}: holds no published spectrograms; run `spectrogram-one build`, or name another --store"
+        )
 
 
 def _check_copies(copy_to: str, source: str) -> None:
     copies, music = local_path(copy_to), local_path(source) if source else None
     if copies is None:
-        raise BadInput(f"{copy_to}: copies are local files; name a folder on this machine")
+        raise BadInput(f"{copy_to}: copies are local files; name a folder on this machine with --copy-to")
     if source and music is None:
         raise BadInput(f"{source}: copies are made of local files; use --write, or a folder on this machine")
     if music is not None:
@@ -91,6 +93,10 @@ def _check_copies(copy_to: str, source: str) -> None:
 def check_apart(copies: Path, source: Path) -> None:
     """Raises: BadInput if copies would lie within their source, or the source within them."""
     if copies.resolve().is_relative_to(source.resolve()):
-        raise BadInput(f"{copies}: copies would lie within their source {source}; name a folder outside it")
+        raise BadInput(
+            f"{copies}: copies would lie within their source {source}; name a folder outside it with --copy-to"
+        )
     if source.resolve().is_relative_to(copies.resolve()):
-        raise BadInput(f"{copies}: the source {source} lies within it; name a folder for copies alone")
+        raise BadInput(
+            f"{copies}: the source {source} lies within it; name a folder for copies alone with --copy-to"
+        )

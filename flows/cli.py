@@ -1,4 +1,4 @@
-"""`spectrogram-one`: the flows from a terminal. Each command's module is imported when the command is given."""
+"""`spectrogram-one`: the flows as commands. The module of a command is imported when the command is given."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.config import Dict
 from pydantic import ValidationError
 
@@ -16,14 +16,14 @@ from store.errors import BadInput, SpectrogramOneError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-# Prefect reads these when it is imported. Nothing here calls home.
+# Prefect reads these when it is imported. Nothing is sent to servers of its makers.
 PREFECT_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # the newer one asks an analytics host
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # V2 makes the browser contact an analytics host
 }
-# The command prints the result itself; the run's log goes to the Prefect server alone.
+# The command prints the result itself; the log of the run goes to the Prefect server only.
 QUIET_ENVIRONMENT = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_FLOW_RUNS_LEVEL": "CRITICAL",
@@ -36,21 +36,29 @@ RESUME = "run the same command again to resume"
 app = App(
     name="spectrogram-one",
     suppress_keyboard_interrupt=False,
-    help="Recognise a song's genre from its sound: build spectrograms, train, tag.",
+    help="Predict the genre of music from its audio: build spectrograms, train, tag.",
 )
 for _name, _function, _help in (
     ("build", "build", "Decode a catalogue and publish its spectrograms. Run it again to resume it."),
-    ("train", "train", "Train a network, score it on the test tracks, store it as a model version."),
-    ("tag", "tag", "Predict the genres of audio files and show them; write them into the files if told to."),
-    ("undo", "undo", "Put back the tags that a run replaced. An undo can be undone."),
+    ("train", "train", "Train a network, evaluate it on the test tracks, publish it as a model version."),
+    ("tag", "tag", "Predict the genres of audio files and show them; write them into the files if asked to."),
+    ("undo", "undo", "Restore the tags that a run replaced. An undo can be undone."),
     (
         "cross-validate",
         "cross_validate",
         "Evaluate settings on folds that share no artist, beside a baseline.",
     ),
-    ("retrain-nightly", "retrain", "Build what is new, train, promote the model if it beats the champion."),
-    ("demo", "demo", "Run build, train, score and tag on the bundled music."),
-    ("serve", "serve", "Offer the flows in the Prefect UI on this machine, and run what is submitted there."),
+    (
+        "retrain-nightly",
+        "retrain",
+        "Build what is new, train, promote the new model if it beats the champion.",
+    ),
+    ("demo", "demo", "Build, train, evaluate and tag the bundled music."),
+    (
+        "serve",
+        "serve",
+        "Start the Prefect UI with the flows on this machine, and execute the runs submitted there.",
+    ),
 ):
     app.command(f"flows.commands.run:{_function}", name=_name, help=_help)
 app.command(
@@ -70,36 +78,36 @@ def launch(
         bool, Parameter(negative="", help="Record the run in Prefect; implied where PREFECT_API_URL is set")
     ] = False,
 ) -> None:
-    """Run a command, its settings taken from flags first, then from a file."""
+    """Run a command with the settings from its flags, and those not given from a file."""
     recording.asked_for.set(prefect)
     app.config = None if config is None else _read_config(config, tokens)
     app(tokens, exit_on_error=False, print_error=False)
 
 
 def _read_config(config: Path, tokens: tuple[str, ...]) -> Dict:
-    """Read a settings file, its keys moved below the command they are for. Raises: BadInput."""
+    """Read a settings file, and nest its keys below the command. Raises: BadInput if it is not TOML."""
     if not config.is_file():
         raise BadInput(f"{config}: no such file; --config wants a TOML file of settings")
     try:
         settings: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
     except ValueError as why:
         raise BadInput(f"{config}: {why}; --config wants a TOML file of settings") from None
-    # A flat file would be read without the keys that are commands of ours, too: `models`, of all things.
+    # Without the nesting, cyclopts would ignore keys that are also names of commands, such as `models`.
     for command in reversed(app.parse_commands(tokens)[0]):
         settings = {command: settings}
     return Dict(settings, source=str(config))
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line, not a traceback."""
+    """Run the command line. An error that a user can correct is one line, not a traceback."""
     serves = sys.argv[1:2] == ["serve"]
     for name, value in (PREFECT_ENVIRONMENT | ({} if serves else QUIET_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     try:
-        app.meta(exit_on_error=False, print_error=False)
+        app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except SpectrogramOneError as why:
         _fail(str(why), EXIT_BAD_INPUT)
-    except BrokenPipeError:  # whoever read our output, `head` say, has seen enough
+    except BrokenPipeError:  # the reader of our output, such as `head`, ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
     except OSError as why:
         _fail(f"{why}; correct that, then {RESUME}", EXIT_BAD_INPUT)
@@ -112,14 +120,20 @@ def main() -> None:
 def _usage_error(error: CycloptsError) -> str:
     if isinstance(error.__cause__, ValidationError):
         return "; ".join(_setting_error(each) for each in error.__cause__.errors())
+    if isinstance(error, UnusedCliTokensError):
+        return f"{' '.join(map(repr, error.unused_tokens or ()))}: unexpected argument; settings need their flags"
     return str(error)
 
 
 def _setting_error(error: "ErrorDetails") -> str:
-    where = ".".join(map(str, error["loc"]))
-    if not where:  # a rule between settings, whose message says all
-        return error["msg"].removeprefix("Value error, ")
-    return f"--{where.replace('_', '-')}: {error['msg']}; found {error['input']!r}"
+    flag = "--" + ".".join(map(str, error["loc"])).replace("_", "-")
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{flag}: required"
+    if error["type"] != "value_error":
+        return f"{flag}: {message}; found {error['input']!r}"
+    # A rule between settings. Most messages name their flags.
+    return message if message.startswith("--") or not error["loc"] else f"{flag}: {message}"
 
 
 def _fail(message: str, status: int) -> None:

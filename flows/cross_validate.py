@@ -1,4 +1,4 @@
-"""Cross-validate settings over all labelled tracks: what would they reach on artists nobody has heard?"""
+"""Cross-validate settings over all labelled tracks: each fold is tested on artists not seen in its training."""
 
 import csv
 import hashlib
@@ -42,7 +42,7 @@ NETWORK, SVM = "network", "svm"
 
 
 class ModelScore(BaseModel, frozen=True):
-    """How one kind of model did: means over folds and seeds, standard deviations over folds."""
+    """The scores of one kind of model: means over folds and seeds, standard deviations over folds."""
 
     model: str
     accuracy: float
@@ -52,7 +52,7 @@ class ModelScore(BaseModel, frozen=True):
 
 
 class CrossValidationSummary(BaseModel, frozen=True):
-    """What came out of a cross-validation."""
+    """The result of a cross-validation."""
 
     results: str
     genres: tuple[str, ...]
@@ -64,17 +64,17 @@ class CrossValidationSummary(BaseModel, frozen=True):
     seconds: float
 
     def lines(self) -> list[str]:
-        """Tell it in lines for a terminal."""
-        told = [
+        """Return the lines for a terminal."""
+        lines = [
             f"{self.tracks:,} tracks, {len(self.genres)} genres, {self.folds} folds that share no artist, "
             f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}; chance {self.chance:.3f}; {self.seconds:.0f} s"
         ]
-        told += [
+        lines += [
             f"{each.model:8} accuracy {each.accuracy:.3f} ± {each.accuracy_std:.3f}, "
             f"macro F1 {each.macro_f1:.3f} ± {each.macro_f1_std:.3f}   (± over folds)"
             for each in self.scores
         ]
-        return [*told, f"results: {self.results}/results.csv, confusion.csv, fold_predictions.parquet"]
+        return [*lines, f"results: {self.results}/results.csv, confusion.csv, fold_predictions.parquet"]
 
 
 @dataclass(frozen=True)
@@ -90,28 +90,28 @@ class Trial:
 def cross_validate(settings: CrossValidationSettings) -> CrossValidationSummary:
     """Cross-validate a network and a baseline on the same folds. Rerun it to resume it."""
     check_cross_validation(settings)
-    begun = time.monotonic()
+    started = time.monotonic()
     snapshot = open_snapshot(settings.store)
     genres, labelled = select_cross_validation_tracks(
         snapshot.tracks, settings.training.target, settings.genres
     )
     folds = assign_folds(genres, labelled, settings)
     with open_cluster(settings.cluster) as cluster:
-        answers = [
+        predictions = [
             evaluate_fold(cluster, trial, genres, snapshot, settings)
             for trial in plan_trials(folds, settings)
         ]
         if settings.baseline:
-            answers += evaluate_svm(cluster, folds, snapshot)
+            predictions += evaluate_svm(cluster, folds, snapshot)
     return summarise_cross_validation(
-        pa.concat_tables(answers), genres, snapshot, settings, seconds=time.monotonic() - begun
+        pa.concat_tables(predictions), genres, snapshot, settings, seconds=time.monotonic() - started
     )
 
 
 def assign_folds(
     genres: tuple[str, ...], labelled: pa.Table, settings: CrossValidationSettings
 ) -> list[pa.Table]:
-    """Deal the labelled tracks out to folds. Raises: BadInput if a genre has too few artists."""
+    """Assign the labelled tracks to folds. Raises: BadInput if a genre has too few artists."""
     return split_folds(
         labelled,
         settings.training.target,
@@ -123,7 +123,7 @@ def assign_folds(
 
 
 def plan_trials(folds: list[pa.Table], settings: CrossValidationSettings) -> Iterator[Trial]:
-    """List the networks to train: all folds by the first seed, then by the next."""
+    """List the networks to train: all folds with the first seed, then with the next."""
     for seed in settings.seeds:
         training = settings.training.model_copy(update={"seed": seed})
         for fold, tracks in enumerate(folds):
@@ -137,59 +137,59 @@ def evaluate_fold(
     snapshot: Snapshot,
     settings: CrossValidationSettings,
 ) -> pa.Table:
-    """Train one network as `train-model` does and let it answer its test tracks, unless that is done."""
+    """Train one network as `train` does and predict its test tracks, unless that is done; return the predictions."""
     name = f"fold {trial.fold + 1} of {settings.folds}, seed {trial.seed}"
     folder, run = create_run_folder(snapshot, genres, trial.tracks, trial.training, settings.results)
-    note = join(folder, "held_out_predictions.parquet")
-    if exists(note):
-        heard = pq.read_table(io.BytesIO(read_bytes(note)))
+    url = join(folder, "held_out_predictions.parquet")
+    if exists(url):
+        held_out = pq.read_table(io.BytesIO(read_bytes(url)))
     else:
         train(cluster, folder, run, settings.hosts, f"Training, {name}")
-        heard = predict_held_out(cluster, folder, run, snapshot, trial.tracks)
-        write_atomic(note, _parquet(heard))
+        held_out = predict_held_out(cluster, folder, run, snapshot, trial.tracks)
+        write_atomic(url, _parquet(held_out))
     history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
-    answers = fold_predictions(
-        heard.filter(pc.equal(heard["split"], "test")),
+    predictions = fold_predictions(
+        held_out.filter(pc.equal(held_out["split"], "test")),
         model=NETWORK,
         seed=trial.seed,
         fold=trial.fold,
         best_epoch=history["best_epoch"],
         train_s=sum(epoch["seconds"] for epoch in history["epochs"]),
     )
-    (result,) = score_folds(answers, genres, run.settings.target)
+    (result,) = score_folds(predictions, genres, run.settings.target)
     print_status(f"{name}: {result.scores.correct} of {result.scores.tracks} right")
-    return answers
+    return predictions
 
 
 def evaluate_svm(cluster: Cluster, folds: list[pa.Table], snapshot: Snapshot) -> list[pa.Table]:
-    """Let a support-vector machine answer the test tracks of each fold.
+    """Predict the test tracks of each fold with a support-vector machine.
 
-    It learns from the validation tracks too, since it chooses nothing by them.
+    It is trained on the validation tracks too, since it chooses no epoch by them.
     """
     features = compute_features(cluster, folds[0]["track_id"].to_pylist(), snapshot)
-    answers = []
+    predictions = []
     for fold, tracks in enumerate(folds):
         is_test = pc.equal(tracks["split"], "test")
-        known, unknown = tracks.filter(pc.invert(is_test)), tracks.filter(is_test)
+        training, test = tracks.filter(pc.invert(is_test)), tracks.filter(is_test)
         probability_TG = svm_predict(
-            _rows_of(known, features), known["target"].to_pylist(), _rows_of(unknown, features)
+            _rows_of(training, features), training["target"].to_pylist(), _rows_of(test, features)
         )
-        heard = pa.table(
+        rows = pa.table(
             {
-                "track_id": unknown["track_id"],
-                "truth": unknown["target"],
+                "track_id": test["track_id"],
+                "truth": test["target"],
                 "probabilities": probability_TG.tolist(),
             }
         )
-        answers.append(fold_predictions(heard, model=SVM, fold=fold))
-    return answers
+        predictions.append(fold_predictions(rows, model=SVM, fold=fold))
+    return predictions
 
 
 @stage
 def compute_features(cluster: Cluster, track_ids: list[str], snapshot: Snapshot) -> dict[str, list[float]]:
-    """Give the features of each track that the baseline learns from."""
+    """Compute the features of each track for the baseline."""
     features: dict[str, list[float]] = {}
-    with showing_progress("Describing", len(track_ids), "tracks") as advance:
+    with showing_progress("Computing features", len(track_ids), "tracks") as advance:
         batches = in_batches(track_ids, TRACKS_PER_INFERENCE_BATCH)
         for batch, table in fan_out(
             cluster, compute_stored_features, batches, snapshot_url=absolute(snapshot.url)
@@ -200,32 +200,32 @@ def compute_features(cluster: Cluster, track_ids: list[str], snapshot: Snapshot)
 
 
 def summarise_cross_validation(
-    answers: pa.Table,
+    predictions: pa.Table,
     genres: tuple[str, ...],
     snapshot: Snapshot,
     settings: CrossValidationSettings,
     *,
     seconds: float,
 ) -> CrossValidationSummary:
-    """Score the folds, keep the tables in a folder of their own, and tell the result in the Prefect UI as well."""
+    """Score the folds, write the tables into a folder, and summarise the result, in the Prefect UI as well."""
     target = settings.training.target
-    results = score_folds(answers, genres, target)
+    results = score_folds(predictions, genres, target)
     models = list(dict.fromkeys(result.model for result in results))
-    together = {model: score_pooled(answers, model, genres, target) for model in models}
+    pooled = {model: score_pooled(predictions, model, genres, target) for model in models}
     summary = CrossValidationSummary(
-        results=join(absolute(settings.results), _name_of(snapshot, settings)),
+        results=join(absolute(settings.results), _result_name(snapshot, settings)),
         genres=genres,
-        tracks=together[NETWORK].tracks // len(settings.seeds),
+        tracks=pooled[NETWORK].tracks // len(settings.seeds),
         folds=settings.folds,
         seeds=settings.seeds,
-        chance=together[NETWORK].chance,
+        chance=pooled[NETWORK].chance,
         scores=[_model_score(model, results) for model in models],
         seconds=seconds,
     )
     files = {
         "results.csv": folds_csv(results),
-        "confusion.csv": confusion_csv(together),
-        "fold_predictions.parquet": _parquet(answers),
+        "confusion.csv": confusion_csv(pooled),
+        "fold_predictions.parquet": _parquet(predictions),
         "summary.json": summary.model_dump_json(indent=1).encode(),
         "settings.json": settings.model_dump_json(indent=1).encode(),
     }
@@ -237,7 +237,7 @@ def summarise_cross_validation(
 
 
 def _model_score(model: str, results: list[FoldResult]) -> ModelScore:
-    accuracy, macro_f1 = (score_spread(results, model, of=score) for score in ("accuracy", "macro_f1"))
+    accuracy, macro_f1 = (score_spread(results, model, name=score) for score in ("accuracy", "macro_f1"))
     return ModelScore(
         model=model,
         accuracy=accuracy.mean,
@@ -247,10 +247,10 @@ def _model_score(model: str, results: list[FoldResult]) -> ModelScore:
     )
 
 
-def _name_of(snapshot: Snapshot, settings: CrossValidationSettings) -> str:
-    """Name all that decides the result, and nothing else."""
-    wish = settings.model_dump_json(exclude={"store", "results", "hosts", "cluster"})
-    return hashlib.sha256(f"{absolute(snapshot.url)}{wish}".encode()).hexdigest()[:12]
+def _result_name(snapshot: Snapshot, settings: CrossValidationSettings) -> str:
+    """Return a hash of all settings that decide the result, and of no others."""
+    content = settings.model_dump_json(exclude={"store", "results", "hosts", "cluster"})
+    return hashlib.sha256(f"{absolute(snapshot.url)}{content}".encode()).hexdigest()[:12]
 
 
 def _rows_of(tracks: pa.Table, features: dict[str, list[float]]) -> list[list[float]]:

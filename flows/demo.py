@@ -1,4 +1,4 @@
-"""The whole story on the bundled music: build, train, score, tag. Run it again: what is done is not redone."""
+"""Build, train, evaluate and tag the bundled music. Rerun it: finished steps are not repeated."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ from store.reader import open_snapshot
 from training.fit.settings import TrainSettings
 
 DEMO_MUSIC = Path(__file__).parent.parent / "tests" / "data" / "demo_music"
-TRACKS_PER_BATCH = 8  # six tasks, so that both workers have something to do
+TRACKS_PER_BATCH = 8  # six tasks, enough for two workers
 
 
 def run_demo(settings: DemoSettings) -> list[str]:
@@ -27,12 +27,12 @@ def run_demo(settings: DemoSettings) -> list[str]:
 
 def _run(settings: DemoSettings) -> list[str]:
     folder = Path(settings.folder).absolute()
-    print_status("1 of 3  listening to 51 bundled files and storing their spectrograms")
+    print_status("1 of 3  decoding 51 bundled files and storing their spectrograms")
     built = run_flow(
         "build_dataset",
         BuildSettings(source=str(DEMO_MUSIC), store=f"{folder}/store", tracks_per_batch=TRACKS_PER_BATCH),
     )
-    print_status("2 of 3  training a network on two processes, then scoring it on tracks it never heard")
+    print_status("2 of 3  training a network on two processes, then evaluating it on held-out tracks")
     trained = run_flow(
         "train_model",
         TrainModelSettings(
@@ -43,18 +43,18 @@ def _run(settings: DemoSettings) -> list[str]:
     tagged = run_flow(
         "tag_catalogue",
         TagSettings(
-            source=str(_untagged(folder)),
+            source=str(_copy_test_tracks(folder)),
             copy_to=f"{folder}/tagged",
             models=f"{folder}/models",
             model=trained.version,
             runs=f"{folder}/tagging",
         ),
     )
-    return _story(built, trained, tagged, folder)
+    return _summary(built, trained, tagged, folder)
 
 
-def _untagged(folder: Path) -> Path:
-    """Lay out the test tracks as somebody's folder of files without genres."""
+def _copy_test_tracks(folder: Path) -> Path:
+    """Copy the test tracks into a folder, as a collection of files without genres."""
     tracks = open_snapshot(f"{folder}/store").tracks
     collection = folder / "untagged"
     collection.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def _untagged(folder: Path) -> Path:
     return collection
 
 
-def _story(built: BuildSummary, trained: TrainSummary, tagged: TagSummary, folder: Path) -> list[str]:
+def _summary(built: BuildSummary, trained: TrainSummary, tagged: TagSummary, folder: Path) -> list[str]:
     copied = tagged.statuses.get("copied", 0)
     return [
         "",

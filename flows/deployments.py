@@ -1,4 +1,4 @@
-"""What the Prefect UI shows: a deployment for each flow, the nightly schedule, limits."""
+"""The Prefect deployments: one per flow, the nightly schedule, concurrency limits."""
 
 import os
 import signal
@@ -26,24 +26,28 @@ FLOWS = (
     prefect_flows.undo_tagging,
     prefect_flows.retrain_nightly,
 )
-SERVE_POLL_INTERVAL_S = 2.0  # for what was submitted; Prefect's own 10 s leave a person waiting
+SERVE_POLL_INTERVAL_S = (
+    2.0  # how often submitted runs are looked for; Prefect's default of 10 s is slow to use
+)
 NIGHTLY_SCHEDULE = Cron("0 3 * * *", timezone="UTC", active=False)  # paused: switch it on in the UI
 DEFAULT_SOURCE = "data/music"  # beside data/store and data/models; change it in the deployment's parameters
-# A night that meets another is over before it began; what a person submits by hand waits its turn.
+# A nightly run that would overlap another is cancelled; runs submitted by hand are queued.
 ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
 
 def serve_flows(settings: ServeSettings) -> None:
-    """Register the deployments and run what is submitted from the UI, until interrupted.
+    """Register the deployments and execute the runs submitted in the UI, until interrupted.
 
     A Prefect server is started on this machine's loopback address, unless one is configured.
 
-    Raises: BadInput if the port is taken, or the server does not answer.
+    Raises: BadInput if the port is in use; ServiceUnavailable if the server does not respond.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until Prefect sets its own
-    # Prefect's own handler of SIGTERM forgets to await its tidying up, which then happens elsewhere.
+    # Prefect's own handler of SIGTERM does not await its clean-up, which then happens elsewhere.
     warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # in the runs, processes of their own
+    os.environ.setdefault(
+        "DASK_LOGGING__DISTRIBUTED", "warning"
+    )  # for the runs, which are separate processes
     with suppress(KeyboardInterrupt), prefect_server(settings.port) as api_url:
         served = make_deployments()
         print_status(f"Prefect UI: {api_url.removesuffix('/api')}   (Ctrl-C ends)")
@@ -51,7 +55,7 @@ def serve_flows(settings: ServeSettings) -> None:
 
 
 def make_deployments() -> list[RunnerDeployment]:
-    """Make the deployments, one a flow; one run at a time, since each takes the whole cluster."""
+    """Return the deployments, one per flow; one run at a time, since each uses the whole cluster."""
     nightly_settings = NightlySettings(build=BuildSettings(source=DEFAULT_SOURCE)).model_dump(mode="json")
     made = []
     for each in FLOWS:
@@ -72,7 +76,7 @@ def make_deployments() -> list[RunnerDeployment]:
 
 
 def _nightly(deployment: str) -> list[DeploymentScheduleCreate | Schedule]:
-    """Give the schedules as they were left in the UI: registering again would switch them off."""
+    """Return the schedules as they were set in the UI: registering the default again would switch them off."""
     with get_client(sync_client=True) as client:
         try:
             known = client.read_deployment_by_name(deployment).schedules

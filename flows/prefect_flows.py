@@ -1,6 +1,6 @@
-"""The flows as Prefect knows them: each runs its namesake, whose stages become task runs.
+"""The Prefect flows: each runs the flow of the same name, whose stages become task runs.
 
-A form needs the settings alone; what a flow imports is imported when it runs.
+The forms in the UI need the settings only; a flow is imported when it runs.
 """
 
 from prefect import flow
@@ -25,7 +25,7 @@ def build_dataset(settings: BuildSettings) -> object:
 
 @flow(name="train-model")
 def train_model(settings: TrainModelSettings) -> object:
-    """Train a network, score it and store it as a model version. Rerun it to resume it."""
+    """Train a network, evaluate it and publish it as a model version. Rerun it to resume it."""
     from flows import train_model as flow_module
 
     return flow_module.train_model(settings)
@@ -33,7 +33,7 @@ def train_model(settings: TrainModelSettings) -> object:
 
 @flow(name="tag-catalogue")
 def tag_catalogue(settings: TagSettings) -> object:
-    """Predict the genres of a catalogue of audio files and write them in: a dry run, unless told to write."""
+    """Predict the genres of audio files and write them as tags: a dry run, unless writing is asked for."""
     from flows import tag_catalogue as flow_module
 
     return flow_module.tag_catalogue(settings)
@@ -41,7 +41,7 @@ def tag_catalogue(settings: TagSettings) -> object:
 
 @flow(name="undo-tagging")
 def undo_tagging(settings: UndoSettings) -> object:
-    """Put back the tags that a run replaced, byte for byte where nobody changed the file since."""
+    """Restore the tags that a run replaced, byte for byte where the file was not changed since."""
     from flows import undo_tagging as flow_module
 
     return flow_module.undo_tagging(settings)
@@ -49,7 +49,7 @@ def undo_tagging(settings: UndoSettings) -> object:
 
 @flow(name="retrain-nightly")
 def retrain_nightly(settings: NightlySettings) -> object:
-    """Build, train, compare with the champion on the same test tracks; promote the model if it is better."""
+    """Build, train, compare with the champion on the same test tracks; promote the new model if it is better."""
     from flows import retrain_nightly as flow_module
 
     return flow_module.retrain_nightly(settings)

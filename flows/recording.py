@@ -20,9 +20,9 @@ def is_recorded() -> bool:
 
 @contextmanager
 def recorded() -> Iterator[None]:
-    """Have a Prefect server for as long as the block lasts, if flows are recorded.
+    """Use the configured Prefect server, or start one for as long as the block lasts, if flows are recorded.
 
-    Raises: BadInput or ServiceUnavailable, as `prefect_server`.
+    Raises: ServiceUnavailable if no server responds.
     """
     if not is_recorded():
         yield
@@ -34,14 +34,14 @@ def recorded() -> Iterator[None]:
 
 
 def run_flow(name: str, settings: BaseModel) -> Any:
-    """Run the flow of a module of this folder, as a Prefect flow run if it is recorded; return its summary."""
+    """Run a flow by its name, as a Prefect flow run if it is recorded; return its summary."""
     with recorded():
         module = "flows.prefect_flows" if is_recorded() else f"flows.{name}"
         return getattr(import_module(module), name)(settings)
 
 
 def _is_server_configured() -> bool:
-    """Look for a URL where Prefect would find it, and import Prefect only if there may be one."""
+    """Look for a URL in the environment and in Prefect's profiles; import Prefect only if there may be one."""
     if "PREFECT_API_URL" in os.environ:
         return bool(os.environ["PREFECT_API_URL"])
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()

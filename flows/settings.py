@@ -1,4 +1,4 @@
-"""The settings of each flow: the same model is the form in the Prefect UI, the flags, and a TOML file."""
+"""The settings of each flow: the same model defines the form in the Prefect UI, the flags, and a TOML file."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal, Self, TypeVar
@@ -22,7 +22,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def positional(*names: str) -> Callable[[type[Settings]], type[Settings]]:
-    """Let the command line take these fields without a flag too: `build FOLDER`; all others need one."""
+    """Allow these fields without a flag on the command line: `build FOLDER`. All others need their flag."""
 
     def mark(model: type[Settings]) -> type[Settings]:
         for name, field in model.model_fields.items():
@@ -34,7 +34,7 @@ def positional(*names: str) -> Callable[[type[Settings]], type[Settings]]:
 
 @positional("source")
 class BuildSettings(BaseModel, frozen=True, extra="forbid"):
-    """What to build spectrograms of, how, and where to."""
+    """The audio to build spectrograms of, the way, and the store."""
 
     source: str = Field(
         description="Folder, zip archive or URL of the audio: FMA's layout, a folder per genre, or any"
@@ -44,20 +44,20 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
     spectrogram: SpectrogramSettings = SpectrogramSettings()
     limits: LimitSettings = LimitSettings()
     tracks_per_batch: int = Field(
-        64, ge=1, le=10_000, description="Most tracks that one task builds into a shard"
+        64, ge=1, le=10_000, description="Most tracks of one task, which become one shard"
     )
     minutes_per_batch: float = Field(
-        26.0, gt=0.0, description="Most minutes of audio in a task, but for a track that is longer by itself"
+        26.0, gt=0.0, description="Most minutes of audio of one task, except for a single longer track"
     )
     batches_per_commit: int = Field(32, ge=1, description="Batches after which a snapshot is published")
     max_reject_share: float = Field(
-        0.1, ge=0.0, le=1.0, description="Stop if a greater share of the tracks than this cannot be decoded"
+        0.1, ge=0.0, le=1.0, description="Stop if more than this share of the tracks cannot be decoded"
     )
     retry_rejects: bool = Field(False, description="Try tracks again that were rejected before")
     change_detection: Literal["signature", "sha256"] = Field(
         "signature",
-        description="What tells that a file changed since it was built: its size and time (or ETag), or, "
-        "reading every file again, its SHA-256 too",
+        description="How changed files are found: by size and time (or ETag), or also by SHA-256, which "
+        "reads every file again",
     )
     cluster: ClusterSettings = ClusterSettings()
 
@@ -65,22 +65,22 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
     def _has_hashes_to_compare(self) -> "BuildSettings":
         if self.change_detection == "sha256" and not self.spectrogram.excerpt.is_whole:
             raise ValueError(
-                "change_detection sha256 with an excerpt: files are hashed only where all of them is read; "
-                "use change_detection signature, or build whole tracks"
+                "--change-detection sha256 with an excerpt: a file is hashed only if all of it is read; "
+                "use --change-detection signature, or build whole tracks"
             )
         return self
 
 
 @positional()
 class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
-    """What to learn from which spectrograms, how, where, and what to do with the result."""
+    """The spectrograms to train on, the genres, the way, the hosts, and the folder of the result."""
 
     store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
     models: str = Field("data/models", description="Folder or URL where model versions are kept")
-    genres: tuple[str, ...] = Field((), description="Genres to tell apart; empty for all that the store has")
-    promote: bool = Field(True, description="Put the new model into service")
+    genres: tuple[str, ...] = Field((), description="Genres to distinguish; empty for all that the store has")
+    promote: bool = Field(True, description="Make the new model the champion")
     mlflow_uri: str = Field(
-        "", description="MLflow to log to: sqlite:///PATH or http(s)://HOST:PORT; empty for none"
+        "", description="MLflow tracking server: sqlite:///PATH or http(s)://HOST:PORT; empty for none"
     )
     training: TrainSettings = TrainSettings()
     calibration: CalibrationSettings = CalibrationSettings()
@@ -93,72 +93,75 @@ Flat = Parameter(name="*")  # on the command line --precision, not --genre_selec
 
 @positional("source")
 class TagSettings(BaseModel, frozen=True, extra="forbid"):
-    """What to listen to, with which model, and what to do with what it says."""
+    """The files to predict, the model, and what to do with its predictions."""
 
     source: str = Field(
         "",
-        description="Folder or s3:// URL of audio files to listen to; folders in it are looked through, too",
+        description="Folder or s3:// URL of the audio files, with all folders in it",
     )
     write: bool = Field(False, description="Write genres into the files themselves")
     copy_to: str = Field("", description="Write genres into copies of the files, in this folder")
     apply: str = Field(
         "",
-        description="predictions.parquet of an earlier run: write what it says, without listening again; files "
-        "that changed since are skipped and named",
+        description="predictions.parquet of an earlier run: write its genres, without predicting again; files "
+        "that changed since are skipped and reported",
     )
     models: str = Field("data/models", description="Folder or URL where model versions are kept")
     model: str = Field("champion", description="champion, latest, or the name of a model version")
     genre_selection: Annotated[GenreSelectionSettings, Flat] = GenreSelectionSettings()
     policy: Annotated[TagPolicy, Flat] = TagPolicy()
     genre_map: str = Field(
-        "", description="TOML file that maps the model's genres, and other spellings, to the names you use"
+        "", description="TOML file that maps the model's genres, and other spellings, to your names"
     )
     writing: Annotated[WriteSettings, Flat] = WriteSettings()
     windows: WindowSettings = WindowSettings()
     limits: LimitSettings = LimitSettings()
-    retry_rejects: bool = Field(False, description="Listen again to files that could not be decoded before")
+    retry_rejects: bool = Field(False, description="Try files again that could not be decoded before")
     device: Literal["cpu", "cuda"] = Field(
         "cpu",
-        description="cpu: each worker listens on one core; cuda: hosts that have the Dask resource GPU listen, "
-        "decoding on their cores",
+        description="cpu: each worker predicts on one core; cuda: hosts that have the Dask resource GPU predict "
+        "on it, and decode on all cores",
     )
     backend: Backend = Field(
         "torch", description="What runs the network: torch, or onnx (extra onnx, CPUs only)"
     )
     onnx: str = Field(
-        "", description="ONNX file of the model, as models export makes it; empty: each worker makes its own"
+        "",
+        description="ONNX file of the model, written by `models export`; empty: each worker exports its own",
     )
-    files_per_batch: int = Field(64, ge=1, le=4_096, description="About how many files one task takes")
+    files_per_batch: int = Field(64, ge=1, le=4_096, description="Files of one task, approximately")
     runs: str = Field(
-        "data/tagging", description="Folder or URL where runs are kept: what was heard, done, was"
+        "data/tagging", description="Folder or URL of the runs: predictions, plans, journals, results"
     )
     cluster: ClusterSettings = ClusterSettings()
 
     @model_validator(mode="after")
     def _one_way_of_writing(self) -> "TagSettings":
         if self.write and self.copy_to:
-            raise ValueError("both write and copy_to are given; choose one: the files themselves, or copies")
+            raise ValueError(
+                "--write and --copy-to are both given; choose one: the files themselves, or copies"
+            )
         return self
 
     @property
     def is_dry_run(self) -> bool:
-        """Say whether no file is to be written."""
+        """Return whether no file is to be written."""
         return not (self.write or self.copy_to or self.apply)
 
 
 @positional("run")
 class UndoSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which run to undo, and how far to go."""
+    """The run to undo, and how."""
 
     run: str = Field(
-        description="Name of the run, the beginning of it, or latest: the last run that wrote into files. An "
-        "undo is such a run too, and can be undone"
+        description="Name of the run, its beginning, or latest: the last run that wrote into files. An undo is a "
+        "run too, and can be undone"
     )
-    runs: str = Field("data/tagging", description="Folder or URL where runs are kept")
-    dry_run: bool = Field(False, description="Only say what would be put back")
+    runs: str = Field("data/tagging", description="Folder or URL of the runs")
+    dry_run: bool = Field(False, description="Only report what would be restored")
     even_changed: bool = Field(
         False,
-        description="Put the old genres back into files that others changed since, too; what else changed stays",
+        description="Restore the old genres of files that were changed since, too; other changes stay",
     )
     writing: Annotated[WriteSettings, Parameter(name="*")] = WriteSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -166,23 +169,25 @@ class UndoSettings(BaseModel, frozen=True, extra="forbid"):
 
 @positional()
 class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which settings to judge, on which spectrograms, by how many folds."""
+    """The settings to evaluate, the spectrograms, and the folds."""
 
     store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
-    results: str = Field("data/experiments", description="Folder or URL where runs and results are kept")
-    genres: tuple[str, ...] = Field((), description="Genres to tell apart; empty for all that the store has")
-    folds: int = Field(5, ge=2, le=50, description="Parts that share no artist; each is the test once")
-    fold_seed: int = Field(0, ge=0, lt=2**32, description="Seed by which artists are dealt to the folds")
+    results: str = Field("data/experiments", description="Folder or URL of runs and results")
+    genres: tuple[str, ...] = Field((), description="Genres to distinguish; empty for all that the store has")
+    folds: int = Field(5, ge=2, le=50, description="Folds that share no artist; each is the test set once")
+    fold_seed: int = Field(0, ge=0, lt=2**32, description="Seed of the assignment of artists to folds")
     validation_share: float = Field(
         0.1,
         gt=0.0,
         le=0.5,
-        description="Part of the tracks outside a fold's test by which its epoch is chosen",
+        description="Share of the tracks outside the test set by which the best epoch is chosen",
     )
     seeds: tuple[int, ...] = Field(
-        (0,), min_length=1, description="Each fold is trained once for each; training.seed plays no part"
+        (0,), min_length=1, description="Each fold is trained once per seed; --training.seed is not used"
     )
-    baseline: bool = Field(True, description="Judge a support-vector machine on the same folds, to compare")
+    baseline: bool = Field(
+        True, description="Evaluate a support-vector machine on the same folds, for comparison"
+    )
     training: TrainSettings = TrainSettings()
     hosts: HostSettings = HostSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -190,58 +195,66 @@ class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _check(self) -> "CrossValidationSettings":
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds}: the same seed twice gives the same network twice")
+            raise ValueError(f"--seeds {self.seeds}: the same seed twice gives the same network twice")
         if self.baseline and self.training.target == "multi":
-            raise ValueError("the baseline tells one genre a track: take target top, or no baseline")
+            raise ValueError(
+                "the baseline predicts one genre per track: use --training.target top, or --no-baseline"
+            )
         weights = self.training.pretrained.weights
         if weights and not is_state_dict_file(weights):
             raise ValueError(
-                f"training.pretrained.weights {weights}: a model version has learned from the test tracks of most "
-                "folds; take a state dict of torchvision's, or fresh weights"
+                f"--training.pretrained.weights {weights}: a model version was trained on the test tracks of most "
+                "folds; use a state dict of torchvision's, or random weights"
             )
         return self
 
 
 @positional()
 class NightlySettings(BaseModel, frozen=True, extra="forbid"):
-    """What to build and train, and when the result may replace the champion."""
+    """The build, the training, and the criteria by which the new model replaces the champion."""
 
     build: BuildSettings
     train: TrainModelSettings = Field(
-        TrainModelSettings(), description="Whether to promote is not asked here: the comparison decides"
+        TrainModelSettings(), description="Its setting promote is not used: the comparison decides"
     )
     start: Literal["champion", "scratch"] = Field(
-        "champion", description="Begin with the champion's weights, if there is one, or with random ones"
+        "champion", description="Start from the champion's weights, if there is one, or from random weights"
     )
     frozen_epochs: int = Field(
         0,
         ge=0,
         le=10_000,
-        description="Epochs at the beginning in which the champion's trunk stays as it was; "
-        "without a champion to begin with, none",
+        description="First epochs in which the champion's trunk is frozen; none without a champion",
     )
     margin: float = Field(
-        0.01, ge=0.0, le=1.0, description="Macro F1 by which a new model must be better than the champion"
+        0.01, ge=0.0, le=1.0, description="Macro F1 by which the new model must be better than the champion"
     )
     confidence: float = Field(
-        0.95, ge=0.0, le=1.0, description="Share of the resamples in which it must be better by the margin"
+        0.95,
+        ge=0.0,
+        le=1.0,
+        description="Share of the bootstrap resamples in which it must be better by the margin",
     )
     max_genre_f1_drop: float = Field(
-        0.05, ge=0.0, le=1.0, description="Most F1 that it may lose on any one genre that both know"
+        0.05, ge=0.0, le=1.0, description="Most F1 that it may lose on any genre that both models know"
     )
     max_delay_minutes: float = Field(
-        120.0, gt=0.0, description="A run that starts later than this after its time skips itself, in minutes"
+        120.0,
+        gt=0.0,
+        description="A run that starts later than this after its scheduled time is skipped, in minutes",
     )
     stale_after_hours: float = Field(
-        24.0, gt=0.0, description="Another run that works for longer than this is taken for dead, in hours"
+        24.0,
+        gt=0.0,
+        description="Another run that is active for longer than this is considered dead, in hours",
     )
 
     @model_validator(mode="after")
     def _one_store(self) -> Self:
         if absolute(self.build.store) != absolute(self.train.store):
             raise ValueError(
-                f"build.store {self.build.store} and train.store {self.train.store} differ; "
-                "what is built at night is what is trained on: name one store in both"
+                f"--build.store {self.build.store} and --train.store {self.train.store} differ; "
+                "the training uses the store that was built: name one store in both"
             )
         return self
 
@@ -249,14 +262,14 @@ class NightlySettings(BaseModel, frozen=True, extra="forbid"):
     def _fresh_weights_must_learn(self) -> Self:
         if self.frozen_epochs and self.start == "scratch":
             raise ValueError(
-                f"frozen_epochs {self.frozen_epochs} needs --start champion: a fresh trunk must learn"
+                f"--frozen-epochs {self.frozen_epochs} needs --start champion: a random trunk must be trained"
             )
         return self
 
 
 @positional()
 class DemoSettings(BaseModel, frozen=True, extra="forbid"):
-    """Where the demo leaves what it makes."""
+    """The folder of the demo's results, and its seed."""
 
     folder: str = Field("data/demo", description="Folder for the store, the models and the tagged files")
     seed: int = Field(0, ge=0, description="Seed of the training")
@@ -264,6 +277,6 @@ class DemoSettings(BaseModel, frozen=True, extra="forbid"):
 
 @positional()
 class ServeSettings(BaseModel, frozen=True, extra="forbid"):
-    """How the Prefect UI is offered."""
+    """The Prefect server of `serve`."""
 
     port: int = Field(4200, ge=1, le=65_535, description="Port of the Prefect server, if one is started here")

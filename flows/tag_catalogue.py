@@ -1,4 +1,8 @@
-"""Listen to a catalogue of audio and write the genres in: a dry run, unless told to write."""
+"""Predict the genres of a catalogue of audio files and write them as tags: a dry run, unless writing is asked for.
+
+The flow predicts every file in batches into a plan (what each file is to get, and why), writes the tags
+of the plan if that is asked for, and summarises the run on a page. A plan can also come from a file.
+"""
 
 import shlex
 import time
@@ -29,46 +33,46 @@ from training.inference.selection_fitting import fit_selection_rules
 from training.inference.tag_task import InferenceConfig, plan_batch, reject_crashing_file
 from training.report.tagging_page import RunFacts
 
-FILES_PER_GROUP = {"cpu": 16, "cuda": 256}  # fetched, decoded and heard together by one task
+FILES_PER_GROUP = {"cpu": 16, "cuda": 256}  # downloaded, decoded and predicted together by one task
 
 
 def tag_catalogue(settings: TagSettings) -> TagSummary:
-    """Listen to a catalogue of audio and write the genres in: a dry run, unless told to write."""
-    begun = time.monotonic()
+    """Predict genres and write them as tags: a dry run, unless writing is asked for. Rerun it to resume it."""
+    started = time.monotonic()
     check_tag(settings)
     check_copies_apart(settings)
     config = None if settings.apply else make_inference_config(settings)
-    total = count_files(absolute(settings.source)) if config is not None else 0
+    total = 0 if config is None else count_files(absolute(settings.source))
     run = open_run(absolute(settings.runs), make_request(settings, config))
     with open_cluster(choose_cluster(settings)) as cluster:
         if config is None:
-            parts, heard = import_predictions(run, settings), None
+            parts = import_predictions(run, settings)
         else:
-            parts, heard = (
-                predict_files(cluster, run, config, total, settings),
-                inference_folder(settings, config),
-            )
+            parts = predict_files(cluster, run, config, total, settings)
         if not settings.is_dry_run:
-            write_tags(cluster, run, parts, heard, settings)
-    facts = make_run_facts(run, settings, config, seconds=time.monotonic() - begun)
+            write_tags(cluster, run, parts, config, settings)
+    facts = make_run_facts(run, settings, config, seconds=time.monotonic() - started)
     return summarise_tagging(run, "plan" if settings.is_dry_run else "done", parts, facts)
 
 
 def resolve_source(settings: TagSettings) -> str:
-    """Say where the files lie. Raises: BadInput if predictions are to be applied that do not say it."""
+    """Return the folder of the files. Raises: BadInput if predictions are to be applied that do not name it."""
     source = absolute(settings.source) if settings.source else ""
     return read_plan(settings.apply, source, 1)[0] if settings.apply else source
 
 
 def check_copies_apart(settings: TagSettings) -> None:
-    """Raises: BadInput if copies would lie within the source that applied predictions name, or it within them."""
+    """Check the folder of copies against the source, which applied predictions may name.
+
+    Raises: BadInput if one of the two is within the other.
+    """
     copies, source = local_path(settings.copy_to), local_path(resolve_source(settings))
     if settings.copy_to and copies is not None and source is not None:
         check_apart(copies, source)
 
 
 def make_inference_config(settings: TagSettings) -> InferenceConfig:
-    """Say who listens and how it answers. Raises: BadInput if the model cannot do what is asked for."""
+    """Choose model, genre selection and policy of a run. Raises: BadInput if the model does not support them."""
     version_url = resolve_version(absolute(settings.models), settings.model)
     identity = read_identity(version_url)
     return InferenceConfig(
@@ -88,14 +92,15 @@ def make_inference_config(settings: TagSettings) -> InferenceConfig:
 
 
 def make_request(settings: TagSettings, config: InferenceConfig | None) -> dict[str, Any]:
-    """Say what decides the outcome of a run: asked for the same again, it is resumed."""
-    asked = settings.model_dump(mode="json", exclude={"cluster", "runs", "limits", "files_per_batch"})
-    asked["model"] = "" if config is None else config.version
-    asked |= {
-        name: absolute(asked[name]) for name in ("source", "copy_to", "apply", "genre_map") if asked[name]
+    """Return all settings that decide the outcome of a run: a run of the same request is resumed."""
+    request = settings.model_dump(mode="json", exclude={"cluster", "runs", "limits", "files_per_batch"})
+    request["model"] = "" if config is None else config.version
+    request |= {
+        name: absolute(request[name]) for name in ("source", "copy_to", "apply", "genre_map") if request[name]
     }
-    # A file that was corrected meanwhile asks for something else.
-    return asked | {f"{name}_digest": _digest(asked[name]) for name in ("apply", "genre_map") if asked[name]}
+    # A file that was edited since is another request.
+    digests = {f"{name}_digest": _digest(request[name]) for name in ("apply", "genre_map") if request[name]}
+    return request | digests
 
 
 def _digest(url: str) -> str | None:
@@ -104,7 +109,7 @@ def _digest(url: str) -> str | None:
 
 
 def choose_cluster(settings: TagSettings) -> ClusterSettings:
-    """Start one local worker where it is to listen on the GPU: it decodes on all cores by itself."""
+    """Limit a local cluster to one worker if the network runs on the GPU: that worker decodes on all cores."""
     if settings.device == "cuda" and settings.cluster.kind == "local" and not settings.cluster.workers:
         return settings.cluster.model_copy(update={"workers": 1})
     return settings.cluster
@@ -112,7 +117,7 @@ def choose_cluster(settings: TagSettings) -> ClusterSettings:
 
 @stage
 def count_files(source: str) -> int:
-    """Count the audio files, to tell how long it will take. Raises: BadInput if there are none."""
+    """Count the audio files, to estimate the remaining time. Raises: BadInput if there are none."""
     return sum(1 for _ in stream_audio(source))
 
 
@@ -120,17 +125,17 @@ def count_files(source: str) -> int:
 def predict_files(
     cluster: Cluster, run: TaggingRun, config: InferenceConfig, total: int, settings: TagSettings
 ) -> list[str]:
-    """Let the model listen to every file that it has not heard as it is now; give the parts of the plan in order.
+    """Predict every file that is not predicted yet in its present state; return the parts of the plan in order.
 
-    A run that has begun to write keeps its plan: files it wrote look as if they had changed.
+    A run that has started to write keeps its plan, since the files it wrote have changed signatures.
     """
     parts = run.planned_parts()
     if parts is not None and run.has_started_writing():
         return parts
     files = stream_audio(absolute(settings.source))
-    told, named = TaggingStatistics(), []
-    with showing_progress("Listening", total, "files") as advance:
-        for batch, its_tally in fan_out(
+    statistics, first_paths = TaggingStatistics(), {}
+    with showing_progress("Predicting", total, "files") as advance:
+        for batch, batch_statistics in fan_out(
             cluster,
             plan_batch,
             iter_batches(
@@ -144,16 +149,16 @@ def predict_files(
             config=config,
             resources={TRAINING_RESOURCE: 1} if settings.device == "cuda" else None,
         ):
-            named.append((batch[0].path, batch_name(batch)))
-            told += its_tally
-            advance(len(batch), told.summary_line())
-    parts = [name for _, name in sorted(named)]
+            first_paths[batch_name(batch)] = batch[0].path
+            statistics += batch_statistics
+            advance(len(batch), statistics.summary_line())
+    parts = sorted(first_paths, key=lambda part: (first_paths[part], part))
     run.complete_plan(parts)
     return parts
 
 
 def inference_folder(settings: TagSettings, config: InferenceConfig) -> str:
-    """Name the folder of what was heard, by all that decides what is heard."""
+    """Name the folder of cached predictions by all that decides them."""
     return inference_url(
         absolute(settings.runs),
         {
@@ -168,7 +173,7 @@ def inference_folder(settings: TagSettings, config: InferenceConfig) -> str:
 
 @stage
 def import_predictions(run: TaggingRun, settings: TagSettings) -> list[str]:
-    """Take over what an earlier run said, and what a person made of it; give the parts of the plan in order.
+    """Import the predictions of an earlier run, as edited since; return the parts of the plan in order.
 
     Raises: BadInput if the file of predictions cannot be used.
     """
@@ -186,9 +191,13 @@ def import_predictions(run: TaggingRun, settings: TagSettings) -> list[str]:
 
 @stage
 def write_tags(
-    cluster: Cluster, run: TaggingRun, parts: list[str], heard: str | None, settings: TagSettings
+    cluster: Cluster,
+    run: TaggingRun,
+    parts: list[str],
+    config: InferenceConfig | None,
+    settings: TagSettings,
 ) -> None:
-    """Write the genres into the files or their copies, all or nothing for each."""
+    """Write the genres of the plan into the files or their copies, atomically for each."""
     run_pending_parts(
         cluster,
         "Tagging",
@@ -197,24 +206,15 @@ def write_tags(
         run=run,
         settings=settings.writing,
         copy_to=absolute(settings.copy_to) if settings.copy_to else None,
-        inference_url=heard,
+        inference_url=None if config is None else inference_folder(settings, config),
     )
 
 
 def make_run_facts(
     run: TaggingRun, settings: TagSettings, config: InferenceConfig | None, *, seconds: float
 ) -> RunFacts:
-    """Say of a run what its page says beside the counts, and what can be done next."""
-    predictions, runs = join(run.url, "predictions.parquet"), shlex.quote(settings.runs)
-    undo = f"spectrogram-one undo {run.name} --runs {runs}"
-    undoing = [("take it all back", undo), ("see what that would do", f"{undo} --dry-run")]
-    commands = {
-        "dry-run": [
-            ("write what it says", f"spectrogram-one tag --apply {shlex.quote(predictions)} --runs {runs}")
-        ],
-        "write": undoing if run.has_journal() else [],
-        "copy": [],
-    }
+    """Return the facts that the page of a run shows beside the counts, with the next steps."""
+    predictions = join(run.url, "predictions.parquet")
     mode: Literal["dry-run", "copy", "write"] = (
         "dry-run" if settings.is_dry_run else "copy" if settings.copy_to else "write"
     )
@@ -226,7 +226,18 @@ def make_run_facts(
         predictions=predictions,
         csv_url=join(run.url, "predictions.csv"),
         model="" if config is None else config.version,
-        commands=commands[mode],
+        commands=next_commands(run, mode, predictions, settings.runs),
         notes=() if config is None else config.selection_rules.notes,
         settings=settings.model_dump(mode="json", exclude={"cluster", "limits"}),
     )
+
+
+def next_commands(run: TaggingRun, mode: str, predictions: str, runs: str) -> list[tuple[str, str]]:
+    """Return what can be done after a run: in words, and as a command line."""
+    where = f"--runs {shlex.quote(runs)}"
+    undo = f"spectrogram-one undo {run.name} {where}"
+    if mode == "dry-run":
+        return [("write these genres", f"spectrogram-one tag --apply {shlex.quote(predictions)} {where}")]
+    if mode == "write" and run.has_journal():
+        return [("undo the run", undo), ("see what an undo would do", f"{undo} --dry-run")]
+    return []

@@ -1,4 +1,4 @@
-"""Put back the tags that a run replaced, byte for byte where nobody changed the file since."""
+"""Restore the tags that a run replaced, byte for byte where the file was not changed since."""
 
 import shlex
 import time
@@ -17,28 +17,27 @@ from training.report.tagging_page import RunFacts
 
 
 def undo_tagging(settings: UndoSettings) -> TagSummary:
-    """Put back the tags that a run replaced, byte for byte where nobody changed the file since."""
+    """Restore the tags that a run replaced, byte for byte where the file was not changed since."""
     check_undo(settings)
-    begun = time.monotonic()
+    started = time.monotonic()
     target = find_run(absolute(settings.runs), settings.run)
-    asked = settings.model_dump(mode="json", include={"dry_run", "even_changed", "writing"})
-    run = open_run(absolute(settings.runs), {"undo": target.name, **asked})
+    request = settings.model_dump(mode="json", include={"dry_run", "even_changed", "writing"})
+    run = open_run(absolute(settings.runs), {"undo": target.name, **request})
     if not settings.dry_run and target.summary() is None:
-        target.finish(
-            {"statuses": {"undone": 1}, "undone": run.name}
-        )  # or it would be gone on with as if it were not
+        # An unfinished run would be resumed by its command, as if it were not undone.
+        target.finish({"statuses": {"undone": 1}, "undone": run.name})
     parts = list_journalled_batches(target.journal_url)
     with open_cluster(settings.cluster) as cluster:
         restore_tags(cluster, run, target, parts, settings)
-    again = f"spectrogram-one undo {shlex.quote(run.name)} --runs {shlex.quote(settings.runs)}"
+    redo = f"spectrogram-one undo {shlex.quote(run.name)} --runs {shlex.quote(settings.runs)}"
     facts = RunFacts(
         name=run.name,
         mode="undo-dry-run" if settings.dry_run else "undo",
         source=target.name,
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - started,
         predictions=join(run.url, "predictions.parquet"),
         csv_url=join(run.url, "predictions.csv"),
-        commands=() if settings.dry_run else (("take this undo back", again),),
+        commands=() if settings.dry_run else (("undo this undo", redo),),
         settings=settings.model_dump(mode="json", exclude={"cluster"}),
     )
     return summarise_tagging(run, "done", parts, facts)
@@ -48,7 +47,7 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
 def restore_tags(
     cluster: Cluster, run: TaggingRun, target: TaggingRun, parts: list[str], settings: UndoSettings
 ) -> None:
-    """Put back what the journal says files were, a part of the journal at a time."""
+    """Restore the files from the journal, a part of the journal at a time."""
     run_pending_parts(
         cluster,
         "Undoing",

@@ -1,12 +1,12 @@
-"""The errors that somebody reacts to: one class for each reaction. The tree is complete.
+"""The errors that callers handle: one class for each reaction. The tree is complete.
 
 SpectrogramOneError
 ├── BadInput             an input or a setting is wrong: show the message, exit 1
 │   └── DamagedFile          one member of an archive is damaged: reject that member, go on
 ├── CommitConflict       another writer came first: read again, then retry on top
 ├── ObjectChanged        another writer changed an object: leave it alone, record it, go on
-├── ServiceUnavailable   a service or a cluster is not there: say what to start, exit 1
-├── TrainingStopped      training cannot go on (diverged, restarts used up): say how to resume, exit 1
+├── ServiceUnavailable   a service or a cluster is missing: name what to start, exit 1
+├── TrainingStopped      training cannot go on (diverged, restarts used up): explain how to resume, exit 1
 ├── BadAudio             preprocessing/errors.py: an audio file is unusable: record the reason, go on
 └── FileSkipped          store/tagging/changes.py: a file must not be written: record the reason, go on
 
@@ -15,7 +15,7 @@ Whatever else is raised is a failing disk or network (OSError: retried, then sho
 
 
 class SpectrogramOneError(Exception):
-    """An error whose message is one line for a person: where, what was found, what was wanted, what to do."""
+    """An error whose message is one line for a person: where, what was found, what was expected, what to do."""
 
 
 class BadInput(SpectrogramOneError, ValueError):
@@ -23,7 +23,7 @@ class BadInput(SpectrogramOneError, ValueError):
 
 
 class DamagedFile(BadInput):
-    """One member of an archive does not hold what the archive's directory says."""
+    """One member of an archive differs from what the directory of the archive states."""
 
 
 class CommitConflict(SpectrogramOneError):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import boto3
 import fsspec
+import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
@@ -24,6 +25,10 @@ from tests.support.faulty_proxy import dropping_proxy
 from tests.support.leftovers import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 (hooks)
 from tests.support.prefect_ui import Served, serving
 from tests.support.processes import free_port, is_listening
+
+# No deadlines: a loaded machine is not a defect.
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Model versions as the terminal shows them: listed, told of one by one, compared, put into service."""
+"""Model versions for the terminal: listed, shown one by one, promoted, rolled back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from store.errors import BadInput
-from store.fs.files import exists, join, read_bytes
+from store.fs.files import join, read_bytes
 from store.model_registry import (
     champion,
     promote,
@@ -18,16 +18,16 @@ from store.model_registry import (
 )
 
 MODEL_CARD_FILE = "MODEL_CARD.md"
-DAMAGED = "damaged"  # its model.json: `models show` tells what to do
-UNKNOWN = "-"  # older versions do not tell
+DAMAGED = "damaged"  # its model.json: `models show` reports how
+UNKNOWN = "-"
 
 
 def list_models(root: str) -> Table:
-    """Lay out all versions, oldest first, the one in service marked; names whole, as they are to be copied.
+    """Return a table of all versions, oldest first, the champion marked; names are not truncated.
 
     Raises: BadInput if there is no version.
     """
-    in_service = champion(root)
+    champion_version = champion(root)
     cards = list(read_cards(root))
     if not cards:
         raise BadInput(
@@ -40,9 +40,9 @@ def list_models(root: str) -> Table:
     for heading in ("trained", "accuracy", "macro F1", "snapshot", "parent"):
         table.add_column(heading, overflow="fold")
     for version, card in cards:
-        table.add_row("*" if version == in_service else "", version, *_row(card))
+        table.add_row("*" if version == champion_version else "", version, *_row(card))
     table.caption = (
-        f"* in service since {promotion_history(root)[-1].at}" if in_service else "none is in service"
+        f"* in service since {promotion_history(root)[-1].at}" if champion_version else "none is in service"
     )
     return table
 
@@ -61,7 +61,7 @@ def _row(card: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 
 def show_model(root: str, which: str) -> list[str]:
-    """Tell of one version, by its model card if it has one; and when it was in service."""
+    """Return the model card of a version, and when it was in service. Raises: BadInput if it has none."""
     url = resolve_version(root, which)
     version = _last(url)
     moves = [
@@ -69,39 +69,29 @@ def show_model(root: str, which: str) -> list[str]:
         for move in promotion_history(root)
         if move.version == version
     ]
-    if exists(join(url, MODEL_CARD_FILE)):
-        return [*read_bytes(join(url, MODEL_CARD_FILE)).decode().splitlines(), *moves]
-    card = read_card(url)
-    test = card.get("metrics", {}).get("test", {})
-    told = {
-        "version": version,
-        "trained": card.get("trained"),
-        "code": card.get("code"),
-        "genres": ", ".join(card.get("genres", [])),
-        "accuracy": _accuracy(test),
-        "macro F1": test.get("macro_f1"),
-        "best epoch": card.get("best_epoch"),
-        "snapshot": card.get("snapshot"),
-        "data": card.get("data"),
-        "parent": card.get("parent"),
-        "seed": card.get("training", {}).get("seed"),
-        "report": join(url, "report", "report.html"),
-    }
-    return [*(f"{name}: {UNKNOWN if it is None else it}" for name, it in told.items()), *moves]
+    card_url = join(url, MODEL_CARD_FILE)
+    try:
+        card = read_bytes(card_url).decode()
+    except FileNotFoundError:
+        read_card(url)
+        raise BadInput(f"{card_url}: no such file; restore the version from a copy, or train again") from None
+    return [*card.splitlines(), *moves]
 
 
 def promote_model(root: str, which: str, reason: str) -> str:
-    """Put a version into service; say so in a line."""
+    """Make a version the champion; return a line."""
     version = _last(resolve_version(root, which))
-    before = champion(root)
+    previous = champion(root)
     promote(root, version, reason)
-    return f"{version} is in service" + (f" in place of {before}" if before not in (None, version) else "")
+    return f"{version} is in service" + (
+        f" in place of {previous}" if previous not in (None, version) else ""
+    )
 
 
 def rollback_model(root: str) -> str:
-    """Put the champion before back into service; say so in a line."""
-    before = champion(root)
-    return f"{rollback(root)} is in service again, in place of {before}"
+    """Make the previous champion the champion again; return a line."""
+    replaced = champion(root)
+    return f"{rollback(root)} is in service again, in place of {replaced}"
 
 
 def _accuracy(test: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`spectrogram-one models ...`: what is typed; `model_versions` does it."""
+"""`spectrogram-one models ...`: the parameters. `model_versions`, `model_comparison`, `model_export` do the work."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ def list_versions(*, models: Root = MODELS) -> None:
 
 @app.command
 def show(version: Which = "champion", *, models: Root = MODELS) -> None:
-    """Show what a version is, how accurate, and when it was in service."""
+    """Show the model card of a version, and when it was in service."""
     from flows.commands.model_versions import show_model
 
     print("\n".join(show_model(models, version)))
@@ -42,7 +42,7 @@ def compare(one: Which, other: Which, *, models: Root = MODELS) -> None:
 
 @app.command
 def promote(version: Which, *, models: Root = MODELS, reason: str = "by hand") -> None:
-    """Put a version into service."""
+    """Make a version the champion."""
     from flows.commands.model_versions import promote_model
 
     print(promote_model(models, version, reason))
@@ -50,7 +50,7 @@ def promote(version: Which, *, models: Root = MODELS, reason: str = "by hand") -
 
 @app.command
 def rollback(*, models: Root = MODELS) -> None:
-    """Put the champion before this one back into service; once more goes one further back."""
+    """Make the previous champion the champion again; repeat it to go back further."""
     from flows.commands.model_versions import rollback_model
 
     print(rollback_model(models))
@@ -58,7 +58,7 @@ def rollback(*, models: Root = MODELS) -> None:
 
 @app.command
 def export(target: str, *, version: Which = "champion", models: Root = MODELS) -> None:
-    """Write a version's network as an ONNX file, for `tag --backend onnx --onnx FILE` and other programs."""
-    from flows.commands.model_comparison import export_model
+    """Write the network of a version as an ONNX file, for `tag --backend onnx --onnx FILE` and other programs."""
+    from flows.commands.model_export import export_model
 
     print(export_model(models, version, target))

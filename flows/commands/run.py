@@ -1,6 +1,6 @@
 """The commands of the command line that run a flow.
 
-A flow is imported when its settings are known to be right: what it imports takes seconds.
+A flow is imported when its settings were checked, since its imports take seconds.
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -40,19 +40,19 @@ def build(settings: Annotated[BuildSettings, Flags]) -> None:
 
 
 def train(settings: Annotated[TrainModelSettings, Flags] = TrainModelSettings()) -> None:
-    """Train a network, score it on the test tracks, store it as a model version."""
+    """Train a network, evaluate it on the test tracks, publish it as a model version."""
     check_training(settings)
     print("\n".join(run_flow("train_model", settings).lines()))
 
 
 def tag(settings: Annotated[TagSettings, Flags] = TagSettings()) -> None:
-    """Predict the genres of audio files and show them; write them into the files if told to."""
+    """Predict the genres of audio files and show them; write them into the files if asked to."""
     check_tag(settings)
     _print_tagging(run_flow("tag_catalogue", settings))
 
 
 def undo(settings: Annotated[UndoSettings, Flags]) -> None:
-    """Put back the tags that a run replaced. An undo can be undone."""
+    """Restore the tags that a run replaced. An undo can be undone."""
     check_undo(settings)
     _print_tagging(run_flow("undo_tagging", settings))
 
@@ -64,20 +64,20 @@ def cross_validate(settings: Annotated[CrossValidationSettings, Flags] = CrossVa
 
 
 def retrain(settings: Annotated[NightlySettings, Flags]) -> None:
-    """Build what is new, train on it, promote the model if it beats the champion; or report why not."""
+    """Build what is new, train on it, promote the new model if it beats the champion."""
     check_nightly(settings)
     print("\n".join(run_flow("retrain_nightly", settings).lines()))
 
 
 def demo(settings: Annotated[DemoSettings, Flags] = DemoSettings()) -> None:
-    """Run build, train, score and tag on the bundled music."""
+    """Build, train, evaluate and tag the bundled music."""
     from flows.demo import run_demo
 
     print("\n".join(run_demo(settings)))
 
 
 def serve(settings: Annotated[ServeSettings, Flags] = ServeSettings()) -> None:
-    """Offer the flows in the Prefect UI on this machine, and run what is submitted there."""
+    """Start the Prefect UI with the flows on this machine, and execute the runs submitted there."""
     from flows.deployments import serve_flows
 
     serve_flows(settings)
@@ -86,7 +86,7 @@ def serve(settings: Annotated[ServeSettings, Flags] = ServeSettings()) -> None:
 def _print_tagging(summary: "TagSummary") -> None:
     from rich.console import Console
 
-    console = Console(markup=False)  # file names may hold brackets
+    console = Console(markup=False)  # file names may contain brackets
     for table in summary.tables():
         console.print(table)
     print("\n".join(summary.lines()))

@@ -1,14 +1,9 @@
-"""What tags say, for a person to look at: of files, of two folders side by side, and of the runs that wrote them."""
+"""The tags of files as lines for the terminal, and the differences between those of two folders."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.table import Table
-
-from preprocessing.catalogue.audio_files import stream_audio
 from store.errors import BadInput
-from store.fs.files import absolute
-from store.tagging.run import list_runs
 from store.tags.all_fields import read_fields
 
 Fields = dict[str, list[str]]
@@ -16,9 +11,9 @@ MISSING = "(no such file)"
 
 
 def show_tags(paths: Sequence[Path]) -> Iterator[str]:
-    """Tell what the tags of files say, those in folders too, a line a field.
+    """Return the tags of files, those in folders too, a line per field.
 
-    Raises: BadInput for a path that is not there, or a file whose tags cannot be read, if it is the only one.
+    Raises: BadInput for a path that does not exist; and for a file without readable tags, if it is the only one.
     """
     files = [(str(path), path) for given in paths for path in _files_of(given).values()]
     for name, path in files:
@@ -28,9 +23,9 @@ def show_tags(paths: Sequence[Path]) -> Iterator[str]:
 
 
 def diff_tags(one: Path, other: Path) -> Iterator[str]:
-    """Tell where the tags of two files, or of the files of two folders, differ: - the one, + the other.
+    """Return the differences between the tags of two files, or of the files of two folders: - one, + other.
 
-    Raises: BadInput for a path that is not there.
+    Raises: BadInput for a path that does not exist.
     """
     ones, others = _files_of(one), _files_of(other)
     if one.is_file() and other.is_file():
@@ -50,31 +45,16 @@ def _changed(sign: str, field: str, fields: Fields) -> Iterator[str]:
         yield f"  {sign} {field}: {'; '.join(fields[field])}" if field != MISSING else f"  {sign} {MISSING}"
 
 
-def runs_table(runs: str) -> Table:
-    """Lay out the runs, oldest first: what they were and how they ended."""
-    table = Table("run", "what", "source", "files")
-    for run in list_runs(absolute(runs)):
-        asked, ended = run.request(), run.summary()
-        counts = ", ".join(
-            f"{count:,} {status}" for status, count in (ended or {}).get("statuses", {}).items()
-        )
-        of = asked.get("undo") or asked.get("source") or asked.get("apply", "")
-        table.add_row(run.name, _kind(asked), of, counts if ended else "not over: run the same command again")
-    return table
-
-
-def _kind(asked: dict[str, object]) -> str:
-    if "undo" in asked:
-        return "undo, dry run" if asked["dry_run"] else "undo"
-    if asked["copy_to"]:
-        return "copies"
-    return "written" if asked["write"] or asked["apply"] else "dry run"
-
-
 def _files_of(path: Path) -> dict[str, Path]:
-    """Give the audio files of a folder by their paths in it, or a file by its name."""
+    """Return the audio files of a folder by their paths in it, or a file by its name."""
     if path.is_file():
         return {path.name: path}
+    if not path.exists():
+        raise BadInput(f"{path}: no such file or folder")
+    from preprocessing.catalogue.audio_files import (
+        stream_audio,
+    )  # imports pyarrow, which one file does not need
+
     return {file.path: Path(file.url) for file in stream_audio(str(path)) if file.problem is None}
 
 

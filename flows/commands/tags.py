@@ -1,4 +1,4 @@
-"""`spectrogram-one tags ...`: what is typed; `tag_listing` does it."""
+"""`spectrogram-one tags ...`: the parameters. `tag_listing` and `run_listing` do the work."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ RUNS = "data/tagging"
 
 @app.command
 def show(*paths: Path) -> None:
-    """Show what the tags of files contain, those in folders too."""
+    """Show the tags of files, and of the files in folders."""
     from flows.commands.tag_listing import show_tags
 
     print("\n".join(show_tags(paths)))
@@ -18,7 +18,7 @@ def show(*paths: Path) -> None:
 
 @app.command
 def diff(one: Path, other: Path) -> None:
-    """Show where the tags of two files, or of the files of two folders, differ."""
+    """Show the differences between the tags of two files, or of the files of two folders."""
     from flows.commands.tag_listing import diff_tags
 
     print("\n".join(diff_tags(one, other)) or "no tag differs")
@@ -29,6 +29,6 @@ def list_runs(*, runs: str = RUNS) -> None:
     """List the tagging runs, oldest first."""
     from rich.console import Console
 
-    from flows.commands.tag_listing import runs_table
+    from flows.commands.run_listing import runs_table
 
     Console(markup=False).print(runs_table(runs))

@@ -132,7 +132,7 @@ def list_rejects(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 def read_report_tracks(snapshot: Snapshot) -> tuple[pa.Table, pa.Table]:
     """Return the rows of tracks that are rejected, truncated or duplicates; and status and seconds of all."""
-    catalogue = snapshot.read_catalogue(("track_id", "url", "split", "duplicate_group"))
+    catalogue = snapshot.catalogue_columns(("track_id", "url", "split", "duplicate_group"))
     index = snapshot.read_index(catalogue["track_id"], REPORT_COLUMNS)
     is_ok = pc.fill_null(pc.equal(index["status"], "ok"), False)
     notable = pc.or_(pc.invert(is_ok), pc.is_valid(catalogue["duplicate_group"]))

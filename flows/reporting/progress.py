@@ -17,6 +17,47 @@ LOG_INTERVAL_S = 15.0
 Advance = Callable[[int, str], None]
 
 
+class StageProgress:
+    """The progress of one stage: a bar, an artifact on the page of the run, and lines in its log."""
+
+    def __init__(self, title: str, total: int, unit: str, bar: Progress) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done, self.note = 0, ""
+        self._bar, self._task = bar, bar.add_task(title, total=total, speed="", note="")
+        self._show_on_page = progress_artifact(_key(title), title)
+        self._log = run_logger()
+        self._started = self._shown = self._logged = time.monotonic()
+
+    def advance(self, count: int, note: str = "") -> None:
+        """Add finished units; update the bar at once, artifact and log every few seconds."""
+        self.done += count
+        self.note = note
+        now = time.monotonic()
+        per_s = self.done / max(now - self._started, 1e-9)
+        speed = f"{per_s:,.1f} {self.unit}/s"
+        self._bar.update(self._task, advance=count, speed=speed, note=note)
+        line = self._line(f", {speed}, {_time_left(self.total - self.done, per_s)} left")
+        if now - self._shown >= ARTIFACT_INTERVAL_S:
+            self._shown = now
+            self._show_on_page(self._percent(), line)
+        if now - self._logged >= LOG_INTERVAL_S:
+            self._logged = now
+            self._log.info(line)
+
+    def finish(self) -> None:
+        """Show and log the time that the stage took."""
+        line = self._line(f" in {time.monotonic() - self._started:.0f} s")
+        self._show_on_page(self._percent(), line)
+        self._log.info(line)
+
+    def _percent(self) -> float:
+        return 100.0 * self.done / max(self.total, 1)
+
+    def _line(self, timing: str) -> str:
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.title}: {self.done:,} of {self.total:,} {self.unit}{timing}{note}"
+
+
 @contextmanager
 def showing_progress(title: str, total: int, unit: str) -> Iterator[Advance]:
     """Return a function `advance(count, note)` that advances the progress of a stage.
@@ -25,10 +66,6 @@ def showing_progress(title: str, total: int, unit: str) -> Iterator[Advance]:
     artifact in both cases.
     """
     console = Console(stderr=True)
-    show_on_page = progress_artifact(_key(title), title)
-    log = run_logger()
-    started = shown = logged = time.monotonic()
-    done, last_note = 0, ""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -40,38 +77,14 @@ def showing_progress(title: str, total: int, unit: str) -> Iterator[Advance]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(title, total=total, speed="", note="")
-
-        def advance(count: int, note: str = "") -> None:
-            nonlocal done, last_note, shown, logged
-            done += count
-            last_note = note
-            now = time.monotonic()
-            per_s = done / max(now - started, 1e-9)
-            speed = f"{per_s:,.1f} {unit}/s"
-            bar.update(task, advance=count, speed=speed, note=note)
-            line = f"{title}: {done:,} of {total:,} {unit}, {speed}, {_time_left(total - done, per_s)} left"
-            line += _suffix(note)
-            if now - shown >= ARTIFACT_INTERVAL_S:
-                shown = now
-                show_on_page(100.0 * done / max(total, 1), line)
-            if now - logged >= LOG_INTERVAL_S:
-                logged = now
-                log.info(line)
-
-        yield advance
-    line = f"{title}: {done:,} of {total:,} {unit} in {time.monotonic() - started:.0f} s" + _suffix(last_note)
-    show_on_page(100.0 * done / max(total, 1), line)
-    log.info(line)
+        progress = StageProgress(title, total, unit, bar)
+        yield progress.advance
+    progress.finish()
 
 
 def print_status(line: str) -> None:
     """Print a line of status to standard error."""
     print(line, file=sys.stderr, flush=True)
-
-
-def _suffix(note: str) -> str:
-    return f"; {note}" if note else ""
 
 
 def _time_left(remaining: int, per_s: float) -> str:

@@ -1,7 +1,7 @@
-"""A model version, told to an MLflow tracking server where somebody wants that; MLflow is imported only then.
+"""A model version, logged to an MLflow tracking server if one is set; MLflow is imported only then.
 
-One MLflow run for each version. The version is published first and holds all that is told here, so a
-server that is down costs its own copy, never a training.
+One MLflow run per version. The version is published before and contains all that is logged, so a
+server that is down costs the MLflow run, never a training.
 """
 
 import json
@@ -23,20 +23,20 @@ from store.model_registry import read_card
 from training.report.dotted_names import flatten
 
 EXPERIMENT_NAME = "spectrogram-one"
-MLFLOW_ENVIRONMENT = {  # what MLflow is told unless the operator told it otherwise; it reads some of it at its import
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing here calls home; the DO_NOT_TRACK=1 of others it does not know
-    "MLFLOW_CONFIGURE_LOGGING": "false",  # its handlers would write between the lines of ours
+MLFLOW_ENVIRONMENT = {  # defaults for what the operator did not set; MLflow reads some when it is imported
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # MLflow ignores DO_NOT_TRACK=1
+    "MLFLOW_CONFIGURE_LOGGING": "false",  # its log handlers would write to the terminal
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # s; with two retries a silent server holds us for a minute, not for 20
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # s; with two retries a server that does not respond costs a minute, not 20
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 SQLITE_PREFIX = "sqlite:///"
 
 
 def check_mlflow_uri(uri: str) -> None:
-    """Look, before hours of training, whether anything can be logged to `uri`; "" logs nothing.
+    """Check before hours of training whether `uri` can be logged to; "" logs nothing.
 
-    Raises: BadInput if that can never work. A server may be down now and up by then: it is not asked.
+    Raises: BadInput if logging can never work. A server is not contacted: it may be down only now.
     """
     if not uri:
         return
@@ -44,33 +44,30 @@ def check_mlflow_uri(uri: str) -> None:
         _check_database(uri)
     elif not _is_server(uri):
         raise BadInput(
-            f"mlflow_uri {uri}: nothing that can be logged to here; give sqlite:///PATH/mlflow.db or "
-            "http(s)://HOST:PORT"
+            f"--mlflow-uri {uri}: cannot be logged to; use sqlite:///PATH/mlflow.db or http(s)://HOST:PORT"
         )
     elif "@" in urlsplit(uri).netloc:  # settings are kept with the model and shown in the Prefect UI
         raise BadInput(
-            f"mlflow_uri of {urlsplit(uri).hostname}: holds a name or password, which every model would "
-            "keep; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            f"--mlflow-uri of {urlsplit(uri).hostname}: contains a user name or password, which would be stored "
+            "with every model; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
         )
     _import_mlflow(uri)
 
 
 def log_to_mlflow(uri: str, version_url: str) -> None:
-    """Log a model version to MLflow if `uri` is set. If that fails, say so and go on: the version is safe."""
+    """Log a model version to MLflow if `uri` is set. A failure is a warning: the version is published already."""
     if not uri:
         return
     try:
         log_version(uri, version_url)
     except Exception as why:  # noqa: BLE001 (an artifact store may raise anything; the version is published)
         reason = " ".join(f"{type(why).__name__}: {why}".split())
-        run_logger().warning(
-            "%s: not logged to MLflow at %s, but whole and published; %s", version_url, uri, reason
-        )
+        run_logger().warning("%s: published, but not logged to MLflow at %s; %s", version_url, uri, reason)
 
 
 @stage
 def log_version(uri: str, version_url: str) -> str:
-    """Make an MLflow run of a version: settings, epochs, test scores, origin, card and report. Give its id."""
+    """Log settings, epochs, test scores, origin, card and report as an MLflow run; return its id."""
     mlflow = _import_mlflow(uri)
     client = mlflow.MlflowClient(tracking_uri=uri)
     card = read_card(version_url)
@@ -83,15 +80,13 @@ def log_version(uri: str, version_url: str) -> str:
     run_id: str = run.info.run_id
     try:
         params = [mlflow.entities.Param(key, str(value)) for key, value in flatten(card["settings"])]
-        told = [*epoch_metrics(epochs, start_ms), *score_metrics(card, end_ms)]
-        metrics = [mlflow.entities.Metric(*row) for row in told]
-        client.log_batch(run_id, metrics, params, synchronous=True)  # split there, if it is much
+        rows = [*epoch_metrics(epochs, start_ms), *score_metrics(card, end_ms)]
+        metrics = [mlflow.entities.Metric(*row) for row in rows]
+        client.log_batch(run_id, metrics, params, synchronous=True)  # the client splits it into requests
         with tempfile.TemporaryDirectory() as folder:
             copy_report_files(version_url, Path(folder))
             client.log_artifacts(run_id, folder)
-    except (
-        BaseException
-    ):  # a Ctrl-C or a cancellation too: whatever ends us, MLflow's run would be at work for ever
+    except BaseException:  # a Ctrl-C or a cancellation too: MLflow would show the run as active forever
         client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED", end_ms)
@@ -99,13 +94,13 @@ def log_version(uri: str, version_url: str) -> str:
 
 
 def read_epochs(run: str) -> list[dict[str, Any]]:
-    """Read what a training noted of each epoch."""
+    """Read the metrics of each epoch of a training."""
     epochs: list[dict[str, Any]] = json.loads(read_bytes(join(run, "history.json")))["epochs"]
     return epochs
 
 
 def mlflow_tags(card: Mapping[str, Any], version_url: str) -> dict[str, str]:
-    """Say where a version came from and where it lies."""
+    """Return the origin and the location of a version as tags."""
     origin = {name: card.get(name) for name in ("version", "snapshot", "data", "code", "parent", "run")}
     return {name: value for name, value in {**origin, "model": absolute(version_url)}.items() if value}
 
@@ -113,7 +108,7 @@ def mlflow_tags(card: Mapping[str, Any], version_url: str) -> dict[str, str]:
 def epoch_metrics(
     epochs: Sequence[Mapping[str, Any]], start_ms: int
 ) -> Iterator[tuple[str, float, int, int]]:
-    """Give name, value, time in ms and epoch of all that was measured after each epoch."""
+    """Yield name, value, time in ms and epoch of each metric of each epoch."""
     at_ms = float(start_ms)
     for row in epochs:
         at_ms += 1_000 * row.get("seconds", 0.0)
@@ -123,7 +118,7 @@ def epoch_metrics(
 
 
 def score_metrics(card: Mapping[str, Any], at_ms: int) -> Iterator[tuple[str, float, int, int]]:
-    """Give name, value, time in ms and epoch of the test scores: those of the weights that were kept."""
+    """Yield name, value, time in ms and epoch of each test score, at the epoch of the published weights."""
     epoch = card["best_epoch"]
     yield "best_epoch", epoch, at_ms, epoch
     for name, value in flatten(card["metrics"]["test"]):
@@ -132,7 +127,7 @@ def score_metrics(card: Mapping[str, Any], at_ms: int) -> Iterator[tuple[str, fl
 
 
 def copy_report_files(version_url: str, folder: Path) -> None:
-    """Copy what a version has for people to read, from wherever it lies, into a local folder."""
+    """Copy the model card and the report of a version into a local folder."""
     (folder / "report").mkdir()
     report = (f"report/{name}" for name in list_names(join(version_url, "report")))
     for name in ("MODEL_CARD.md", *report):
@@ -143,7 +138,7 @@ def _is_server(uri: str) -> bool:
     try:
         parts = urlsplit(uri)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none, half an IPv6 address
+    except ValueError:  # an invalid port, half an IPv6 address
         return False
 
 
@@ -152,7 +147,7 @@ def _database(uri: str) -> Path:
 
 
 def _check_database(uri: str) -> None:
-    """Open it once: MLflow itself would try for two minutes."""
+    """Open the database once: MLflow itself would retry for two minutes."""
     path = _database(uri)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,15 +155,15 @@ def _check_database(uri: str) -> None:
             database.execute("PRAGMA schema_version")
     except (OSError, sqlite3.DatabaseError) as why:
         raise BadInput(
-            f"mlflow_uri {uri}: no database can be kept there ({why}); give sqlite:///PATH/mlflow.db "
-            "with a path that can be written to"
+            f"--mlflow-uri {uri}: no database can be opened there ({why}); use sqlite:///PATH/mlflow.db "
+            "with a writable path"
         ) from None
 
 
 def _find_experiment(client: Any, uri: str) -> str:
     found = client.get_experiment_by_name(EXPERIMENT_NAME)
     if found is None:
-        # Beside the database; MLflow's own choice is the folder in which the process happens to run.
+        # Beside the database; MLflow's default is the working directory of the process.
         beside = (
             (_database(uri).parent / "mlflow-artifacts").as_uri() if uri.startswith(SQLITE_PREFIX) else None
         )
@@ -185,8 +180,8 @@ def _import_mlflow(uri: str) -> ModuleType:
         import mlflow  # takes seconds
     except ModuleNotFoundError as why:
         raise BadInput(
-            f"mlflow_uri {uri}: MLflow is not installed here ({why}); `pip install -e .[mlflow]`, or leave "
-            "mlflow_uri empty"
+            f"--mlflow-uri {uri}: MLflow is not installed here ({why}); `pip install -e .[mlflow]`, or leave "
+            "--mlflow-uri empty"
         ) from None
     module: ModuleType = mlflow
     return module

@@ -1,4 +1,4 @@
-"""Whether a scheduled run should begin now: not when it comes too late, nor while another is at work."""
+"""Reasons not to start a scheduled run now: it is too late, or another run is active."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -18,23 +18,23 @@ from flows.reporting.stage import run_logger
 ACTIVE_STATES = [StateType.RUNNING, StateType.CANCELLING]
 
 
-def late_start_reason(most: timedelta) -> str | None:
-    """Say how late this flow run is, if that is more than `most`; None if it is in time."""
-    wanted = flow_run.scheduled_start_time
-    late = datetime.now(UTC) - wanted
-    if late <= most:
+def late_start_reason(max_delay: timedelta) -> str | None:
+    """Describe the delay of this flow run if it is longer than `max_delay`; return None if it is not."""
+    scheduled = flow_run.scheduled_start_time
+    delay = datetime.now(UTC) - scheduled
+    if delay <= max_delay:
         return None
     return (
-        f"too late: it was to start at {wanted:%Y-%m-%d %H:%M} UTC, {_minutes(late)} minutes ago; "
-        f"at most {_minutes(most)} are allowed"
+        f"too late: it was scheduled for {scheduled:%Y-%m-%d %H:%M} UTC, {_minutes(delay)} minutes ago; "
+        f"at most {_minutes(max_delay)} are allowed (--max-delay-minutes)"
     )
 
 
-def overlap_reason(longest: timedelta) -> str | None:
-    """Name the older run of this flow that is at work in the same Prefect server; None if there is none.
+def overlap_reason(stale_after: timedelta) -> str | None:
+    """Describe the older active run of this flow in the same Prefect server; return None if there is none.
 
-    The older one wins, so of two that begin together one goes on. A run whose process was
-    killed stays "Running" for ever: what began more than `longest` ago is taken for dead.
+    The older run has precedence, so of two that start together one continues. A run whose process was
+    killed stays "Running" forever: one that started longer than `stale_after` ago is considered dead.
     """
     with get_client(sync_client=True) as client:
         ours = client.read_flow_run(flow_run.id)
@@ -45,18 +45,19 @@ def overlap_reason(longest: timedelta) -> str | None:
             ),
         )
     for other in sorted((it for it in others if _age_key(it) < _age_key(ours)), key=_age_key):
-        begun = other.start_time or ours.start_time or datetime.now(UTC)
-        if datetime.now(UTC) - begun <= longest:
+        started = other.start_time or ours.start_time or datetime.now(UTC)
+        if datetime.now(UTC) - started <= stale_after:
             return (
-                f"run {other.name} is at work since {begun:%Y-%m-%d %H:%M} UTC: one at a time; if its process "
-                f"is gone, cancel it in the UI, or wait: after {_hours(longest)} hours it is taken for dead"
+                f"run {other.name} is active since {started:%Y-%m-%d %H:%M} UTC, and one runs at a time; if its "
+                f"process is gone, cancel it in the UI, or wait: after {_hours(stale_after)} hours it is considered "
+                "dead (--stale-after-hours)"
             )
         run_logger().warning(
-            "run %s is %s since %s, more than %s hours: taken for dead; cancel it in the UI",
+            "run %s is %s since %s, more than %s hours: considered dead; cancel it in the UI",
             other.name,
             other.state_name,
-            f"{begun:%Y-%m-%d %H:%M} UTC",
-            _hours(longest),
+            f"{started:%Y-%m-%d %H:%M} UTC",
+            _hours(stale_after),
         )
     return None
 

@@ -16,18 +16,18 @@ AUDIO_SUFFIXES = (
 )  # fmt: skip
 AUDIO_NAME = rf"(?i)[^/](?:{'|'.join(map(re.escape, AUDIO_SUFFIXES))})$"
 HIDDEN = r"(?:^|/)\."
-NOT_UTF_8 = r"\\udc[89a-f][0-9a-f]"  # as list_files writes it
+NOT_UTF_8 = r"\\udc[89a-f][0-9a-f]"  # as list_files escapes it
 
 
 def find_audio(source: str) -> pa.Table:
-    """List the audio files below a folder: LISTING_SCHEMA, in order of their paths.
+    """Return the audio files below a folder as LISTING_SCHEMA, in order of their paths.
 
     Raises: BadInput if there is no such folder, no audio in it, or it may not be read.
     """
-    with _clear_line(source):
+    with _translate_errors(source):
         files = list_files(source)
     is_audio = _is_audio(files["path"])
-    # A million rows are not copied without need.
+    # Copies of a million rows are avoided.
     audio = files if pc.all(is_audio).as_py() else files.filter(is_audio)
     if not len(audio):
         raise _no_audio(source, len(files))
@@ -36,7 +36,7 @@ def find_audio(source: str) -> pa.Table:
 
 
 def stream_audio(source: str) -> Iterator[FoundFile]:
-    """Give the audio files below a folder one after the other, with those that cannot be used and why.
+    """Yield the audio files below a folder, and those that cannot be used, with the reason.
 
     Raises: BadInput if there is no such folder or it may not be read; at the end, if there was no audio in it.
     """
@@ -50,7 +50,7 @@ def stream_audio(source: str) -> Iterator[FoundFile]:
 
     hidden, audio_name = re.compile(HIDDEN), re.compile(AUDIO_NAME)
     is_empty = True
-    with _clear_line(source):
+    with _translate_errors(source):
         for file in stream_files(source, include=is_audio):
             is_empty = False
             yield file
@@ -59,7 +59,7 @@ def stream_audio(source: str) -> Iterator[FoundFile]:
 
 
 @contextmanager
-def _clear_line(source: str) -> Iterator[None]:
+def _translate_errors(source: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -85,17 +85,17 @@ def _is_audio(paths: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _refuse_unnameable(source: str, paths: pa.ChunkedArray) -> None:
     """Raises: BadInput for names that no table can hold, or no URL."""
-    odd = paths.filter(pc.match_substring_regex(paths, NOT_UTF_8))
-    if len(odd):
+    unusable = paths.filter(pc.match_substring_regex(paths, NOT_UTF_8))
+    if len(unusable):
         raise BadInput(
-            f"{source}: the names of {len(odd)} files are not UTF-8, the first '{odd[0]}'; "
+            f"{source}: the names of {len(unusable)} files are not UTF-8, the first '{unusable[0]}'; "
             "no table can hold them; rename them (convmv does it for whole folders)"
         )
     if "://" not in source:
         return
-    odd = paths.filter(pc.match_substring(paths, "::"))
-    if len(odd):
+    unusable = paths.filter(pc.match_substring(paths, "::"))
+    if len(unusable):
         raise BadInput(
-            f"{source}: the names of {len(odd)} files hold '::', the first '{odd[0]}'; a URL would part there; "
+            f"{source}: the names of {len(unusable)} files hold '::', the first '{unusable[0]}'; a URL is split there; "
             "rename them"
         )

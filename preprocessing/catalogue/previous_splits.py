@@ -60,7 +60,7 @@ def _finished_builds(root: str) -> Iterator[tuple[Snapshot, pa.Table]]:
         build = f"{snapshot.file.catalogue} {snapshot.file.settings['catalogue']['split']}"
         if snapshot.file.catalogue in unfinished or build in seen:
             continue  # the last snapshot of a build has all of its tracks
-        splits = snapshot.read_catalogue(SPLIT_COLUMNS)
+        splits = snapshot.catalogue_columns(SPLIT_COLUMNS)
         if _is_finished(snapshot, splits["track_id"], tried_of_part):
             seen.add(build)
             yield snapshot, splits

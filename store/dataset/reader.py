@@ -91,7 +91,7 @@ class Snapshot:
         """The parent of each genre, by title; {} where the source has no tree."""
         return genre_parents(self.catalogue.schema)
 
-    def read_catalogue(self, columns: Sequence[str]) -> pa.Table:
+    def catalogue_columns(self, columns: Sequence[str]) -> pa.Table:
         """Read some columns of the catalogue."""
         return read_table(join(self.root, self.file.catalogue), columns).select(list(columns))
 

@@ -22,7 +22,7 @@ def join(url: str, *parts: str) -> str:
 
 
 def split_zip_url(url: str) -> tuple[str, str] | None:
-    """Part zip://FILE::ARCHIVE into the name within and the URL of the archive; None if it is another URL."""
+    """Split zip://FILE::ARCHIVE into the name within the archive and the archive's URL; None for another URL."""
     if not url.startswith("zip://"):
         return None
     name, _, archive = url.removeprefix("zip://").partition("::")
@@ -32,12 +32,12 @@ def split_zip_url(url: str) -> tuple[str, str] | None:
 
 
 def is_http(url: str) -> bool:
-    """Say whether a web server is to be asked: names in such a URL are quoted."""
+    """Return whether a URL names a web server: names in such a URL are quoted."""
     return url.startswith(("http://", "https://"))
 
 
 def local_path(url: str) -> Path | None:
-    """Give the path of `url` on this machine's disk, or None if it lies elsewhere, or within an archive."""
+    """Return the path of `url` on this machine's disk; None if it is remote, or within an archive."""
     if split_zip_url(url) is not None:
         return None
     fs, path = file_system(url)
@@ -45,25 +45,25 @@ def local_path(url: str) -> Path | None:
 
 
 def file_system(url: str) -> tuple[AbstractFileSystem, str]:
-    """Find the file system of a URL, and the path in it. What has no "://" is a local path.
+    """Return the file system of a URL, and the path in it. A URL without "://" is a local path.
 
-    fsspec would take "a::b.mp3" for two URLs, one within the other; files bear such names.
+    fsspec would take "a::b.mp3" for two URLs, one within the other; files have such names.
 
-    Raises: BadInput if there is no such kind of URL.
+    Raises: BadInput for a protocol that is unknown or not installed.
     """
     if "://" in url:
         try:
             fs, path = fsspec.url_to_fs(url)
-        except (ImportError, ValueError) as why:  # of an unknown protocol, or one whose library is not there
+        except (ImportError, ValueError) as why:  # an unknown protocol, or a missing library
             raise BadInput(f"{url}: {why}; wanted a local path, or a URL like s3://BUCKET/FOLDER") from None
         return fs, path
     return LocalFileSystem(), str(Path(url).expanduser().absolute())
 
 
 def absolute(url: str) -> str:
-    """Make a local path absolute, so that a process in another folder finds it; leave URLs alone.
+    """Return a local path as an absolute one, so that a process in another folder finds it, and a URL as it is.
 
-    In zip://FILE::ARCHIVE, that is the path of the archive.
+    In zip://FILE::ARCHIVE, the path of the archive becomes absolute.
     """
     zipped = split_zip_url(url)
     if zipped is not None:
@@ -73,11 +73,11 @@ def absolute(url: str) -> str:
 
 
 def exists(url: str) -> bool:
-    """Say whether a file or folder is there."""
+    """Return whether a file or folder exists."""
     zipped = split_zip_url(url)
     if zipped is None:
         fs, path = file_system(url)
-        with translate_server_errors(url):  # a server that is in trouble does not say that there is no file
+        with translate_server_errors(url):  # a failing server is no missing file
             return bool(fs.exists(path, strict=True) if is_http(url) else fs.exists(path))
     name, archive = zipped
     if not name:
@@ -87,19 +87,19 @@ def exists(url: str) -> bool:
 
 
 def is_file(url: str) -> bool:
-    """Say whether a file is there, not a folder."""
+    """Return whether a file, not a folder, exists."""
     fs, path = file_system(url)
     return bool(fs.isfile(path))
 
 
 def list_names(url: str) -> list[str]:
-    """List the names in a folder, sorted; a folder that is not there is empty."""
+    """Return the names in a folder, sorted; none if the folder does not exist."""
     zipped = split_zip_url(url)
     try:
         if zipped is not None:
             return _names_within(*zipped)
         fs, path = file_system(url)
-        # An object store answers from a cache of its own, which misses what others wrote since.
+        # s3fs keeps a cache of its own, which misses what others wrote since.
         with translate_server_errors(url):
             listing = fs.ls(path, detail=False, refresh=True) if fs.async_impl else fs.ls(path, detail=False)
     except (FileNotFoundError, NotADirectoryError):
@@ -115,7 +115,7 @@ def _names_within(folder: str, archive: str) -> list[str]:
 
 
 def read_bytes(url: str) -> bytes:
-    """Read a whole file. Raises: FileNotFoundError; DamagedFile if it does not come out of its archive."""
+    """Read a whole file. Raises: FileNotFoundError; DamagedFile if it cannot be unpacked from its archive."""
     if split_zip_url(url) is not None:
         with open_for_reading(url) as file:
             return file.read()
@@ -128,9 +128,9 @@ def read_bytes(url: str) -> bytes:
 
 @contextmanager
 def open_for_reading(url: str) -> Iterator[BinaryIO]:
-    """Open a file to be read from its start to its end.
+    """Open a file to read it from start to end.
 
-    Raises: FileNotFoundError; DamagedFile if it does not come out of its archive.
+    Raises: FileNotFoundError; DamagedFile if it cannot be unpacked from its archive.
     """
     zipped = split_zip_url(url)
     fs, path = file_system(url if zipped is None else zipped[1])
@@ -138,8 +138,8 @@ def open_for_reading(url: str) -> Iterator[BinaryIO]:
         if zipped is not None:
             opened = open_member(fs, path, zipped[0])
         elif is_http(url):
-            # As one stream, since not every server answers range requests; with a size, so that it is not
-            # asked for: that question hides what is wrong.
+            # As one stream, since not every server supports range requests; with a size, so that fsspec
+            # does not request it: that request hides what is wrong.
             opened = fs.open(path, "rb", block_size=0, size=1)
         else:
             opened = fs.open(path, "rb")
@@ -149,30 +149,30 @@ def open_for_reading(url: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def translate_server_errors(url: str) -> Iterator[None]:
-    """Make OSErrors of what a server answers: to be tried again, or a PermissionError.
+    """Translate the errors of a server into OSError, which is retried, and PermissionError.
 
     Raises: BadInput if there are no credentials for an object store.
     """
     if url.startswith("s3://"):
-        with _s3_errors_told(url):
+        with _translate_s3_errors(url):
             yield
         return
     if not is_http(url):
         yield
         return
-    from aiohttp import ClientError, ClientResponseError  # slow to import, and seldom needed
+    from aiohttp import ClientError, ClientResponseError  # slow to import, and rarely needed
 
     try:
         yield
     except ClientResponseError as error:
         kind = PermissionError if error.status in (401, 403) else OSError
-        raise kind(f"{url}: the server answers {error.status} {error.message}") from error
+        raise kind(f"{url}: the server responds {error.status} {error.message}") from error
     except ClientError as error:
         raise OSError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
-def _s3_errors_told(url: str) -> Iterator[None]:
+def _translate_s3_errors(url: str) -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, NoCredentialsError  # of the extra s3
 
     try:
@@ -186,7 +186,7 @@ def _s3_errors_told(url: str) -> Iterator[None]:
 
 
 def write_atomic(url: str, data: bytes) -> None:
-    """Put `data` at `url`, replacing what was there in one step."""
+    """Write `data` to `url`, replacing an existing file in one step."""
     path = local_path(url)
     if path is None:
         fs, remote = file_system(url)
@@ -198,7 +198,7 @@ def write_atomic(url: str, data: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, under names that the disk holds: else a power cut may lose all in it."""
+    """Create a folder and those above it, and sync their names to disk: else a power failure may lose all in it."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -209,10 +209,10 @@ def make_folder(path: Path) -> None:
 def put_if_absent(url: str, data: bytes) -> None:
     """Create `url` holding `data`, in one step.
 
-    Raises: FileExistsError if `url` is already there; it is then left untouched.
+    Raises: FileExistsError if `url` already exists; it is then left untouched.
 
-    On a local disk fsspec's own `mode="create"` looks first and writes second, so two
-    writers can both win. A hard link cannot be made twice: we let that decide.
+    On a local disk fsspec's own `mode="create"` checks first and writes second, so two
+    writers can both succeed. A hard link cannot be created twice: it decides.
     """
     path = local_path(url)
     if path is None:
@@ -220,7 +220,7 @@ def put_if_absent(url: str, data: bytes) -> None:
         fs.pipe_file(remote, data, mode="create")
         return
     make_folder(path.parent)
-    draft = _draft_of(path)
+    draft = _draft_path(path)
     try:
         with draft.open("xb") as file:
             file.write(data)
@@ -233,12 +233,12 @@ def put_if_absent(url: str, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a draft beside `path` to write; when the block ends well, it takes the place of `path`.
+    """Yield the path of a draft beside `path`; when the block ends without an error, rename it to `path`.
 
-    The draft bears the suffix of `path`, since some libraries choose a format by it. If
+    The draft has the suffix of `path`, since some libraries choose a format by it. If
     the block raises, or the process dies, `path` is what it was.
     """
-    draft = _draft_of(path)
+    draft = _draft_path(path)
     try:
         yield draft
         sync_to_disk(draft)
@@ -248,12 +248,12 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def _draft_of(path: Path) -> Path:
+def _draft_path(path: Path) -> Path:
     return path.with_name(f".{uuid4().hex}.part{path.suffix}")
 
 
 def sync_to_disk(path: Path) -> None:
-    """Have the disk hold what was written: file content, or the names in a folder."""
+    """Flush to disk what was written: the content of a file, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -9,7 +9,7 @@ from store.fs.files import read_bytes, write_atomic
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """Give the bytes of a Parquet file that holds a table."""
+    """Return a table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()
@@ -17,12 +17,12 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def write_table(url: str, table: pa.Table) -> None:
-    """Put a table at `url`, replacing what was there in one step."""
+    """Write a table to `url`, replacing an existing file in one step."""
     write_atomic(url, to_parquet(table))
 
 
 def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table, or those of `columns` that it has. Raises: FileNotFoundError."""
     file = pq.ParquetFile(pa.BufferReader(read_bytes(url)))
-    wanted = columns and [name for name in columns if name in file.schema_arrow.names]
-    return file.read(wanted, use_threads=False)  # threads need more memory here, and no less time
+    present = columns and [name for name in columns if name in file.schema_arrow.names]
+    return file.read(present, use_threads=False)  # threads need more memory here, and no less time

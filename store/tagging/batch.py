@@ -1,7 +1,7 @@
 """Tags written into a batch of files, and restored: safe to stop at any instant, and to run again.
 
-Of each file: decide what it is to become (changes), write and verify a draft (swap), journal it (journal), put
-the draft in the place of the file (local_swap, s3_swap).
+Each file passes these steps: decide what it is to become (changes), write and verify a draft (swap), journal it
+(journal), replace the file by the draft (local_swap, s3_swap).
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def undo_batch(
     even_changed: bool,
     dry_run: bool,
 ) -> list[dict[str, Any]]:
-    """Restore files to what one batch's journal says they were, byte for byte where possible.
+    """Restore files to their state in one batch's journal, byte for byte where possible.
 
     Shapes: a row a file: track_id, url, genres, custom_tags, status restored | restored-tags | as-it-was |
         skipped, reason, detail, signature, old_signature; in a dry run would-restore | would-restore-tags,

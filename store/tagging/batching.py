@@ -1,7 +1,7 @@
-"""Files to batches whose borders depend on the files beside them only.
+"""Batches of files whose boundaries depend on the nearby files only.
 
-What was heard is kept by batch. If batches were counted out, one new file would move the borders
-of all that follow, and nothing kept would be found again.
+Predictions are cached by batch. If each batch had a fixed number of files, one new file would move the boundaries
+of all later batches, and no cached prediction would be found.
 """
 
 import hashlib
@@ -9,31 +9,30 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from store.fs.listing import FoundFile
 
-TYPICAL_FOLDER_FILES = 10  # as an album has
+TYPICAL_FOLDER_FILES = 10  # of an album
 MAX_FILES_IN_WHOLE_FOLDERS = 1_024
 
 
 def iter_batches(
     files: Iterable[FoundFile], *, target_size: int = 64, keep_folders: bool = False
 ) -> Iterator[list[FoundFile]]:
-    """Cut a stream into batches of about so many files, and twice as many at most.
+    """Yield batches of about `target_size` files, and at most twice as many.
 
-    With `keep_folders`, files of one folder that follow each other stay together, up to 1,024 of
-    them. One file more or less changes its own batch, and others only up to the next border that
-    a name has set.
+    With `keep_folders`, consecutive files of one folder stay together, up to 1,024 of them. A file that is
+    added or removed changes its own batch, and others only up to the next boundary set by a name.
     """
     return _whole_folders(files, target_size) if keep_folders else _single_files(files, target_size)
 
 
 def batch_name(batch: Sequence[FoundFile]) -> str:
-    """Name a batch by its first file: the same batch has the same name in every run."""
+    """Return the name of a batch, from its first file: the same batch has the same name in every run."""
     return hashlib.blake2b(batch[0].path.encode(), digest_size=16).hexdigest()
 
 
 def _single_files(files: Iterable[FoundFile], target_size: int) -> Iterator[list[FoundFile]]:
     batch: list[FoundFile] = []
     for file in files:
-        if batch and (len(batch) >= 2 * target_size or _begins(file.path, target_size)):
+        if batch and (len(batch) >= 2 * target_size or _starts_batch(file.path, target_size)):
             yield batch
             batch = []
         batch.append(file)
@@ -43,13 +42,13 @@ def _single_files(files: Iterable[FoundFile], target_size: int) -> Iterator[list
 
 def _whole_folders(files: Iterable[FoundFile], target_size: int) -> Iterator[list[FoundFile]]:
     batch: list[FoundFile] = []
-    folder, folder_start = "", 0  # of the last file: its folder, and where that begins in the batch
+    folder, folder_start = "", 0  # the folder of the last file, and its first index in the batch
     one_in = max(1, target_size // TYPICAL_FOLDER_FILES)
     for file in files:
-        its_folder = file.path.rpartition("/")[0]
-        if batch and its_folder != folder:
+        new_folder = file.path.rpartition("/")[0]
+        if batch and new_folder != folder:
             folder_start = len(batch)
-            if len(batch) >= 2 * target_size or _begins(its_folder, one_in):
+            if len(batch) >= 2 * target_size or _starts_batch(new_folder, one_in):
                 yield batch
                 batch, folder_start = [], 0
         if len(batch) >= MAX_FILES_IN_WHOLE_FOLDERS:
@@ -57,11 +56,11 @@ def _whole_folders(files: Iterable[FoundFile], target_size: int) -> Iterator[lis
             yield batch[:end]
             batch, folder_start = batch[end:], 0
         batch.append(file)
-        folder = its_folder
+        folder = new_folder
     if batch:
         yield batch
 
 
-def _begins(name: str, one_in: int) -> bool:
-    """Let a name say, once in so many, that a batch begins with it: the same on every machine."""
+def _starts_batch(name: str, one_in: int) -> bool:
+    """Return whether a batch starts at a name: true for one name in `one_in`, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) % one_in == 0

@@ -1,13 +1,13 @@
-"""The delta that makes a file's former bytes out of its present ones, whatever its format.
+"""The delta that computes a file's former bytes from its present ones, for any format.
 
-An edit of tags changes few bytes and moves large blocks. So a delta copies what stands in both
-files, and holds the rest, compressed against the bytes that took its place: a picture or a table
-that moved there costs next to nothing.
+An edit of tags changes few bytes and moves large blocks. So a delta copies the blocks that both files
+contain, and stores the rest, compressed against the bytes that replaced it: a picture or a table
+that moved replaced_by costs very little.
 
-A delta says by how much the pages of an Ogg file are to be renumbered, 0 for all other files: one page more
-before the audio changes all that follow. Then come steps: a number whose lowest bit tells their kind, and
-    copy    length (0: all the rest); place in the new file, counted from the end of the last step
-    patch   length; place and length of what took its place; compressed length (0: plain); the bytes
+A delta starts with the shift of the page numbers of an Ogg file, 0 for all other files: one page more
+before the audio changes all later pages. Then follow steps: a number whose lowest bit is their kind, and
+    copy    length (0: up to the end); offset in the new file, from the end of the last step
+    patch   length; offset and length of the bytes that replaced it; compressed length (0: plain); the bytes
 """
 
 import os
@@ -21,17 +21,17 @@ from zstandard import FORMAT_ZSTD1_MAGICLESS as MAGICLESS
 from store.errors import BadInput
 from store.tags.ogg_pages import RenumberedFile, list_pages, renumber
 
-MAX_DELTA_BYTES = 64 << 10  # a delta beyond that is not worth keeping
+MAX_DELTA_BYTES = 64 << 10  # a longer delta is not kept
 BLOCK_BYTES = 256 << 10
-PATCH_BYTES = 1 << 16  # what is compressed at once, so that memory does not grow with the file
-NEEDLE_BYTES = 1 << 10  # so much of the one file is looked for in the other
-REACH_BYTES = 1 << 20  # so far around where it should be
-LEAST_DICTIONARY_BYTES = 8  # zstd ignores shorter ones
+PATCH_BYTES = 1 << 16  # compressed at once, so that memory does not grow with the file
+NEEDLE_BYTES = 1 << 10  # of the old file, searched in the new one
+SEARCH_BYTES = 1 << 20  # in both directions from the expected offset
+MIN_DICTIONARY_BYTES = 8  # zstd ignores shorter ones
 LEVEL = 3
 
 
 class Region(NamedTuple):
-    """A stretch of the old file and the one of the new file that it is compared with."""
+    """A range of the old file, and the range of the new file that it is compared with."""
 
     old_start: int
     old_stop: int
@@ -48,14 +48,14 @@ class Region(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """Take bytes of the new file as they are."""
+    """A step that copies bytes of the new file."""
 
     start: int
     size: int
 
 
 class Patch(NamedTuple):
-    """Put `size` bytes where the new file has others; `packed` is compressed against those, or plain."""
+    """A step that writes `size` bytes where the new file has others; `packed` is compressed against those, or plain."""
 
     start: int
     replaced: int
@@ -65,86 +65,86 @@ class Patch(NamedTuple):
 
 
 def make_delta(new: Path, old: Path, *, max_bytes: int = MAX_DELTA_BYTES) -> bytes | None:
-    """Write the delta that makes `old` out of `new`; None if it would be too long.
+    """Return the delta that computes `old` from `new`; None if it would be too long.
 
     Both are read in blocks: memory does not grow with the files.
     """
     delta = bytearray()
-    with new.open("rb", buffering=0) as of_new, old.open("rb", buffering=0) as of_old:
-        new_size, old_size = (os.fstat(file.fileno()).st_size for file in (of_new, of_old))
-        pages = list_pages(of_new)
-        shift = len(pages) - len(list_pages(of_old)) if pages else 0
-        source = renumber(of_new, pages, shift) if shift else RenumberedFile(of_new)
-        delta += _number(_unsigned(shift))
-        place = 0
-        for step in _joined(_steps(RenumberedFile(of_old), source, Region(0, old_size, 0, new_size))):
-            delta += _encode(step, place, new_size)
-            place = step.start + (step.size if isinstance(step, Copy) else step.replaced)
+    with new.open("rb", buffering=0) as new_file, old.open("rb", buffering=0) as old_file:
+        new_size, old_size = (os.fstat(file.fileno()).st_size for file in (new_file, old_file))
+        pages = list_pages(new_file)
+        shift = len(pages) - len(list_pages(old_file)) if pages else 0
+        source = renumber(new_file, pages, shift) if shift else RenumberedFile(new_file)
+        delta += _encode_number(_unsigned(shift))
+        offset = 0
+        for step in _merge_steps(_steps(RenumberedFile(old_file), source, Region(0, old_size, 0, new_size))):
+            delta += _encode(step, offset, new_size)
+            offset = step.start + (step.size if isinstance(step, Copy) else step.replaced)
             if len(delta) > max_bytes:
                 return None
     return bytes(delta)
 
 
 def apply_delta(new: Path, delta: bytes, old: Path) -> None:
-    """Write to `old` what `new` was before.
+    """Write to `old` the former bytes of `new`.
 
-    Raises: BadInput if the delta is not of this file.
+    Raises: BadInput if the delta does not belong to this file.
     """
-    with new.open("rb", buffering=0) as of_new, old.open("wb") as target:
-        spelt, at = _take_number(delta, 0)
-        shift = _signed(spelt)
-        source = renumber(of_new, list_pages(of_new), shift) if shift else RenumberedFile(of_new)
-        for step in _decode(delta, at, os.fstat(of_new.fileno()).st_size):
+    with new.open("rb", buffering=0) as new_file, old.open("wb") as target:
+        unsigned_shift, at = _decode_number(delta, 0)
+        shift = _signed(unsigned_shift)
+        source = renumber(new_file, list_pages(new_file), shift) if shift else RenumberedFile(new_file)
+        for step in _decode(delta, at, os.fstat(new_file.fileno()).st_size):
             match step:
                 case Copy(start, length):
                     for block in range(start, start + length, BLOCK_BYTES):
                         target.write(source.read(block, min(block + BLOCK_BYTES, start + length)))
                 case Patch(start, replaced, length, packed, plain):
-                    there = source.read(start, start + replaced)
-                    target.write(packed if plain else _unpack(packed, length, there))
+                    replaced_by = source.read(start, start + replaced)
+                    target.write(packed if plain else _unpack(packed, length, replaced_by))
 
 
-def _steps(old: RenumberedFile, new: RenumberedFile, span: Region) -> Iterator[Copy | Patch]:
-    """Copy what the two have in common at both ends, and look closer at what lies between."""
-    front = _same_at_front(old, new, span)
-    yield Copy(span.new_start, front)
-    span = span._replace(old_start=span.old_start + front, new_start=span.new_start + front)
-    back = _same_at_back(old, new, span)
-    middle = span._replace(old_stop=span.old_stop - back, new_stop=span.new_stop - back)
+def _steps(old: RenumberedFile, new: RenumberedFile, region: Region) -> Iterator[Copy | Patch]:
+    """Yield copies of the common bytes at both ends, and patches or smaller steps between them."""
+    front = _common_prefix(old, new, region)
+    yield Copy(region.new_start, front)
+    region = region._replace(old_start=region.old_start + front, new_start=region.new_start + front)
+    back = _common_suffix(old, new, region)
+    middle = region._replace(old_stop=region.old_stop - back, new_stop=region.new_stop - back)
     if max(middle.old_size, middle.new_size) <= PATCH_BYTES or not middle.old_size:
         yield _patch(old, new, middle)
     else:
-        for part in _parted(old, new, middle):
+        for part in _split(old, new, middle):
             yield from _steps(old, new, part)
     yield Copy(middle.new_stop, back)
 
 
-def _same_at_front(old: RenumberedFile, new: RenumberedFile, span: Region) -> int:
-    """Count the bytes that are the same from the start of both."""
-    most = min(span.old_size, span.new_size)
+def _common_prefix(old: RenumberedFile, new: RenumberedFile, region: Region) -> int:
+    """Return the number of bytes that are equal from the start of both."""
+    most = min(region.old_size, region.new_size)
     for done in range(0, most, BLOCK_BYTES):
         size = min(BLOCK_BYTES, most - done)
-        left = old.read(span.old_start + done, span.old_start + done + size)
-        right = new.read(span.new_start + done, span.new_start + done + size)
+        left = old.read(region.old_start + done, region.old_start + done + size)
+        right = new.read(region.new_start + done, region.new_start + done + size)
         if left != right:
-            return done + _same_bytes(left, right)
+            return done + _count_equal(left, right)
     return most
 
 
-def _same_at_back(old: RenumberedFile, new: RenumberedFile, span: Region) -> int:
-    """Count the bytes that are the same from the end of both."""
-    most = min(span.old_size, span.new_size)
+def _common_suffix(old: RenumberedFile, new: RenumberedFile, region: Region) -> int:
+    """Return the number of bytes that are equal from the end of both."""
+    most = min(region.old_size, region.new_size)
     for done in range(0, most, BLOCK_BYTES):
         size = min(BLOCK_BYTES, most - done)
-        left = old.read(span.old_stop - done - size, span.old_stop - done)
-        right = new.read(span.new_stop - done - size, span.new_stop - done)
+        left = old.read(region.old_stop - done - size, region.old_stop - done)
+        right = new.read(region.new_stop - done - size, region.new_stop - done)
         if left != right:
-            return done + _same_bytes(left, right, from_end=True)
+            return done + _count_equal(left, right, from_end=True)
     return most
 
 
-def _same_bytes(left: bytes, right: bytes, *, from_end: bool = False) -> int:
-    """Count the bytes up to the first difference, which there is, by halving: a loop would be slow."""
+def _count_equal(left: bytes, right: bytes, *, from_end: bool = False) -> int:
+    """Return the number of bytes before the first difference, which must exist, by bisection: a loop is slow."""
     size = len(left)
     same, differs = 0, size
     while differs - same > 1:
@@ -157,67 +157,76 @@ def _same_bytes(left: bytes, right: bytes, *, from_end: bool = False) -> int:
     return same
 
 
-def _parted(old: RenumberedFile, new: RenumberedFile, span: Region) -> tuple[Region, Region]:
-    """Part a span at a place that is found in both files, or half way."""
+def _split(old: RenumberedFile, new: RenumberedFile, region: Region) -> tuple[Region, Region]:
+    """Split a region at bytes that occur in both files, or in the middle."""
     for quarter in (2, 1, 3):
-        at = span.old_start + span.old_size * quarter // 4
-        needle = old.read(at, min(at + NEEDLE_BYTES, span.old_stop))
+        at = region.old_start + region.old_size * quarter // 4
+        needle = old.read(at, min(at + NEEDLE_BYTES, region.old_stop))
         if needle.count(needle[:1]) == len(needle):
             continue  # silence is everywhere
-        for guess in (span.new_start + at - span.old_start, span.new_stop + at - span.old_stop):
-            low = max(guess - REACH_BYTES, span.new_start)
-            found = new.read(low, min(guess + REACH_BYTES, span.new_stop)).find(needle)
+        for guess in (region.new_start + at - region.old_start, region.new_stop + at - region.old_stop):
+            low = max(guess - SEARCH_BYTES, region.new_start)
+            window = new.read(low, min(guess + SEARCH_BYTES, region.new_stop))
+            found = _find_nearest(window, needle, guess - low)
             if found >= 0:
-                return _cut(span, at, low + found)
-    return _cut(span, span.old_start + span.old_size // 2, span.new_start + span.new_size // 2)
+                return _split_at(region, at, low + found)
+    return _split_at(region, region.old_start + region.old_size // 2, region.new_start + region.new_size // 2)
 
 
-def _cut(span: Region, old_at: int, new_at: int) -> tuple[Region, Region]:
-    return span._replace(old_stop=old_at, new_stop=new_at), span._replace(old_start=old_at, new_start=new_at)
+def _find_nearest(data: bytes, needle: bytes, expected: int) -> int:
+    """Return the index of `needle` that is nearest to the expected one, -1 if there is none."""
+    found = [data.rfind(needle, 0, max(expected, 0) + len(needle)), data.find(needle, max(expected, 0))]
+    return min((at for at in found if at >= 0), key=lambda at: abs(at - expected), default=-1)
 
 
-def _patch(old: RenumberedFile, new: RenumberedFile, span: Region) -> Patch:
-    there = new.read(span.new_start, min(span.new_stop, span.new_start + PATCH_BYTES))
-    wanted = old.read(span.old_start, span.old_stop)
-    packed = _pack(wanted, there) if wanted else b""
-    plain = len(packed) >= len(wanted)
-    return Patch(span.new_start, len(there), len(wanted), wanted if plain else packed, plain)
+def _split_at(region: Region, old_at: int, new_at: int) -> tuple[Region, Region]:
+    return region._replace(old_stop=old_at, new_stop=new_at), region._replace(
+        old_start=old_at, new_start=new_at
+    )
 
 
-def _dictionary(there: bytes) -> zstandard.ZstdCompressionDict | None:
-    if len(there) < LEAST_DICTIONARY_BYTES:
+def _patch(old: RenumberedFile, new: RenumberedFile, region: Region) -> Patch:
+    replaced_by = new.read(region.new_start, min(region.new_stop, region.new_start + PATCH_BYTES))
+    content = old.read(region.old_start, region.old_stop)
+    packed = _pack(content, replaced_by) if content else b""
+    plain = len(packed) >= len(content)
+    return Patch(region.new_start, len(replaced_by), len(content), content if plain else packed, plain)
+
+
+def _dictionary(replaced_by: bytes) -> zstandard.ZstdCompressionDict | None:
+    if len(replaced_by) < MIN_DICTIONARY_BYTES:
         return None
-    return zstandard.ZstdCompressionDict(there, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return zstandard.ZstdCompressionDict(replaced_by, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
-def _pack(wanted: bytes, there: bytes) -> bytes:
-    """Compress bytes against those that took their place, without a header of any kind."""
+def _pack(content: bytes, replaced_by: bytes) -> bytes:
+    """Compress bytes against those that replaced them, without any header."""
     settings = zstandard.ZstdCompressionParameters.from_level(
         LEVEL,
-        source_size=len(wanted),
-        dict_size=len(there),
+        source_size=len(content),
+        dict_size=len(replaced_by),
         format=MAGICLESS,
         write_content_size=False,
         write_checksum=False,
         write_dict_id=False,
     )
-    packer = zstandard.ZstdCompressor(dict_data=_dictionary(there), compression_params=settings)
-    return packer.compress(wanted)
+    packer = zstandard.ZstdCompressor(dict_data=_dictionary(replaced_by), compression_params=settings)
+    return packer.compress(content)
 
 
-def _unpack(packed: bytes, size: int, there: bytes) -> bytes:
-    unpacker = zstandard.ZstdDecompressor(dict_data=_dictionary(there), format=MAGICLESS)
+def _unpack(packed: bytes, size: int, replaced_by: bytes) -> bytes:
+    unpacker = zstandard.ZstdDecompressor(dict_data=_dictionary(replaced_by), format=MAGICLESS)
     try:
-        wanted = unpacker.decompress(packed, max_output_size=size)
+        content = unpacker.decompress(packed, max_output_size=size)
     except zstandard.ZstdError as why:
         raise BadInput(f"the delta of its former bytes is damaged ({why})") from None
-    if len(wanted) != size:
-        raise BadInput(f"the delta of its former bytes is damaged: {len(wanted)} bytes came out of {size}")
-    return wanted
+    if len(content) != size:
+        raise BadInput(f"the delta of its former bytes is damaged: {len(content)} bytes came out of {size}")
+    return content
 
 
-def _joined(steps: Iterator[Copy | Patch]) -> Iterator[Copy | Patch]:
-    """Leave out empty steps, and make one of copies that follow each other."""
+def _merge_steps(steps: Iterator[Copy | Patch]) -> Iterator[Copy | Patch]:
+    """Yield the steps without empty ones, and with consecutive copies merged."""
     last = Copy(0, 0)
     for step in steps:
         if step.size == 0:
@@ -236,40 +245,40 @@ def _joined(steps: Iterator[Copy | Patch]) -> Iterator[Copy | Patch]:
         yield last
 
 
-def _encode(step: Copy | Patch, place: int, new_size: int) -> bytes:
-    away = _unsigned(step.start - place)
+def _encode(step: Copy | Patch, offset: int, new_size: int) -> bytes:
+    distance = _unsigned(step.start - offset)
     match step:
         case Copy(start, size):
-            return _number(0 if start + size == new_size else size << 1) + _number(away)
+            return _encode_number(0 if start + size == new_size else size << 1) + _encode_number(distance)
         case Patch(_, replaced, size, packed, plain):
-            head = [size << 1 | 1, away, replaced, 0 if plain else len(packed)]
-            return b"".join(map(_number, head)) + packed
+            head = [size << 1 | 1, distance, replaced, 0 if plain else len(packed)]
+            return b"".join(map(_encode_number, head)) + packed
 
 
 def _decode(delta: bytes, at: int, new_size: int) -> Iterator[Copy | Patch]:
-    place = 0
+    offset = 0
     while at < len(delta):
-        head, at = _take_number(delta, at)
-        away, at = _take_number(delta, at)
-        start = place + _signed(away)
+        head, at = _decode_number(delta, at)
+        distance, at = _decode_number(delta, at)
+        start = offset + _signed(distance)
         size = head >> 1
         if head & 1:
-            replaced, at = _take_number(delta, at)
-            packed, at = _take_number(delta, at)
+            replaced, at = _decode_number(delta, at)
+            packed, at = _decode_number(delta, at)
             content = delta[at : at + (packed or size)]
             at += packed or size
             step: Copy | Patch = Patch(start, replaced, size, content, not packed)
-            place = start + replaced
+            offset = start + replaced
         else:
             step = Copy(start, size or new_size - start)
-            place = start + step.size
-        if not 0 <= start <= place <= new_size or at > len(delta):
+            offset = start + step.size
+        if not 0 <= start <= offset <= new_size or at > len(delta):
             raise BadInput("the delta of its former bytes does not fit this file")
         yield step
 
 
 def _unsigned(value: int) -> int:
-    """Fold numbers below 0 between those above, so that small ones stay small."""
+    """Return a non-negative number for any integer; small magnitudes stay small."""
     return value * 2 if value >= 0 else -value * 2 - 1
 
 
@@ -277,17 +286,17 @@ def _signed(value: int) -> int:
     return -(value + 1) // 2 if value & 1 else value // 2
 
 
-def _number(value: int) -> bytes:
-    """Spell a number in as few bytes as it needs: seven bits each, the highest says that more follow."""
-    spelt = bytearray()
+def _encode_number(value: int) -> bytes:
+    """Encode a number in as few bytes as it needs: seven bits each, the highest bit set if more follow."""
+    encoded = bytearray()
     while value > 0x7F:
-        spelt.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    spelt.append(value)
-    return bytes(spelt)
+    encoded.append(value)
+    return bytes(encoded)
 
 
-def _take_number(delta: bytes, at: int) -> tuple[int, int]:
+def _decode_number(delta: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while at < len(delta):
         value |= (delta[at] & 0x7F) << shift
@@ -295,4 +304,4 @@ def _take_number(delta: bytes, at: int) -> tuple[int, int]:
         at += 1
         if delta[at - 1] <= 0x7F:
             return value, at
-    raise BadInput("the delta of its former bytes is cut off")
+    raise BadInput("the delta of its former bytes is truncated")

@@ -1,4 +1,4 @@
-"""What one file of a batch is to become: decided from its present state, before anything is written."""
+"""The decision what one file of a batch is to become, from its present state, before anything is written."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ Change = Retag | Rebuild | Refetch
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done with one file."""
+    """The change of one file."""
 
     status: str  # once it is done
     change: Change | None  # None: the file stays as it is

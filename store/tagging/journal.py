@@ -1,9 +1,9 @@
-"""What files were before a run changed them: Parquet, a part for each attempt at a batch.
+"""The journal of a run: the state of files before it changed them, in Parquet, a part for each attempt at a batch.
 
 ROOT/RUN/journal/BATCH-ATTEMPT.parquet      on disk before the first file of the batch is touched
 
-A row tells what a file was and what it was to become, so it does no harm that a run that died
-never came to change it: only a file whose bytes are the new ones is restored.
+A row contains the digests of a file before and after the change. So a row is harmless if its run died before it
+changed the file: only a file with the new bytes is restored.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ JOURNAL_SCHEMA = pa.schema(
         ("url", pa.string()),
         ("old_digest", pa.binary(DIGEST_BYTES)),  # of all bytes of the file, blake2b
         ("new_digest", pa.binary(DIGEST_BYTES)),
-        ("delta", pa.binary()),  # makes the old bytes out of the new (store/byte_delta.py); null: too long
+        ("delta", pa.binary()),  # computes the old bytes from the new ones (byte_delta.py); null: too long
         ("old_genres", pa.list_(pa.string())),
         ("old_custom_tags", pa.map_(pa.string(), pa.string())),
-        ("mtime_ns", pa.int64()),  # of the file as it was
-        ("version", pa.string()),  # of the object as it was, where a bucket keeps versions
+        ("mtime_ns", pa.int64()),  # of the file before
+        ("version", pa.string()),  # of the object before, where a bucket keeps versions
     ]
 )
 
 
 def write_entries(journal_url: str, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write what one attempt at the batch `name` is about to change, durably, and give its URL."""
+    """Write durably what one attempt at the batch `name` is about to change, and return the URL of the part."""
     url = join(journal_url, f"{name}-{uuid4().hex[:12]}{SUFFIX}")
     sink = pa.BufferOutputStream()
     table = pa.Table.from_pylist(list(rows), schema=JOURNAL_SCHEMA)
@@ -49,23 +49,23 @@ def write_entries(journal_url: str, name: str, rows: Sequence[Mapping[str, Any]]
 
 
 def list_journalled_batches(journal_url: str) -> list[str]:
-    """Name the batches that have a journal, sorted."""
+    """Return the names of the batches that have a journal, sorted."""
     return sorted({part.rsplit("-", 1)[0] for part in _parts(journal_url)})
 
 
 def read_journal(journal_url: str, name: str) -> list[dict[str, Any]]:
-    """Read what all attempts at a batch journalled; nothing, if there was none."""
+    """Return the rows of all attempts at a batch; none if it has no journal."""
     parts = (part for part in _parts(journal_url) if part.rsplit("-", 1)[0] == name)
     return [row for part in parts for row in read_entries(join(journal_url, part))]
 
 
 def _parts(journal_url: str) -> list[str]:
-    """List the parts; what a process that was killed left half-written is hidden."""
+    """Return the names of the parts, without the hidden drafts of killed processes."""
     return [name for name in list_names(journal_url) if name.endswith(SUFFIX) and not name.startswith(".")]
 
 
 def read_entries(url: str) -> list[dict[str, Any]]:
-    """Read one part of a journal."""
+    """Return the rows of one part of a journal."""
     table = pq.ParquetFile(pa.BufferReader(read_bytes(url))).read(use_threads=False)
     rows: list[dict[str, Any]] = table.cast(JOURNAL_SCHEMA).to_pylist(maps_as_pydicts="strict")
     return rows

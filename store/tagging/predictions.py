@@ -1,4 +1,4 @@
-"""What a tagging run says of files: Parquet, one row a file, a part for each batch until all are in."""
+"""The predictions of a tagging run, in Parquet: one row a file, and a part for each batch until all are done."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,19 +16,19 @@ from store.fs.files import file_system, join, local_path, read_bytes, replacing,
 
 CUSTOM_TAGS = pa.map_(pa.string(), pa.string())
 
-# What a batch sounded like: true as long as a file's signature is the same, whatever is made of it.
+# The output of the network for a batch: valid as long as the signature of a file stays, under any policy.
 INFERENCE_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
         ("url", pa.string()),
         ("signature", pa.string()),
-        ("status", pa.string()),  # predicted | not-needed (there was no need to listen) | rejected
+        ("status", pa.string()),  # predicted | not-needed (its tags decide) | rejected
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("old_genres", pa.list_(pa.string())),
         ("old_custom_tags", CUSTOM_TAGS),
         ("album", pa.string()),
-        ("probabilities", pa.list_(pa.float32())),  # the network's own, in the order of the model's genres
+        ("probabilities", pa.list_(pa.float32())),  # raw, in the order of the model's genres
     ]
 )
 
@@ -36,7 +36,7 @@ PREDICTIONS_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),  # the path within the source
         ("url", pa.string()),
-        ("signature", pa.string()),  # of the file as it was when this was decided, or as we left it
+        ("signature", pa.string()),  # of the file when this was decided, or after it was written
         # change | written | copied | kept | unsure | rejected | skipped; of an undo restored | restored-tags |
         # as-it-was | skipped, and in a dry run would-restore | would-restore-tags
         ("status", pa.string()),
@@ -46,10 +46,10 @@ PREDICTIONS_SCHEMA = pa.schema(
         (
             "predicted_genres",
             pa.list_(pa.string()),
-        ),  # what the model says, in its own names, the likeliest first
-        ("genres", pa.list_(pa.string())),  # all that the file is to have
-        ("custom_tags", CUSTOM_TAGS),  # what else is to be written: GENRE_CONFIDENCE, GENRE_MODEL
-        ("confidence", pa.float64()),  # the probability of the likeliest genre
+        ),  # in the model's names, the most probable first
+        ("genres", pa.list_(pa.string())),  # all genres that the file is to have
+        ("custom_tags", CUSTOM_TAGS),  # to be written too: GENRE_CONFIDENCE, GENRE_MODEL
+        ("confidence", pa.float64()),  # the probability of the most probable genre
         ("probabilities", pa.list_(pa.float32())),  # calibrated, in the order of the model's genres
         ("model_version", pa.string()),
     ]
@@ -69,7 +69,7 @@ REQUIRED_COLUMNS = ("track_id", "url", "signature", "status", "genres")
 
 
 def table_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Give the rows of a table, notes as dictionaries."""
+    """Return the rows of a table, custom tags as dictionaries."""
     rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
     return rows
 
@@ -77,12 +77,12 @@ def table_rows(table: pa.Table) -> list[dict[str, Any]]:
 def write_predictions(url: str, csv_url: str, tables: Iterable[pa.Table], about: Mapping[str, str]) -> None:
     """Write tables of PREDICTIONS_SCHEMA, one after the other, into one Parquet file and one CSV.
 
-    The Parquet file holds all, and what it is `about`; the CSV what a person wants to read, a line a file.
+    The Parquet file contains all columns, and `about` as metadata; the CSV what a person reads, a line a file.
     """
     schema = PREDICTIONS_SCHEMA.with_metadata(dict(about))
     with (
-        _whole_file(url) as draft,
-        _whole_file(csv_url) as csv_draft,
+        _atomic_file(url) as draft,
+        _atomic_file(csv_url) as csv_draft,
         pq.ParquetWriter(draft, schema, compression="zstd") as writer,
         csv_draft.open("w", encoding="utf-8", newline="") as file,
     ):
@@ -103,12 +103,12 @@ def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Iterator[pa.Table]]:
-    """Open a file of predictions: what it is about, and its rows, some at a time, as PREDICTIONS_SCHEMA.
+    """Open a file of predictions; return its metadata, and its rows, some at a time, as PREDICTIONS_SCHEMA.
 
-    Raises: BadInput if there is none, or it lacks what is needed to write tags by it.
+    Raises: BadInput if it does not exist, or lacks a column that is needed to write tags.
 
-    Columns that somebody added are left out, those that somebody left out are null: the file
-    may have gone through other programs, where lines were removed or genres corrected.
+    Additional columns are left out, missing ones are null: other programs may have written the file, to
+    remove lines or to correct genres.
     """
     path = local_path(url)
     try:
@@ -123,25 +123,25 @@ def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Itera
     if missing:
         raise BadInput(f"{url}: has no column {missing[0]}; wanted the predictions.parquet of a tagging run")
     about = {key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items()}
-    return about, (_fitted(batch, url) for batch in file.iter_batches(rows_at_once))
+    return about, (_with_schema(batch, url) for batch in file.iter_batches(rows_at_once))
 
 
 def read_plan(url: str, source: str, rows_at_once: int) -> tuple[str, Iterator[pa.Table]]:
-    """Read a file of predictions as a plan: its source, and, some rows at a time, what is to become of each file.
+    """Read a file of predictions as a plan; return its source, and its rows, some at a time.
 
-    Raises: BadInput if it cannot be used, or does not say of which source it is and `source` does not.
+    Raises: BadInput if it cannot be used, or names no source and `source` does not either.
 
-    The file may have come from elsewhere: it cannot lead out of the source that it is of.
+    The file may come from another machine: a row outside its source is skipped.
     """
     about, tables = read_predictions(url, rows_at_once)
     root = source or about.get("source", "")
     if not root:
-        raise BadInput(f"{url}: does not say of which source it is; name the folder with --source")
-    planned = ([_as_planned(row, root) for row in table_rows(table)] for table in tables)
+        raise BadInput(f"{url}: names no source; name the folder with --source")
+    planned = ([_planned_row(row, root) for row in table_rows(table)] for table in tables)
     return root, (pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA) for rows in planned)
 
 
-def _as_planned(row: dict[str, Any], root: str) -> dict[str, Any]:
+def _planned_row(row: dict[str, Any], root: str) -> dict[str, Any]:
     row["track_id"] = row["track_id"] or row["url"] or "(no name)"
     if not all(row[name] for name in ("url", "status", "signature")):
         if row["status"] not in ("change", "copied", None):
@@ -165,7 +165,7 @@ def _lies_within(row: dict[str, Any], root: str) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _fitted(batch: pa.RecordBatch, url: str) -> pa.Table:
+def _with_schema(batch: pa.RecordBatch, url: str) -> pa.Table:
     columns = [
         _column(batch, it, url) if it.name in batch.schema.names else pa.nulls(len(batch), it.type)
         for it in PREDICTIONS_SCHEMA
@@ -173,22 +173,22 @@ def _fitted(batch: pa.RecordBatch, url: str) -> pa.Table:
     return pa.table(columns, schema=PREDICTIONS_SCHEMA)
 
 
-def _column(batch: pa.RecordBatch, wanted: pa.Field, url: str) -> pa.Array:
-    """Give a column in its type. Other programs know no maps, and write them as lists; and NaN for nothing."""
-    column = batch[wanted.name]
+def _column(batch: pa.RecordBatch, field: pa.Field, url: str) -> pa.Array:
+    """Return a column in its type. Other programs have no maps, and write them as lists; and NaN for null."""
+    column = batch[field.name]
     try:
-        if wanted.name == "custom_tags":
-            return pa.array([_as_notes(value) for value in column.to_pylist()], CUSTOM_TAGS)
-        if wanted.name == "confidence" and pa.types.is_floating(column.type):
+        if field.name == "custom_tags":
+            return pa.array([_custom_tags(value) for value in column.to_pylist()], CUSTOM_TAGS)
+        if field.name == "confidence" and pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
-        return column.cast(wanted.type)
+        return column.cast(field.type)
     except (pa.ArrowException, TypeError, ValueError):
         raise BadInput(
-            f"{url}: the column {wanted.name} holds {column.type}; wanted {wanted.type}, as the run wrote it"
+            f"{url}: the column {field.name} holds {column.type}; wanted {field.type}, as the run wrote it"
         ) from None
 
 
-def _as_notes(value: Any) -> dict[str, str] | None:
+def _custom_tags(value: Any) -> dict[str, str] | None:
     if not value:
         return None
     pairs = [tuple(pair.values()) if isinstance(pair, dict) else pair for pair in value]
@@ -196,8 +196,8 @@ def _as_notes(value: Any) -> dict[str, str] | None:
 
 
 @contextmanager
-def _whole_file(url: str) -> Iterator[Path]:
-    """Give a path on this machine to write; what is written appears at `url` whole, or not at all."""
+def _atomic_file(url: str) -> Iterator[Path]:
+    """Yield a local path to write to; the file appears at `url` whole, or not at all."""
     path = local_path(url)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""A run over a catalogue: a folder that says what is to become of every file, and what did.
+"""A run over a catalogue: a folder with the plan for every file, and the results.
 
-RUNS/NAME/run.json            what was asked for, written first
-RUNS/NAME/plan/PART.parquet   what is to become of the files of one batch
-RUNS/NAME/plan.json           names all parts: the plan is complete, nothing was written before
-RUNS/NAME/journal/...         what files were, before they are touched
-RUNS/NAME/done/PART.parquet   what became of a part's files
+RUNS/NAME/run.json            the request, written first
+RUNS/NAME/plan/PART.parquet   the plan for the files of one batch
+RUNS/NAME/plan.json           the names of all parts: the plan is complete, and writing may start
+RUNS/NAME/journal/...         the state of files, before they are changed
+RUNS/NAME/done/PART.parquet   the results for the files of one part
 RUNS/NAME/summary.json        written last: the run is over
-RUNS/inference/KEY/PART.parquet   what batches sounded like, for every run that listens in the same way
+RUNS/inference/KEY/PART.parquet   cached predictions, for every run with the same model and settings
 """
 
 import hashlib
@@ -29,65 +29,65 @@ Folder = Literal["plan", "done"]
 
 @dataclass(frozen=True)
 class TaggingRun:
-    """Where a run lies."""
+    """The folder of a run."""
 
     url: str
 
     @property
     def name(self) -> str:
-        """The name by which it is undone."""
+        """The name of the run, by which it is undone."""
         return self.url.rsplit("/", 1)[-1]
 
     @property
     def journal_url(self) -> str:
-        """Where it is noted what files were."""
+        """The URL of the journal."""
         return join(self.url, "journal")
 
     def read_part(self, folder: Folder, part: str) -> pa.Table:
-        """Read one part of the plan, or of what was done. Raises: FileNotFoundError."""
+        """Read one part of the plan or of the results. Raises: FileNotFoundError."""
         return read_table(self._part_url(folder, part))
 
     def write_part(self, folder: Folder, part: str, rows: pa.Table) -> None:
-        """Keep a part, whole."""
+        """Write one part in one step."""
         write_table(self._part_url(folder, part), rows)
 
     def list_parts(self, folder: Folder) -> list[str]:
-        """List the parts that are there."""
+        """Return the names of the existing parts."""
         names = list_names(join(self.url, folder))
-        whole = (name for name in names if not name.startswith("."))  # what a killed process left is hidden
+        whole = (name for name in names if not name.startswith("."))  # hidden: drafts of killed processes
         return [name.removesuffix(".parquet") for name in whole if name.endswith(".parquet")]
 
     def tables(self, folder: Folder, parts: Iterable[str]) -> Iterator[pa.Table]:
-        """Read parts one after the other."""
+        """Yield parts one after the other."""
         return (self.read_part(folder, part) for part in parts)
 
     def complete_plan(self, parts: Sequence[str]) -> None:
-        """Say that the plan is all there: from now on nothing is listened to, and files may be written."""
+        """Record that the plan is complete: from now on nothing is predicted, and files may be written."""
         write_atomic(join(self.url, PLAN), json.dumps({"parts": parts}).encode())
 
     def planned_parts(self) -> list[str] | None:
-        """Name the parts of the plan in order, or None while it is not complete."""
+        """Return the names of the parts of the plan in order; None while it is not complete."""
         plan = _read_json(join(self.url, PLAN))
         return None if plan is None else list(plan["parts"])
 
     def has_started_writing(self) -> bool:
-        """Say whether files, or copies of them, may have been written."""
+        """Return whether files, or copies of them, may have been written."""
         return self.has_journal() or bool(self.list_parts("done"))
 
     def has_journal(self) -> bool:
-        """Say whether files themselves may have been written."""
+        """Return whether files themselves may have been written."""
         return bool(list_names(self.journal_url))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Say that the run is over, and how it ended."""
+        """Record that the run is finished, and its summary."""
         write_atomic(join(self.url, SUMMARY), json.dumps(summary, indent=1).encode())
 
     def summary(self) -> dict[str, Any] | None:
-        """Tell how it ended; None if it has not."""
+        """Return the summary; None while the run is not finished."""
         return _read_json(join(self.url, SUMMARY))
 
     def request(self) -> dict[str, Any]:
-        """Tell what was asked for."""
+        """Return the request."""
         return _read_json(join(self.url, RUN)) or {}
 
     def inference_urls(self) -> list[str]:
@@ -100,7 +100,7 @@ class TaggingRun:
 
 
 def open_run(runs: str, request: Mapping[str, Any]) -> TaggingRun:
-    """Begin a run, or take up the last one that was asked for the same and is not over."""
+    """Start a run, or return the last one with the same request if it is not finished."""
     content = json.dumps(request, indent=1, sort_keys=True).encode()
     key = hashlib.sha256(content).hexdigest()[:KEY_LETTERS]
     names = (name for name in list_names(runs) if name.endswith(f"-{key}"))
@@ -113,17 +113,17 @@ def open_run(runs: str, request: Mapping[str, Any]) -> TaggingRun:
 
 
 def list_runs(runs: str) -> list[TaggingRun]:
-    """List the runs, oldest first."""
+    """Return the runs, oldest first."""
     named = [name for name in list_names(runs) if name != INFERENCE]
     return [TaggingRun(join(runs, name)) for name in named if exists(join(runs, name, RUN))]
 
 
 def find_run(runs: str, which: str) -> TaggingRun:
-    """Find a run that wrote into files: "latest", its name, or the beginning of it.
+    """Return a run that wrote into files: "latest", its name, or a prefix of it.
 
-    Where the latest is an undo that is not over, what it undoes is found: it goes on then.
+    If the latest is an undo that is not finished, return the run that it undoes, so that it continues.
 
-    Raises: BadInput if there is none, several begin so, or it wrote nothing.
+    Raises: BadInput if there is none, several have the prefix, or it wrote nothing.
     """
     known = list_runs(runs)
     writing = [run for run in known if run.has_journal()]
@@ -145,7 +145,7 @@ def find_run(runs: str, which: str) -> TaggingRun:
 
 
 def inference_url(runs: str, settings: Mapping[str, Any]) -> str:
-    """Name the folder of what was heard after all that decides what is heard."""
+    """Return the folder of cached predictions, named by a hash of all settings that decide a prediction."""
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return join(runs, INFERENCE, key[:12])
 

@@ -135,7 +135,7 @@ def _dry_run(request: Request, folder: Path, own_work: OwnWork) -> SwapResult:
 
 
 def _swap(draft: ObjectDraft) -> SwapResult:
-    """Put a draft where its object is, if nobody changed that since it was downloaded."""
+    """Replace an object by its draft, if no other writer changed it since it was downloaded."""
     try:
         with skip_if_unusable(draft.was.url):
             now = put_if_unchanged(draft.was.url, draft.path, draft.was)

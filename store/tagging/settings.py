@@ -1,4 +1,4 @@
-"""How files are written."""
+"""The settings of writing files."""
 
 from typing import Literal
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, Field
 
 
 class WriteSettings(BaseModel, frozen=True, extra="forbid"):
-    """How files are written."""
+    """The settings of writing tags into files."""
 
     mtime: Literal["keep", "now"] = Field(
-        "keep", description="Time of modification after tagging: keep it as it was, or now"
+        "keep", description="Time of modification after tagging: keep the old one, or set it to now"
     )
     hard_links: Literal["refuse", "break"] = Field(
         "refuse",
         description="Files with several names (hard links): refuse them, or break the link, "
-        "so that only the name that was listed gets the new tags",
+        "so that only the listed name gets the new tags",
     )

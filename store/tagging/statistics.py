@@ -1,4 +1,4 @@
-"""What became of many files, in few numbers: small however many they are, so that tasks can send it back."""
+"""The results of many files in few numbers: of bounded size, so that tasks can return them."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ import pyarrow as pa
 CONFIDENCE_BINS = 20  # of equal width, of confidences from 0 to 1
 MAX_CHANGED_SAMPLES = 50
 MAX_SAMPLES_PER_REASON = 8
-MAX_TEXT_CHARS = 300  # characters of a sample's detail or name: an error may quote half a file
+MAX_TEXT_CHARS = 300  # of a sample's detail or name: an error may quote half a file
 MAX_GENRE_NAMES = 12
 CHANGED_STATUSES = (
     "change",
@@ -22,7 +22,7 @@ CHANGED_STATUSES = (
     "restored-tags",
     "would-restore",
     "would-restore-tags",
-)  # statuses of files that get what their row says
+)  # of files that are changed, or would be
 COUNTED_COLUMNS = ("track_id", "status", "reason", "detail", "old_genres", "genres", "confidence")
 Counts = Mapping[str, int]
 Bins = tuple[int, ...]
@@ -30,7 +30,7 @@ Bins = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Sample:
-    """One file, to look at."""
+    """One file as an example."""
 
     track_id: str
     status: str
@@ -43,15 +43,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class TaggingStatistics:
-    """How many files ended how, with some of them to look at; `+` adds up what is told of different files."""
+    """The number of files by status, reason and genre, with some examples; `+` adds those of different files."""
 
     statuses: Counts = field(default_factory=dict)
-    reasons: Mapping[str, Counts] = field(default_factory=dict)  # by status, of rows that give one
+    reasons: Mapping[str, Counts] = field(default_factory=dict)  # by status, of rows that have one
     genres: Counts = field(default_factory=dict)  # files that get a genre they did not have
-    changed_confidences: Bins = (0,) * CONFIDENCE_BINS  # confidences of files that get genres
-    unchanged_confidences: Bins = (
-        0,
-    ) * CONFIDENCE_BINS  # confidences of files that were heard, but stay as they are
+    changed_confidences: Bins = (0,) * CONFIDENCE_BINS  # of files that get genres
+    unchanged_confidences: Bins = (0,) * CONFIDENCE_BINS  # of predicted files that stay as they are
     changes: tuple[Sample, ...] = ()
     unchanged_samples: tuple[Sample, ...] = ()
 
@@ -69,32 +67,34 @@ class TaggingStatistics:
             unchanged_confidences=tuple(
                 map(sum, zip(self.unchanged_confidences, other.unchanged_confidences, strict=True))
             ),
-            changes=_some(self.changes + other.changes),
-            unchanged_samples=_some_of_each_reason(self.unchanged_samples + other.unchanged_samples),
+            changes=_first_samples(self.changes + other.changes),
+            unchanged_samples=_samples_per_reason(self.unchanged_samples + other.unchanged_samples),
         )
 
     @property
     def files(self) -> int:
-        """Count the files."""
+        """The number of files."""
         return sum(self.statuses.values())
 
     @property
     def changed(self) -> int:
-        """Count the files that get genres, or would."""
+        """The number of files that get genres, or would."""
         return sum(self.statuses.get(status, 0) for status in CHANGED_STATUSES)
 
     def summary_line(self, genres: int = 3) -> str:
-        """Say it in few words, for a line of progress: how many ended how, and the commonest genres."""
+        """Return one line for a progress bar: the number of files by status, and the most frequent genres."""
         counts = ", ".join(f"{count:,} {status}" for status, count in by_descending_count(self.statuses))
-        told = ", ".join(f"{genre} {count:,}" for genre, count in by_descending_count(self.genres)[:genres])
-        return "; ".join(filter(None, [counts, told]))
+        frequent = ", ".join(
+            f"{genre} {count:,}" for genre, count in by_descending_count(self.genres)[:genres]
+        )
+        return "; ".join(filter(None, [counts, frequent]))
 
 
 def count_rows(table: pa.Table) -> TaggingStatistics:
     """Count rows of PREDICTIONS_SCHEMA.
 
-    The samples are drawn by a digest of the file's name: the same ones whatever the order and
-    the batches, and not all from the first folder.
+    The samples are drawn by a digest of the file's name: the same ones in any order and in any
+    batches, and not all from the first folder.
     """
     rows = table.select(COUNTED_COLUMNS).to_pylist()
     samples = [_sample(row) for row in rows]
@@ -115,13 +115,13 @@ def count_rows(table: pa.Table) -> TaggingStatistics:
         genres=_sum(Counter(genre for genres in new for genre in genres), {}),
         changed_confidences=_histogram(changes),
         unchanged_confidences=_histogram(others),
-        changes=_some(changes),
-        unchanged_samples=_some_of_each_reason(others),
+        changes=_first_samples(changes),
+        unchanged_samples=_samples_per_reason(others),
     )
 
 
 def by_descending_count(counts: Counts) -> list[tuple[str, int]]:
-    """Sort counts, the largest first, equal ones by name."""
+    """Return counts sorted, the largest first, equal ones by name."""
     return sorted(counts.items(), key=lambda each: (-each[1], each[0]))
 
 
@@ -130,44 +130,44 @@ def _sum(one: Counts, other: Counts) -> dict[str, int]:
 
 
 def _histogram(samples: Iterable[Sample]) -> Bins:
-    places = Counter(
+    bins = Counter(
         min(max(int(sample.confidence * CONFIDENCE_BINS), 0), CONFIDENCE_BINS - 1)
         for sample in samples
         if sample.confidence is not None
     )
-    return tuple(places[place] for place in range(CONFIDENCE_BINS))
+    return tuple(bins[index] for index in range(CONFIDENCE_BINS))
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
     return Sample(
-        track_id=_cut(row["track_id"]),
+        track_id=_shorten(row["track_id"]),
         status=row["status"],
         reason=row["reason"] or "",
-        detail=_cut(row["detail"] or ""),
-        old_genres=tuple(map(_cut, (row["old_genres"] or ())[:MAX_GENRE_NAMES])),
-        new_genres=tuple(map(_cut, (row["genres"] or ())[:MAX_GENRE_NAMES])),
+        detail=_shorten(row["detail"] or ""),
+        old_genres=tuple(map(_shorten, (row["old_genres"] or ())[:MAX_GENRE_NAMES])),
+        new_genres=tuple(map(_shorten, (row["genres"] or ())[:MAX_GENRE_NAMES])),
         confidence=row["confidence"],
     )
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _some(samples: Iterable[Sample], most: int = MAX_CHANGED_SAMPLES) -> tuple[Sample, ...]:
-    return tuple(sorted(samples, key=_lot)[:most])
+def _first_samples(samples: Iterable[Sample], most: int = MAX_CHANGED_SAMPLES) -> tuple[Sample, ...]:
+    return tuple(sorted(samples, key=_draw_key)[:most])
 
 
-def _some_of_each_reason(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    ordered = sorted(samples, key=lambda sample: (*_end(sample), _lot(sample)))
-    groups = (list(group)[:MAX_SAMPLES_PER_REASON] for _, group in groupby(ordered, key=_end))
+def _samples_per_reason(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    ordered = sorted(samples, key=lambda sample: (*_status_and_reason(sample), _draw_key(sample)))
+    groups = (list(group)[:MAX_SAMPLES_PER_REASON] for _, group in groupby(ordered, key=_status_and_reason))
     return tuple(sample for group in groups for sample in group)
 
 
-def _end(sample: Sample) -> tuple[str, str]:
+def _status_and_reason(sample: Sample) -> tuple[str, str]:
     return sample.status, sample.reason
 
 
-def _lot(sample: Sample) -> tuple[bytes, str]:
+def _draw_key(sample: Sample) -> tuple[bytes, str]:
     digest = blake2b(sample.track_id.encode(errors="surrogatepass"), digest_size=8).digest()
     return digest, repr(sample)

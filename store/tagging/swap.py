@@ -40,7 +40,7 @@ D = TypeVar("D", bound=Draft)
 
 @dataclass(frozen=True)
 class SwapResult:
-    """What became of one file."""
+    """The result for one file."""
 
     status: str
     reason: str | None = None

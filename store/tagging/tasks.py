@@ -29,7 +29,7 @@ def write_parts(
     copy_to: str | None,
     inference_url: str | None,
 ) -> TaggingStatistics:
-    """Write what the plan says into the files of these parts, or into copies below `copy_to`. Safe to run twice.
+    """Write the planned genres into the files of these parts, or into copies below `copy_to`. Safe to run twice.
 
     Raises: OSError if the disk is full or fails; every file is then whole, with old or new tags.
     """
@@ -83,7 +83,7 @@ def undo_parts(
     even_changed: bool,
     dry_run: bool,
 ) -> TaggingStatistics:
-    """Restore files to what these parts of the journal of `target` say they were. Safe to run twice.
+    """Restore files to their state in these parts of the journal of `target`. Safe to run twice.
 
     Raises: OSError if the disk is full or fails; every file is then whole, with these or those tags.
     """

@@ -9,7 +9,7 @@ __all__ = ["read_genres", "write_genres"]
 
 
 def __getattr__(name: str) -> object:
-    """Import on first use: policies and maps are wanted where mutagen is not."""
+    """Import on first use: policies and maps are needed where mutagen is not."""
     if name in __all__:
         from store.tags import write
 

@@ -1,4 +1,4 @@
-"""All that the tags of a file say, by name, for a person to read or compare."""
+"""All fields of the tags of a file, by name, for a person to read or compare."""
 
 import base64
 import binascii
@@ -24,12 +24,12 @@ Fields = dict[str, list[str]]
 
 
 def read_fields(path: Path | str) -> Fields:
-    """Give what a file's tags say: genre, artist, album, title and our notes by these names, the rest by their own.
+    """Return the fields of a file: genre, artist, album, title and custom tags by these names, others by their own.
 
     Raises: BadInput if the file or its tags cannot be read.
 
-    Long texts are cut. What is no text, pictures say, is told in few words, with the start of its
-    SHA-256, so that two of a kind can be told apart.
+    Long texts are shortened. Binary values, such as pictures, are described in a few words, with the start of
+    their SHA-256, so that two of them can be distinguished.
     """
     with translate_errors(path):
         real = resolve_audio_file(path)
@@ -41,14 +41,14 @@ def read_fields(path: Path | str) -> Fields:
             **credits,
             **{key: [text] for key, text in view.custom_tags.items()},
         }
-        for name, value in _others(real, kind):
-            fields.setdefault(name, []).append(_spell(value))
-    told = {name: [text for text in texts if text] for name, texts in fields.items()}
-    return {name: texts for name, texts in told.items() if texts}
+        for name, value in _other_values(real, kind):
+            fields.setdefault(name, []).append(_format(value))
+    present = {name: [text for text in texts if text] for name, texts in fields.items()}
+    return {name: texts for name, texts in present.items() if texts}
 
 
-def _others(path: Path, kind: TagFormat) -> Iterator[tuple[str, Any]]:
-    """List (name, value) of the fields that have no plain name."""
+def _other_values(path: Path, kind: TagFormat) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of the fields without a common name."""
     match kind:
         case "id3":
             tag, ape = read_id3_tags(path)
@@ -61,10 +61,10 @@ def _others(path: Path, kind: TagFormat) -> Iterator[tuple[str, Any]]:
             yield from ((f"INFO:{name.decode('latin-1')}", text.split(b"\0")[0]) for name, text in entries)
             return
     audio = open_tags(path, kind)
-    told_already = edited_fields(kind)
+    edited = edited_fields(kind)
     tags: Any = audio.tags if audio.tags is not None else {}
     for key, value in tags if isinstance(tags, list) else tags.items():
-        if key.lower() not in told_already:
+        if key.lower() not in edited:
             name = key.removeprefix(ITUNES).removeprefix("----:")
             yield from ((name, it) for it in (value if isinstance(value, list) else [value]))
     yield from (("picture", picture) for picture in getattr(audio, "pictures", []))
@@ -75,16 +75,16 @@ def _others(path: Path, kind: TagFormat) -> Iterator[tuple[str, Any]]:
 
 
 def _frames(tag: ID3) -> Iterator[tuple[str, Any]]:
-    """List (name, value) of the frames of an ID3 tag; of one that is about something, the name says of what."""
-    told_already = edited_fields("id3")
+    """Yield (name, value) of the frames of an ID3 tag; the name includes the description of the frame, if any."""
+    edited = edited_fields("id3")
     for frame in tag.values():
-        about = [getattr(frame, part, "") for part in ("desc", "owner", "element_id", "lang")]
-        name = ":".join([frame.FrameID, *(text.strip(" \0") for text in about if text.strip(" \0"))])
-        if frame.FrameID.lower() in told_already or name in [f"TXXX:{note}" for note in CUSTOM_TAG_NAMES]:
+        descriptions = [getattr(frame, part, "") for part in ("desc", "owner", "element_id", "lang")]
+        name = ":".join([frame.FrameID, *(text.strip(" \0") for text in descriptions if text.strip(" \0"))])
+        if frame.FrameID.lower() in edited or name in [f"TXXX:{custom}" for custom in CUSTOM_TAG_NAMES]:
             continue
         match frame.FrameID:
             case "APIC":
-                yield name, f"{frame.mime}, {_spell(frame.data)}"
+                yield name, f"{frame.mime}, {_format(frame.data)}"
             case "CHAP":
                 titles = [str(title) for title in frame.sub_frames.getall("TIT2")]
                 yield (
@@ -101,7 +101,7 @@ def _frames(tag: ID3) -> Iterator[tuple[str, Any]]:
 
 
 def _values(frame: Any) -> Iterable[Any]:
-    """List the values of a frame that needs no words of its own."""
+    """Return the values of a frame of any other kind."""
     for part in ("text", "url", "people", "data"):
         if hasattr(frame, part):
             value = getattr(frame, part)
@@ -109,27 +109,27 @@ def _values(frame: Any) -> Iterable[Any]:
     parts = {
         name: value for name, value in vars(frame).items() if name not in ("desc", "owner", "element_id")
     }
-    return [", ".join(f"{name} {_spell(value)}" for name, value in parts.items())]
+    return [", ".join(f"{name} {_format(value)}" for name, value in parts.items())]
 
 
-def _spell(value: Any) -> str:
-    """Spell a value in one line."""
+def _format(value: Any) -> str:
+    """Format a value as one line."""
     match getattr(value, "value", value):  # APEv2 and ASF wrap theirs
         case bytes() as data:
-            text = _text_in(data)
-            return _short(text) if text is not None else _sum_of(data)
-        case bool() as said:
-            return "yes" if said else "no"
-        case tuple() | list() as parts:  # track 3 of 9; who did what
-            return _short(", ".join(_spell(part) for part in parts))
+            text = _decode_text(data)
+            return _shorten(text) if text is not None else _describe_binary(data)
+        case bool() as flag:
+            return "yes" if flag else "no"
+        case tuple() | list() as parts:  # track 3 of 9; a person and a role
+            return _shorten(", ".join(_format(part) for part in parts))
         case Picture() as picture:
-            return f"{picture.mime or 'a picture'}, {_sum_of(picture.data)}"
+            return f"{picture.mime or 'a picture'}, {_describe_binary(picture.data)}"
         case other:
-            return _spell_text(str(other).replace("\0", "; "))
+            return _format_text(str(other).replace("\0", "; "))
 
 
-def _text_in(data: bytes) -> str | None:
-    """Read bytes that are a text; None if they are not."""
+def _decode_text(data: bytes) -> str | None:
+    """Return bytes as text; None if they are no text."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -137,24 +137,24 @@ def _text_in(data: bytes) -> str | None:
     return text if all(sign.isprintable() or sign.isspace() for sign in text) else None
 
 
-def _spell_text(text: str) -> str:
-    """Shorten a text; a picture in base64, as Vorbis comments have it, is told in few words."""
+def _format_text(text: str) -> str:
+    """Shorten a text, and describe a picture in base64, as Vorbis comments contain it."""
     if len(text) > MAX_VALUE_CHARS:
         try:
             data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
-            return _short(text)
+            return _shorten(text)
         try:
-            return _spell(Picture(data))
+            return _format(Picture(data))
         except mutagen.MutagenError:
-            return _sum_of(data)
-    return _short(text)
+            return _describe_binary(data)
+    return _shorten(text)
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= MAX_VALUE_CHARS else f"{line[:MAX_VALUE_CHARS]}… ({len(line):,} characters)"
 
 
-def _sum_of(data: bytes) -> str:
+def _describe_binary(data: bytes) -> str:
     return f"{len(data):,} bytes ({hashlib.sha256(data).hexdigest()[:8]})" if data else ""

@@ -1,6 +1,6 @@
-"""Where each kind of audio file keeps its tags: read them, and write an edited copy.
+"""The tags of each format of audio file: read them, and write an edited copy.
 
-Files are told apart by their content; their names are often wrong.
+The format is detected from the content; file names are often wrong.
 """
 
 import shutil
@@ -49,9 +49,9 @@ OGG_KINDS = [OggVorbis, OggOpus, OggFLAC, OggSpeex, OggTheora]
 
 
 def detect_tag_format(path: Path) -> TagFormat:
-    """Tell which tags a file has or can have.
+    """Return the format of the tags that a file has or can have.
 
-    Raises: BadInput if we know none.
+    Raises: BadInput if none is known.
     """
     with path.open("rb") as file:
         container = detect_container(file)
@@ -84,17 +84,17 @@ def parse_tags(path: Path, kind: TagFormat) -> FileTags:
     audio = open_tags(path, kind)
     tags: Any = audio.tags if audio.tags is not None else {}
     genre_key, *credit_keys = _keys(kind)
-    custom_tags = {name: _texts(tags, _note_key(kind, name)) for name in CUSTOM_TAG_NAMES}
+    custom_tags = {name: _texts(tags, _custom_tag_key(kind, name)) for name in CUSTOM_TAG_NAMES}
     return FileTags(
         list(dict.fromkeys(_texts(tags, genre_key))),
         Credits(*(join_values(_texts(tags, key)) for key in credit_keys)),
-        _others(audio, kind, path),
+        _other_fields(audio, kind, path),
         {name: texts[0] for name, texts in custom_tags.items() if texts},
     )
 
 
 def write_edited_copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat) -> None:
-    """Write to `draft` what `source` is, edited."""
+    """Write an edited copy of `source` to `draft`."""
     match kind:
         case "id3":
             write_id3_file(source, draft, edit)
@@ -110,7 +110,7 @@ def write_edited_copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat)
         _set_field(audio, _keys(kind)[0], list(edit.genres))
     for name, text in edit.custom_tags.items():
         value = text.encode() if kind == "mp4" and text is not None else text
-        _set_field(audio, _note_key(kind, name), [] if value is None else [value])
+        _set_field(audio, _custom_tag_key(kind, name), [] if value is None else [value])
     audio.save()
     if kind == "ape":
         restore_id3v1(source, draft, edit)
@@ -124,7 +124,7 @@ def _set_field(audio: Any, key: str, values: list[Any]) -> None:
 
 
 def open_tags(path: Path, kind: TagFormat) -> Any:
-    """Have mutagen read a file that is neither a bare stream with ID3 nor in chunks."""
+    """Open with mutagen a file that is neither a bare stream with ID3 nor in chunks."""
     match kind:
         case "flac":
             return FLAC(path)
@@ -139,7 +139,7 @@ def open_tags(path: Path, kind: TagFormat) -> Any:
 
 
 def _keys(kind: TagFormat) -> tuple[str, str, str, str]:
-    """Name the fields of genre, artist, album and title."""
+    """Return the names of the fields of genre, artist, album and title."""
     match kind:
         case "id3" | "riff" | "aiff":
             return "TCON", "TPE1", "TALB", "TIT2"
@@ -152,17 +152,17 @@ def _keys(kind: TagFormat) -> tuple[str, str, str, str]:
 
 
 def edited_fields(kind: TagFormat, *, with_credits: bool = True) -> set[str]:
-    """Name the fields of genres, notes and credits, in small letters."""
+    """Return the names of the fields of genres, custom tags and credits, in lower case."""
     keys = _keys(kind)[: None if with_credits else 1]
-    return {key.lower() for key in (*keys, *(_note_key(kind, name) for name in CUSTOM_TAG_NAMES))}
+    return {key.lower() for key in (*keys, *(_custom_tag_key(kind, name) for name in CUSTOM_TAG_NAMES))}
 
 
-def _note_key(kind: TagFormat, name: str) -> str:
+def _custom_tag_key(kind: TagFormat, name: str) -> str:
     return f"----:com.apple.iTunes:{name}" if kind == "mp4" else name
 
 
 def _texts(tags: Any, key: str) -> list[str]:
-    """List the values of one field that are not blank."""
+    """Return the values of one field that are not blank."""
     value = tags.get(key, [])
     if not isinstance(value, list):
         return ape_values(tags, key)
@@ -170,7 +170,7 @@ def _texts(tags: Any, key: str) -> list[str]:
     return [text.strip() for text in texts if text.strip()]
 
 
-def _others(audio: Any, kind: TagFormat, path: Path) -> list[str]:
+def _other_fields(audio: Any, kind: TagFormat, path: Path) -> list[str]:
     tags: Any = audio.tags
     edited = edited_fields(kind, with_credits=False)
     match kind:

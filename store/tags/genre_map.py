@@ -1,10 +1,10 @@
-"""The owner's names for genres: which of the model's to write how, and which spellings mean one genre.
+"""The owner's names for genres: how to write those of the model, and which spellings mean the same genre.
 
-[genres]                        # what the model says = what is written
+[genres]                        # genre of the model = genre that is written
 "Hip-Hop" = "Rap"
 "Metal" = ["Rock", "Metal"]     # several, in this order
 "Spoken" = []                   # never written
-[spellings]                     # what files have = the genre it is, as it is to be spelt
+[spellings]                     # spelling in files = the genre that it means
 "drum n bass" = "Drum & Bass"
 """
 
@@ -23,14 +23,14 @@ Names = tuple[str, ...]
 
 
 def spelling_key(name: str) -> str:
-    """Give what all spellings of a genre have in common: its letters and digits, "&" read as "and".
+    """Return what all spellings of a genre have in common: its letters and digits, "&" as "and".
 
     A name of neither is its own key, else "???" and "!!!" would be one genre.
     """
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    spelt = plain.replace("&", " and ")
+    letters = plain.replace("&", " and ")
     # Marks are part of letters in scripts that have no composed ones.
-    return "".join(sign for sign in spelt if unicodedata.category(sign)[0] in "LNM") or plain.strip()
+    return "".join(sign for sign in letters if unicodedata.category(sign)[0] in "LNM") or plain.strip()
 
 
 class GenreMap(BaseModel, frozen=True, extra="forbid"):
@@ -45,15 +45,15 @@ class GenreMap(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def key(self, name: str) -> str:
-        """Tell genres apart: two names have the same key if and only if they mean the same."""
+        """Return the key of a genre: two names have the same key if and only if they mean the same genre."""
         return spelling_key(self.preferred_name(name))
 
     def preferred_name(self, name: str) -> str:
-        """Spell a genre as the owner does, where the map says how."""
+        """Return a genre in the owner's spelling, or as it is if the map has none."""
         return self._name_of.get(spelling_key(name), name)
 
     def map_genres(self, predicted: Sequence[str]) -> Names:
-        """Give what is to be written for the model's names, in their order."""
+        """Return the genres to write for predicted ones, in their order."""
         written = (name for genre in predicted for name in self._names_of.get(spelling_key(genre), (genre,)))
         return tuple(self.preferred_name(name) for name in written)
 
@@ -67,9 +67,9 @@ class GenreMap(BaseModel, frozen=True, extra="forbid"):
 
 
 def read_genre_map(url: str, known: Sequence[str] = ()) -> GenreMap:
-    """Read a map from a TOML file; `known` are the model's genres, if they are to be checked.
+    """Read a map from a TOML file; check its genres against those of the model, `known`, if there are any.
 
-    Raises: BadInput if there is no such file, or it is no such map.
+    Raises: BadInput if the file does not exist, or is no valid map.
     """
     try:
         content = read_bytes(url)
@@ -79,39 +79,39 @@ def read_genre_map(url: str, known: Sequence[str] = ()) -> GenreMap:
 
 
 def parse_genre_map(content: bytes, where: str, known: Sequence[str] = ()) -> GenreMap:
-    """Understand the content of a map's file; `where` names it in messages. Raises: BadInput."""
+    """Parse the content of a map file; `where` names it in messages. Raises: BadInput."""
     try:
         tables = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as why:
-        raise BadInput(f"{where}: not TOML in UTF-8 ({str(why).splitlines()[0]}); mend that place") from None
+        raise BadInput(
+            f"{where}: not TOML in UTF-8 ({str(why).splitlines()[0]}); correct that line"
+        ) from None
     for name, table in tables.items():
         if name not in ("genres", "spellings") or not isinstance(table, dict):
             raise BadInput(f"{where}: {name!r}: wanted the tables [genres] and [spellings] only")
     genres = {
-        genre: _names_in(where, genre, value, "a name, a list of names, or [] for one never written")
+        genre: _parse_names(where, genre, value, "a name, a list of names, or [] for one never written")
         for genre, value in tables.get("genres", {}).items()
     }
     spellings = {
-        spelling: _names_in(where, spelling, [value], "a name")[0]
+        spelling: _parse_names(where, spelling, [value], "a name")[0]
         for spelling, value in tables.get("spellings", {}).items()
     }
-    learned = {spelling_key(genre) for genre in known}
+    trained = {spelling_key(genre) for genre in known}
     for genre in genres if known else ():
-        if spelling_key(genre) not in learned:
-            raise BadInput(
-                f"{where}: [genres] {genre!r}: this model never learned it; it knows {', '.join(known)}"
-            )
+        if spelling_key(genre) not in trained:
+            raise BadInput(f"{where}: [genres] {genre!r}: not one of this model's: {', '.join(known)}")
     _refuse_contradictions(where, genres, spellings)
     return GenreMap(genres=genres, spellings=spellings)
 
 
 def validate_genre_name(name: str) -> None:
-    """Raises: BadInput if a file cannot bear this genre: NUL, for one, stands between genres there."""
+    """Raise BadInput if no tag can contain a genre: NUL, for example, separates genres."""
     if not name or name != name.strip() or not name.isprintable():
         raise BadInput(f"{name!r} is no genre: wanted printable text without spaces around it")
 
 
-def _names_in(where: str, key: str, value: Any, wanted: str) -> Names:
+def _parse_names(where: str, key: str, value: Any, wanted: str) -> Names:
     names = value if isinstance(value, list) else [value]
     if not all(isinstance(name, str) for name in names):
         raise BadInput(f"{where}: {key!r}: found {value!r}; wanted {wanted}")

@@ -14,7 +14,7 @@ from store.errors import BadInput
 from store.tags.schema import CUSTOM_TAG_NAMES, Credits, TagEdit, join_values
 
 ID3V1_BYTES = 128
-PADDING_BYTES = 1024  # room for the next editor to write in place
+PADDING_BYTES = 1024  # space for the next editor to write in place
 NO_GENRE_CODE = 255
 LOOKS_LIKE_A_CODE = re.compile(r"\((\d+|RX|CR)\)|\(\(")
 FRAME_NAME = re.compile(rb"[A-Z][A-Z0-9]{3}")
@@ -35,19 +35,19 @@ def load_id3(file: BinaryIO, *, with_v1: bool = False) -> ID3 | None:
 
 
 def id3_genres(tag: ID3) -> list[str]:
-    """List the genres of a tag, codes spelt out ("17" and "(17)" are Rock)."""
+    """Return the genres of a tag, codes as names ("17" and "(17)" are Rock)."""
     names = [name.strip() for frame in tag.getall("TCON") for name in frame.genres]
     return [name for name in dict.fromkeys(names) if name]
 
 
 def id3_custom_tags(tag: ID3) -> dict[str, str]:
-    """Give our notes that a tag holds, by name."""
+    """Return the custom tags of a tag, by name."""
     frames = [frame for frame in tag.getall("TXXX") if frame.desc in CUSTOM_TAG_NAMES]
     return {frame.desc: str(frame.text[0]) for frame in frames if frame.text}
 
 
 def id3_credits(tag: ID3) -> Credits:
-    """Give artist, album and title."""
+    """Return artist, album and title."""
     artist, album, title = (
         join_values(str(text).strip() for frame in tag.getall(key) for text in frame.text)
         for key in ("TPE1", "TALB", "TIT2")
@@ -56,7 +56,7 @@ def id3_credits(tag: ID3) -> Credits:
 
 
 def id3_other_fields(tag: ID3) -> list[str]:
-    """Spell all frames but genres and notes, leaving out the encoding, which ID3v2.3 may have to change."""
+    """Return all frames but genres and custom tags as text, without the encoding, which ID3v2.3 may change."""
     frames = [
         f"{key} { {name: value for name, value in vars(frame).items() if name != 'encoding'}!r}"
         for key, frame in tag.items()
@@ -66,26 +66,26 @@ def id3_other_fields(tag: ID3) -> list[str]:
 
 
 def edit_id3(block: bytes, tag: ID3 | None, edit: TagEdit) -> bytes:
-    """Render the ID3v2 tag `block`, which mutagen read as `tag`, edited; nothing if nothing is left.
+    """Return the ID3v2 tag `block`, which mutagen read as `tag`, edited; b"" if it has no frames.
 
     A plain tag keeps all its other frames byte for byte, those too that mutagen would
     drop as damaged. Mutagen writes those that are not plain (2.2 as 2.3), and a new one out
     of an ID3v1 tag, since some readers look no further once there is an ID3v2 tag.
     """
     if block and tag is None:
-        raise BadInput("what should be its ID3 tag is none")
+        raise BadInput("its ID3 tag cannot be read")
     version = 3 if tag is not None and tag.version in ((2, 2, 0), (2, 3, 0)) else 4
     frames = [] if tag is None else _plain_frames(block)
     if frames is None:
         assert tag is not None
         if block and _count_frames(block) != len(tag) + len(tag.unknown_frames):
             raise BadInput(
-                "its ID3 tag has damaged or double frames, which would get lost: write it anew first"
+                "its ID3 tag has damaged or double frames, which would be lost: rewrite it with another program first"
             )
         frames = _split_frames(_body(tag, version), bits=7 if version == 4 else 8) or []
     others = [frame for frame in frames if not _is_edited(frame, edit, block)]
-    place = next((number for number, frame in enumerate(frames) if frame[:4] == b"TCON"), len(frames))
-    before = [frame for frame in frames[:place] if not _is_edited(frame, edit, block)]
+    index = next((number for number, frame in enumerate(frames) if frame[:4] == b"TCON"), len(frames))
+    before = [frame for frame in frames[:index] if not _is_edited(frame, edit, block)]
     custom_tags = [
         _text_frame(TXXX, [text], version, desc=name)
         for name, text in edit.custom_tags.items()
@@ -94,13 +94,13 @@ def edit_id3(block: bytes, tag: ID3 | None, edit: TagEdit) -> bytes:
     body = b"".join([*before, _genre_frame(edit.genres or (), version), *others[len(before) :], *custom_tags])
     if not body:
         return b""
-    room = len(block) - 10 - len(body)
-    body += b"\0" * (room if room >= 0 else PADDING_BYTES)
+    space = len(block) - 10 - len(body)
+    body += b"\0" * (space if space >= 0 else PADDING_BYTES)
     return _header(version, len(body)) + body
 
 
 def _is_edited(frame: bytes, edit: TagEdit, block: bytes) -> bool:
-    """Say whether the edit puts something else in the place of a frame of the tag `block`."""
+    """Return whether the edit replaces or removes a frame of the tag `block`."""
     match frame[:4]:
         case b"TCON":
             return edit.genres is not None
@@ -110,8 +110,8 @@ def _is_edited(frame: bytes, edit: TagEdit, block: bytes) -> bool:
 
 
 def _description(frame: bytes, block: bytes) -> str:
-    """Read what a TXXX frame is about; nothing if it says so in an encoding of damage."""
-    if frame[8:10] != b"\0\0":  # compressed, say: mutagen unpacks it out of a tag of its own
+    """Return the description of a TXXX frame; "" if its encoding is invalid."""
+    if frame[8:10] != b"\0\0":  # compressed or encrypted: mutagen decodes it from a tag of its own
         alone = load_id3(BytesIO(_header(block[3], len(frame)) + frame))
         return "".join(found.desc for found in alone.getall("TXXX")) if alone is not None else ""
     encoding, content = frame[10:11], frame[11:]
@@ -126,7 +126,7 @@ def _description(frame: bytes, block: bytes) -> str:
 
 
 def _genre_frame(genres: Sequence[str], version: int) -> bytes:
-    """Render a TCON frame; values are parted by NUL in 2.3 too, since "/" occurs in genres."""
+    """Render a TCON frame; values are separated by NUL in 2.3 too, since "/" occurs in genres."""
     return _text_frame(TCON, [_as_text(name) for name in genres], version) if genres else b""
 
 
@@ -138,17 +138,17 @@ def _text_frame(kind: "type[TCON | TXXX]", texts: Sequence[str], version: int, *
 
 
 def _body(tag: ID3, version: int) -> bytes:
-    """Have mutagen render the frames of a tag."""
+    """Render the frames of a tag with mutagen."""
     rendered = BytesIO()
     tag.save(rendered, v1=0, v2_version=version, v23_sep=None, padding=lambda info: 0)
     return rendered.getvalue()[10:]
 
 
 def _as_text(genre: str) -> str:
-    """Spell a genre so that no reader takes it for a code of ID3v1.
+    """Return a genre as text that no reader takes for a code of ID3v1.
 
-    ID3v2.3 doubles a parenthesis to say "no code". For bare numbers there is no rule; with
-    a space behind, ffmpeg, taglib and mutagen take them for text, and we strip it.
+    ID3v2.3 doubles a parenthesis to mean "no code". For bare numbers there is no rule; with
+    a space after them, ffmpeg, taglib and mutagen take them for text, and we strip it.
     """
     if genre in ("RX", "CR") or (genre.isdecimal() and int(genre) < 256):
         return genre + " "
@@ -156,7 +156,7 @@ def _as_text(genre: str) -> str:
 
 
 def read_id3v1(file: BinaryIO) -> bytes:
-    """Read the ID3v1 tag at the end of a file, or give nothing."""
+    """Return the ID3v1 tag at the end of a file; b"" if there is none."""
     if file.seek(0, 2) < ID3V1_BYTES:
         return b""
     file.seek(-ID3V1_BYTES, 2)
@@ -165,9 +165,9 @@ def read_id3v1(file: BinaryIO) -> bytes:
 
 
 def id3v1_with_genres(block: bytes, genres: Sequence[str]) -> bytes:
-    """Put the first genre into an ID3v1 tag, which knows a fixed list of them; keep the rest.
+    """Set the genre of an ID3v1 tag, which has a fixed list of them, to the first one; keep the rest.
 
-    Mutagen would write the whole block anew out of the ID3v2 tag and lose the comment.
+    Mutagen would create the whole block from the ID3v2 tag and lose the comment.
     """
     code = TCON.GENRES.index(genres[0]) if genres and genres[0] in TCON.GENRES else NO_GENRE_CODE
     return block[:-1] + bytes([code]) if block else b""
@@ -177,12 +177,12 @@ def id3v1_with_genres(block: bytes, genres: Sequence[str]) -> bytes:
 
 
 def _header(version: int, size: int) -> bytes:
-    """Render what stands before the frames of a plain tag."""
+    """Render the header of a plain tag."""
     return b"ID3" + bytes([version, 0, 0]) + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
 
 
 def _plain_frames(block: bytes) -> list[bytes] | None:
-    """Split a tag into its frames, or give None if flags, version or damage make that unsafe."""
+    """Split a tag into its frames; return None if flags, version or damage make that unsafe."""
     if len(block) < 10 or block[3] not in (3, 4) or block[5]:
         return None
     # Old iTunes wrote the sizes in ID3v2.4 as plain numbers.
@@ -191,14 +191,14 @@ def _plain_frames(block: bytes) -> list[bytes] | None:
 
 
 def _split_frames(body: bytes, bits: int) -> list[bytes] | None:
-    """Split into frames whose sizes bear so many bits in a byte, or give None if that comes out uneven."""
+    """Split into frames whose sizes have `bits` bits a byte; return None if the frames do not fill the body."""
     frames = []
     start = 0
     while start < len(body) and body[start]:
         sizes = body[start + 4 : start + 8]
         if len(body) < start + 10 or not FRAME_NAME.match(body, start) or max(sizes) >> bits:
             return None
-        end = start + 10 + sum(byte << bits * (3 - place) for place, byte in enumerate(sizes))
+        end = start + 10 + sum(byte << bits * (3 - index) for index, byte in enumerate(sizes))
         if end > len(body):
             return None
         frames.append(body[start:end])
@@ -207,7 +207,7 @@ def _split_frames(body: bytes, bits: int) -> list[bytes] | None:
 
 
 def _count_frames(block: bytes) -> int | None:
-    """Count the frames with content of a tag that is not plain; None if it is damaged."""
+    """Return the number of frames with content of a tag that is not plain; None if it is damaged."""
     version, flags, body = block[3], block[5], block[10:]
     if flags & FOOTER and version == 4:
         body = body[:-10]
@@ -229,4 +229,4 @@ def _count_frames(block: bytes) -> int | None:
 
 
 def _number(digits: bytes, bits: int) -> int:
-    return sum(byte << bits * place for place, byte in enumerate(reversed(digits)))
+    return sum(byte << bits * index for index, byte in enumerate(reversed(digits)))

@@ -1,4 +1,4 @@
-"""ID3 around bare streams: MP3, AAC, TrueAudio; with the ID3v1 and APEv2 tags that some of them have behind."""
+"""ID3 before bare streams (MP3, AAC, TrueAudio), and the ID3v1 and APEv2 tags that some of them have at the end."""
 
 import shutil
 from contextlib import suppress
@@ -41,14 +41,14 @@ def read_id3_tags(path: Path) -> tuple[ID3, Any]:
 
 
 def _load_ape(path: Path) -> Any:
-    """Read the APEv2 tag that some MP3 files bear behind the audio; empty if there is none."""
+    """Return the APEv2 tag that some MP3 files have after the audio; empty if there is none."""
     with suppress(APENoHeaderError):
         return APEv2(path)
     return {}
 
 
 def write_id3_file(source: Path, draft: Path, edit: TagEdit) -> None:
-    """Put the new tag before the stream, and keep ID3v1 and APEv2 tags in step where there are any."""
+    """Write the new tag before the stream, and the same genres into ID3v1 and APEv2 tags, if there are any."""
     with source.open("rb") as old, draft.open("wb") as new:
         size = end_of_leading_tags(old, first_only=True)
         tag = load_id3(old, with_v1=size == 0)
@@ -69,7 +69,7 @@ def write_id3_file(source: Path, draft: Path, edit: TagEdit) -> None:
 
 
 def restore_id3v1(source: Path, draft: Path, edit: TagEdit) -> None:
-    """End `draft` with the ID3v1 tag of `source`, which mutagen's APEv2 cuts off."""
+    """Append the ID3v1 tag of `source` to `draft`: mutagen's APEv2 removes it."""
     with source.open("rb") as file:
         v1 = read_id3v1(file)
     with draft.open("rb+") as file:
@@ -78,5 +78,5 @@ def restore_id3v1(source: Path, draft: Path, edit: TagEdit) -> None:
 
 
 def ape_values(tags: Any, key: str) -> list[str]:
-    """List the values of one APEv2 field, which are one text parted by NUL."""
+    """Return the values of one APEv2 field, which are one text separated by NUL."""
     return [text.strip() for text in str(tags.get(key, "")).split("\0") if text.strip()]

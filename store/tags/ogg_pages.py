@@ -1,4 +1,4 @@
-"""The pages of an Ogg stream, which are numbered: a longer comment may move the number of each.
+"""The numbered pages of an Ogg stream: a longer comment may change the number of each.
 
 Source: RFC 3533, section 6.
 """
@@ -11,63 +11,65 @@ from io import FileIO
 
 from mutagen.ogg import OggPage, error
 
-NUMBER_AT, NUMBER_BYTES = 18, 8  # the number of a page, and the check sum over all of it
+NUMBER_AT, NUMBER_BYTES = 18, 8  # the number of a page, and the checksum of all of it
 HEAD_BYTES = 27
 
 
 @dataclass(frozen=True)
 class RenumberedFile:
-    """A file as it reads with other numbers on some pages."""
+    """A file, read as if some of its pages had other numbers."""
 
     file: FileIO
-    places: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
     numbers: list[bytes] = field(default_factory=list)
 
     def read(self, start: int, stop: int) -> bytes:
-        """Read a stretch. Raises: OSError if the file got shorter meanwhile."""
+        """Return a range of bytes. Raises: OSError if the file became shorter."""
         content = os.pread(self.file.fileno(), max(stop - start, 0), start)
         if len(content) < stop - start:
             raise OSError(f"{self.file.name}: ends at byte {start + len(content)}, but was longer just now")
-        first = bisect_left(self.places, start - NUMBER_BYTES + 1)
-        last = bisect_left(self.places, stop)
+        first = bisect_left(self.offsets, start - NUMBER_BYTES + 1)
+        last = bisect_left(self.offsets, stop)
         if first == last:
             return content
         changed = bytearray(content)
-        for place, number in zip(self.places[first:last], self.numbers[first:last], strict=True):
-            cut = number[max(start - place, 0) : stop - place]
-            at = max(place - start, 0)
-            changed[at : at + len(cut)] = cut
+        for offset, number in zip(self.offsets[first:last], self.numbers[first:last], strict=True):
+            part = number[max(start - offset, 0) : stop - offset]
+            at = max(offset - start, 0)
+            changed[at : at + len(part)] = part
         return bytes(changed)
 
 
 def list_pages(file: FileIO) -> list[int]:
-    """List where the pages of the first stream start; none if it is no Ogg file."""
+    """Return the offsets of the pages of the first stream; none if it is no Ogg file."""
     pages: list[int] = []
-    place, first_serial = 0, b""
-    while len(head := os.pread(file.fileno(), HEAD_BYTES + 255, place)) >= HEAD_BYTES and head[:4] == b"OggS":
+    offset, first_serial = 0, b""
+    while (
+        len(head := os.pread(file.fileno(), HEAD_BYTES + 255, offset)) >= HEAD_BYTES and head[:4] == b"OggS"
+    ):
         serial = head[14:18]
         first_serial = first_serial or serial
         if serial == first_serial:
-            pages.append(place)
-        place += HEAD_BYTES + head[26] + sum(head[HEAD_BYTES : HEAD_BYTES + head[26]])
+            pages.append(offset)
+        offset += HEAD_BYTES + head[26] + sum(head[HEAD_BYTES : HEAD_BYTES + head[26]])
     return pages
 
 
 def renumber(file: FileIO, pages: list[int], shift: int) -> RenumberedFile:
-    """Read a file as if its stream had so many pages fewer before its audio; or more, below 0.
+    """Return a view of a file as if its stream had `shift` pages fewer before its audio; or more, if negative.
 
-    The first page stays. Where the others start to be those of the audio does not matter.
+    The first page stays. It does not matter which page is the first of the audio.
     """
-    places, numbers = [], []
+    offsets, numbers = [], []
     for index in range(max(1, shift + 1), len(pages)):
         file.seek(pages[index])
         try:
             page = OggPage(file)
         except (error, struct.error, EOFError):
-            break  # cut off
+            break  # truncated
         page.sequence -= shift
         if not 0 <= page.sequence < 1 << 32:
             break
-        places.append(pages[index] + NUMBER_AT)
+        offsets.append(pages[index] + NUMBER_AT)
         numbers.append(page.write()[NUMBER_AT : NUMBER_AT + NUMBER_BYTES])
-    return RenumberedFile(file, places, numbers)
+    return RenumberedFile(file, offsets, numbers)

@@ -1,4 +1,4 @@
-"""The audio in a file, apart from its tags: what tagging must never change, told by a hash."""
+"""The audio in a file, apart from its tags, as a hash: tagging must never change it."""
 
 import hashlib
 import struct
@@ -19,11 +19,11 @@ ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 
 
 def hash_payload(path: Path) -> str:
-    """Hash the encoded audio of a file, without its tags and wherever they lie.
+    """Hash the encoded audio of a file, without its tags, wherever these are.
 
-    Raises: BadInput, without the file's name, if its outline is broken.
+    Raises: BadInput, without the file's name, if its structure is broken.
 
-    Only our own parsers are used here, so that the hash can judge what mutagen did.
+    Only our own parsers are used here, so that the hash is independent of mutagen.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -33,7 +33,7 @@ def hash_payload(path: Path) -> str:
 
 
 def detect_container(file: BinaryIO) -> Container:
-    """Tell by its first bytes what holds the audio, whatever the file is called."""
+    """Return the container of the audio, from the first bytes of the file, not from its name."""
     file.seek(0)
     start = file.read(12)
     match start[:4]:
@@ -51,7 +51,7 @@ def detect_container(file: BinaryIO) -> Container:
 
 
 def end_of_leading_tags(file: BinaryIO, *, first_only: bool = False) -> int:
-    """Find where the ID3v2 tags at the start of a file end.
+    """Return the end of the ID3v2 tags at the start of a file.
 
     Raises: BadInput if the file ends before.
     Source: id3.org, ID3v2.4.0 structure, 3.1 header and 3.4 footer.
@@ -71,7 +71,7 @@ def end_of_leading_tags(file: BinaryIO, *, first_only: bool = False) -> int:
 
 
 def start_of_trailing_tags(file: BinaryIO) -> int:
-    """Find where the ID3v1 and APEv2 tags at the end of a file start."""
+    """Return the start of the ID3v1 and APEv2 tags at the end of a file."""
     start = file.seek(0, 2)
     if _at(file, start - 128, 3) == b"TAG" and _at(file, start - 128, 5) != b"TAGEX":
         start -= 128
@@ -97,18 +97,18 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
         case "aiff":
             yield from _chunks(file, (b"COMM", b"SSND"))
         case "flac":
-            yield from _span(file, _end_of_flac_metadata(file), start_of_trailing_tags(file))
+            yield from _read_range(file, _end_of_flac_metadata(file), start_of_trailing_tags(file))
         case "ogg":
             yield from _ogg_pieces(file)
         case "mp4":
             yield from _mp4_pieces(file)
         case "asf":
-            yield from _span(file, _end_of_asf_header(file))  # the Data object and its indices
+            yield from _read_range(file, _end_of_asf_header(file))  # the Data object and its indices
         case "raw":
-            yield from _span(file, end_of_leading_tags(file), start_of_trailing_tags(file))
+            yield from _read_range(file, end_of_leading_tags(file), start_of_trailing_tags(file))
 
 
-def _span(file: BinaryIO, start: int, stop: int | None = None) -> Iterator[bytes]:
+def _read_range(file: BinaryIO, start: int, stop: int | None = None) -> Iterator[bytes]:
     """Read from `start` up to `stop` or the end of the file, in blocks."""
     file.seek(start)
     left = stop - start if stop is not None else 1 << 62
@@ -124,15 +124,15 @@ def _whole(file: BinaryIO, offset: int, size: int) -> bytes:
     return data
 
 
-def _chunks(file: BinaryIO, wanted: tuple[bytes, ...]) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, ids: tuple[bytes, ...]) -> Iterator[bytes]:
     for chunk in list_chunks(file):
-        if chunk.id in wanted:
+        if chunk.id in ids:
             yield chunk.id
-            yield from _span(file, chunk.start, chunk.start + chunk.size)
+            yield from _read_range(file, chunk.start, chunk.start + chunk.size)
 
 
 def _end_of_flac_metadata(file: BinaryIO) -> int:
-    """Find the first FLAC frame. Source: RFC 9639, section 8.1."""
+    """Return the offset of the first FLAC frame. Source: RFC 9639, section 8.1."""
     end = end_of_leading_tags(file) + 4
     last = False
     while not last:
@@ -151,10 +151,10 @@ def _end_of_asf_header(file: BinaryIO) -> int:
 
 
 def _ogg_pieces(file: BinaryIO) -> Iterator[bytes]:
-    """Give a digest of each logical stream: its packets but the comments, and when it ends.
+    """Yield a digest of each logical stream: its packets without the comments, and its last time stamp.
 
-    A longer comment cuts the pages anew, so packets are compared, not pages; and streams
-    are kept apart, since their pages may interleave anew.
+    A longer comment moves the page boundaries, so packets are compared, not pages; and streams
+    are hashed separately, since their pages may interleave in another way.
     """
     digests: dict[int, hashlib._Hash] = {}
     packets: dict[int, int] = {}
@@ -175,7 +175,7 @@ def _ogg_pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 def ogg_packets(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
-    """List (stream, packet, time stamp of its page) of an Ogg file. Source: RFC 3533, section 6."""
+    """Yield (stream, packet, time stamp of its page) of an Ogg file. Source: RFC 3533, section 6."""
     pieces: dict[int, bytes] = {}
     file.seek(0)
     while header := file.read(27):
@@ -196,7 +196,7 @@ def ogg_packets(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
 
 
 def _lacing(sizes: bytes) -> Iterator[tuple[int, bool]]:
-    """Sum runs of 255: (bytes of a packet on this page, whether it ends here)."""
+    """Yield (bytes of a packet on this page, whether the packet ends here), from runs of 255."""
     size = 0
     for part in sizes:
         size += part
@@ -208,7 +208,7 @@ def _lacing(sizes: bytes) -> Iterator[tuple[int, bool]]:
 
 
 def _mp4_pieces(file: BinaryIO) -> Iterator[bytes]:
-    """Give what is in each mdat, and where in it the chunks of the tracks start.
+    """Yield the content of each mdat, and the offsets in it of the chunks of the tracks.
 
     Source: ISO/IEC 14496-12, 8.7.5. The chunk offsets move with the tags before them:
     shifted wrongly, the same bytes play as noise.
@@ -216,16 +216,16 @@ def _mp4_pieces(file: BinaryIO) -> Iterator[bytes]:
     boxes = list(_mp4_boxes(file, 0, file.seek(0, 2)))
     spans = [(start, stop) for kind, start, stop in boxes if kind == b"mdat"]
     for start, stop in spans:
-        yield from _span(file, start, stop)
+        yield from _read_range(file, start, stop)
     for kind, start, stop in boxes:
         if kind in (b"stco", b"co64"):
             width, code = (4, "I") if kind == b"stco" else (8, "Q")
             table = _whole(file, start + 8, (stop - start - 8) // width * width)
             for (offset,) in struct.iter_unpack(f">{code}", table):
-                yield struct.pack(">qq", *_place_in(spans, offset))
+                yield struct.pack(">qq", *_locate(spans, offset))
 
 
-def _place_in(spans: list[tuple[int, int]], offset: int) -> tuple[int, int]:
+def _locate(spans: list[tuple[int, int]], offset: int) -> tuple[int, int]:
     for number, (start, stop) in enumerate(spans):
         if start <= offset < stop:
             return number, offset - start
@@ -233,7 +233,7 @@ def _place_in(spans: list[tuple[int, int]], offset: int) -> tuple[int, int]:
 
 
 def _mp4_boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    """List the boxes between two places, and those inside the parents of chunk tables."""
+    """Yield the boxes between two offsets, and those inside the parents of chunk tables."""
     while start + 8 <= stop:
         size, kind = struct.unpack(">I4s", _whole(file, start, 8))
         head = 8

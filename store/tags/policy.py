@@ -1,4 +1,4 @@
-"""What becomes of the genres a file has when a model tells others: pure rules, nothing is read or written."""
+"""The rules that combine the genres of a file with those that a model predicts: nothing is read or written."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -14,18 +14,18 @@ NO_MAP = GenreMap()
 
 
 class TagPolicy(BaseModel, frozen=True, extra="forbid"):
-    """Which fields of a file may be written, and what its owner wants to keep."""
+    """Which fields of a file may be written, and which genres its owner keeps."""
 
     policy: Literal["fill", "replace", "append"] = Field(
         "fill",
         description="fill: only files that have no genre; append: add what is missing; replace: all files",
     )
     never_touch: tuple[str, ...] = Field(
-        (), description="Genres of your own: a file that has one of them, in any spelling, is left alone"
+        (), description="Genres of your own: a file that has one of them, in any spelling, is left unchanged"
     )
     respell: bool = Field(
         False,
-        description="Write a genre anew if only its spelling differs from the model's or the map's "
+        description="Write a genre again if only its spelling differs from the model's or the map's "
         "(replace, append)",
     )
     confidence_field: FieldPolicy = Field(
@@ -46,7 +46,7 @@ class TagPolicy(BaseModel, frozen=True, extra="forbid"):
 def keep_reason(
     old_genres: Sequence[str], policy: TagPolicy, genre_map: GenreMap = NO_MAP
 ) -> tuple[str, str] | None:
-    """Tell, with reason and detail, whether a file stays as it is, whatever a model would tell."""
+    """Return reason and detail if a file stays as it is, whatever a model predicts; else None."""
     guarded = {genre_map.key(name) for name in policy.never_touch}
     found = [name for name in old_genres if genre_map.key(name) in guarded]
     if found:
@@ -59,31 +59,31 @@ def keep_reason(
 def new_genres(
     old_genres: Sequence[str], predicted: Sequence[str], policy: TagPolicy, genre_map: GenreMap = NO_MAP
 ) -> tuple[str, ...] | None:
-    """Give all genres a file is to have, in order; None if there is nothing to change.
+    """Return all genres that a file is to have, in order; None if nothing changes.
 
-    `predicted` are the model's names, the likeliest first. Spelling alone is no change, unless
-    `respell` asks for it; another order is one, since most players show the first genre.
+    `predicted` are the model's names, the most probable first. A difference in spelling alone is no change, unless
+    `respell` is set; another order is one, since most players show the first genre.
     Blank values are not kept.
     """
     if keep_reason(old_genres, policy, genre_map):
         return None
-    wanted = _without_repeats(genre_map.map_genres(predicted), genre_map)
-    if not wanted:
+    mapped = _without_repeats(genre_map.map_genres(predicted), genre_map)
+    if not mapped:
         return None
-    there = tuple(name for name in old_genres if name.strip())
+    present = tuple(name for name in old_genres if name.strip())
     match policy.policy:
         case "fill" | "replace":
-            same = _keys(_without_repeats(there, genre_map), genre_map) == _keys(wanted, genre_map)
-            changed = wanted if policy.respell or not same else there
+            same = _keys(_without_repeats(present, genre_map), genre_map) == _keys(mapped, genre_map)
+            changed = mapped if policy.respell or not same else present
         case "append":
-            changed = _append(there, wanted, policy, genre_map)
-    return None if changed == there else changed
+            changed = _append(present, mapped, policy, genre_map)
+    return None if changed == present else changed
 
 
 def unchanged_reason(
     old_genres: Sequence[str], predicted: Sequence[str], policy: TagPolicy, genre_map: GenreMap = NO_MAP
 ) -> tuple[str, str]:
-    """Give reason and detail for a file that `new_genres` does not change."""
+    """Return reason and detail for a file that `new_genres` does not change."""
     assert new_genres(old_genres, predicted, policy, genre_map) is None, "it would be changed"
     left = keep_reason(old_genres, policy, genre_map)
     if left:
@@ -96,33 +96,33 @@ def unchanged_reason(
 def custom_tags_to_write(
     confidence: float | None, model_version: str, old_custom_tags: Mapping[str, str], policy: TagPolicy
 ) -> dict[str, str]:
-    """Give the custom fields to write beside the genres, by name: only those that change."""
-    told = {
+    """Return the custom tags to write beside the genres, by name: only those that change."""
+    fields = {
         CONFIDENCE: (policy.confidence_field, None if confidence is None else f"{confidence:.2f}"),
         MODEL: (policy.model_field, model_version),
     }
     custom_tags = {}
-    for name, (wish, value) in told.items():
+    for name, (field_policy, value) in fields.items():
         old = old_custom_tags.get(name, "")
-        if value and value != old and (wish == "replace" or (wish == "fill" and not old)):
+        if value and value != old and (field_policy == "replace" or (field_policy == "fill" and not old)):
             custom_tags[name] = value
     return custom_tags
 
 
 def _append(
-    old_genres: Sequence[str], wanted: Sequence[str], policy: TagPolicy, genre_map: GenreMap
+    old_genres: Sequence[str], mapped: Sequence[str], policy: TagPolicy, genre_map: GenreMap
 ) -> tuple[str, ...]:
-    there = {genre_map.key(name) for name in old_genres}
+    present = {genre_map.key(name) for name in old_genres}
     kept = list(old_genres)
     if policy.respell:
-        name_of = {genre_map.key(name): name for name in wanted}
+        name_of = {genre_map.key(name): name for name in mapped}
         kept = [name_of.get(genre_map.key(name), genre_map.preferred_name(name)) for name in old_genres]
         kept = list(_without_repeats(kept, genre_map))
-    return (*kept, *(name for name in wanted if genre_map.key(name) not in there))
+    return (*kept, *(name for name in mapped if genre_map.key(name) not in present))
 
 
 def _without_repeats(names: Iterable[str], genre_map: GenreMap) -> tuple[str, ...]:
-    """Keep of names that are one genre the first."""
+    """Return the first of all names that mean one genre."""
     first: dict[str, str] = {}
     for name in names:
         first.setdefault(genre_map.key(name), name)

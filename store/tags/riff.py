@@ -1,4 +1,4 @@
-"""Chunks of RIFF (WAV) and IFF (AIFF) files: listed, and copied with some of them exchanged.
+"""Chunks of RIFF (WAV) and IFF (AIFF) files: listed, and copied with some of them replaced.
 
 Mutagen writes the ID3 chunk only, and Windows reads the genre from the LIST/INFO chunk only.
 Source: Microsoft and IBM, Multimedia Programming Interface 1.0 (1991), RIFF; Apple, AIFF 1.3 (1989).
@@ -18,7 +18,7 @@ COPY_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk as it lies in a file, or, with `content`, one to be written."""
+    """A chunk of a file, or, with `content`, one to be written."""
 
     id: bytes
     start: int
@@ -27,16 +27,16 @@ class Chunk:
 
 
 def new_chunk(id: bytes, content: bytes) -> Chunk:
-    """Make a chunk to be written."""
+    """Return a chunk to be written."""
     return Chunk(id, 0, len(content), content)
 
 
 def list_chunks(file: BinaryIO) -> list[Chunk]:
-    """List the chunks of a WAV or AIFF file, in their order.
+    """Return the chunks of a WAV or AIFF file, in their order.
 
-    Raises: BadInput if it is none, is cut off, or is of the 64-bit kind.
+    Raises: BadInput if the file is neither, is truncated, or is of the 64-bit kind.
     """
-    order, end = _outline(file)
+    order, end = _byte_order_and_end(file)
     chunks = []
     start = 12
     while start + 8 <= end:
@@ -57,7 +57,7 @@ def list_chunks(file: BinaryIO) -> list[Chunk]:
 
 
 def read_chunk(file: BinaryIO, chunk: Chunk) -> bytes:
-    """Read what is in a chunk."""
+    """Return the content of a chunk."""
     if chunk.content is not None:
         return chunk.content
     file.seek(chunk.start)
@@ -65,11 +65,11 @@ def read_chunk(file: BinaryIO, chunk: Chunk) -> bytes:
 
 
 def copy_chunks(file: BinaryIO, target: Path, chunks: Sequence[Chunk]) -> None:
-    """Write `target` like `file`, with these chunks, and what lies behind the outermost one.
+    """Write `target` like `file`, with these chunks, and the bytes after the outermost one.
 
     Raises: BadInput if they do not fit into the 4 GiB that the format can hold.
     """
-    order, end = _outline(file)
+    order, end = _byte_order_and_end(file)
     total = 4 + sum(8 + chunk.size + chunk.size % 2 for chunk in chunks)
     if total > 0xFFFF_FFFF:
         raise BadInput(f"{total} bytes do not fit into one RIFF file (4 GiB): leave it without tags")
@@ -97,15 +97,15 @@ def _copy(file: BinaryIO, new: BinaryIO, chunk: Chunk) -> None:
 
 
 def has_trailing_tags(file: BinaryIO) -> bool:
-    """Say whether chunks of tags lie behind the outermost chunk, left there by writers that did not lengthen it."""
-    _, end = _outline(file)
+    """Return whether chunks of tags follow the outermost chunk, from writers that did not lengthen it."""
+    _, end = _byte_order_and_end(file)
     file.seek(end)
-    behind = file.read(4)
-    return behind.upper() in (b"ID3 ", b"LIST")
+    following = file.read(4)
+    return following.upper() in (b"ID3 ", b"LIST")
 
 
-def _outline(file: BinaryIO) -> tuple[str, int]:
-    """Give the byte order, and where the outermost chunk ends."""
+def _byte_order_and_end(file: BinaryIO) -> tuple[str, int]:
+    """Return the byte order, and the end of the outermost chunk."""
     file.seek(0)
     form = file.read(12)
     match form[:4], form[8:]:
@@ -131,13 +131,13 @@ def parse_info(content: bytes) -> list[tuple[bytes, bytes]]:
     """
     entries = []
     start = 4
-    while content[start:].strip(b"\0"):  # some writers leave zeros behind
+    while content[start:].strip(b"\0"):  # some writers leave zeros at the end
         head = content[start : start + 8]
         if len(head) < 8 or not head[:4].isalnum():
             raise BadInput(f"no entry at byte {start} of the INFO chunk: it is damaged")
         name, size = struct.unpack("<4sI", head)
         if start + 8 + size > len(content):
-            raise BadInput(f"the entry {name.decode()} of the INFO chunk reaches over its end")
+            raise BadInput(f"the entry {name.decode()} of the INFO chunk extends beyond its end")
         entries.append((name, content[start + 8 : start + 8 + size]))
         start += 8 + size + size % 2
     return entries

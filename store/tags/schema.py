@@ -1,14 +1,14 @@
-"""What a file's tags say, and what they are to say, whatever its format."""
+"""The tags of a file and an edit of them, the same for all formats."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-CUSTOM_TAG_NAMES = ("GENRE_CONFIDENCE", "GENRE_MODEL")  # fields of our own beside the genres
+CUSTOM_TAG_NAMES = ("GENRE_CONFIDENCE", "GENRE_MODEL")  # the custom tags, written beside the genres
 
 
 @dataclass(frozen=True)
 class Credits:
-    """Who made a track, as its tags say; None where they do not."""
+    """Artist, album and title of a track; None where its tags have none."""
 
     artist: str | None
     album: str | None
@@ -17,7 +17,7 @@ class Credits:
 
 @dataclass(frozen=True)
 class FileTags:
-    """All that a file's tags say: genres, credits, our notes, and the rest, spelt so that it can be compared."""
+    """All tags of a file: genres, credits, custom tags, and the other fields, as text that can be compared."""
 
     genres: list[str]
     credits: Credits
@@ -27,9 +27,9 @@ class FileTags:
 
 @dataclass(frozen=True)
 class TagEdit:
-    """What a file's tags are to say; all that is not named here stays.
+    """A change of a file's tags; all fields that are not named here stay.
 
-    Genres: None leaves them, () takes them away. Notes, by CUSTOM_TAG_NAMES: None takes one away.
+    Genres: None keeps them, () removes them. Custom tags, by CUSTOM_TAG_NAMES: None removes one.
     """
 
     genres: tuple[str, ...] | None
@@ -37,5 +37,5 @@ class TagEdit:
 
 
 def join_values(texts: Iterable[str]) -> str | None:
-    """Make one text of the values of a field; None if they say nothing."""
+    """Return the values of a field as one text; None if all are empty."""
     return "; ".join(text for text in texts if text) or None

@@ -1,4 +1,4 @@
-"""Vorbis comments as bytes, to see what mutagen would make of those that it is not to touch.
+"""Vorbis comments as bytes, to find those that mutagen would change though they are not edited.
 
 Source: xiph.org, Vorbis I, section 5; RFC 9639, section 8.6; RFC 7845, section 5.2.
 """
@@ -18,8 +18,8 @@ FLAC_COMMENTS = 4
 def check_comments(path: Path, kind: Literal["flac", "ogg"], tags: Iterable[tuple[str, str]]) -> None:
     """Compare the comments of a file with what mutagen read.
 
-    Raises: BadInput if it would write one otherwise: what is no UTF-8 comes to be U+FFFD, and one with
-    an odd name gets another or is dropped.
+    Raises: BadInput if mutagen would change one: invalid UTF-8 becomes U+FFFD, and a comment with an
+        invalid name gets another name or is dropped.
     """
     read = [f"{name}={text}".encode() for name, text in tags]
     with path.open("rb") as file:
@@ -46,7 +46,7 @@ def _in_flac(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _in_ogg(file: BinaryIO) -> Iterator[bytes]:
-    """Give the second packet of each stream that has comments, up to the first of audio."""
+    """Yield the second packet of each stream that has comments, up to the first packet of audio."""
     heads: dict[int, int | None] = {}
     for serial, packet, _ in ogg_packets(file):
         if serial not in heads:
@@ -59,7 +59,7 @@ def _in_ogg(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _split(packet: bytes) -> list[bytes]:
-    """Split the comments; those that lie behind the end are left out, as mutagen does."""
+    """Split a packet into its comments; those beyond its end are left out, as mutagen does."""
     try:
         at = 4 + struct.unpack_from("<I", packet)[0]
         (count,) = struct.unpack_from("<I", packet, at)

@@ -90,10 +90,10 @@ def _chunk_id3(file: BinaryIO, chunks: Sequence[Chunk]) -> ID3 | None:
 
 
 def write_wav_aiff_file(source: Path, draft: Path, edit: TagEdit, kind: ChunkFormat) -> None:
-    """Exchange the ID3 chunk, and in a WAV the INFO chunk too: Windows reads no other."""
+    """Replace the ID3 chunk, and in a WAV the INFO chunk too: Windows reads no other."""
     with source.open("rb") as file:
         if has_trailing_tags(file):
-            raise BadInput("it has tags behind the end that its header claims, and readers disagree on those")
+            raise BadInput("it has tags after the end that its header claims, and readers disagree on those")
         chunks = _with_id3(file, list_chunks(file), edit, kind)
         if kind == "riff" and edit.genres is not None:
             chunks = _with_info(file, chunks, edit.genres)
@@ -101,18 +101,18 @@ def write_wav_aiff_file(source: Path, draft: Path, edit: TagEdit, kind: ChunkFor
 
 
 def _with_id3(file: BinaryIO, chunks: list[Chunk], edit: TagEdit, kind: ChunkFormat) -> list[Chunk]:
-    place = next((number for number, chunk in enumerate(chunks) if _is_id3(chunk)), None)
-    if place is None:
+    index = next((number for number, chunk in enumerate(chunks) if _is_id3(chunk)), None)
+    if index is None:
         name, block = (b"id3 " if kind == "riff" else b"ID3 "), b""
-        place = len(chunks)
+        index = len(chunks)
     else:
-        name, block = chunks[place].id, read_chunk(file, chunks[place])
+        name, block = chunks[index].id, read_chunk(file, chunks[index])
     content = edit_id3(block, _chunk_id3(file, chunks), edit)
-    return [*chunks[:place], *([new_chunk(name, content)] if content else []), *chunks[place + 1 :]]
+    return [*chunks[:index], *([new_chunk(name, content)] if content else []), *chunks[index + 1 :]]
 
 
 def _with_info(file: BinaryIO, chunks: list[Chunk], genres: Sequence[str]) -> list[Chunk]:
-    """Put the genres into the first INFO chunk, as one text: INFO knows no several values.
+    """Return the chunks with the genres in the first INFO chunk, as one text: INFO has no multiple values.
 
     The text is UTF-8, as ffmpeg and taglib read it; the standard leaves the encoding open.
     """
@@ -122,7 +122,7 @@ def _with_info(file: BinaryIO, chunks: list[Chunk], genres: Sequence[str]) -> li
         if _is_info(file, chunk):
             entries = _entries_with_genre(parse_info(read_chunk(file, chunk)), text)
             result.append(new_chunk(b"LIST", build_info(entries)))
-            text = b""  # said once
+            text = b""  # once only
         else:
             result.append(chunk)
     return result if not text else [*result, new_chunk(b"LIST", build_info([(b"IGNR", text)]))]
@@ -130,6 +130,6 @@ def _with_info(file: BinaryIO, chunks: list[Chunk], genres: Sequence[str]) -> li
 
 def _entries_with_genre(entries: Sequence[tuple[bytes, bytes]], text: bytes) -> list[tuple[bytes, bytes]]:
     names = [name for name, _ in entries]
-    place = names.index(b"IGNR") if b"IGNR" in names else len(names)
+    index = names.index(b"IGNR") if b"IGNR" in names else len(names)
     others = [entry for entry in entries if entry[0] != b"IGNR"]
-    return [*others[:place], (b"IGNR", text), *others[place:]] if text else others
+    return [*others[:index], (b"IGNR", text), *others[index:]] if text else others

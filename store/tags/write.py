@@ -1,7 +1,7 @@
 """Genre tags in audio files of every common kind: read, and replaced all or nothing.
 
-Mutagen edits in place, and a crash half way would leave a broken file. So we edit a copy that
-lies beside the original, compare it with the original in all but the genre, and swap the two.
+Mutagen edits in place, and a crash would leave a broken file. So a copy beside the original is edited, compared
+with the original in everything but the genre, and renamed over it.
 """
 
 import errno
@@ -36,7 +36,7 @@ BROKEN_TAGS = (mutagen.MutagenError, ValueError, IndexError, KeyError, MemoryErr
 
 
 def read_genres(path: Path | str) -> list[str]:
-    """List the genres that a file's tags name; none if it has no tags.
+    """Return the genres of a file; none if it has no tags.
 
     Raises: BadInput if the file or its tags cannot be read.
     """
@@ -44,7 +44,7 @@ def read_genres(path: Path | str) -> list[str]:
 
 
 def read_tags(path: Path | str) -> FileTags:
-    """Read all that a file's tags say.
+    """Return all tags of a file.
 
     Raises: BadInput if the file or its tags cannot be read.
     """
@@ -54,7 +54,7 @@ def read_tags(path: Path | str) -> FileTags:
 
 
 def read_credits(path: Path | str) -> Credits:
-    """Read artist, album and title from a file's tags.
+    """Return artist, album and title of a file.
 
     Raises: BadInput if the file or its tags cannot be read.
     """
@@ -62,7 +62,7 @@ def read_credits(path: Path | str) -> Credits:
 
 
 def write_genres(path: Path | str, genres: Sequence[str]) -> None:
-    """Replace the genres of one file, all or nothing; no genres take the tag away.
+    """Replace the genres of one file, all or nothing; no genres remove the tag.
 
     Raises: BadInput, the file untouched, if it cannot be tagged without changing more than the
     genre; PermissionError if it is read-only.
@@ -89,26 +89,26 @@ def copy_with_genres(
     *,
     custom_tags: Mapping[str, str | None] | None = None,
 ) -> None:
-    """Write to `target` a copy of `source` with other genres, whole or not at all.
+    """Write a copy of `source` with other genres to `target`, whole or not at all.
 
     Raises: BadInput if that cannot be done without changing more than the genre, or if both are one file.
     """
     with translate_errors(source):
         edit = checked_edit(genres, custom_tags)
-        real, goal = resolve_audio_file(source), Path(target)
+        real, destination = resolve_audio_file(source), Path(target)
         before = real.stat()
-        if goal.exists() and goal.samefile(real):
-            raise BadInput(f"the copy {goal} would overwrite the original: choose another folder")
-        if goal.exists() and not _differ_in_genres_only(real, goal):
-            raise BadInput(f"another file is there already: {goal}; choose another folder")
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(goal) as draft:
+        if destination.exists() and destination.samefile(real):
+            raise BadInput(f"the copy {destination} would overwrite the original: choose another folder")
+        if destination.exists() and not _differ_in_genres_only(real, destination):
+            raise BadInput(f"another file exists already: {destination}; choose another folder")
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(destination) as draft:
             write_tagged_copy(real, draft, edit)
             copy_metadata(real, draft, before, owner=False)
 
 
 def _differ_in_genres_only(one: Path, other: Path) -> bool:
-    """Say whether a file may be replaced by a copy of the other: nothing but genres and notes would be lost."""
+    """Return whether nothing but genres and custom tags is lost if a copy of one file replaces the other."""
     if hash_payload(one) != hash_payload(other):
         return False
     return (
@@ -118,16 +118,16 @@ def _differ_in_genres_only(one: Path, other: Path) -> bool:
 
 
 def write_tagged_copy(real: Path, draft: Path, edit: TagEdit) -> FileTags:
-    """Write the draft of a file, and give the tags that the file has.
+    """Write an edited copy of a file to `draft`, verify it, and return the tags of the file.
 
-    Raises: BadInput if more than what was asked for would change.
+    Raises: BadInput if more than the edit would change.
     """
     kind = detect_tag_format(real)
     audio_before, before = hash_payload(real), parse_tags(real, kind)
     write_edited_copy(real, draft, edit, kind)
     after = parse_tags(draft, kind)
     if detect_tag_format(draft) != kind or hash_payload(draft) != audio_before:
-        raise BadInput("tagging it would change its audio: the file is damaged or of an odd kind")
+        raise BadInput("tagging it would change its audio: the file is damaged or of an unusual kind")
     genres = before.genres if edit.genres is None else list(edit.genres)
     if after.genres != genres:
         raise BadInput(f"tagged with {genres}, it would read {after.genres}: the format cannot hold that")
@@ -136,7 +136,7 @@ def write_tagged_copy(real: Path, draft: Path, edit: TagEdit) -> FileTags:
     }
     if after.custom_tags != custom_tags:
         raise BadInput(
-            f"noted with {custom_tags}, it would read {after.custom_tags}: the format cannot hold that"
+            f"tagged with {custom_tags}, it would read {after.custom_tags}: the format cannot hold that"
         )
     if after.other_fields != before.other_fields:
         raise BadInput(
@@ -153,10 +153,12 @@ def _first_difference(before: list[str], after: list[str]) -> str:
 def checked_edit(
     genres: Sequence[str] | None, custom_tags: Mapping[str, str | None] | None = None
 ) -> TagEdit:
-    """Take genres once each, and refuse texts that no tag can hold."""
+    """Return an edit with each genre once. Raises: BadInput for a text that no tag can contain."""
     for name, text in (custom_tags or {}).items():
         if name not in CUSTOM_TAG_NAMES or (text is not None and not _is_plain(text)):
-            raise BadInput(f"{name}={text!r} is no note: wanted printable text for one of {CUSTOM_TAG_NAMES}")
+            raise BadInput(
+                f"{name}={text!r} is no custom tag: wanted printable text for one of {CUSTOM_TAG_NAMES}"
+            )
     if isinstance(genres, str):
         raise BadInput(f"genres are a list of names; got the text {genres!r}")
     for name in genres or ():
@@ -170,7 +172,7 @@ def _is_plain(text: str) -> bool:
 
 
 def resolve_audio_file(path: Path | str) -> Path:
-    """Follow links to the file itself. Raises: BadInput if it is a folder, pipe or device."""
+    """Return the file that a link leads to. Raises: BadInput if it is a folder, pipe or device."""
     real = Path(os.path.realpath(path))
     if not stat.S_ISREG(real.stat().st_mode):
         raise BadInput("not a file")
@@ -178,12 +180,15 @@ def resolve_audio_file(path: Path | str) -> Path:
 
 
 def is_read_only(real: Path, status: os.stat_result) -> bool:
-    """Say whether a file is not to be written, though its folder would let us replace it, and root may do all."""
+    """Return whether a file is read-only, though a rename in its folder, or root, could replace it."""
     return not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(real, os.W_OK)
 
 
 def is_unchanged(before: os.stat_result, now: os.stat_result) -> bool:
-    """Say whether a file is what it was; the time of change of one with several names moves with those."""
+    """Return whether a file is unchanged since `before`; of a file with several names, ctime is ignored.
+
+    Another of its names that is replaced changes its ctime.
+    """
     kept = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
     alike = kept == (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
     return alike and (before.st_nlink > 1 or before.st_ctime_ns == now.st_ctime_ns)
@@ -192,20 +197,20 @@ def is_unchanged(before: os.stat_result, now: os.stat_result) -> bool:
 def copy_metadata(
     real: Path, draft: Path, before: os.stat_result, *, owner: bool = True, mtime_ns: int | None = None
 ) -> None:
-    """Give the draft the owner, mode, extended attributes and times of the original, or another time."""
+    """Copy owner, mode, extended attributes and times of the original to the draft; set `mtime_ns` if given."""
     mine = draft.stat()
     if owner and (mine.st_uid, mine.st_gid) != (before.st_uid, before.st_gid):
         os.chown(draft, before.st_uid, before.st_gid)
     shutil.copystat(real, draft)
     lost = _attributes(real) - _attributes(draft) if owner else set()
-    if lost:  # copystat passes over what it may not set
+    if lost:  # copystat skips what it may not set
         raise BadInput(f"it would lose its attribute {min(lost)}: this user may not set it")
-    # Reading has moved the time of access.
+    # Reading has changed the time of access.
     os.utime(draft, ns=(before.st_atime_ns, before.st_mtime_ns if mtime_ns is None else mtime_ns))
 
 
 def _attributes(path: Path) -> set[str]:
-    """Name the extended attributes that are a file's owner's own, and its access list."""
+    """Return the names of the extended attributes that a user has set, and of the access control lists."""
     if not hasattr(os, "listxattr"):
         return set()
     try:
@@ -218,7 +223,7 @@ def _attributes(path: Path) -> set[str]:
 
 @contextmanager
 def translate_errors(path: Path | str) -> Iterator[None]:
-    """Say what is wrong with a file in one line that names it; let a failing disk raise its OSError."""
+    """Translate what is wrong with a file into one line that names it; let a failing disk raise its OSError."""
     try:
         yield
     except BadInput as why:
@@ -232,13 +237,15 @@ def translate_errors(path: Path | str) -> Iterator[None]:
     except OSError as why:
         if why.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = Path(why.filename or path)
-            where = where.parent if ".part" in where.suffixes else where  # the draft is our business
+            where = (
+                where.parent if ".part" in where.suffixes else where
+            )  # not the draft, which the user does not know
             raise PermissionError(errno.EACCES, f"no permission ({why.strerror})", str(where)) from why
         raise
 
 
 def _disk_error(error: Exception) -> OSError | None:
-    """Find the OSError that mutagen wrapped, unless it seeked to nowhere in a damaged file."""
+    """Return the OSError that mutagen wrapped; None if it only seeked out of range in a damaged file."""
     for cause in (*error.args, error.__cause__, error.__context__):
         if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):
             return cause

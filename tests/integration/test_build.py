@@ -28,7 +28,6 @@ from tests.support.crashing_decoder import CRASH_KINDS, install_crashing_decoder
 MUSIC = Path("tests/data/demo_music")
 TRACKS = MUSIC / "fma_small" / "200"
 CLUSTER = ClusterSettings(workers=2)
-KILLS = 20
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +66,10 @@ def workers():
     return found
 
 
-def kill_workers(store, seed, kills, over):
+def kill_workers(store, seed, count, kills, over):
     """Kill a worker each time so many shards more are there, a moment later; seeded."""
     chance = random.Random(seed)
-    moments = sorted(chance.choices(range(25), k=KILLS))  # early: the build must not be over before the last
+    moments = sorted(chance.choices(range(25), k=count))  # early: the build must not be over before the last
     for moment in moments:
         while len(list(store.glob("shards/2*"))) < moment and not over.is_set():
             time.sleep(0.01)
@@ -83,9 +82,10 @@ def kill_workers(store, seed, kills, over):
         kills.append(moment)
 
 
-def test_twenty_killed_workers_leave_the_store_as_if_nothing_had_been(undisturbed, tmp_path):
+@pytest.mark.parametrize("count", [3, pytest.param(20, marks=[pytest.mark.soak, pytest.mark.timeout(1_200)])])
+def test_killed_workers_leave_the_store_as_if_nothing_had_been(undisturbed, tmp_path, count):
     kills, over = [], threading.Event()
-    killer = threading.Thread(target=kill_workers, args=(tmp_path / "store", 0, kills, over))
+    killer = threading.Thread(target=kill_workers, args=(tmp_path / "store", 0, count, kills, over))
     killer.start()
     settings = BuildSettings(
         source=str(MUSIC),
@@ -99,7 +99,7 @@ def test_twenty_killed_workers_leave_the_store_as_if_nothing_had_been(undisturbe
     finally:
         over.set()
         killer.join()
-    assert len(kills) == KILLS
+    assert len(kills) == count
     assert_same_store(undisturbed, open_snapshot(settings.store))
 
 

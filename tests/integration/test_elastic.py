@@ -11,7 +11,7 @@ import torch
 from flows.cluster.client import open_cluster
 from flows.cluster.settings import ClusterSettings, HostSettings
 from flows.cluster.training_hosts import TrainingStopped, find_hosts, train_on_hosts
-from store.errors import BadInput
+from store.errors import BadInput, ServiceUnavailable
 from tests.support.dask_cluster import list_rank_processes
 from tests.support.processes import free_port
 from tests.support.toy_training import SETTINGS, losses_of, publish_toy, weights_of, write_toy_run
@@ -145,6 +145,13 @@ def test_more_processes_than_groups_are_refused_if_asked_for(tmp_path, client, s
     hosts = HOSTS.model_copy(update={"processes_per_host": 3})
     with pytest.raises(BadInput, match=r"1 hosts with 3 processes each .*, but a step has 2 micro-batches"):
         train(client, write_toy_run(tmp_path, snapshot), hosts=hosts)
+
+
+def test_one_host_fewer_than_min_hosts_is_refused(tmp_path, client):
+    hosts = HOSTS.model_copy(update={"min_hosts": 2, "wait_s": 0.1})
+    wanted = r"1 training hosts of 2 \(--hosts.min-hosts\): of 1 Dask workers"
+    with pytest.raises(ServiceUnavailable, match=wanted):
+        train(client, tmp_path, hosts=hosts)
 
 
 def test_what_a_rank_finds_wrong_is_told_in_one_line(tmp_path, client, snapshot):

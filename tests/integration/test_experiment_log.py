@@ -27,7 +27,7 @@ def test_a_server_that_is_gone_is_warned_of_and_costs_nothing_else(dead_server, 
     write_atomic(join(version, "model.json"), json.dumps(card).encode())
     log_to_mlflow(dead_server, version)
     (warning,) = [each.getMessage() for each in caplog.records if each.name == "spectrogram_one"]
-    assert warning.startswith(f"{version}: not logged to MLflow at {dead_server}, but whole and published; ")
+    assert warning.startswith(f"{version}: published, but not logged to MLflow at {dead_server}; ")
     assert "experiments/get-by-name" in warning
     caplog.clear()
     log_to_mlflow("", version)

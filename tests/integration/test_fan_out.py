@@ -1,10 +1,8 @@
 """Killed workers: the batches in flight are run again, and a file that kills costs that file only."""
 
-import os
-import signal
 import time
-from pathlib import Path
 
+import dask
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,78 +12,26 @@ from flows.cluster.dask_batches import MAX_SUSPECTS, WorkQueue
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import ClusterSettings
 from store.errors import ServiceUnavailable
+from tests.support.dying_batches import (
+    die_always,
+    die_in_company,
+    die_often,
+    die_once,
+    die_until,
+    fail,
+    size_of,
+)
 
 POISON = -1
 
 
-def die_once(batch: list[int], *, folder: str) -> list[int]:
-    """Kill the worker the first time that certain numbers are tried."""
-    for number in batch:
-        if number % 5 == 0:
-            _die(folder, number, times=1)
-    return [number * number for number in batch]
-
-
-def die_often(batch: list[int], *, folder: str, times: int) -> list[int]:
-    """Kill the worker so many times for the number 3, then no more."""
-    if 3 in batch:
-        _die(folder, 3, times=times)
-    return batch
-
-
-def die_always(batch: list[int], *, poison: list[int]) -> list[int]:
-    if set(batch) & set(poison):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return batch
-
-
-def die_until(batch: list[int], *, end: float) -> list[int]:
-    if time.time() < end:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return batch
-
-
-def die_in_company(batch: list[str], *, folder: str) -> list[str]:
-    """Kill the worker of "shy" twice, and from then on only if "loud" is still running elsewhere."""
-    runs, loud = Path(folder, "runs"), Path(folder, "loud")
-    if batch == ["loud"]:
-        loud.touch()
-        _wait(lambda: _size(runs) >= 2, at_most_s=20)
-        _wait(lambda: _size(runs) >= 3, at_most_s=3)
-        loud.unlink()
-        return batch
-    with runs.open("a") as file:
-        file.write("x")
-    if _size(runs) <= 2 or loud.exists():
-        os.kill(os.getpid(), signal.SIGKILL)
-    return batch
-
-
-def fail(batch: list[int]) -> list[int]:
-    raise OSError(5, "Input/output error")
-
-
-def _die(folder, number, *, times):
-    deaths = Path(folder, str(number))
-    if _size(deaths) < times:
-        with deaths.open("a") as file:
-            file.write("x")
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _size(path):
-    return path.stat().st_size if path.exists() else 0
-
-
-def _wait(is_so, *, at_most_s):
-    end = time.monotonic() + at_most_s
-    while not is_so() and time.monotonic() < end:
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="module")
 def cluster():
-    with open_cluster(ClusterSettings(workers=2)) as cluster:
+    # Killed workers start again in a moment if they are forked from a process that has the imports.
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        open_cluster(ClusterSettings(workers=2)) as cluster,
+    ):
         cluster.client.wait_for_workers(2)
         yield cluster
 
@@ -105,6 +51,7 @@ def test_a_number_that_kills_its_workers_costs_that_number_only(cluster):
     assert [(batch, result) for batch, result in results if batch != result] == [([5], [POISON - 5])]
 
 
+@pytest.mark.soak  # it takes as long as Dask would wait before it gives a worker up
 def test_workers_come_back_however_often_they_die(cluster):
     batches = in_batches(range(24), 1)
     results = fan_out(cluster, die_until, batches, on_poison=lambda _: [POISON], end=time.time() + 18)
@@ -113,7 +60,7 @@ def test_workers_come_back_however_often_they_die(cluster):
 
 
 def test_a_number_that_kills_is_named_when_no_answer_is_there(cluster):
-    wanted = r"the worker died each time it ran die_always-\S+ alone \(4 times\); .* It was at: 2$"
+    wanted = r"the worker died each time it ran die_always-\S+ alone \(4 times\); .* The item: 2$"
     with pytest.raises(ServiceUnavailable, match=wanted):
         list(fan_out(cluster, die_always, [[1, 2]], poison=[2]))
 
@@ -121,7 +68,7 @@ def test_a_number_that_kills_is_named_when_no_answer_is_there(cluster):
 def test_alone_a_number_has_lives_enough_for_deaths_of_another_cause(cluster, tmp_path):
     results = fan_out(cluster, die_often, [[3]], on_poison=lambda _: [POISON], folder=str(tmp_path), times=5)
     assert list(results) == [([3], [3])]
-    assert _size(tmp_path / "3") == 5, "two in company, three alone"
+    assert size_of(tmp_path / "3") == 5, "two in company, three alone"
 
 
 def test_nothing_else_runs_while_a_suspect_is_tried(cluster, tmp_path):
@@ -133,7 +80,7 @@ def test_nothing_else_runs_while_a_suspect_is_tried(cluster, tmp_path):
         folder=str(tmp_path),
     )
     assert sorted(results) == [(["loud"], ["loud"]), (["shy"], ["shy"])]
-    assert _size(tmp_path / "runs") == 3
+    assert size_of(tmp_path / "runs") == 3
 
 
 @given(

@@ -111,7 +111,7 @@ def test_three_nights_and_a_rollback(folder, settings_of):
     again = retrain_nightly(settings)
     assert again.outcome == "skipped", "what was refused is not trained again"
     assert refused.version in again.reason
-    assert "was refused against the same champion by the same bounds" in again.reason
+    assert "was refused against the same champion by the same criteria" in again.reason
     judged_again = retrain_nightly(settings.model_copy(update={"confidence": 0.6}))
     assert (judged_again.outcome, judged_again.version) == ("refused", refused.version), "by other bounds"
     assert "wanted 60.0%" in judged_again.reason

@@ -1,9 +1,11 @@
-"""Flows as Prefect records them: their stages, what they show, and the guards of a scheduled night."""
+"""Flows as Prefect records them: stages, what they show, the guards of a scheduled night; how `serve` ends."""
 
 import json
 import os
+import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from prefect import flow
@@ -20,7 +22,8 @@ from flows.prefect_flows import retrain_nightly
 from flows.retrain_nightly import show_comparison
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
 from store.errors import BadInput
-from tests.support.prefect_ui import COMMAND, artifacts, ask
+from tests.support.prefect_ui import COMMAND, artifacts, ask, serving
+from tests.support.processes import free_port, is_listening
 from tests.support.tagging_model import copy_demo_music
 from training.selection.comparison import Comparison, Gain, GenreGain
 
@@ -93,7 +96,7 @@ def test_a_night_that_begins_too_late_skips_itself(recorded, tmp_path):
     late = run_flow(retrain_nightly, flow_run=run, parameters=parameters)
     assert late.outcome == "skipped"
     assert late.reason.startswith(
-        f"too late: it was to start at {due:%Y-%m-%d %H:%M} UTC, 45 minutes ago; at most 30"
+        f"too late: it was scheduled for {due:%Y-%m-%d %H:%M} UTC, 45 minutes ago; at most 30"
     )
     (row,) = artifacts_of(run.id)["nightly-result"]
     assert (row["outcome"], row["reason"]) == ("skipped", late.reason)
@@ -112,12 +115,22 @@ def another_at_work(recorded, tmp_path):
 def test_a_night_does_not_begin_while_another_is_at_work(tmp_path, another_at_work):
     skipped = retrain_nightly(settings_of(tmp_path))
     assert skipped.outcome == "skipped"
-    assert skipped.reason.startswith(f"run {another_at_work.name} is at work since ")
-    assert "after 24 hours it is taken for dead" in skipped.reason
+    assert skipped.reason.startswith(f"run {another_at_work.name} is active since ")
+    assert "after 24 hours it is considered dead" in skipped.reason
 
 
 def test_a_run_that_works_for_ever_is_taken_for_dead(tmp_path, another_at_work, caplog):
     with pytest.raises(BadInput, match="music: 0 files, none of them audio"):  # so it went on to the build
         retrain_nightly(settings_of(tmp_path, stale_after_hours=1e-6))
     assert f"run {another_at_work.name} is Running since" in caplog.text
-    assert "taken for dead" in caplog.text
+    assert "considered dead" in caplog.text
+
+
+def test_serve_in_the_background_of_a_shell_is_ended_by_sigterm(tmp_path):
+    port = free_port()
+    with serving(tmp_path, port, in_background=True) as served:
+        status = Path(f"/proc/{served.process.pid}/status").read_text()
+        (ignored,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")]
+        assert int(ignored, 16) >> (signal.SIGINT - 1) & 1, "SIGINT is ignored"
+    assert served.process.returncode == 0, served.log.read_text()
+    assert not is_listening(port), "the Prefect server outlived `serve`"

@@ -41,7 +41,7 @@ def cluster(tmp_path_factory):
     """Start a scheduler and a worker once for all tests: each start takes seconds."""
     host = Host("127.0.0.1")
     with scheduler() as address, workers(address, [host, host], tmp_path_factory.mktemp("dask")):
-        yield ClusterSettings(kind="scheduler", scheduler=address)
+        yield ClusterSettings(kind="scheduler", scheduler=address, connect_timeout_s=200)
 
 
 @pytest.fixture
@@ -205,10 +205,10 @@ def test_a_map_that_was_corrected_asks_for_another_run(common, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"genres": ("Polka",)}, "genre 'Polka': this model never learned it; it knows Electronic, Rock"),
+        ({"genres": ("Polka",)}, "genre 'Polka': not one of this model's: Electronic, Rock"),
         ({"model": "nobody"}, "no model version"),
         ({"source": "nowhere"}, "nowhere: no such folder"),
-        ({"source": ""}, "source, apply: give one of them"),
+        ({"source": ""}, "--source, --apply: give one of them"),
         ({"copy_to": "{music}/copies"}, "copies would lie within their source"),
         ({"copy_to": "{music}/.."}, "lies within it; name a folder for copies alone"),
         ({"copy_to": "s3://bucket/copies"}, "copies are local files"),

@@ -24,7 +24,7 @@ GENRES = ("Electronic", "Rock")
 
 
 def publish_small_model(root: str) -> str:
-    """Put a small network with fresh weights into service; give the URL of its version."""
+    """Publish and promote a small network with random weights; return the URL of its version."""
     torch.manual_seed(1)
     training = TrainSettings(model=ModelSettings(name="shallow", width=4), validation_crops=2)
     identity = ModelIdentity(
@@ -40,7 +40,7 @@ def publish_small_model(root: str) -> str:
 
 
 def small_inference_config(version_url: str) -> InferenceConfig:
-    """Listen with a model to four seconds of each track, and fill what is empty."""
+    """Return a configuration that predicts four seconds of each track and fills missing genres."""
     identity = read_identity(version_url)
     return InferenceConfig(
         version_url=version_url,

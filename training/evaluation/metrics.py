@@ -112,7 +112,6 @@ def score(
     thresholds = _thresholds(calibration, genres, target)
     per_genre = _score_genres(truth_TG, predicted_TG, probability_TG, genres, thresholds)
     k = min(TOP_K, len(genres) - 1) if target == "top" else None
-    hits, assigned = (truth_TG & predicted_TG).sum(), truth_TG.sum() + predicted_TG.sum()
     return Scores(
         target=target,
         tracks=len(truth_TG),
@@ -120,15 +119,14 @@ def score(
         accuracy=correct / len(truth_TG),
         chance=max(Counter(map(bytes, truth_TG)).values()) / len(truth_TG),
         macro_f1=_mean([each.f1 for each in per_genre]) or 0.0,
-        micro_f1=float(2 * hits / max(assigned, 1)),
+        micro_f1=_micro_f1(truth_TG, predicted_TG),
         mean_average_precision=_mean([each.average_precision for each in per_genre]),
         roc_auc=_mean([each.roc_auc for each in per_genre]),
         top_k=_share_among_likeliest(truth_TG, probability_TG, k) if k is not None else None,
         k=k,
         calibration_error=calibration_error(reliability(truth_TG, probability_TG, target)),
         log_loss=float(loss_T.mean()),
-        # Undefined for a single track, where this is 0.
-        log_loss_standard_error=float(loss_T.std() / np.sqrt(max(len(loss_T) - 1, 1))),
+        log_loss_standard_error=_standard_error(loss_T),
         genres=per_genre,
         untested=tuple(each.genre for each in per_genre if each.support == 0),
         confusion=_count_confusions(truth_TG, predicted_TG) if target == "top" else None,
@@ -259,6 +257,15 @@ def _losses(
 ) -> NDArray[np.float64]:
     true_T = assigned_probability(truth_TG, probability_TG, target)
     return np.asarray(-np.log(true_T.clip(PROBABILITY_EPSILON, 1)))
+
+
+def _micro_f1(truth_TG: NDArray[np.bool_], predicted_TG: NDArray[np.bool_]) -> float:
+    return float(2 * (truth_TG & predicted_TG).sum() / max(truth_TG.sum() + predicted_TG.sum(), 1))
+
+
+def _standard_error(loss_T: NDArray[np.float64]) -> float:
+    """Return the standard error of the mean; it is undefined for a single track, and 0 here."""
+    return float(loss_T.std() / np.sqrt(max(len(loss_T) - 1, 1)))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -11,15 +11,23 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
-from store.reader import open_snapshot
+from store.reader import Snapshot, open_snapshot
 from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.fit.crops import Tracks
+from training.fit.run import TrainingRun
 from training.fit.validation import predict_tracks
 from training.inference.model_version import ModelIdentity, load_model
 
 # A snapshot never changes: the part of its index that a worker has read serves all batches.
 _open_snapshot_once = lru_cache(maxsize=2)(open_snapshot)
+
+
+def run_identity(run: TrainingRun, snapshot: Snapshot) -> ModelIdentity:
+    """Return the identity of the network that a run trains, not calibrated yet."""
+    mel = MelSettings.model_validate(snapshot.mel_settings)
+    return ModelIdentity(genres=run.genres, mel=mel, training=run.settings)
 
 
 def predict_stored_tracks(

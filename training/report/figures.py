@@ -1,4 +1,4 @@
-"""The figures of a report, as PNG bytes: what was confused, how it learned, what it heard.
+"""Figures of a report as PNG: confusion matrix, F1 by genre, learning curves, spectrograms.
 
 Axes: F frames, M mel bands, R rows of genres.
 """
@@ -19,7 +19,7 @@ from preprocessing.mel.settings import MelSettings
 from training.evaluation.metrics import Scores
 from training.report.style import LIGHT, Theme, fit_label, new_axes, new_figure, render_png, style_axes
 
-DISPLAY_RANGE_DB = 75.0  # below the loudest: what is quieter than that is no longer heard
+DISPLAY_RANGE_DB = 75.0  # below the loudest; quieter cells are drawn black
 MAX_IMAGE_COLUMNS = 640  # about the pixels of a panel
 CAPTION_LENGTH = 42
 HZ_TICKS = (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
@@ -27,7 +27,7 @@ HZ_TICKS = (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 
 @dataclass(frozen=True)
 class Panel:
-    """A spectrogram to show, with two lines over it."""
+    """A spectrogram with two lines of text above it."""
 
     name: str
     caption: str
@@ -35,7 +35,7 @@ class Panel:
 
 
 def draw_confusion_matrix(scores: Scores, theme: Theme = LIGHT) -> bytes:
-    """Draw how often each genre was taken for which: counts, shaded by the share of their row."""
+    """Draw the confusion matrix: counts, shaded by the share of their row."""
     assert scores.confusion is not None, "one genre a track"
     counts = np.array(scores.confusion)
     size = len(counts)
@@ -58,8 +58,8 @@ def draw_confusion_matrix(scores: Scores, theme: Theme = LIGHT) -> bytes:
     turned: dict[str, Any] = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if size > 4 else {}
     axes.set_xticks(range(size), names, fontsize=small, parse_math=False, **turned)
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel("heard as", color=theme.faint, labelpad=8)
-    axes.set_ylabel("is (number of tracks)", color=theme.faint, labelpad=8)
+    axes.set_xlabel("predicted", color=theme.faint, labelpad=8)
+    axes.set_ylabel("true (number of tracks)", color=theme.faint, labelpad=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return render_png(figure, theme)
@@ -69,13 +69,13 @@ def draw_genre_bars(scores: Scores, theme: Theme = LIGHT) -> bytes:
     """Draw the F1 of each genre, those with most tracks on top."""
     rows = sorted(scores.genres, key=lambda each: (-each.support, each.genre))
     figure, axes = new_axes(8.0, 0.28 * len(rows) + 0.9, theme)
-    places = list(range(len(rows)))
-    axes.barh(places, [each.f1 or 0.0 for each in rows], height=0.62, color=theme.right)
-    for place, each in zip(places, rows, strict=True):
+    positions = list(range(len(rows)))
+    axes.barh(positions, [each.f1 or 0.0 for each in rows], height=0.62, color=theme.correct)
+    for index, each in zip(positions, rows, strict=True):
         text = "no test track" if each.f1 is None else f"{each.f1:.2f}"
-        axes.text((each.f1 or 0.0) + 0.01, place, text, va="center", fontsize=8, color=theme.faint)
+        axes.text((each.f1 or 0.0) + 0.01, index, text, va="center", fontsize=8, color=theme.faint)
     labels = [f"{fit_label(each.genre, 30)}  {each.support}" for each in rows]
-    axes.set_yticks(places, labels, fontsize=9, parse_math=False)
+    axes.set_yticks(positions, labels, fontsize=9, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.06)
     axes.set_xlabel("F1 of each genre; after its name, its number of test tracks", color=theme.faint)
@@ -87,10 +87,10 @@ def draw_genre_bars(scores: Scores, theme: Theme = LIGHT) -> bytes:
 def draw_learning_curves(
     history: Sequence[Mapping[str, Any]], best_epoch: int, theme: Theme = LIGHT
 ) -> bytes:
-    """Draw loss and scores by epoch, the best one marked; what the history lacks is left out."""
+    """Draw loss and scores by epoch, the best epoch marked; missing columns are left out."""
     figure = new_figure(8.4, 3.3)
-    left, right = (style_axes(figure.add_subplot(1, 2, place), theme) for place in (1, 2))
-    _curve(left, history, "train_loss", "training", theme.right, best_epoch, theme)
+    left, right = (style_axes(figure.add_subplot(1, 2, index), theme) for index in (1, 2))
+    _curve(left, history, "train_loss", "training", theme.correct, best_epoch, theme)
     _curve(left, history, "validation_loss", "validation", theme.wrong, best_epoch, theme)
     _curve(right, history, "validation_accuracy", "accuracy", theme.wrong, best_epoch, theme)
     _curve(right, history, "validation_macro_f1", "macro F1", theme.third, best_epoch, theme)
@@ -116,14 +116,14 @@ def draw_learning_curves(
 
 
 def draw_spectrograms(panels: Sequence[Panel], settings: MelSettings, theme: Theme = LIGHT) -> bytes:
-    """Draw spectrograms two in a row, on one scale of dB. Shapes: each (F, M), F may differ."""
+    """Draw spectrograms, two in a row, on one dB scale. Shapes: each (F, M), F may differ."""
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     figure = new_figure(4.15 * columns + 0.3, 2.15 * lines)
     loudest_db = max(float(np.percentile(panel.mel_FM, 99.9)) for panel in panels)
     all_axes: list[Axes] = []
-    for place, panel in enumerate(panels):
-        axes = style_axes(figure.add_subplot(lines, columns, place + 1), theme)
+    for index, panel in enumerate(panels):
+        axes = style_axes(figure.add_subplot(lines, columns, index + 1), theme)
         image = axes.imshow(
             _thinned(panel.mel_FM).T,
             origin="lower",
@@ -137,8 +137,8 @@ def draw_spectrograms(panels: Sequence[Panel], settings: MelSettings, theme: The
         _caption(axes, panel, theme)
         _hz_axis(axes, settings)
         axes.spines[:].set_visible(False)
-        axes.set_ylabel("Hz" if place % columns == 0 else "", color=theme.faint)
-        axes.set_xlabel("seconds" if place >= len(panels) - columns else "", color=theme.faint)
+        axes.set_ylabel("Hz" if index % columns == 0 else "", color=theme.faint)
+        axes.set_xlabel("seconds" if index >= len(panels) - columns else "", color=theme.faint)
         all_axes.append(axes)
     bar = figure.colorbar(image, ax=all_axes, fraction=0.025, pad=0.015, aspect=16 * lines)
     bar.ax.tick_params(colors=theme.faint, labelsize=8, length=0)
@@ -148,23 +148,23 @@ def draw_spectrograms(panels: Sequence[Panel], settings: MelSettings, theme: The
 
 
 def band_centres_hz(settings: MelSettings) -> NDArray[np.float64]:
-    """Give the frequency of each mel band's middle. Shapes: (M,)."""
+    """Return the centre frequency of each mel band. Shapes: (M,). Units: Hz."""
     high_hz = settings.high_hz or settings.sample_rate_hz / 2
     edges = librosa.mel_frequencies(settings.bands + 2, fmin=settings.low_hz, fmax=high_hz)
     return np.asarray(edges[1:-1], np.float64)
 
 
 def _shaded(shares_RR: NDArray[np.float64], theme: Theme) -> NDArray[np.float64]:
-    """Mix paper with blue on the diagonal and vermilion off it. Shapes: (R, R) -> (R, R, 3)."""
-    full = np.where(np.eye(len(shares_RR))[..., None] > 0, to_rgb(theme.right), to_rgb(theme.wrong))
+    """Return colours: blue on the diagonal, vermilion off it, mixed with the paper. Shapes: (R, R) -> (R, R, 3)."""
+    full = np.where(np.eye(len(shares_RR))[..., None] > 0, to_rgb(theme.correct), to_rgb(theme.wrong))
     weight = 0.92 * shares_RR[..., None]
     return np.asarray(weight * full + (1 - weight) * np.array(to_rgb(theme.paper)))
 
 
 def _outline_diagonal(axes: Axes, size: int, theme: Theme) -> None:
-    for place in range(size):
+    for index in range(size):
         axes.add_patch(
-            Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor=theme.right, linewidth=1.2)
+            Rectangle((index - 0.5, index - 0.5), 1, 1, fill=False, edgecolor=theme.correct, linewidth=1.2)
         )
 
 
@@ -204,7 +204,7 @@ def _curve(
 
 
 def _thinned(mel_FM: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Average frames of a long track until it has no more than a panel can show."""
+    """Average the frames of a long track down to the pixels of a panel. Shapes: (F, M) -> (F', M)."""
     step = -(-len(mel_FM) // MAX_IMAGE_COLUMNS)
     whole_FM = mel_FM[: len(mel_FM) // step * step]
     return np.asarray(whole_FM.reshape(-1, step, mel_FM.shape[1]).mean(axis=1), np.float32)
@@ -212,13 +212,13 @@ def _thinned(mel_FM: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _caption(axes: Axes, panel: Panel, theme: Theme) -> None:
     at: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "parse_math": False}
-    name, answer = fit_label(panel.name, CAPTION_LENGTH), fit_label(panel.caption, CAPTION_LENGTH + 14)
+    name, caption = fit_label(panel.name, CAPTION_LENGTH), fit_label(panel.caption, CAPTION_LENGTH + 14)
     axes.annotate(name, (0, 1), (0, 19), fontsize=9, color=theme.ink, fontweight="bold", **at)
-    axes.annotate(answer, (0, 1), (0, 6), fontsize=8, color=theme.faint, **at)
+    axes.annotate(caption, (0, 1), (0, 6), fontsize=8, color=theme.faint, **at)
 
 
 def _hz_axis(axes: Axes, settings: MelSettings) -> None:
     centres_hz = band_centres_hz(settings)
     ticks_hz = [hz for hz in HZ_TICKS if centres_hz[0] <= hz <= centres_hz[-1]]
-    places = np.interp(ticks_hz, centres_hz, np.arange(settings.bands) + 0.5)
-    axes.set_yticks(places, [f"{hz:,}" for hz in ticks_hz])
+    positions = np.interp(ticks_hz, centres_hz, np.arange(settings.bands) + 0.5)
+    axes.set_yticks(positions, [f"{hz:,}" for hz in ticks_hz])

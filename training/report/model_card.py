@@ -1,4 +1,4 @@
-"""The model card: what a person should know of a model before using it, in Markdown.
+"""The model card in Markdown: what to know about a model before using it.
 
 Source: the sections of Mitchell et al., "Model Cards for Model Reporting" (2019).
 """
@@ -10,7 +10,7 @@ from training.evaluation.calibration import UNREACHABLE_THRESHOLD
 from training.evaluation.test_set_use import earlier_versions
 from training.report.dotted_names import flatten
 
-ABSENT = "–"  # noqa: RUF001  an en dash, for a figure that there is not
+ABSENT = "–"  # noqa: RUF001  an en dash, for a missing figure
 FIGURES = (
     ("accuracy", "Accuracy"),
     ("macro_f1", "Macro F1"),
@@ -20,72 +20,68 @@ FIGURES = (
     ("top_k", "Genre among the likeliest {k}"),
     ("log_loss", "Log-loss, in nats"),
     ("calibration_error", "Expected calibration error (ECE)"),
-    ("chance", "Always the commonest answer (chance)"),
+    ("chance", "Always the most frequent label (chance)"),
 )
 
 
 def write_model_card(card: Mapping[str, Any]) -> str:
-    """Lay out the card of a model version, from what model.json holds of it."""
+    """Return the card of a model version as Markdown, from the content of its model.json."""
     sections = [
-        _what_it_is(card),
+        _summary(card),
         _use(card),
         _data(card),
         _evaluation(card),
         _genres(card),
-        _decision(card),
-        _how_it_was_made(card),
+        _calibration(card),
+        _settings(card),
         _caveats(card),
     ]
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
-def _what_it_is(card: Mapping[str, Any]) -> Iterator[str]:
+def _summary(card: Mapping[str, Any]) -> Iterator[str]:
     target = card["training"]["target"]
-    yield f"# Model card: {card.get('version') or card['run'].rsplit('/', 1)[-1]}"
+    yield f"# Model card: run {card['run'].rsplit('/', 1)[-1]}"
     yield ""
     yield (
-        f"A `{card['training']['model']['name']}` network of The Spectrogram One. It listens to log-mel "
-        f"spectrograms of {card['training']['crop_s']:g} s crops and tells "
-        + ("which one of" if target == "top" else "which of")
-        + f" {len(card['genres'])} genres a track has."
+        f"A `{card['training']['model']['name']}` network of The Spectrogram One. From log-mel "
+        f"spectrograms of {card['training']['crop_s']:g} s crops it predicts "
+        + ("the genre" if target == "top" else "the genres")
+        + f" of a track, out of {len(card['genres'])}."
     )
     yield ""
     yield f"- Trained: {card['trained']}, by code version {_code(card['code'])}"
-    yield f"- Started from: {_code(card['parent']) if card.get('parent') else 'random weights'}"
+    yield f"- Started from: {_code(card['parent']) if card['parent'] else 'random weights'}"
     yield f"- Run: {_code(card['run'])}, best epoch {card['best_epoch']} by validation loss"
 
 
 def _use(card: Mapping[str, Any]) -> Iterator[str]:
-    rest = "is given one of them" if card["training"]["target"] == "top" else "may be given some of them"
+    others = (
+        "is assigned one of them" if card["training"]["target"] == "top" else "may be assigned some of them"
+    )
     yield "## Intended use and limits"
     yield ""
     yield (
-        "Made to suggest genres for music files whose genre is unknown, with a person able to undo what was "
-        "written (`spectrogram-one tag` shows changes before it writes any)."
+        "Suggests genres for music files without one. `spectrogram-one tag` shows all changes before it writes "
+        "any, and `spectrogram-one undo` reverts them."
     )
     yield ""
-    yield f"- It knows the genres listed below and no others: music of any other kind {rest} all the same."
-    yield "- A genre is what the labels of its training data say it is; other catalogues draw other lines."
+    yield f"- It predicts only the genres listed below: music of any other genre {others} nevertheless."
+    yield "- A genre means what the labels of the training data mean by it; other catalogues differ."
     yield (
-        "- Not made to judge quality, origin or worth of music, nor of those who made it; "
+        "- Not intended to judge quality, origin or value of music or of its authors; "
         "its errors are not spread evenly over genres (see the table)."
     )
 
 
 def _data(card: Mapping[str, Any]) -> Iterator[str]:
-    counts = card.get("tracks") or {
-        split: card["metrics"][split]["tracks"]
-        for split in ("validation", "test")
-        if split in card["metrics"]
-    }
     mel = card["mel"]
     yield "## Training data"
     yield ""
     yield f"- Spectrograms: {_code(card['snapshot'])}"
-    if card.get("data"):
-        yield f"- Data learned from (tracks, targets, spectrograms): `{card['data']}`"
-    yield "- Tracks: " + ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    yield "- Splits share no artist that the catalogue names; only the training tracks set weights."
+    yield f"- Hash of the training data (tracks, targets, spectrograms): `{card['data']}`"
+    yield "- Tracks: " + ", ".join(f"{count:,} {split}" for split, count in card["tracks"].items())
+    yield "- No named artist is in two splits; the weights are fitted on the training tracks only."
     yield (
         f"- Audio: {mel['sample_rate_hz']:,} Hz, {mel['bands']} mel bands, window {mel['window']:,}, "
         f"hop {mel['hop']:,} samples"
@@ -105,37 +101,35 @@ def _evaluation(card: Mapping[str, Any]) -> Iterator[str]:
     yield f"| Tracks | {' | '.join(format(card['metrics'][split]['tracks'], ',') for split in splits)} |"
     yield ""
     yield (
-        "In brackets: 95 % intervals; artists are drawn anew, not tracks, as songs of one artist are right or "
-        "wrong together. Weights, temperature and thresholds were chosen on the validation tracks, so "
-        "their scores are rosier than the truth; the test tracks chose nothing."
+        "In brackets: 95 % intervals from resampled artists, as tracks of one artist are correct or wrong "
+        "together. Weights, temperature and thresholds were chosen on the validation tracks, so their scores "
+        "are too optimistic; the test tracks were used for no choice."
     )
-    yield from _test_use(card.get("test_use"))
+    yield from _test_use(card["test_use"])
 
 
-def _test_use(use: Mapping[str, Any] | None) -> Iterator[str]:
-    if use is None:
-        return
-    before = earlier_versions(use)
+def _test_use(use: Mapping[str, Any]) -> Iterator[str]:
+    earlier = earlier_versions(use)
     yield ""
     yield (
-        f"Test set `{use['test_set']}`: {use['tracks']:,} tracks, listened to once for this model, at "
+        f"Test set `{use['test_set']}`: {use['tracks']:,} tracks, scored once for this model, at "
         f"{use['evaluated_at']}. "
         + (
-            f"{len(before)} earlier version{'s' * (len(before) > 1)} of this root had been scored on some or all "
+            f"{len(earlier)} earlier version{'s' * (len(earlier) > 1)} in this folder had been scored on some or all "
             "of them: "
-            + ", ".join(f"{_code(version)} ({tracks:,} tracks)" for version, tracks in before[-10:])
-            + (" (the last 10)." if len(before) > 10 else ".")
-            if before
-            else "No earlier version of this root is known to have been scored on any of them."
+            + ", ".join(f"{_code(version)} ({tracks:,} tracks)" for version, tracks in earlier[-10:])
+            + (" (the last 10)." if len(earlier) > 10 else ".")
+            if earlier
+            else "No earlier version in this folder is known to have been scored on any of them."
         )
     )
 
 
 def _genres(card: Mapping[str, Any]) -> Iterator[str]:
-    parents = card.get("calibration", {}).get("parents", {})
+    parents = card["calibration"]["parents"]
     yield "## Genre by genre, on the test tracks"
     yield ""
-    yield "| Genre | Tracks | Told | Precision | Recall | F1 | Average precision | Threshold |"
+    yield "| Genre | Tracks | Predicted | Precision | Recall | F1 | Average precision | Threshold |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for each in card["metrics"]["test"]["genres"]:
         numbers = (each.get(key) for key in ("precision", "recall", "f1", "average_precision"))
@@ -144,26 +138,25 @@ def _genres(card: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join([*cells, _threshold(each.get('threshold'))])} |"
 
 
-def _decision(card: Mapping[str, Any]) -> Iterator[str]:
-    calibration = card.get("calibration", {})
+def _calibration(card: Mapping[str, Any]) -> Iterator[str]:
+    calibration = card["calibration"]
     yield "## Calibration and thresholds"
     yield ""
-    yield f"- Temperature: {calibration.get('temperature', 1.0):.3f}"
+    yield f"- Temperature: {calibration['temperature']:.3f}"
     test = card["metrics"]["test"]
-    if "uncalibrated_error" in test:
-        yield (
-            f"- ECE on the test tracks: {test['uncalibrated_error']:.3f} by the network alone, "
-            f"{test['calibration_error']:.3f} as calibrated"
-        )
-    yield from (f"- {_text(note)}" for note in card.get("calibration_notes", ()))
-    if calibration.get("parents"):
-        yield f"- Genres that are that have a parent: {len(calibration['parents'])}. A child implies its parents."
+    yield (
+        f"- ECE on the test tracks: {test['uncalibrated_error']:.3f} for the network's own probabilities, "
+        f"{test['calibration_error']:.3f} calibrated"
+    )
+    yield from (f"- {_text(note)}" for note in card["calibration_notes"])
+    if calibration["parents"]:
+        yield f"- Genres with a parent: {len(calibration['parents'])}. A child implies its parents."
 
 
-def _how_it_was_made(card: Mapping[str, Any]) -> Iterator[str]:
+def _settings(card: Mapping[str, Any]) -> Iterator[str]:
     yield "## Settings"
     yield ""
-    yield f"Seed {card['training']['seed']} fixes weights, crops, dropout and augmentation."
+    yield f"Seed {card['training']['seed']} determines weights, crops, dropout and augmentation."
     yield ""
     yield "| Setting | Value |"
     yield "|---|---|"
@@ -172,12 +165,12 @@ def _how_it_was_made(card: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _caveats(card: Mapping[str, Any]) -> Iterator[str]:
-    caveats: Sequence[str] = card["metrics"].get("caveats", ())
+    caveats: Sequence[str] = card["metrics"]["caveats"]
     yield "## Caveats"
     yield ""
     yield from (f"- {_text(caveat)}" for caveat in caveats)
-    yield "- The scores hold for music like that of the test tracks; other music may fare worse."
-    yield "- Labels are taken as true; where they are wrong, right answers count as errors."
+    yield "- The scores hold for music like the test tracks; on other music the model may do worse."
+    yield "- Labels are taken as true; where they are wrong, correct predictions count as errors."
 
 
 def _figure(scores: Mapping[str, Any], key: str) -> str:
@@ -195,7 +188,7 @@ def _threshold(value: float | None) -> str:
 
 
 def _text(text: str) -> str:
-    """Keep a name from being read as Markdown: as a column, a tag or a line of its own."""
+    """Escape a name, so that Markdown sees no column, tag or new line in it."""
     plain = " ".join(text.split())
     for mark in ("\\", "|", "<", "*", "_", "`", "["):
         plain = plain.replace(mark, f"\\{mark}")

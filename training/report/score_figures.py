@@ -1,4 +1,4 @@
-"""The figures of how far probabilities can be trusted: calibration, and precision against recall.
+"""Figures of the probabilities as PNG: calibration, and precision against recall.
 
 Axes: T tracks, G genres.
 """
@@ -14,18 +14,18 @@ from training.evaluation.metrics import CALIBRATION_BINS, GenreScore, Reliabilit
 from training.evaluation.ranking import precision_recall
 from training.report.style import LIGHT, Theme, fit_label, new_figure, render_png, style_axes
 
-MAX_SHOWN_GENRES = 8  # of those with most tracks; a person compares no more
+MAX_SHOWN_GENRES = 8  # those with most tracks
 PANEL_COLUMNS = 4
 
 
 def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIGHT) -> bytes:
-    """Draw how often an answer was right against how probable it was said to be, and how many said so.
+    """Draw the observed frequency of predictions against their probability, and their distribution.
 
-    `before` is the network by itself, `after` with temperature and genre tree; where these are the same, one is drawn.
+    `before` is the network's own, `after` with temperature and genre tree; if they are equal, one is drawn.
     """
-    shown = [(before, "network alone", theme.wrong), (after, "as it is used", theme.right)]
+    shown = [(before, "network", theme.wrong), (after, "calibrated", theme.correct)]
     if np.array_equal(before.predicted, after.predicted):
-        shown = [(after, "network alone, not calibrated", theme.right)]
+        shown = [(after, "network, not calibrated", theme.correct)]
     figure = new_figure(5.4, 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     for axes in (upper, lower):
@@ -35,7 +35,7 @@ def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIG
         axes.set_axisbelow(True)
     upper.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (1, 2)))
     width = 0.92 / CALIBRATION_BINS / len(shown)
-    for place, (found, label, colour) in enumerate(shown):
+    for index, (found, label, colour) in enumerate(shown):
         text = f"{label}, ECE {calibration_error(found):.3f}"
         upper.plot(
             found.predicted, found.observed, color=colour, linewidth=1.8, marker="o", markersize=5, label=text
@@ -43,26 +43,30 @@ def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIG
         left = (
             np.minimum(np.floor(found.predicted * CALIBRATION_BINS), CALIBRATION_BINS - 1) / CALIBRATION_BINS
             + 0.04 / CALIBRATION_BINS
-            + place * width
+            + index * width
         )
         lower.bar(left, found.share, width=width, align="edge", color=colour)
+    _label_reliability(upper, lower, theme)
+    lower.set_ylim(min(found.share.min() for found, _, _ in shown) / 3, 1)
+    return render_png(figure, theme)
+
+
+def _label_reliability(upper: Axes, lower: Axes, theme: Theme) -> None:
     upper.grid(True, color=theme.line, linewidth=0.6)
     upper.set_xlim(-0.02, 1.02)
     upper.set_ylim(-0.02, 1.02)
-    upper.set_ylabel("so often it was right", color=theme.faint)
+    upper.set_ylabel("observed frequency", color=theme.faint)
     upper.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     upper.legend(
         loc="lower left", bbox_to_anchor=(-0.015, 1.0), ncols=2, frameon=False, handlelength=1.3,
         borderaxespad=0.1, fontsize=9, labelcolor=theme.ink,
     )  # fmt: skip
     lower.set_yscale("log")
-    lower.set_ylim(min(found.share.min() for found, _, _ in shown) / 3, 1)
-    lower.set_ylabel("of answers", color=theme.faint)
+    lower.set_ylabel("of predictions", color=theme.faint)
     lower.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     lower.minorticks_off()
-    lower.set_xlabel("probability that was given to the answer", color=theme.faint)
+    lower.set_xlabel("predicted probability", color=theme.faint)
     lower.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    return render_png(figure, theme)
 
 
 def draw_precision_recall(
@@ -70,25 +74,25 @@ def draw_precision_recall(
 ) -> bytes:
     """Draw precision against recall of the genres with most tracks, all genres together in each panel.
 
-    A dot is where the model tells a genre: by its threshold, or as the likeliest one.
+    A dot marks the threshold in use, or the likeliest genre.
     """
     shown = most_supported(scores)
     columns = min(PANEL_COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
     figure = new_figure(2.2 * columns + 0.4, 2.35 * lines + 0.3)
     micro = precision_recall(truth_TG.ravel(), probability_TG.ravel())
-    for place, genre in enumerate(shown):
-        axes = style_axes(figure.add_subplot(lines, columns, place + 1), theme)
-        axes.plot(*_steps(*micro), color=theme.faint, linewidth=1, linestyle=(0, (3, 1.5)))
+    for index, genre in enumerate(shown):
+        axes = style_axes(figure.add_subplot(lines, columns, index + 1), theme)
+        axes.plot(*curve_steps(*micro), color=theme.faint, linewidth=1, linestyle=(0, (3, 1.5)))
         axes.plot(
-            *_steps(*precision_recall(truth_TG[:, genre], probability_TG[:, genre])),
-            color=theme.right,
+            *curve_steps(*precision_recall(truth_TG[:, genre], probability_TG[:, genre])),
+            color=theme.correct,
             linewidth=1.8,
         )
         _mark(axes, scores.genres[genre], theme)
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.04)
-        for axis, edge in ((axes.xaxis, place >= len(shown) - columns), (axes.yaxis, place % columns == 0)):
+        for axis, edge in ((axes.xaxis, index >= len(shown) - columns), (axes.yaxis, index % columns == 0)):
             axis.set_ticks([0, 0.5, 1], ["0", "50 %", "100 %"] if edge else [""] * 3)
         axes.grid(True, color=theme.line, linewidth=0.6)
         axes.set_axisbelow(True)
@@ -99,14 +103,14 @@ def draw_precision_recall(
         fontsize=9,
         color=theme.faint,
     )
-    figure.supylabel("precision: the share that is right", fontsize=9, color=theme.faint)
+    figure.supylabel("precision: the share that is correct", fontsize=9, color=theme.faint)
     return render_png(figure, theme)
 
 
 def most_supported(scores: Scores) -> list[int]:
-    """Give the places of the genres with most tracks, by their number; those without any are left out."""
-    by_support = sorted(range(len(scores.genres)), key=lambda place: -scores.genres[place].support)
-    return [place for place in by_support if scores.genres[place].support][:MAX_SHOWN_GENRES]
+    """Return the indices of the genres with most tracks, in that order; genres without any are left out."""
+    by_support = sorted(range(len(scores.genres)), key=lambda index: -scores.genres[index].support)
+    return [index for index in by_support if scores.genres[index].support][:MAX_SHOWN_GENRES]
 
 
 def _mark(axes: Axes, genre: GenreScore, theme: Theme) -> None:
@@ -130,13 +134,13 @@ def _mark(axes: Axes, genre: GenreScore, theme: Theme) -> None:
     )
 
 
-def _steps(
+def curve_steps(
     recall: NDArray[np.float64], precision: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lay a curve out as steps, as no threshold gives what lies between two.
+    """Return a curve as steps, as no threshold gives a point between two.
 
-    Of points of one recall the first counts, as in the average precision; those too near to be seen are left out.
+    Of points of equal recall the first counts, as in the average precision; steps too small to see are merged.
     """
-    places = np.round(recall * 400)
-    first = np.append(True, places[1:] != places[:-1]) & (recall > 0)
+    positions = np.round(recall * 400)
+    first = np.append(True, positions[1:] != positions[:-1]) & (recall > 0)
     return np.repeat(np.append(0.0, recall[first]), 2)[1:-1], np.repeat(precision[first], 2)

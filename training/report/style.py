@@ -1,6 +1,6 @@
-"""What every figure is drawn on: paper, colours and letters; no pyplot, no global state.
+"""The style of all figures: size, colours and font; no pyplot, no global state.
 
-Source of the colours: Okabe & Ito (2008), told apart with any kind of colour vision.
+Source of the colours: Okabe & Ito (2008), distinguishable with any kind of colour vision.
 """
 
 import io
@@ -23,13 +23,13 @@ Layout = Literal["constrained", "compressed"]
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a page: what is right is blue, what is wrong vermilion."""
+    """The colours of a page: correct is blue, wrong is vermilion."""
 
     paper: str
     ink: str
     faint: str
     line: str
-    right: str
+    correct: str
     wrong: str
     third: str
 
@@ -39,22 +39,22 @@ DARK = Theme("#17181b", "#e9e7e2", "#9d9a94", "#37383c", "#56b4e9", "#e69f00", "
 
 
 def fit_label(text: str, length: int) -> str:
-    """Shorten a text to one line that the figures' font can write; what it lacks becomes a box."""
+    """Shorten a text to one line that the figures' font can draw; missing characters become a box."""
     line = " ".join(unicodedata.normalize("NFC", text).split())
-    drawn = "".join(letter if ord(letter) in font_characters() else "□" for letter in line)
+    drawn = "".join(it if ord(it) in font_characters() else "□" for it in line)
     return drawn if len(drawn) <= length else drawn[: length - 1].rstrip() + "…"
 
 
 @lru_cache(maxsize=1)
 def font_characters() -> frozenset[int]:
-    """List what the font that comes with matplotlib can write."""
+    """Return the code points in the font that comes with matplotlib."""
     return frozenset(
         get_font(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")).get_charmap()
     )
 
 
 def new_figure(width_in: float, height_in: float, layout: Layout = "constrained") -> Figure:
-    """Give an empty figure."""
+    """Return an empty figure."""
     figure = Figure(figsize=(width_in, height_in), layout=layout)
     FigureCanvasAgg(figure)
     return figure
@@ -63,13 +63,13 @@ def new_figure(width_in: float, height_in: float, layout: Layout = "constrained"
 def new_axes(
     width_in: float, height_in: float, theme: Theme, layout: Layout = "constrained"
 ) -> tuple[Figure, Axes]:
-    """Give a figure with one pair of axes."""
+    """Return a figure with one pair of axes."""
     figure = new_figure(width_in, height_in, layout)
     return figure, style_axes(figure.add_subplot(), theme)
 
 
 def style_axes(axes: Axes, theme: Theme) -> Axes:
-    """Give axes the colours of the page."""
+    """Apply the colours of the page to axes, and return them."""
     axes.set_facecolor(theme.paper)
     axes.tick_params(colors=theme.line, labelcolor=theme.ink, labelsize=8)
     axes.spines[:].set_color(theme.line)
@@ -79,10 +79,10 @@ def style_axes(axes: Axes, theme: Theme) -> Axes:
 
 
 def render_png(figure: Figure, theme: Theme) -> bytes:
-    """Draw a figure; the same figure gives the same bytes."""
+    """Return a figure as PNG; the same figure gives the same bytes."""
     sink = io.BytesIO()
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        text.set_fontfamily("DejaVu Sans")  # the one whose letters we know
+        text.set_fontfamily("DejaVu Sans")  # the font whose characters are known
     figure.savefig(sink, format="png", dpi=DPI, facecolor=theme.paper)
     return sink.getvalue()

@@ -1,4 +1,4 @@
-"""Whether one model is better than another: both on the same test tracks, resampled together.
+"""The comparison of two models on the same test tracks, resampled together.
 
 Axes: T tracks, G genres, R resamples.
 """
@@ -23,15 +23,15 @@ from training.evaluation.bootstrap import (
     sum_by_artist,
 )
 from training.evaluation.calibration import Calibration, Target
-from training.evaluation.held_out_predictions import to_matrix
+from training.evaluation.held_out_predictions import select_split, to_matrix
 from training.evaluation.metrics import Scores, score, track_outcomes
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A score of both models, and how much better the challenger's is: above 0 is better, log-loss too.
+    """A score of both models, and by how much the challenger's is better: positive is better, for the log-loss too.
 
-    `low` and `high` bound the gain, 95 times of 100; `share_better` is the share of resamples in
+    `low` and `high` are the 95 % interval of the gain; `share_better` is the share of resamples in
     which it exceeds the margin. All three are null where the tracks are by a single artist.
     """
 
@@ -81,23 +81,22 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Compare what two models said of the same test tracks, each by its own calibration.
+    """Compare the predictions of two models for the same test tracks, each with its own calibration.
 
     Both tables are HELD_OUT_PREDICTIONS_SCHEMA rows with the networks' own probabilities, in the order of
-    `genres`; rows of other splits are left out, as they chose weights and thresholds.
+    `genres`; rows of other splits are left out, as weights and thresholds were chosen on them.
 
-    Raises: BadInput if the test tracks, or what is true of them, are not the same; or there is none.
-    Source: paired cluster bootstrap: both models are scored on the very artists that were drawn.
+    Raises: BadInput if the test tracks or their truth differ, or there is none.
+    Source: paired cluster bootstrap: both models are scored on the same resampled artists.
     """
     old, new = (_test_rows(table) for table in (champion, challenger))
     _check_same(old, new, len(genres))
-    sides = [(old, champion_calibration), (new, challenger_calibration)]
     truth_TG = to_matrix(old, "truth")
-    raws = [to_matrix(rows, "probabilities") for rows, _ in sides]
-    scores = [score(truth_TG, raw, genres, target, side[1]) for raw, side in zip(raws, sides, strict=True)]
-    outcomes = [
-        track_outcomes(truth_TG, raw, genres, target, side[1]) for raw, side in zip(raws, sides, strict=True)
+    sides = [
+        (truth_TG, to_matrix(rows, "probabilities"), genres, target, calibration)
+        for rows, calibration in ((old, champion_calibration), (new, challenger_calibration))
     ]
+    scores, outcomes = [score(*side) for side in sides], [track_outcomes(*side) for side in sides]
     artist_T = index_artists(old["artist"].to_pylist())
     artists = int(artist_T.max()) + 1
     before, after = _resample(outcomes, artist_T, resamples if artists > 1 else 0, seed, len(genres))
@@ -115,7 +114,7 @@ def compare(
 
 
 def _test_rows(table: pa.Table) -> pa.Table:
-    return table.filter(pc.equal(table["split"], "test")).sort_by("track_id")
+    return select_split(table, "test").sort_by("track_id")
 
 
 def _check_same(champion: pa.Table, challenger: pa.Table, genres: int) -> None:
@@ -123,9 +122,9 @@ def _check_same(champion: pa.Table, challenger: pa.Table, genres: int) -> None:
     if ids[0] != ids[1] or not ids[0]:
         alone = [len(set(one) - set(other)) for one, other in (ids, ids[::-1])]
         raise BadInput(
-            f"two models can be compared on the same test tracks only: the champion was heard on "
-            f"{len(ids[0]):,} ({alone[0]:,} of them alone), the challenger on {len(ids[1]):,} "
-            f"({alone[1]:,} alone); let both listen to the same tracks"
+            f"two models can be compared on the same test tracks only: the champion predicted "
+            f"{len(ids[0]):,} ({alone[0]:,} of them alone), the challenger {len(ids[1]):,} "
+            f"({alone[1]:,} alone); predict the same tracks with both"
         )
     for name, table in (("champion", champion), ("challenger", challenger)):
         for column in ("truth", "probabilities"):
@@ -137,14 +136,14 @@ def _check_same(champion: pa.Table, challenger: pa.Table, genres: int) -> None:
     if champion["truth"].to_pylist() != challenger["truth"].to_pylist():
         raise BadInput(
             "the test tracks of champion and challenger are the same, but not their genres: the catalogue "
-            "has changed; let the champion listen to the tracks as they are labelled now"
+            "has changed; predict the tracks as they are labelled now with the champion"
         )
 
 
 def _resample(
     outcomes: Sequence[TrackOutcomes], artist_T: NDArray[np.int64], resamples: int, seed: int, genres: int
 ) -> list[ResampleScores]:
-    """Score both sides on the same resamples: paired, since what is hard for one is hard for the other."""
+    """Score both models on the same resamples: paired, since tracks hard for one are hard for the other."""
     sums = [sum_by_artist(each, artist_T) for each in outcomes]
     blocks = [
         [score_resamples(sums_AK, drawn_RA) for sums_AK in sums]
@@ -171,8 +170,8 @@ def _gain(
 
 def _genre_gains(champion: Scores, challenger: Scores, gain_RG: NDArray[np.float64]) -> tuple[GenreGain, ...]:
     rows = []
-    for place, (old, new) in enumerate(zip(champion.genres, challenger.genres, strict=True)):
-        gain_R = gain_RG[:, place]
+    for genre, (old, new) in enumerate(zip(champion.genres, challenger.genres, strict=True)):
+        gain_R = gain_RG[:, genre]
         gain = new.f1 - old.f1 if old.f1 is not None and new.f1 is not None else None
         low, high = _bounds(gain, gain_R[~np.isnan(gain_R)])
         rows.append(GenreGain(old.genre, old.support, old.f1, new.f1, gain, low, high))
@@ -180,7 +179,7 @@ def _genre_gains(champion: Scores, challenger: Scores, gain_RG: NDArray[np.float
 
 
 def _bounds(gain: float | None, gain_R: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """Give the interval, widened to hold the gain itself where resampling shifts it."""
+    """Return the interval, widened to contain the gain itself where resampling shifts it."""
     if gain is None or not len(gain_R):
         return None, None
     low, high = (float(bound) for bound in np.percentile(gain_R, INTERVAL_PERCENTILES))

@@ -1,11 +1,9 @@
-"""Cross-validation: each labelled track is a test track once, heard by a model that knows no song of its artist.
+"""Cross-validation: each labelled track is a test track once, for a model trained without its artist.
 
 Axes: T tracks, G genres, K folds.
 """
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +13,12 @@ from numpy.typing import NDArray
 
 from preprocessing.catalogue.settings import SplitSettings
 from preprocessing.catalogue.splits import assign_artist_folds, split_by_artist
+from store.fs.csv_rows import to_csv
 from training.evaluation.calibration import Target
 from training.evaluation.metrics import Scores, score
 from training.fit.labels import select_labelled_tracks, select_training_genres
 
-# What a model said of the test tracks of a fold; the last two, and `seed`, are null where no network is trained.
+# Predictions for the test tracks of a fold; `seed` and the last two are null where no network is trained.
 FOLD_PREDICTIONS_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
@@ -39,7 +38,7 @@ FOLD_COLUMNS = (
 
 @dataclass(frozen=True)
 class FoldResult:
-    """How one model did on the test tracks of one fold. `train_s` is what its epochs took, in seconds."""
+    """The scores of one model on the test tracks of one fold. `train_s` is the duration of its epochs in seconds."""
 
     model: str
     seed: int | None
@@ -63,16 +62,16 @@ class Spread:
 def select_cross_validation_tracks(
     tracks: pa.Table, target: Target, wanted: Sequence[str]
 ) -> tuple[tuple[str, ...], pa.Table]:
-    """Name the genres to tell apart, and list the tracks of them, whatever split they were in.
+    """Return the genres to predict, and the tracks that have one of them, whatever split they are in.
 
-    Raises: BadInput if a genre that is wanted has no track, or fewer than two are left.
+    Raises: BadInput if a wanted genre has no track, or fewer than two genres are left.
     """
-    all_alike = _with_split(tracks, ["training"] * len(tracks))
-    genres = select_training_genres(all_alike, target, wanted)
+    unsplit = _with_split(tracks, ["training"] * len(tracks))
+    genres = select_training_genres(unsplit, target, wanted)
     rows = tracks.select(["shard", "genre_top", "genres"]).to_pylist()
-    heard_of = [{row["genre_top"]} if target == "top" else set(row["genres"] or []) for row in rows]
+    genres_of = [{row["genre_top"]} if target == "top" else set(row["genres"] or []) for row in rows]
     chosen = [
-        bool(row["shard"]) and not has.isdisjoint(genres) for row, has in zip(rows, heard_of, strict=True)
+        bool(row["shard"]) and not has.isdisjoint(genres) for row, has in zip(rows, genres_of, strict=True)
     ]
     return genres, tracks.filter(pa.array(chosen, pa.bool_()))
 
@@ -86,12 +85,11 @@ def split_folds(
     validation_share: float,
     seed: int,
 ) -> list[pa.Table]:
-    """Lay out the tracks of each fold's run: its own part is the test, shared with no other fold.
+    """Return the tracks of each fold's run: its own part is the test split, shared with no other fold.
 
     Raises: BadInput if a genre has too few artists.
 
-    The validation part is a share of the rest, of artists of its own again: a fold's test
-    part chooses nothing.
+    The validation split is a share of the other artists, so that nothing is chosen on a fold's test split.
     """
     fold_T = assign_artist_folds(labelled, folds, seed)
     return [
@@ -118,9 +116,9 @@ def fold_predictions(
     best_epoch: int | None = None,
     train_s: float | None = None,
 ) -> pa.Table:
-    """Give what a model said of the test tracks of a fold as FOLD_PREDICTIONS_SCHEMA.
+    """Return a model's predictions for the test tracks of a fold as FOLD_PREDICTIONS_SCHEMA.
 
-    `heard` has the columns track_id, truth and probabilities, and may have others.
+    `predictions` has the columns track_id, truth and probabilities, and may have others.
     """
     about = {"model": model, "seed": seed, "fold": fold, "best_epoch": best_epoch, "train_s": train_s}
     columns = {name: predictions[name] for name in ("track_id", "truth", "probabilities")}
@@ -128,15 +126,15 @@ def fold_predictions(
     return pa.table(columns).cast(FOLD_PREDICTIONS_SCHEMA)
 
 
-def score_folds(answers: pa.Table, genres: Sequence[str], target: Target) -> list[FoldResult]:
-    """Score each model, seed and fold that the answers hold, in the order of their first row."""
+def score_folds(predictions: pa.Table, genres: Sequence[str], target: Target) -> list[FoldResult]:
+    """Score each model, seed and fold of FOLD_PREDICTIONS_SCHEMA rows, in the order of their first row."""
     rows_of: dict[tuple[str, int | None, int], list[int]] = {}
-    keys = zip(*(answers[name].to_pylist() for name in ("model", "seed", "fold")), strict=True)
+    keys = zip(*(predictions[name].to_pylist() for name in ("model", "seed", "fold")), strict=True)
     for row, key in enumerate(keys):
         rows_of.setdefault(key, []).append(row)
     results = []
     for (model, seed, fold), rows in rows_of.items():
-        own = answers.take(rows)
+        own = predictions.take(rows)
         results.append(
             FoldResult(
                 model=model,
@@ -150,57 +148,41 @@ def score_folds(answers: pa.Table, genres: Sequence[str], target: Target) -> lis
     return results
 
 
-def score_pooled(answers: pa.Table, model: str, genres: Sequence[str], target: Target) -> Scores:
+def score_pooled(predictions: pa.Table, model: str, genres: Sequence[str], target: Target) -> Scores:
     """Score all test tracks of all folds and seeds of one model together."""
-    return _score(answers.filter(pc.equal(answers["model"], model)), genres, target)
+    return _score(predictions.filter(pc.equal(predictions["model"], model)), genres, target)
 
 
-def score_spread(results: Sequence[FoldResult], model: str, *, of: str) -> Spread:
-    """Tell how a score of one model, such as "accuracy", varies from fold to fold."""
+def score_spread(results: Sequence[FoldResult], model: str, *, name: str) -> Spread:
+    """Return mean and spread over folds of a score of one model, such as "accuracy"."""
     by_fold: dict[int, list[float]] = {}
     for result in results:
         if result.model == model:
-            by_fold.setdefault(result.fold, []).append(getattr(result.scores, of))
+            by_fold.setdefault(result.fold, []).append(getattr(result.scores, name))
     means_K = [float(np.mean(values)) for values in by_fold.values()]
     return Spread(float(np.mean(means_K)), float(np.std(means_K, ddof=1)))
 
 
 def folds_csv(results: Sequence[FoldResult]) -> bytes:
-    """Lay out results.csv: one row a model, seed and fold."""
-    rows = []
-    for result in results:
-        about = {**vars(result.scores), **vars(result)}
-        rows.append([_plain(about[name]) for name in FOLD_COLUMNS])
-    return _csv(FOLD_COLUMNS, rows)
+    """Return results.csv: one row a model, seed and fold."""
+    return to_csv(FOLD_COLUMNS, ({**vars(result.scores), **vars(result)} for result in results))
 
 
-def confusion_csv(scores: dict[str, Scores]) -> bytes:
-    """Lay out confusion.csv, pooled over folds and seeds: one row a model, truth and guess."""
-    rows = [
-        [model, truth.genre, told.genre, count]
+def confusion_csv(scores: Mapping[str, Scores]) -> bytes:
+    """Return confusion.csv, pooled over folds and seeds: one row a model, true and predicted genre."""
+    rows = (
+        {"model": model, "truth": true.genre, "predicted": predicted.genre, "tracks": count}
         for model, its in scores.items()
-        for truth, counts in zip(its.genres, its.confusion or (), strict=False)
-        for told, count in zip(its.genres, counts, strict=True)
-    ]
-    return _csv(("model", "truth", "predicted", "tracks"), rows)
+        for true, counts in zip(its.genres, its.confusion or (), strict=False)
+        for predicted, count in zip(its.genres, counts, strict=True)
+    )
+    return to_csv(("model", "truth", "predicted", "tracks"), rows)
 
 
-def _score(answers: pa.Table, genres: Sequence[str], target: Target) -> Scores:
-    return score(answers["truth"].to_pylist(), answers["probabilities"].to_pylist(), genres, target)
+def _score(predictions: pa.Table, genres: Sequence[str], target: Target) -> Scores:
+    return score(predictions["truth"].to_pylist(), predictions["probabilities"].to_pylist(), genres, target)
 
 
 def _with_split(tracks: pa.Table, splits: list[str]) -> pa.Table:
-    place = tracks.schema.get_field_index("split")
-    return tracks.set_column(place, "split", pa.array(splits, pa.string()))
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _plain(value: object) -> object:
-    return round(value, 6) if isinstance(value, float) else value
+    index = tracks.schema.get_field_index("split")
+    return tracks.set_column(index, "split", pa.array(splits, pa.string()))

@@ -1,4 +1,4 @@
-"""What a network must beat: a support-vector machine on what librosa tells of each track.
+"""The baseline: a support-vector machine on statistics of librosa's features.
 
 Axes: T tracks, F frames, M mel bands, K features of a frame, D features of a track, G genres.
 """
@@ -9,25 +9,25 @@ import librosa
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from preprocessing.mel.settings import MelSettings
 from store.reader import open_snapshot
+from training.evaluation.probabilities import softmax
 
 MFCC_COEFFICIENTS = 20  # of the cepstrum, as in FMA's features
-MIN_STD = 1e-6  # what moves less than this does not move
+MIN_STD = 1e-6  # a feature with less is constant
 FEATURES_SCHEMA = pa.schema([("track_id", pa.string()), ("features", pa.list_(pa.float32()))])
 
 
 def compute_track_features(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.float32]:
-    """Tell the timbre of a track by seven statistics of each of its frames' features.
+    """Return seven statistics of each of a track's frame features.
 
     Shapes: (F, M) in dB -> (D,).
     Source: the summary of FMA's features.csv (Defferrard et al., 2017); theirs has chroma too,
-            which a mel spectrogram does not hold.
+            which cannot be computed from a mel spectrogram.
     """
     frames_KF = _frame_features(mel_FM, settings)
     mean_K1 = frames_KF.mean(axis=1, keepdims=True)
@@ -46,7 +46,7 @@ def compute_track_features(mel_FM: NDArray[np.float32], settings: MelSettings) -
 
 
 def compute_stored_features(track_ids: Sequence[str], *, snapshot_url: str) -> pa.Table:
-    """Describe tracks of a snapshot; give FEATURES_SCHEMA, one row a track."""
+    """Compute the features of tracks of a snapshot; return FEATURES_SCHEMA, one row a track."""
     snapshot = open_snapshot(snapshot_url)
     settings = MelSettings.model_validate(snapshot.mel_settings)
     rows = [
@@ -56,36 +56,36 @@ def compute_stored_features(track_ids: Sequence[str], *, snapshot_url: str) -> p
     return pa.Table.from_pylist(rows, schema=FEATURES_SCHEMA)
 
 
-def svm_predict(known_TD: ArrayLike, target_TG: ArrayLike, unknown_TD: ArrayLike) -> NDArray[np.float64]:
-    """Learn from known tracks of one genre each, and give the probabilities of unknown ones.
+def svm_predict(train_TD: ArrayLike, target_TG: ArrayLike, test_TD: ArrayLike) -> NDArray[np.float64]:
+    """Fit on tracks of one genre each, and return the probabilities of other tracks.
 
-    Shapes: (T, D), (T, G) of 0 and 1, (T', D) -> (T', G); each genre has at least one known track.
+    Shapes: (T, D), (T, G) of 0 and 1, (T', D) -> (T', G); each genre has at least one track to fit on.
     Source: sklearn's SVC as FMA's baselines use it: radial kernel, C = 1, standardised features.
 
-    The likeliest genre is the machine's own answer. How much likelier it is comes from the
-    margins alone: it is not calibrated, so a log-loss of it says little.
+    The likeliest genre is the machine's prediction. The probabilities are a softmax of its margins: they
+    are not calibrated, so their log-loss means little.
     """
     genre_T = np.asarray(target_TG).argmax(axis=1)
-    assert len(np.unique(genre_T)) == np.shape(target_TG)[1], "a known track of each genre"
-    machine = make_pipeline(StandardScaler(), SVC(break_ties=True))
-    machine.fit(np.asarray(known_TD), genre_T)
-    margin = machine.decision_function(np.asarray(unknown_TD))
+    assert len(np.unique(genre_T)) == np.shape(target_TG)[1], "a track of each genre"
+    model = make_pipeline(StandardScaler(), SVC(break_ties=True))
+    model.fit(np.asarray(train_TD), genre_T)
+    margin = model.decision_function(np.asarray(test_TD))
     margin_TG = np.stack([-margin, margin], axis=1) if margin.ndim == 1 else margin
-    return np.asarray(softmax(margin_TG, axis=1))
+    return softmax(margin_TG)
 
 
 def _frame_features(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.float64]:
-    """Shapes: (F, M) -> (K, F): cepstrum, its movement, and where along frequency the power lies."""
+    """Return cepstrum, its change over time, and the shape of the spectrum. Shapes: (F, M) -> (K, F)."""
     mel_MF = mel_FM.T.astype(np.float64)
     mfcc_KF = librosa.feature.mfcc(S=mel_MF, n_mfcc=min(MFCC_COEFFICIENTS, len(mel_MF)))
     delta_KF = librosa.feature.delta(mfcc_KF, mode="nearest")
     power_MF = librosa.db_to_power(mel_MF)
     high_hz = settings.high_hz or settings.sample_rate_hz / 2
     hz_M = librosa.mel_frequencies(settings.bands + 2, fmin=settings.low_hz, fmax=high_hz)[1:-1]
-    places = [
+    shapes = [
         librosa.feature.spectral_centroid(S=power_MF, freq=hz_M),
         librosa.feature.spectral_bandwidth(S=power_MF, freq=hz_M),
         librosa.feature.spectral_rolloff(S=power_MF, freq=hz_M),
         librosa.feature.spectral_flatness(S=power_MF, power=1.0),
     ]
-    return np.concatenate([mfcc_KF, delta_KF, *places])
+    return np.concatenate([mfcc_KF, delta_KF, *shapes])

@@ -9,8 +9,8 @@ from flows.retrain_nightly import (
     compare_with_champion,
     configure_training,
     find_equivalent_version,
+    find_reason_not_to_compare,
     promotion_criteria,
-    skip_reason,
     warm_start,
 )
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
@@ -25,8 +25,7 @@ from tests.support.snapshots import publish_mels
 from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.fit.run import hash_training_data
 from training.fit.settings import TrainSettings
-from training.selection.champion import PromotionDecision
-from training.selection.verdicts import apply_decision
+from training.selection.promotion import PromotionDecision, apply_decision
 
 WORSE = PromotionDecision(False, "worse")
 SUMMARY = {
@@ -92,7 +91,7 @@ def test_a_model_that_forgot_a_genre_of_the_champions_is_not_promoted(snapshot, 
     trained = TrainSummary(version=version, url=join(settings.train.models, version), **SUMMARY)
     verdict, left_out = compare_with_champion(trained, snapshot, champion, settings)
     assert not verdict.is_better
-    assert verdict.reason.startswith("does not know Folk, which the champion tells; promote by hand")
+    assert verdict.reason.startswith("lacks Folk, which the champion predicts")
     assert left_out == 1
 
 
@@ -129,20 +128,20 @@ def test_nothing_changed_is_said_only_where_champion_and_bounds_are_the_same(sna
     champion, version = publish(snapshot, settings), publish(snapshot, settings)
     promote(models, champion)
     apply_decision(models, version, WORSE, promotion_criteria(settings, champion))
-    told = skip_reason(version, champion, settings)
+    told = find_reason_not_to_compare(version, champion, settings)
     assert told.startswith(
         f"nothing changed: {version} was trained on the same tracks with the same settings"
     )
-    assert told.endswith("was refused against the same champion by the same bounds")
-    assert skip_reason(version, "another", settings) is None
+    assert told.endswith("was refused against the same champion by the same criteria")
+    assert find_reason_not_to_compare(version, "another", settings) is None
     for change in ({"margin": 0.0}, {"confidence": 0.9}, {"max_genre_f1_drop": 0.1}):
-        assert skip_reason(version, champion, settings_of(**change)) is None
+        assert find_reason_not_to_compare(version, champion, settings_of(**change)) is None
     promote(models, version)
-    assert skip_reason(version, version, settings).endswith("and is in service")
+    assert find_reason_not_to_compare(version, version, settings).endswith("and is in service")
     rollback(models)
-    told = skip_reason(version, champion, settings_of(margin=0.0))
+    told = find_reason_not_to_compare(version, champion, settings_of(margin=0.0))
     assert told.endswith(
-        f"is no longer in service; to have it back, `spectrogram-one models promote {version}`"
+        f"is no longer in service; to promote it again, `spectrogram-one models promote {version}`"
     )
 
 
@@ -150,7 +149,7 @@ def test_a_champion_of_another_network_is_told_of_with_the_nights_way_out(snapsh
     old = TrainSettings.model_validate({"model": {"name": "shallow", "width": 8}})
     champion = publish(snapshot, settings_of(), training=old.model_dump(mode="json"))
     settings = settings_of()
-    with pytest.raises(BadInput, match=r"the model is a .*, wanted .*random weights: `--start scratch`$"):
+    with pytest.raises(BadInput, match=r"the model is a .*, wanted .*random weights: --start scratch$"):
         configure_training(settings, snapshot, champion)
     assert (
         configure_training(settings_of(start="scratch"), snapshot, champion).training.pretrained.weights == ""
@@ -162,7 +161,7 @@ def test_the_champions_trunk_can_be_frozen_at_first(snapshot, settings_of):
     assert configure_training(settings, snapshot, None).training.pretrained.frozen_epochs == 0, (
         "nothing to freeze"
     )
-    with pytest.raises(ValidationError, match="frozen_epochs 3 needs --start champion"):
+    with pytest.raises(ValidationError, match="--frozen-epochs 3 needs --start champion"):
         settings_of(frozen_epochs=3, start="scratch")
     for frozen in (3, 0):
         started = warm_start(settings.train.training, "/models/V", frozen).pretrained

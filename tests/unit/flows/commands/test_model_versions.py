@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from flows.commands.model_comparison import compare_models, read_candidate
+from flows.commands.model_comparison import compare_models
 from flows.commands.model_versions import list_models, promote_model, show_model
+from flows.reporting.model_comparison import read_candidate
 from store.errors import BadInput
 from store.fs.files import join, write_atomic
 from store.fs.parquet import to_parquet
@@ -14,7 +15,7 @@ from store.fs.parquet import to_parquet
 
 @pytest.fixture
 def root(tmp_path):
-    """Two versions: one of today with a model card, one that tells little."""
+    """Two versions: one with a model card, one with an empty model.json."""
     root = str(tmp_path)
     test = {"accuracy": 0.75, "accuracy_interval": {"low": 0.5, "high": 0.9}, "macro_f1": 0.7}
     card = {
@@ -25,7 +26,7 @@ def root(tmp_path):
     }
     write_atomic(join(root, "20260101-aa", "model.json"), b"{}")
     write_atomic(join(root, "20260102-bb", "model.json"), json.dumps(card).encode())
-    write_atomic(join(root, "20260102-bb", "MODEL_CARD.md"), b"# Model\nIt listens.\n")
+    write_atomic(join(root, "20260102-bb", "MODEL_CARD.md"), b"# Model\nIt predicts.\n")
     return root
 
 
@@ -33,7 +34,7 @@ def cells(table):
     return list(zip(*(column.cells for column in table.columns), strict=True))
 
 
-def test_the_list_marks_what_is_in_service_and_older_versions_have_gaps(root):
+def test_the_list_marks_the_champion(root):
     old = ("", "20260101-aa", "-", "-", "-", "-", "-")
     new = ("20260102-bb", "2026-01-02 03:04", "75% (50% to 90%)", "0.70", "00000003", "20260101-aa")
     assert cells(list_models(root)) == [old, ("", *new)]
@@ -43,20 +44,21 @@ def test_the_list_marks_what_is_in_service_and_older_versions_have_gaps(root):
     assert promote_model(root, "20260101", "x") == "20260101-aa is in service in place of 20260102-bb"
 
 
-def test_a_version_is_told_of_by_its_card_and_its_time_in_service(root):
+def test_a_version_is_shown_by_its_card_and_its_time_in_service(root):
     promote_model(root, "latest", "better")
     *card, moved = show_model(root, "champion")
-    assert card == ["# Model", "It listens."]
+    assert card == ["# Model", "It predicts."]
     assert moved.startswith("in service from 20")
     assert moved.endswith(": better")
-    assert "accuracy: -" in show_model(root, "20260101-aa")
+    with pytest.raises(BadInput, match=r"20260101-aa/MODEL_CARD\.md: no such file; restore the version"):
+        show_model(root, "20260101-aa")
 
 
-def test_what_was_heard_must_have_been_kept(root):
+def test_versions_without_predictions_cannot_be_compared(root):
     identity = {"genres": ["a", "b"], "mel": {}, "training": {}}
     write_atomic(join(root, "20260101-aa", "model.json"), json.dumps(identity).encode())
     with pytest.raises(
-        BadInput, match=r"20260101-aa: did not keep what it heard .*predictions\.parquet is missing"
+        BadInput, match=r"20260101-aa: has no stored predictions .*predictions\.parquet is missing"
     ):
         compare_models(root, "20260101", "20260102")
 
@@ -77,7 +79,7 @@ def test_names_of_versions_are_whole_in_a_narrow_terminal(tmp_path):
     assert max(map(len, printed.getvalue().splitlines())) <= 80
 
 
-def test_a_folder_without_versions_is_told_of(tmp_path):
+def test_a_folder_without_versions_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"nothing: holds no model versions; train one .* with --models"):
         list_models(f"{tmp_path}/nothing")
 
@@ -90,20 +92,20 @@ def test_a_damaged_version_is_listed_as_such(root):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (
             to_parquet(pa.table({"track_id": ["1"] * 9}))[:-9],
-            "cut short or damaged .*; restore it from a copy",
+            "truncated or damaged .*; restore it from a copy",
         ),
-        (b"", "cut short or damaged"),
+        (b"", "truncated or damaged"),
         (to_parquet(pa.table({"track_id": ["1"]})), "has no column split, artist, title, truth, prob"),
     ],
 )
-def test_what_was_heard_and_is_damaged_is_told_in_one_line(root, content, told):
+def test_damaged_predictions_are_reported_in_one_line(root, content, message):
     identity = {"genres": ["a", "b"], "mel": {}, "training": {}}
     write_atomic(join(root, "20260101-aa", "model.json"), json.dumps(identity).encode())
     write_atomic(join(root, "20260101-aa", "report/held_out_predictions.parquet"), content)
-    with pytest.raises(BadInput, match=rf"^\S+report/predictions\.parquet: {told}") as caught:
+    with pytest.raises(BadInput, match=rf"^\S+report/held_out_predictions\.parquet: {message}") as caught:
         read_candidate(join(root, "20260101-aa"))
     assert "\n" not in str(caught.value)

@@ -29,7 +29,7 @@ MUSIC = DEMO_TRACK.parent
 LONGEST_S = 60
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # its process starts again where a test ended it
 def sandbox():
     sandbox = Sandbox(LimitSettings())
     yield sandbox

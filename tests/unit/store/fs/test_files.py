@@ -184,7 +184,7 @@ def read_as_stream(url: str) -> bytes:
 @pytest.mark.parametrize("read", [read_bytes, read_as_stream])
 def test_what_a_web_server_answers_is_an_error_of_reading(read, http_url):
     for status, kind in ((403, PermissionError), (500, OSError), (503, OSError)):
-        with pytest.raises(kind, match=f"the server answers {status}"):
+        with pytest.raises(kind, match=f"the server responds {status}"):
             read(f"{http_url}/status/{status}")
     with pytest.raises(OSError, match="ClientPayloadError"):
         read(f"{http_url}/cut-short")

@@ -130,7 +130,7 @@ def test_an_archive_on_a_server_without_ranges_is_bad_input(http_url, tmp_path):
 
 
 def test_a_server_that_fails_says_nothing_of_the_archive(http_url):
-    with pytest.raises(OSError, match="the server answers 503"):
+    with pytest.raises(OSError, match="the server responds 503"):
         read_bytes(f"zip://a.mp3::{http_url}/status/503")
     with pytest.raises(FileNotFoundError):
         read_bytes(f"zip://a.mp3::{http_url}/status/404")
@@ -157,7 +157,7 @@ def test_a_file_whose_header_is_gone_or_that_is_encrypted_is_damaged(tmp_path):
     directory = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 1)
     content[directory + 8] |= 1
     path.write_bytes(content)
-    for name, why in (("a.mp3", "no header where the directory says"), ("b.mp3", "it is encrypted")):
+    for name, why in (("a.mp3", "no header at the position"), ("b.mp3", "it is encrypted")):
         with pytest.raises(DamagedFile, match=why):
             read_bytes(f"zip://{name}::{path}")
 

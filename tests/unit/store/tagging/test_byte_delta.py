@@ -82,6 +82,14 @@ def test_edits_cost_what_they_took_away(content, edits):
     assert len(delta) <= lost + 60 * (len(edits) + 1)
 
 
+def test_a_block_that_occurs_twice_is_found_where_it_was():
+    block = random.Random(0).randbytes(63_000)
+    content = block[:20_000] + bytes(5_000) + block[:50_000]
+    delta = there_and_back(content[1:] + b"t", content)
+    assert delta is not None
+    assert len(delta) < 60
+
+
 def test_the_same_bytes_and_none_cost_next_to_nothing():
     assert there_and_back(b"same", b"same") == b"\0\0\0"
     assert there_and_back(b"much", b"") == b"\0"

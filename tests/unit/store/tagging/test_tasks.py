@@ -163,7 +163,7 @@ def test_a_copy_never_leaves_its_folder_and_never_replaces_another_song(run, mus
     write(run, copy_to=f"{tmp_path}/copies")
     assert done(run)["../escaped.mp3"]["reason"] == "outside-root"
     assert not (tmp_path / "escaped.mp3").exists()
-    assert "another file is there already" in done(run)["b.mp3"]["detail"]
+    assert "another file exists already" in done(run)["b.mp3"]["detail"]
     assert (tmp_path / "copies" / "b.mp3").read_bytes() == other
 
 
@@ -177,7 +177,7 @@ def test_a_copy_that_somebody_worked_on_is_not_replaced(run, music, tmp_path):
     before = copy.read_bytes()
     plan(run, music, ("Folk",))
     write(run, copy_to=f"{tmp_path}/copies")
-    assert "another file is there already" in done(run)["a.mp3"]["detail"]
+    assert "another file exists already" in done(run)["a.mp3"]["detail"]
     assert copy.read_bytes() == before
     assert read_genres(tmp_path / "copies" / "b.mp3") == ["Folk"], "a copy of ours is made anew"
 

@@ -300,7 +300,7 @@ def test_tags_behind_the_end_of_a_wav_are_refused(wav):
     """Some readers find those; with a new tag before them they would not."""
     lost = struct.pack("<4sI", b"id3 ", 10) + b"ID3\3\0\0\0\0\0\0"
     wav.write_bytes(wav.read_bytes() + lost)
-    with pytest.raises(BadInput, match="tags behind the end"):
+    with pytest.raises(BadInput, match="tags after the end"):
         write_genres(wav, ["Folk"])
     wav.write_bytes(wav.read_bytes()[: -len(lost)] + b"behind it all")
     write_genres(wav, ["Folk"])
@@ -549,7 +549,7 @@ def test_a_copy_takes_notes_and_refuses_what_is_none(track, originals, tmp_path)
     copy_with_genres(track, tmp_path / "copies" / track.name, GENRES, custom_tags={"GENRE_MODEL": "m 1"})
     assert tags.read_tags(tmp_path / "copies" / track.name).custom_tags == {"GENRE_MODEL": "m 1"}
     for custom_tags in ({"MOOD": "blue"}, {"GENRE_MODEL": "a\nb"}, {"GENRE_MODEL": ""}):
-        with pytest.raises(BadInput, match="is no note"):
+        with pytest.raises(BadInput, match="is no custom tag"):
             copy_with_genres(track, tmp_path / "others" / track.name, GENRES, custom_tags=custom_tags)
     assert not (tmp_path / "others").exists()
 

@@ -18,24 +18,18 @@ from preprocessing.mel.transform import log_mel
 from store.errors import BadInput
 from training.evaluation.bootstrap import Interval
 from training.evaluation.calibration import Calibration
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.evaluation.metrics import score
 from training.evaluation.tables import SplitResult, evaluate_tracks
 from training.report.figures import band_centres_hz, draw_confusion_matrix
-from training.report.page import _said, caveats, confusions, percent, worst_tracks, write_report
+from training.report.findings import caveats, confusions, describe_prediction, worst_tracks
+from training.report.formatting import percent
+from training.report.page import ReportInputs, render_report
 from training.report.style import LIGHT, fit_label, font_characters
 
 GENRES = ["Folk", "Hip-Hop", "R&B $x$"]
 MEL = MelSettings(bands=32)
-PREDICTIONS_SCHEMA = pa.schema(
-    [
-        ("track_id", pa.string()),
-        ("split", pa.string()),
-        ("artist", pa.string()),
-        ("title", pa.string()),
-        ("truth", pa.list_(pa.int8())),
-        ("probabilities", pa.list_(pa.float32())),
-    ]
-)
+CSV_ROUNDING = 1e-6  # six decimals, and float32 probabilities
 HISTORY = [
     {"epoch": 1, "train_loss": 1.1, "validation_loss": 1.2, "validation_accuracy": 0.4, "rate": 0.1},
     {"epoch": 2, "train_loss": 0.7, "validation_loss": 0.9, "validation_accuracy": 0.6},
@@ -48,7 +42,8 @@ REJECTS = [
 
 def predictions(rows: list[tuple[str, str, str | None, str | None, list[int], list[float]]]) -> pa.Table:
     return pa.Table.from_pylist(
-        [dict(zip(PREDICTIONS_SCHEMA.names, row, strict=True)) for row in rows], PREDICTIONS_SCHEMA
+        [dict(zip(HELD_OUT_PREDICTIONS_SCHEMA.names, row, strict=True)) for row in rows],
+        HELD_OUT_PREDICTIONS_SCHEMA,
     )
 
 
@@ -61,7 +56,7 @@ ROWS = [
 ]
 
 
-def mel_of(track_id: str) -> np.ndarray:
+def read_mel(track_id: str) -> np.ndarray:
     return np.random.default_rng(int(track_id)).normal(-20, 15, (900 * int(track_id), 32)).astype(np.float32)
 
 
@@ -79,9 +74,11 @@ def report(folder: Path, **changes) -> Path:
         },
         "rejects": REJECTS,
         "mel": MEL,
-        "read_mel": mel_of,
+        "read_mel": read_mel,
     }
-    return write_report(folder, **(settings | changes))
+    for file, content in render_report(ReportInputs(**(settings | changes))).items():
+        (folder / file).write_bytes(content)
+    return folder / "report.html"
 
 
 class Links(HTMLParser):
@@ -104,7 +101,7 @@ def table(file: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(file.read_text())))
 
 
-def test_the_folder_holds_tables_figures_and_the_page(written):
+def test_the_files_are_tables_figures_and_the_page(written):
     assert written.name == "report.html"
     assert {file.name for file in written.parent.iterdir()} == {
         "metrics.json", "results.csv", "held_out_predictions.csv", "rejects.csv", "confusion_matrix.png",
@@ -116,7 +113,7 @@ def test_the_folder_holds_tables_figures_and_the_page(written):
         assert pixels.std() > 0.02
 
 
-def test_the_page_needs_nothing_but_itself(written):
+def test_the_page_needs_no_other_file(written):
     page = Links()
     page.feed(written.read_text())
     assert "script" not in page.tags
@@ -125,10 +122,10 @@ def test_the_page_needs_nothing_but_itself(written):
     assert sum(link.startswith("data:") for link in page.links) == 10  # five figures, by day and by night
 
 
-def test_the_page_says_what_it_must(written):
+def test_the_page_shows_scores_caveats_and_rejects(written):
     page = written.read_text().replace("\N{NARROW NO-BREAK SPACE}", " ")
     for text in (
-        "2 of 4 tracks right",
+        "2 of 4 tracks correct",
         "<b>50 %</b>",
         "The test set is small",
         "by 4 artists only",
@@ -178,7 +175,7 @@ def test_predictions_csv_has_one_row_a_track(written):
     }  # fmt: skip
 
 
-def test_the_page_says_how_it_decides_and_what_the_test_set_was_used_for(tmp_path):
+def test_the_page_shows_the_calibration_and_the_use_of_the_test_set(tmp_path):
     shares = {"data_wait_share": 0.1, "compute_share": 0.6, "communication_share": 0.2}
     history = [HISTORY[0] | shares, HISTORY[1] | shares | {"compute_share": 0.8}]
     calibration = Calibration(temperature=2.0, thresholds=(0.25, 2.0, 0.5))
@@ -191,57 +188,57 @@ def test_the_page_says_how_it_decides_and_what_the_test_set_was_used_for(tmp_pat
             "test_set": "abc",
             "tracks": 4,
             "evaluated_at": "now",
-            "earlier_versions": ["v1", {"version": "v2", "tracks": 3}],
+            "earlier_versions": [{"version": "v1", "tracks": 4}, {"version": "v2", "tracks": 3}],
         },
     ).read_text()
-    text = " ".join(page.replace("\N{NARROW NO-BREAK SPACE}", " ").split())
-    for said in (
+    shown = " ".join(page.replace("\N{NARROW NO-BREAK SPACE}", " ").split())
+    for text in (
         "A temperature of 2.00.",
         "2 earlier versions were scored on up to 4 of these 4 test tracks",
         "2 earlier versions were scored on some or all of them, last v2 on 3.",
-        "rosier than the truth",
+        "scores of those are too optimistic",
         '<td class="number">0.25</td>',
         '<td class="number">never</td>',
         '<td>waiting for data</td><td class="number">10 %</td>',
         '<td>forward and backward</td><td class="number">70 %</td>',
         '<td>communication</td><td class="number">20 %</td>',
     ):
-        assert said in text, said
-    assert "<td>other</td>" not in text
+        assert text in shown, text
+    assert "<td>other</td>" not in shown
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert "rosier" in " ".join(metrics["caveats"])
+    assert "too optimistic" in " ".join(metrics["caveats"])
     assert metrics["test"]["uncalibrated_error"] != metrics["test"]["calibration_error"]
     first, second = (row["predicted_probability"] for row in table(tmp_path / "held_out_predictions.csv")[:2])
-    assert float(first) == pytest.approx(0.8**0.5 / (0.8**0.5 + 2 * 0.1**0.5), abs=1e-5)
-    assert float(second) == pytest.approx(0.7**0.5 / (0.7**0.5 + 0.1**0.5 + 0.2**0.5), abs=1e-5)
+    assert float(first) == pytest.approx(0.8**0.5 / (0.8**0.5 + 2 * 0.1**0.5), abs=CSV_ROUNDING)
+    assert float(second) == pytest.approx(0.7**0.5 / (0.7**0.5 + 0.1**0.5 + 0.2**0.5), abs=CSV_ROUNDING)
 
 
-def test_without_a_decision_nothing_is_said_of_one(written):
+def test_without_a_calibration_the_page_has_nothing_on_one(written):
     page = written.read_text()
-    assert "rosier" not in page
+    assert "too optimistic" not in page
     assert "earlier version" not in page
-    assert "What the time of a step went into" not in page
+    assert "Time of a training step" not in page
 
 
-def test_overall_rows_have_the_bounds_of_each_score(tmp_path):
+def test_overall_rows_have_the_interval_of_each_score(tmp_path):
     chance = np.random.default_rng(0).dirichlet(np.ones(3), 40).tolist()
     rows = [
         (str(number), "test", f"a{number}", None, np.eye(3, dtype=int)[number % 3].tolist(), chance[number])
         for number in range(40)
     ]
-    report(tmp_path, predictions=predictions(rows), read_mel=lambda _: mel_of("1"))
+    report(tmp_path, predictions=predictions(rows), read_mel=lambda _: read_mel("1"))
     overall = table(tmp_path / "results.csv")[0]
     metrics = json.loads((tmp_path / "metrics.json").read_text())["test"]
     for name in ("accuracy", "macro_f1", "log_loss", "mean_average_precision"):
         interval = metrics[f"{name}_interval"]
         low, value, high = (float(overall[key]) for key in (f"{name}_low", name, f"{name}_high"))
-        assert (low, high) == pytest.approx((interval["low"], interval["high"]), abs=1e-5)
+        assert (low, high) == pytest.approx((interval["low"], interval["high"]), abs=CSV_ROUNDING)
         assert low <= value <= high
     assert overall["k"] == "2"
     assert table(tmp_path / "results.csv")[1]["average_precision"] != ""
 
 
-def test_writing_twice_gives_the_same_bytes(written, tmp_path):
+def test_rendering_twice_gives_the_same_bytes(written, tmp_path):
     again = report(tmp_path)
     for file in written.parent.iterdir():
         assert (again.parent / file.name).read_bytes() == file.read_bytes(), file.name
@@ -255,7 +252,7 @@ def test_several_genres_a_track_no_history_and_many_rejects(tmp_path):
     ).read_text()
     assert (tmp_path / "genre_f1.png").exists()
     assert not (tmp_path / "learning_curves.png").exists()
-    assert "0 of 4 tracks with all their genres right" in page
+    assert "0 of 4 tracks with all their genres correct" in page
     assert table(tmp_path / "held_out_predictions.csv")[0]["truth"] == "Folk; Hip-Hop"
     assert "The other 100 are in" in page
     assert len(table(tmp_path / "rejects.csv")) == 600
@@ -267,35 +264,35 @@ def test_without_a_test_track_there_is_no_report(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_wrongest_come_first_and_else_the_least_certain():
-    answers = [
-        answer for answer in evaluate_tracks(predictions(ROWS), GENRES, "top") if answer.split == "test"
+def test_the_worst_come_first_and_else_the_least_certain():
+    results = [
+        result for result in evaluate_tracks(predictions(ROWS), GENRES, "top") if result.split == "test"
     ]
-    assert [answer.track_id for answer in worst_tracks(answers)[0]] == ["2", "3"]
-    right = [answer for answer in answers if answer.correct]
-    assert [answer.track_id for answer in worst_tracks(right)[0]] == ["5", "4"]
-    assert (worst_tracks(answers)[1], worst_tracks(right)[1]) == (True, False)
+    assert [result.track_id for result in worst_tracks(results)[0]] == ["2", "3"]
+    right = [result for result in results if result.correct]
+    assert [result.track_id for result in worst_tracks(right)[0]] == ["5", "4"]
+    assert (worst_tracks(results)[1], worst_tracks(right)[1]) == (True, False)
 
 
-def test_confusions_are_the_commonest_mistakes():
+def test_confusions_are_the_most_frequent_ones():
     eye = np.eye(3)
     scores = score(eye[[0, 0, 0, 1, 2]], eye[[1, 1, 2, 1, 2]], GENRES, "top")
     assert confusions(scores) == [("Folk", "Hip-Hop", 2), ("Folk", "R&B $x$", 1)]
 
 
 @pytest.mark.parametrize(
-    ("interval", "said"),
+    ("interval", "text"),
     [
         (None, "by one artist"),
         (Interval(0.2, 0.8, 30, "bootstrap by artist"), "Chance (50"),
         (Interval(0.6, 0.8, 7, "bootstrap by artist"), "by 7 artists only"),
-        (Interval(0.6, 1.0, 7, "exact by artist"), "for 7 independent answers"),
+        (Interval(0.6, 1.0, 7, "exact by artist"), "for 7 independent predictions"),
     ],
 )
-def test_what_the_scores_cannot_show_is_said(interval, said):
+def test_caveats_name_what_the_scores_cannot_show(interval, text):
     scores = score(np.eye(2)[[0, 1] * 100], np.eye(2)[[0, 1] * 100], ["a", "b"], "top")
     (caveat,) = caveats(SplitResult(scores, {"accuracy": interval} if interval else {}, 0.0))
-    assert said in caveat
+    assert text in caveat
 
 
 @pytest.mark.parametrize(
@@ -308,18 +305,18 @@ def test_a_percentage_does_not_round_to_certainty(share, text):
 
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=60), length=st.integers(2, 50))
-def test_readable_is_one_short_line_the_font_can_write(text, length):
+def test_a_label_is_one_short_line_the_font_can_draw(text, length):
     line = fit_label(text, length)
     assert len(line) <= length
     assert "\n" not in line
     assert {ord(letter) for letter in line} <= font_characters()
 
 
-def test_readable_joins_lines_and_marks():
+def test_a_label_joins_lines_and_marks():
     assert fit_label("Ezer\n E\u0301v", 40) == "Ezer \u00c9v"
 
 
-def test_readable_leaves_plain_text_alone():
+def test_a_label_keeps_plain_text():
     assert fit_label("Ezer Év – Привет", 40) == "Ezer Év – Привет"  # noqa: RUF001
 
 
@@ -340,8 +337,8 @@ def test_figures_drawn_in_threads_are_those_drawn_alone():
     assert set(drawn) == {draw_confusion_matrix(scores)}
 
 
-@pytest.mark.parametrize(("moved", "colour"), [(0, LIGHT.right), (1, LIGHT.wrong)])
-def test_right_answers_are_blue_and_wrong_ones_vermilion(moved, colour):
+@pytest.mark.parametrize(("moved", "colour"), [(0, LIGHT.correct), (1, LIGHT.wrong)])
+def test_correct_predictions_are_blue_and_wrong_ones_vermilion(moved, colour):
     eye = np.eye(3)
     png = draw_confusion_matrix(score(eye, np.roll(eye, moved, axis=0), GENRES, "top"))
     pixels = matplotlib.image.imread(io.BytesIO(png))[..., :3]
@@ -359,5 +356,5 @@ def test_confusion_matrices_of_any_size_can_be_drawn(size):
 
 def test_of_several_genres_a_panel_names_the_wrong_ones():
     row = ("1", "test", "Ann", "One", [1, 1, 0], [0.9, 0.2, 0.8])
-    (answer,) = evaluate_tracks(predictions([row]), GENRES, "multi")
-    assert _said(answer) == "missed Hip-Hop; wrongly heard R&B $x$"
+    (result,) = evaluate_tracks(predictions([row]), GENRES, "multi")
+    assert describe_prediction(result) == "missed Hip-Hop; wrongly predicted R&B $x$"

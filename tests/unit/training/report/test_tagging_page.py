@@ -22,7 +22,7 @@ from training.report.tagging_page import (
     unchanged_groups,
 )
 
-WAYS = ["dry-run", "write", "copy", "undo", "undo-dry-run"]
+MODES = ["dry-run", "write", "copy", "undo", "undo-dry-run"]
 NASTY = [
     "<script>alert(1)</script>.mp3",
     "<img src=http://evil.example/x>",
@@ -42,7 +42,7 @@ TAGS = {
 
 
 class Page(HTMLParser):
-    """Take a page apart, and fail where its tags do not match."""
+    """Parse a page, and fail where its tags do not match."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        assert tag in TAGS, f"<{tag}> has no business here"
+        assert tag in TAGS, f"<{tag}> is not expected"
         self.links += [value for name, value in attrs if name in ("href", "src", "srcset", "style")]
         assert not [name for name, _ in attrs if name.startswith("on")]
         if tag not in VOID:
@@ -82,12 +82,12 @@ def facts(mode="dry-run", **others) -> RunFacts:
     return RunFacts(mode=mode, **{**plain_facts, **others})
 
 
-def tally_of(rows) -> TaggingStatistics:
+def count(rows) -> TaggingStatistics:
     return count_rows(pa.Table.from_pylist(list(rows), schema=PREDICTIONS_SCHEMA))
 
 
 def text_of(markdown) -> tuple[str, set[str]]:
-    """Read Markdown as the Prefect UI does: its text, and the kinds of what is in lines."""
+    """Parse Markdown as the Prefect UI does: its text, and the types of its tokens."""
     parsed = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
     inline = [child for token in parsed for child in token.children or ()]
     blocks = {token.type for token in parsed}
@@ -113,18 +113,18 @@ rows = st.lists(
 )
 
 
-@given(drawn=rows, way=st.sampled_from(WAYS), said=st.sampled_from(NASTY))
+@given(drawn=rows, mode=st.sampled_from(MODES), expected=st.sampled_from(NASTY))
 @settings(max_examples=60, deadline=None)
-def test_any_run_is_a_whole_page_that_asks_for_nothing_outside(drawn, way, said):
+def test_any_run_is_a_complete_page_without_external_resources(drawn, mode, expected):
     content = render_page(
-        tally_of(drawn),
+        count(drawn),
         facts(
-            way,
-            source=said,
-            model=said,
-            notes=(said, said),
-            commands=((said, said),),
-            settings={"a": {said: said, "b": (1, 2)}},
+            mode,
+            source=expected,
+            model=expected,
+            notes=(expected, expected),
+            commands=((expected, expected),),
+            settings={"a": {expected: expected, "b": (1, 2)}},
         ),
     )
     page = Page(content)
@@ -136,15 +136,17 @@ def test_any_run_is_a_whole_page_that_asks_for_nothing_outside(drawn, way, said)
     assert b"@import" not in content
     assert b"url(" not in content
     assert b"default-src 'none'" in content
-    assert mark_invisible(said).split("\n")[0] in page.text
+    assert mark_invisible(expected).split("\n")[0] in page.text
     assert not re.search(r"[\x00-\x08\u202e]", page.text)
 
 
-@given(drawn=rows, way=st.sampled_from(WAYS), said=st.sampled_from(NASTY))
+@given(drawn=rows, mode=st.sampled_from(MODES), expected=st.sampled_from(NASTY))
 @settings(max_examples=60, deadline=None)
-def test_names_stay_text_in_markdown(drawn, way, said):
-    whole = tally_of(drawn)
-    text, kinds = text_of(markdown_summary(whole, facts(way, notes=(said,), commands=((said, said),))))
+def test_names_are_escaped_in_markdown(drawn, mode, expected):
+    whole = count(drawn)
+    text, kinds = text_of(
+        markdown_summary(whole, facts(mode, notes=(expected,), commands=((expected, expected),)))
+    )
     assert not kinds & {
         "html_block",
         "html_inline",
@@ -166,13 +168,13 @@ def test_names_stay_text_in_markdown(drawn, way, said):
 @example("1. one")
 @example("- x")
 @example("***")
-def test_plain_text_means_itself(text):
-    told, _ = text_of(f"| {escape_markdown(text)} |\n| --- |\n")
-    assert told == mark_invisible(" ".join(text.split()))
+def test_escaped_text_means_itself(text):
+    shown, _ = text_of(f"| {escape_markdown(text)} |\n| --- |\n")
+    assert shown == mark_invisible(" ".join(text.split()))
 
 
 @pytest.mark.parametrize(
-    ("way", "changed", "others", "said"),
+    ("mode", "changed", "others", "expected"),
     [
         ("dry-run", 1_234, 98_766, "1,234 of 100,000 files would be tagged"),
         ("write", 1, 2, "1 of 3 files was tagged"),
@@ -184,12 +186,12 @@ def test_plain_text_means_itself(text):
         ("dry-run", 0, 0, "No file was found"),
     ],
 )
-def test_the_headline_says_what_happened(way, changed, others, said):
-    assert headline(TaggingStatistics(statuses={"change": changed, "kept": others}), facts(way)) == said
+def test_the_headline_states_the_result(mode, changed, others, expected):
+    assert headline(TaggingStatistics(statuses={"change": changed, "kept": others}), facts(mode)) == expected
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (0.2, "3 files in 0 s"),
         (2.0, "3 files in 2 s, 1.5 files/s"),
@@ -197,33 +199,35 @@ def test_the_headline_says_what_happened(way, changed, others, said):
         (8_423, "3 files in 2 h 20 min, 0.0 files/s"),
     ],
 )
-def test_time_is_told_in_units_of_its_size(seconds, said):
-    assert describe_duration(TaggingStatistics(statuses={"kept": 3}), facts(seconds=seconds)) == said
+def test_durations_are_in_units_of_their_size(seconds, expected):
+    assert describe_duration(TaggingStatistics(statuses={"kept": 3}), facts(seconds=seconds)) == expected
 
 
 @given(drawn=rows)
 @settings(deadline=None)
 def test_every_file_is_in_the_bar_and_under_one_reason(drawn):
-    whole = tally_of(drawn)
+    whole = count(drawn)
     bar = bar_segments(whole)
     assert sum(part.files for part in bar) == whole.files == len(drawn)
-    assert sum(end.files for end in unchanged_groups(whole)) == whole.files - whole.changed
-    for end in unchanged_groups(whole):
-        assert all((sample.status, sample.reason) == (end.status, end.reason) for sample in end.examples)
-        assert 0 < len(end.examples) <= end.files
+    assert sum(group.files for group in unchanged_groups(whole)) == whole.files - whole.changed
+    for group in unchanged_groups(whole):
+        assert all(
+            (sample.status, sample.reason) == (group.status, group.reason) for sample in group.examples
+        )
+        assert 0 < len(group.examples) <= group.files
 
 
-def test_a_page_of_many_files_is_small_and_names_what_counts():
+def test_a_page_of_many_files_is_small_and_shows_the_main_numbers():
     change = {"status": "change", "confidence": 0.8}
     reject = {"status": "rejected", "reason": "truncated", "detail": "3 s"}
     drawn = [{"track_id": f"{n}.mp3", "genres": [f"Genre {n % 60:02}"], **change} for n in range(3_000)]
     drawn += [{"track_id": f"x{n}.mp3", **reject} for n in range(900)]
     content = render_page(
-        tally_of(drawn), facts(commands=(("write it", "spectrogram-one tag --apply X --write"),))
+        count(drawn), facts(commands=(("write it", "spectrogram-one tag --apply X --write"),))
     )
     page = Page(content)
     assert len(content) < 70_000
-    for said in (
+    for expected in (
         "3,000 of 3,900 files would be tagged",
         "To write it: spectrogram-one tag --apply X --write",
         "20 more genres, each in 50 files or fewer",
@@ -231,5 +235,5 @@ def test_a_page_of_many_files_is_small_and_names_what_counts():
         "50 of 3,000, drawn from all of them",
         "900",
     ):
-        assert said in " ".join(page.text.split())
+        assert expected in " ".join(page.text.split())
     assert content.count(b"<tr>") == 1 + 60 + 1 + 1 + 50 + 1 + 1

@@ -1,4 +1,4 @@
-"""Toy models that say what they are told to: probabilities written by hand."""
+"""Toy models whose predictions are written by hand."""
 
 from dataclasses import replace
 
@@ -13,18 +13,17 @@ from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity
 from training.selection.champion import (
     Candidate,
-    check_forgotten_genres,
     compare_candidates,
     count_incomparable_tracks,
-    decide_promotion,
     restrict_to_genres,
     shared_genres,
 )
 from training.selection.comparison import Comparison, Gain, GenreGain
+from training.selection.promotion import check_forgotten_genres, decide_promotion
 
 
-def rival(genres, said, target="top", calibration=None):
-    """Make a model that said, for each track, a truth (genre) and probabilities, in the order of `genres`."""
+def candidate(genres, predictions, target="top", calibration=None):
+    """Make a model with, for each track, its true genres and probabilities in the order of `genres`."""
     identity = ModelIdentity(
         genres=genres,
         mel=MelSettings(),
@@ -37,18 +36,18 @@ def rival(genres, said, target="top", calibration=None):
             "split": "test",
             "artist": track,
             "truth": [int(genre in truth) for genre in genres],
-            "probabilities": chances,
+            "probabilities": probabilities,
         }
-        for track, (truth, chances) in said.items()
+        for track, (truth, probabilities) in predictions.items()
     ]
     return Candidate(identity, pa.Table.from_pylist(rows, schema=HELD_OUT_PREDICTIONS_SCHEMA), genres)
 
 
-OLD = rival(
+OLD = candidate(
     ("Jazz", "Rock"),
     {"1": (["Jazz"], [0.9, 0.1]), "2": (["Rock"], [0.8, 0.2]), "4": (["Rock"], [0.1, 0.9])},
 )
-NEW = rival(
+NEW = candidate(
     ("Folk", "Jazz", "Rock"),
     {
         "1": (["Jazz"], [0.5, 0.3, 0.2]),
@@ -58,15 +57,15 @@ NEW = rival(
 )
 
 
-def test_two_models_are_compared_on_tracks_and_genres_that_both_know():
+def test_two_models_are_compared_on_shared_tracks_and_genres():
     assert shared_genres(OLD.identity, NEW.identity) == ("Jazz", "Rock")
     comparison = compare_candidates(OLD, NEW)
-    assert comparison.tracks == 2, "3 is of a genre that only one knows, 4 only one has heard"
+    assert comparison.tracks == 2, "3 is of a genre that only one model has, 4 was predicted by one only"
     assert (comparison.accuracy.champion, comparison.accuracy.challenger) == (0.5, 1.0)
     assert [it.genre for it in comparison.genres] == ["Jazz", "Rock"]
 
 
-def test_of_models_that_know_the_same_nothing_is_changed():
+def test_with_equal_genres_nothing_is_changed():
     same = restrict_to_genres(NEW, NEW.identity.genres)
     assert same.equals(NEW.predictions)
     of_two = restrict_to_genres(NEW, ("Jazz", "Rock"))
@@ -74,19 +73,16 @@ def test_of_models_that_know_the_same_nothing_is_changed():
     assert of_two["truth"].to_pylist() == [[1, 0], [0, 1]]
 
 
-def test_a_challenger_that_forgot_a_genre_is_refused_and_the_genre_named():
-    assert check_forgotten_genres(OLD.identity, NEW.identity) is None, (
-        "one that learned another has forgotten none"
-    )
-    verdict = check_forgotten_genres(NEW.identity, OLD.identity)
-    assert not verdict.is_better
-    assert verdict.reason == (
-        "does not know Folk, which the champion tells; promote by hand with `spectrogram-one models promote` "
-        "if that is wanted"
+def test_a_challenger_that_lacks_a_genre_is_refused_and_the_genre_named():
+    assert check_forgotten_genres(OLD.identity, NEW.identity) is None, "another genre may be added"
+    decision = check_forgotten_genres(NEW.identity, OLD.identity)
+    assert not decision.is_better
+    assert decision.reason == (
+        "lacks Folk, which the champion predicts; to promote it all the same, use `spectrogram-one models promote`"
     )
 
 
-def test_test_tracks_of_a_genre_that_one_alone_knows_are_counted_whoever_it_is():
+def test_test_tracks_of_genres_of_one_model_only_are_counted_for_both():
     rows = [("1", "test", "Jazz"), ("2", "test", "Folk"), ("3", "test", "Folk"), ("4", "test", "Polka")]
     rows += [("5", "training", "Folk"), ("6", "training", "Rock"), ("7", "validation", "Rock")]
     tracks = pa.table(
@@ -101,35 +97,35 @@ def test_test_tracks_of_a_genre_that_one_alone_knows_are_counted_whoever_it_is()
     assert count_incomparable_tracks(tracks, NEW.identity, NEW.identity) == 0
 
 
-def test_tracks_that_are_not_for_the_test_do_not_count():
-    heard = NEW.predictions.set_column(1, "split", pa.array(["validation", "test", "training"]))
-    assert restrict_to_genres(replace(NEW, predictions=heard), ("Jazz", "Rock"))["track_id"].to_pylist() == [
-        "2"
-    ]
+def test_tracks_of_other_splits_do_not_count():
+    predictions = NEW.predictions.set_column(1, "split", pa.array(["validation", "test", "training"]))
+    assert restrict_to_genres(replace(NEW, predictions=predictions), ("Jazz", "Rock"))[
+        "track_id"
+    ].to_pylist() == ["2"]
 
 
-def test_each_decides_by_its_own_thresholds_of_the_shared_genres():
+def test_each_model_uses_its_own_thresholds_of_the_shared_genres():
     parents = {"Jazz": "Folk", "Rock": "Jazz"}
-    said = {"1": (["Jazz"], [0.1, 0.3, 0.1]), "2": (["Rock"], [0.1, 0.1, 0.3])}
-    strict = rival(("Folk", "Jazz", "Rock"), said, "multi")
-    lenient = rival(("Jazz", "Rock"), {"1": (["Jazz"], [0.3, 0.1]), "2": (["Rock"], [0.1, 0.3])}, "multi")
+    predictions = {"1": (["Jazz"], [0.1, 0.3, 0.1]), "2": (["Rock"], [0.1, 0.1, 0.3])}
+    strict = candidate(("Folk", "Jazz", "Rock"), predictions, "multi")
+    lenient = candidate(("Jazz", "Rock"), {"1": (["Jazz"], [0.3, 0.1]), "2": (["Rock"], [0.1, 0.3])}, "multi")
     calibration = Calibration(thresholds=(0.9, 0.2, 0.2), parents=parents)
-    decided = rival(("Folk", "Jazz", "Rock"), said, "multi", calibration)
+    decided = candidate(("Folk", "Jazz", "Rock"), predictions, "multi", calibration)
     assert compare_candidates(strict, lenient).accuracy.challenger == 0.0
     comparison = compare_candidates(lenient, decided)
     assert comparison.accuracy.champion == 0.0
-    # Rock is a kind of Jazz here, so the second track is told to be both: wrong by one genre.
+    # Rock is a kind of Jazz here, so the second track is assigned both: one genre is wrong.
     assert comparison.accuracy.challenger == 0.5
 
 
-def test_what_cannot_be_compared_is_told_in_one_line():
-    other = rival(("Jazz", "Rock"), {"1": (["Jazz"], [0.9, 0.1])}, "multi")
+def test_what_cannot_be_compared_is_bad_input():
+    other = candidate(("Jazz", "Rock"), {"1": (["Jazz"], [0.9, 0.1])}, "multi")
     with pytest.raises(BadInput, match="champion was trained for target top, the challenger for multi"):
         compare_candidates(OLD, other)
-    stranger = rival(("Polka", "Rock"), {"1": (["Rock"], [0.9, 0.1])})
+    unlike = candidate(("Polka", "Rock"), {"1": (["Rock"], [0.9, 0.1])})
     with pytest.raises(BadInput, match=r"share 1 genres \(Jazz, Rock; Polka, Rock\); a comparison needs two"):
-        compare_candidates(OLD, stranger)
-    elsewhere = rival(("Jazz", "Rock"), {"9": (["Jazz"], [0.9, 0.1])})
+        compare_candidates(OLD, unlike)
+    elsewhere = candidate(("Jazz", "Rock"), {"9": (["Jazz"], [0.9, 0.1])})
     with pytest.raises(BadInput, match="on the same test tracks only"):
         compare_candidates(OLD, elsewhere)
 
@@ -142,7 +138,7 @@ def comparison_of(gain, share, genre_gain=0.0):
 
 
 @pytest.mark.parametrize(
-    ("comparison", "is_better", "told"),
+    ("comparison", "is_better", "reason"),
     [
         (comparison_of(0.05, 0.97), True, "macro F1 0.500 -> 0.550 (+0.050) on 20 test tracks by 7 artists"),
         (
@@ -153,10 +149,10 @@ def comparison_of(gain, share, genre_gain=0.0):
         (comparison_of(0.01, 0.97), False, "wanted 95.0%"),
         (comparison_of(0.05, 0.97, -0.06), False, "worse by more than 0.05 in F1 of Jazz (0.80 -> 0.74)"),
         (comparison_of(0.05, 0.97, -0.04), True, "macro F1"),
-        (comparison_of(0.05, None), False, "one artist cannot tell chance from skill"),
+        (comparison_of(0.05, None), False, "the tracks of one artist cannot show a difference"),
     ],
 )
-def test_only_what_is_surely_better_and_on_no_genre_much_worse_wins(comparison, is_better, told):
-    verdict = decide_promotion(comparison, confidence=0.95, max_genre_f1_drop=0.05)
-    assert verdict.is_better == is_better
-    assert told in verdict.reason
+def test_only_a_surely_better_model_that_is_much_worse_on_no_genre_is_promoted(comparison, is_better, reason):
+    decision = decide_promotion(comparison, confidence=0.95, max_genre_f1_drop=0.05)
+    assert decision.is_better == is_better
+    assert reason in decision.reason

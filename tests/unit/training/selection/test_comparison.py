@@ -17,18 +17,18 @@ GENRES = ["Folk", "Jazz", "Rock"]
 WORLD = np.random.default_rng(11).integers(3, size=120)
 
 
-def heard(right_share: float, seed: int = 0, split: str = "test", **changes) -> pa.Table:
-    """Make what a model said of 120 tracks by 40 artists; a share of the answers is right."""
+def predict(correct_share: float, seed: int = 0, split: str = "test", **changes) -> pa.Table:
+    """Make predictions for 120 tracks by 40 artists, a share of them correct."""
     draw = np.random.default_rng(seed)
     truth = np.eye(3, dtype=np.int8)[WORLD]
-    told = np.where(draw.random(120) < right_share, WORLD, (WORLD + 1) % 3)
+    predicted = np.where(draw.random(120) < correct_share, WORLD, (WORLD + 1) % 3)
     columns = {
         "track_id": [f"{number:03d}" for number in range(120)],
         "split": [split] * 120,
         "artist": [f"artist {number // 3}" for number in range(120)],
         "title": [None] * 120,
         "truth": truth.tolist(),
-        "probabilities": (0.1 + 0.7 * np.eye(3)[told]).tolist(),
+        "probabilities": (0.1 + 0.7 * np.eye(3)[predicted]).tolist(),
     }
     return pa.table({**columns, **changes}).cast(HELD_OUT_PREDICTIONS_SCHEMA)
 
@@ -36,7 +36,7 @@ def heard(right_share: float, seed: int = 0, split: str = "test", **changes) -> 
 @given(seed=st.integers(0, 2**32 - 1), target=st.sampled_from(["top", "multi"]), share=st.floats(0, 1))
 @settings(max_examples=15, deadline=None)
 def test_a_model_gains_nothing_over_itself(seed, target, share):
-    rows = heard(share, seed)
+    rows = predict(share, seed)
     comparison = compare(rows, rows, GENRES, target)
     for gain in (comparison.macro_f1, comparison.accuracy, comparison.log_loss):
         assert (gain.gain, gain.low, gain.high, gain.share_better) == (0, 0, 0, 0)
@@ -44,7 +44,7 @@ def test_a_model_gains_nothing_over_itself(seed, target, share):
 
 
 def test_a_better_model_gains_by_every_score():
-    worse, better = heard(0.5, 1), heard(0.9, 2)
+    worse, better = predict(0.5, 1), predict(0.9, 2)
     found = compare(worse, better, GENRES, "top", margin=0.05)
     old, new = (
         score(np.eye(3)[WORLD], rows["probabilities"].to_pylist(), GENRES, "top") for rows in (worse, better)
@@ -63,16 +63,18 @@ def test_a_better_model_gains_by_every_score():
     json.dumps(asdict(found), allow_nan=False)
 
 
-def test_turned_round_a_gain_is_a_loss():
-    one, other = heard(0.5, 1), heard(0.7, 2)
-    forth, back = compare(one, other, GENRES, "top"), compare(other, one, GENRES, "top")
+def test_exchanged_models_have_the_opposite_gain():
+    one, other = predict(0.5, 1), predict(0.7, 2)
+    forward, backward = compare(one, other, GENRES, "top"), compare(other, one, GENRES, "top")
     for name in ("macro_f1", "accuracy", "log_loss"):
-        there, again = getattr(forth, name), getattr(back, name)
-        assert (there.gain, there.low, there.high) == pytest.approx((-again.gain, -again.high, -again.low))
+        one_way, other_way = getattr(forward, name), getattr(backward, name)
+        assert (one_way.gain, one_way.low, one_way.high) == pytest.approx(
+            (-other_way.gain, -other_way.high, -other_way.low)
+        )
 
 
 def test_the_margin_must_be_exceeded():
-    one, other = heard(0.6, 1), heard(0.7, 2)
+    one, other = predict(0.6, 1), predict(0.7, 2)
     shares = [
         compare(one, other, GENRES, "top", margin=m).accuracy.share_better for m in (-1.0, 0.0, 0.1, 1.0)
     ]
@@ -81,41 +83,41 @@ def test_the_margin_must_be_exceeded():
 
 
 def test_pairing_makes_the_interval_narrow():
-    """Two models that err on the same tracks but one: the gain is far better known than either score."""
-    one = heard(0.5, 1)
-    chance = one["probabilities"].to_pylist()
-    chance[0] = (0.1 + 0.7 * np.eye(3)[WORLD[0]]).tolist()
-    other = heard(0.5, 1, probabilities=chance)
-    found = compare(heard(0.5, 1), other, GENRES, "top").accuracy
+    """Two models that are wrong on the same tracks but one: the gain is far more certain than either score."""
+    one = predict(0.5, 1)
+    probabilities = one["probabilities"].to_pylist()
+    probabilities[0] = (0.1 + 0.7 * np.eye(3)[WORLD[0]]).tolist()
+    other = predict(0.5, 1, probabilities=probabilities)
+    found = compare(predict(0.5, 1), other, GENRES, "top").accuracy
     assert found.high - found.low < 0.03
 
 
-def test_each_side_answers_by_its_own_decision():
-    rows = heard(0.8)
-    shy = Calibration(thresholds=(0.9, 0.9, 0.9))
-    found = compare(rows, rows, GENRES, "multi", champion_calibration=shy)
+def test_each_model_uses_its_own_calibration():
+    rows = predict(0.8)
+    strict = Calibration(thresholds=(0.9, 0.9, 0.9))
+    found = compare(rows, rows, GENRES, "multi", champion_calibration=strict)
     assert (found.accuracy.champion, found.macro_f1.champion) == (0.0, 0.0)
     assert found.accuracy.challenger > 0.7
-    turned = compare(rows, rows, GENRES, "multi", challenger_calibration=shy)
+    turned = compare(rows, rows, GENRES, "multi", challenger_calibration=strict)
     assert turned.accuracy.gain == -found.accuracy.gain
 
 
-def test_the_order_of_rows_is_nobodys_business():
-    one, other = heard(0.5, 1), heard(0.9, 2)
+def test_the_order_of_rows_does_not_matter():
+    one, other = predict(0.5, 1), predict(0.9, 2)
     shuffled = other.take(np.random.default_rng(0).permutation(120))
     assert compare(one, shuffled, GENRES, "top") == compare(one, other, GENRES, "top")
 
 
-def test_validation_tracks_have_no_say():
-    one, other = heard(0.5, 1), heard(0.9, 2)
+def test_validation_tracks_do_not_count():
+    one, other = predict(0.5, 1), predict(0.9, 2)
     ids = [f"v{number}" for number in range(120)]
-    more = pa.concat_tables([other, heard(0.0, split="validation", track_id=ids)])
+    more = pa.concat_tables([other, predict(0.0, split="validation", track_id=ids)])
     assert compare(one, more, GENRES, "top") == compare(one, other, GENRES, "top")
 
 
-def test_one_artist_gives_gains_without_bounds():
+def test_one_artist_has_gains_without_intervals():
     changes = {"artist": ["Ann"] * 120}
-    found = compare(heard(0.5, 1, **changes), heard(0.9, 2, **changes), GENRES, "top")
+    found = compare(predict(0.5, 1, **changes), predict(0.9, 2, **changes), GENRES, "top")
     assert found.accuracy.gain > 0
     assert (found.accuracy.low, found.accuracy.high, found.accuracy.share_better) == (None, None, None)
     assert found.genres[0].low is None
@@ -123,7 +125,7 @@ def test_one_artist_gives_gains_without_bounds():
 
 def test_a_genre_without_test_tracks_has_no_gain():
     found = compare(
-        *(heard(0.9, truth=np.eye(3, dtype=np.int8)[WORLD % 2].tolist()) for _ in range(2)), GENRES, "top"
+        *(predict(0.9, truth=np.eye(3, dtype=np.int8)[WORLD % 2].tolist()) for _ in range(2)), GENRES, "top"
     )
     assert (found.genres[2].support, found.genres[2].gain) == (0, None)
 
@@ -133,9 +135,9 @@ def test_a_genre_without_test_tracks_has_no_gain():
     [
         (
             {"track_id": [f"{number:03d}" for number in range(1, 121)]},
-            r"same test tracks only: .* on 120 \(1 of them alone\), the challenger on 120 \(1 alone\)",
+            r"same test tracks only: .* 120 \(1 of them alone\), the challenger 120 \(1 alone\)",
         ),
-        ({"split": "validation"}, r"the challenger on 0 \(0 alone\)"),
+        ({"split": "validation"}, r"the challenger 0 \(0 alone\)"),
         (
             {"truth": np.eye(3, dtype=np.int8)[(WORLD + 1) % 3].tolist()},
             "but not their genres: the catalogue",
@@ -145,4 +147,4 @@ def test_a_genre_without_test_tracks_has_no_gain():
 )
 def test_what_cannot_be_compared_is_bad_input(changes, message):
     with pytest.raises(BadInput, match=message):
-        compare(heard(0.5), heard(0.5, **changes), GENRES, "top")
+        compare(predict(0.5), predict(0.5, **changes), GENRES, "top")

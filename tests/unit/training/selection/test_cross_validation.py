@@ -48,7 +48,7 @@ def artist_of(track_id):
 
 @settings(max_examples=30, deadline=None)
 @given(folds=st.integers(2, 4), artists=st.integers(4, 9), seed=st.integers(0, 99))
-def test_each_track_is_tested_once_by_a_model_that_knows_no_song_of_its_artist(folds, artists, seed):
+def test_each_track_is_tested_once_by_a_model_trained_without_its_artist(folds, artists, seed):
     tracks = catalogue(artists)
     made = split_folds(tracks, "top", GENRES, folds=folds, validation_share=0.3, seed=seed)
     tested = []
@@ -67,7 +67,7 @@ def test_each_track_is_tested_once_by_a_model_that_knows_no_song_of_its_artist(f
     assert sorted(tested) == sorted(tracks["track_id"].to_pylist())
 
 
-def test_folds_do_not_heed_the_splits_of_the_catalogue():
+def test_folds_ignore_the_splits_of_the_catalogue():
     one, other = (
         split_folds(tracks, "top", GENRES, folds=2, validation_share=0.3, seed=0)
         for tracks in (
@@ -89,9 +89,9 @@ def test_labelled_tracks_have_a_spectrogram_and_one_of_the_genres():
     shard[0] = None
     genre = tracks["genre_top"].to_pylist()
     genre[1], genre[2] = None, "other"
-    place = tracks.schema.get_field_index
-    tracks = tracks.set_column(place("shard"), "shard", pa.array(shard))
-    tracks = tracks.set_column(place("genre_top"), "genre_top", pa.array(genre))
+    index_of = tracks.schema.get_field_index
+    tracks = tracks.set_column(index_of("shard"), "shard", pa.array(shard))
+    tracks = tracks.set_column(index_of("genre_top"), "genre_top", pa.array(genre))
     genres, labelled = select_cross_validation_tracks(tracks, "top", ("low", "high"))
     assert genres == GENRES
     assert labelled["track_id"].to_pylist() == tracks["track_id"].to_pylist()[3:]
@@ -103,50 +103,52 @@ def test_several_genres_a_track_can_be_chosen_by_any_of_them():
     assert len(labelled) == 16
 
 
-def heard(right, truth=(0, 1)):
-    """Give answers for tracks whose genres are `truth`, right or wrong as told."""
-    told = [genre if ok else 1 - genre for genre, ok in zip(truth, right, strict=True)]
+def predict(correct, truth=(0, 1)):
+    """Make predictions for tracks of the genres `truth`, correct or wrong."""
+    genres = [genre if ok else 1 - genre for genre, ok in zip(truth, correct, strict=True)]
     return pa.table(
         {
             "track_id": [str(number) for number in range(len(truth))],
             "truth": np.eye(2, dtype=int)[list(truth)].tolist(),
-            "probabilities": (0.2 + 0.6 * np.eye(2)[told]).tolist(),
+            "probabilities": (0.2 + 0.6 * np.eye(2)[genres]).tolist(),
             "title": [None] * len(truth),
         }
     )
 
 
 @pytest.fixture
-def answers():
-    """Two seeds on two folds: 2 and 1 of 2 right in the first fold, none in the second."""
+def predictions():
+    """Two seeds on two folds: 2 and 1 of 2 correct in the first fold, none in the second."""
     return pa.concat_tables(
         [
-            fold_predictions(heard([True, True]), model="network", seed=0, fold=0, best_epoch=3, train_s=1.5),
             fold_predictions(
-                heard([True, False]), model="network", seed=1, fold=0, best_epoch=4, train_s=1.5
+                predict([True, True]), model="network", seed=0, fold=0, best_epoch=3, train_s=1.5
             ),
             fold_predictions(
-                heard([False, False]), model="network", seed=0, fold=1, best_epoch=1, train_s=1.5
+                predict([True, False]), model="network", seed=1, fold=0, best_epoch=4, train_s=1.5
             ),
             fold_predictions(
-                heard([False, False]), model="network", seed=1, fold=1, best_epoch=2, train_s=1.5
+                predict([False, False]), model="network", seed=0, fold=1, best_epoch=1, train_s=1.5
             ),
-            fold_predictions(heard([True, True]), model="svm", fold=0),
-            fold_predictions(heard([True, True]), model="svm", fold=1),
+            fold_predictions(
+                predict([False, False]), model="network", seed=1, fold=1, best_epoch=2, train_s=1.5
+            ),
+            fold_predictions(predict([True, True]), model="svm", fold=0),
+            fold_predictions(predict([True, True]), model="svm", fold=1),
         ]
     )
 
 
-def test_the_spread_is_over_folds_of_the_mean_over_seeds(answers):
-    results = score_folds(answers, GENRES, "top")
-    accuracy = score_spread(results, "network", of="accuracy")
+def test_the_spread_is_over_folds_of_the_mean_over_seeds(predictions):
+    results = score_folds(predictions, GENRES, "top")
+    accuracy = score_spread(results, "network", name="accuracy")
     assert accuracy.mean == pytest.approx(0.375)
     assert accuracy.std == pytest.approx(np.std([0.75, 0.0], ddof=1))
-    assert score_spread(results, "svm", of="macro_f1").mean == 1.0
+    assert score_spread(results, "svm", name="macro_f1").mean == 1.0
 
 
-def test_the_tables_hold_every_fold_and_every_track(answers):
-    rows = list(csv.DictReader(io.StringIO(folds_csv(score_folds(answers, GENRES, "top")).decode())))
+def test_the_tables_contain_every_fold_and_every_track(predictions):
+    rows = list(csv.DictReader(io.StringIO(folds_csv(score_folds(predictions, GENRES, "top")).decode())))
     assert [(row["model"], row["seed"], row["fold"], row["correct"], row["best_epoch"]) for row in rows] == [
         ("network", "0", "0", "2", "3"),
         ("network", "1", "0", "1", "4"),
@@ -155,7 +157,7 @@ def test_the_tables_hold_every_fold_and_every_track(answers):
         ("svm", "", "0", "2", ""),
         ("svm", "", "1", "2", ""),
     ]
-    scores = {model: score_pooled(answers, model, GENRES, "top") for model in ("network", "svm")}
+    scores = {model: score_pooled(predictions, model, GENRES, "top") for model in ("network", "svm")}
     counts = {
         (row["model"], row["truth"], row["predicted"]): int(row["tracks"])
         for row in csv.DictReader(io.StringIO(confusion_csv(scores).decode()))

@@ -5,8 +5,13 @@ import pytest
 
 from store.fs.files import join, read_bytes, write_atomic
 from store.model_registry import champion, promote
-from training.selection.champion import PromotionDecision
-from training.selection.verdicts import PromotionCriteria, apply_decision, has_decision, read_refusal_criteria
+from training.selection.promotion import (
+    PromotionCriteria,
+    PromotionDecision,
+    apply_decision,
+    has_decision,
+    read_refusal_criteria,
+)
 
 BETTER, WORSE = PromotionDecision(True, "better by 5 points"), PromotionDecision(False, "worse")
 CRITERIA = PromotionCriteria("A", margin=0.01, confidence=0.95, max_genre_f1_drop=0.05)
@@ -14,7 +19,7 @@ CRITERIA = PromotionCriteria("A", margin=0.01, confidence=0.95, max_genre_f1_dro
 
 @pytest.fixture
 def models(tmp_path):
-    """Lay out three versions, A in service."""
+    """Write three versions, A in service."""
     for name in "ABC":
         write_atomic(f"{tmp_path}/{name}/model.json", b"{}")
     promote(str(tmp_path), "A")
@@ -26,8 +31,8 @@ def test_a_better_version_goes_into_service_and_a_worse_one_does_not(models):
     assert champion(models) == "A"
     assert apply_decision(models, "B", BETTER, CRITERIA) == BETTER
     assert champion(models) == "B"
-    note = json.loads(read_bytes(join(models, "promotion_decisions/B.json")))
-    assert (note["is_better"], note["reason"], note["criteria"]["champion"]) == (
+    record = json.loads(read_bytes(join(models, "promotion_decisions/B.json")))
+    assert (record["is_better"], record["reason"], record["criteria"]["champion"]) == (
         True,
         "better by 5 points",
         "A",
@@ -35,18 +40,18 @@ def test_a_better_version_goes_into_service_and_a_worse_one_does_not(models):
     assert read_refusal_criteria(models, "B") is None, "it was not refused"
 
 
-def test_whom_a_person_promoted_meanwhile_stays_in_service(models):
+def test_a_version_promoted_by_hand_during_the_training_stays_in_service(models):
     promote(models, "C", "by hand, while B was trained")
-    settled = apply_decision(models, "B", BETTER, CRITERIA)
-    assert not settled.is_better
-    assert "C is in service, no longer A, which B was to replace" in settled.reason
+    applied = apply_decision(models, "B", BETTER, CRITERIA)
+    assert not applied.is_better
+    assert "C is in service, no longer A, which B was to replace" in applied.reason
     assert champion(models) == "C"
     assert read_refusal_criteria(models, "B") != replace(CRITERIA, champion="C"), (
-        "so it is judged again, against C"
+        "so B is compared again, with C"
     )
 
 
-def test_a_refusal_holds_by_the_same_terms_only(models):
+def test_a_refusal_holds_for_the_same_criteria_only(models):
     assert not has_decision(models, "B")
     assert read_refusal_criteria(models, "B") is None
     apply_decision(models, "B", WORSE, CRITERIA)
@@ -60,7 +65,7 @@ def test_a_refusal_holds_by_the_same_terms_only(models):
     "content",
     [b"", b"[]", b"null", b'{"version": "B", "is_better": false}', b'{"is_better": false, "criteria": {}}'],
 )
-def test_a_verdict_that_does_not_tell_its_terms_is_judged_again(models, content):
+def test_a_damaged_record_is_decided_again(models, content):
     write_atomic(join(models, "promotion_decisions/B.json"), content)
     assert has_decision(models, "B")
     assert read_refusal_criteria(models, "B") is None

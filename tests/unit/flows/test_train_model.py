@@ -49,7 +49,7 @@ def test_a_run_is_not_laid_out_from_a_version_that_learned_its_test_tracks(tmp_p
 
 def test_folds_start_from_no_version(tmp_path):
     for weights in ("champion", "latest", f"{tmp_path}/20260101T000000-abcdef"):
-        with pytest.raises(ValidationError, match=f"{weights}: a model version has learned from the test"):
+        with pytest.raises(ValidationError, match=f"{weights}: a model version was trained on the test"):
             CrossValidationSettings(training=starting_from(weights))
     for weights in ("", "resnet18.pth", "https://example.org/ResNet.SAFETENSORS?download=true"):
         assert CrossValidationSettings(training=starting_from(weights)).training.pretrained.weights == weights

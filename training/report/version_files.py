@@ -1,0 +1,106 @@
+"""The files and the card (model.json) of a new model version, assembled from a finished run and its predictions."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from preprocessing.catalogue.splits import SPLITS
+from preprocessing.mel.settings import MelSettings
+from store.fs.files import join, read_bytes
+from store.fs.parquet import read_table, to_parquet
+from store.reader import Snapshot
+from training.evaluation.calibration import Calibration
+from training.evaluation.calibration_fitting import explain_calibration, fit_calibration
+from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_FILE, select_split, to_matrix
+from training.evaluation.settings import CalibrationSettings
+from training.evaluation.test_set_use import record_test_use
+from training.fit.run import HISTORY_FILE, TrainingRun, hash_training_data
+from training.inference.stored_tracks import run_identity
+from training.networks.network import WEIGHTS_FILE
+from training.report.model_card import write_model_card
+from training.report.page import ReportInputs, render_report
+
+MODEL_CARD_FILE = "MODEL_CARD.md"
+TRACKS_FILE = "tracks.parquet"  # of a run: see write_run
+
+
+def assemble_version(
+    folder: str,
+    run: TrainingRun,
+    predictions: pa.Table,
+    *,
+    snapshot: Snapshot,
+    models: str,
+    calibration_settings: CalibrationSettings,
+    rejects: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Fit the calibration of a finished run, and return the files and the card of the version it becomes.
+
+    `predictions` are rows of HELD_OUT_PREDICTIONS_SCHEMA; `models` is the folder of the earlier versions;
+    `about` is shown in the report and stored in the card: when, by which code and with which settings it was
+    trained.
+    """
+    history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
+    calibration, notes = _calibrate(predictions, run, calibration_settings)
+    test_use = record_test_use(predictions, models, about["trained"])
+    inputs = ReportInputs(
+        name=folder.rsplit("/", 1)[-1],
+        predictions=predictions,
+        genres=run.genres,
+        target=run.settings.target,
+        calibration=calibration,
+        notes=notes,
+        test_use=test_use,
+        history=history["epochs"],
+        best_epoch=history["best_epoch"],
+        about=about,
+        rejects=rejects,
+        mel=MelSettings.model_validate(snapshot.mel_settings),
+        read_mel=snapshot.mel,
+    )
+    report = render_report(inputs)
+    card = {
+        **run_identity(run, snapshot).model_copy(update={"calibration": calibration}).model_dump(mode="json"),
+        **about,
+        **_describe_run(folder, run),
+        "best_epoch": history["best_epoch"],
+        "calibration_notes": notes,
+        "test_use": test_use,
+        "metrics": json.loads(report["metrics.json"]),
+    }
+    return _files(folder, predictions, report, card), card
+
+
+def _files(
+    folder: str, predictions: pa.Table, report: Mapping[str, bytes], card: Mapping[str, Any]
+) -> dict[str, bytes]:
+    return {
+        WEIGHTS_FILE: read_bytes(join(folder, WEIGHTS_FILE)),
+        HELD_OUT_PREDICTIONS_FILE: to_parquet(predictions),
+        MODEL_CARD_FILE: write_model_card(card).encode(),
+        **{f"report/{name}": content for name, content in report.items()},
+    }
+
+
+def _describe_run(folder: str, run: TrainingRun) -> dict[str, Any]:
+    tracks = read_table(join(folder, TRACKS_FILE))
+    splits = tracks["split"].to_pylist()
+    return {
+        "run": folder,
+        "data": hash_training_data(run, tracks),
+        "parent": run.settings.pretrained.weights or None,
+        "tracks": {split: splits.count(split) for split in SPLITS},
+    }
+
+
+def _calibrate(
+    predictions: pa.Table, run: TrainingRun, settings: CalibrationSettings
+) -> tuple[Calibration, list[str]]:
+    """Fit a calibration on the validation tracks, and explain what could be fitted."""
+    rows, target = select_split(predictions, "validation"), run.settings.target
+    truth_TG, raw_TG = to_matrix(rows, "truth"), to_matrix(rows, "probabilities")
+    calibration = fit_calibration(truth_TG, raw_TG, run.genres, target, settings, run.genre_parents)
+    return calibration, list(explain_calibration(calibration, settings, truth_TG, run.genres, target))

@@ -205,10 +205,10 @@ def test_a_map_that_was_corrected_asks_for_another_run(common, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"genres": ("Polka",)}, "genre 'Polka': this model never learned it; it knows Electronic, Rock"),
+        ({"genres": ("Polka",)}, "genre 'Polka': not one of this model's: Electronic, Rock"),
         ({"model": "nobody"}, "no model version"),
         ({"source": "nowhere"}, "nowhere: no such folder"),
-        ({"source": ""}, "source, apply: give one of them"),
+        ({"source": ""}, "--source, --apply: give one of them"),
         ({"copy_to": "{music}/copies"}, "copies would lie within their source"),
         ({"copy_to": "{music}/.."}, "lies within it; name a folder for copies alone"),
         ({"copy_to": "s3://bucket/copies"}, "copies are local files"),

@@ -2,9 +2,8 @@
 
 import os
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # several test processes share the cores; read at numpy's import
+# Several test processes share the cores; read when numpy is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import http.server
 import threading
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import boto3
 import fsspec
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
@@ -26,9 +24,11 @@ from tests.support.leftovers import pytest_sessionfinish, pytest_terminal_summar
 from tests.support.prefect_ui import Served, serving
 from tests.support.processes import free_port, is_listening
 
-# No deadlines: a loaded machine is not a defect.
-hypothesis.settings.register_profile("suite", deadline=None, max_examples=50)
-hypothesis.settings.load_profile("suite")
+# Nothing is on the clock: a loaded machine is not a defect. The long series are marked soak.
+settings.register_profile(
+    "suite", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,11 +48,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     assert served.process.returncode == 0, served.log.read_text()
     assert "Traceback" not in served.log.read_text().rpartition("Pausing all deployments")[2]
     assert not is_listening(port), "the Prefect server outlived `serve`"
-
-
-# A busy machine fails no test: hypothesis measures no time.
-settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")

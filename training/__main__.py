@@ -109,7 +109,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _write_line(event: dict[str, Any]) -> None:
-    # The reader may be gone: the run goes on without it.
+    # The reader may be gone: training continues without it.
     with suppress(BrokenPipeError):
         os.write(1, json.dumps(event).encode() + b"\n")
 

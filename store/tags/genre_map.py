@@ -100,9 +100,7 @@ def parse_genre_map(content: bytes, where: str, known: Sequence[str] = ()) -> Ge
     trained = {spelling_key(genre) for genre in known}
     for genre in genres if known else ():
         if spelling_key(genre) not in trained:
-            raise BadInput(
-                f"{where}: [genres] {genre!r}: the model was not trained on it, only on {', '.join(known)}"
-            )
+            raise BadInput(f"{where}: [genres] {genre!r}: not one of this model's: {', '.join(known)}")
     _refuse_contradictions(where, genres, spellings)
     return GenreMap(genres=genres, spellings=spellings)
 

@@ -62,6 +62,7 @@ def build_one(source: str, store: str) -> None:
     from prefect import get_client
 
     from flows import build_dataset as flow
+    from flows import prefect_flows
     from flows.cluster.settings import ClusterSettings
     from flows.services.prefect_server import prefect_server
 
@@ -69,7 +70,7 @@ def build_one(source: str, store: str) -> None:
     begun = time.monotonic()
     with prefect_server():
         settings = flow.BuildSettings(source=source, store=store, cluster=ClusterSettings(workers=2))
-        summary = flow.build_dataset(settings)
+        summary = prefect_flows.build_dataset(settings)
         seconds = time.monotonic() - begun
 
         async def count() -> int:

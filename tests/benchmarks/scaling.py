@@ -10,9 +10,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from distributed import Client
-
-from flows.cluster.client import open_cluster
+from flows.cluster.client import Cluster, open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import ClusterSettings
 from flows.reporting.build_report import BuildStatistics
@@ -25,13 +23,13 @@ TRACKS_PER_BATCH = 64
 TRACKS_PER_SHARE = 8  # when two workers are compared with one, so that both end together
 
 
-def build(client: Client, tracks: list[Track], tracks_per_batch: int) -> tuple[float, BuildStatistics]:
+def build(cluster: Cluster, tracks: list[Track], tracks_per_batch: int) -> tuple[float, BuildStatistics]:
     """Build all tracks on a cluster that is up; give the seconds and what the workers did in them."""
     tally = BuildStatistics()
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         for batch, built in fan_out(
-            client,
+            cluster,
             build_shard,
             in_batches(tracks, tracks_per_batch),
             settings=SpectrogramSettings(),
@@ -55,8 +53,8 @@ def main() -> None:
     tracks = [Track(path.stem, str(path.absolute())) for path in files[: wanted.tracks]]
     with ExitStack() as stack:
         one, two = (stack.enter_context(open_cluster(ClusterSettings(workers=workers))) for workers in (1, 2))
-        for client in (one, two):
-            build(client, tracks[:32], 4)  # starts the decoding processes
+        for cluster in (one, two):
+            build(cluster, tracks[:32], 4)  # starts the decoding processes
         ratios, overheads = [], []
         for _ in range(wanted.rounds):
             alone_s, _ = build(one, tracks, TRACKS_PER_SHARE)

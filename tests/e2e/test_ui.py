@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from flows.settings import BuildSettings, NightlySettings, TagSettings, TrainModelSettings, UndoSettings
 from store.reader import open_snapshot
 from store.tags.write import read_genres
-from tests.support.prefect_ui import FLOWS, artifacts, ask, deployments, end_of, serving, submit, wait_for
+from tests.support.prefect_ui import FLOWS, artifacts, ask, deployments, end_of, serving, submit
 from tests.support.tagging_model import copy_demo_music, publish_small_model
+from tests.support.waiting import wait_for
 
 MUSIC = Path("tests/data/demo_music").absolute()
 REJECTS = {"200049": "empty", "200050": "not-audio", "200051": "truncated"}

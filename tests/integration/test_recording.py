@@ -1,9 +1,11 @@
-"""Flows as Prefect records them: their stages, what they show, and the guards of a scheduled night."""
+"""Flows as Prefect records them: stages, what they show, the guards of a scheduled night; how `serve` ends."""
 
 import json
 import os
+import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from prefect import flow
@@ -20,7 +22,8 @@ from flows.prefect_flows import retrain_nightly
 from flows.retrain_nightly import show_comparison
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
 from store.errors import BadInput
-from tests.support.prefect_ui import COMMAND, artifacts, ask
+from tests.support.prefect_ui import COMMAND, artifacts, ask, serving
+from tests.support.processes import free_port, is_listening
 from tests.support.tagging_model import copy_demo_music
 from training.selection.comparison import Comparison, Gain, GenreGain
 
@@ -121,3 +124,13 @@ def test_a_run_that_works_for_ever_is_taken_for_dead(tmp_path, another_at_work, 
         retrain_nightly(settings_of(tmp_path, stale_after_hours=1e-6))
     assert f"run {another_at_work.name} is Running since" in caplog.text
     assert "considered dead" in caplog.text
+
+
+def test_serve_in_the_background_of_a_shell_is_ended_by_sigterm(tmp_path):
+    port = free_port()
+    with serving(tmp_path, port, in_background=True) as served:
+        status = Path(f"/proc/{served.process.pid}/status").read_text()
+        (ignored,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")]
+        assert int(ignored, 16) >> (signal.SIGINT - 1) & 1, "SIGINT is ignored"
+    assert served.process.returncode == 0, served.log.read_text()
+    assert not is_listening(port), "the Prefect server outlived `serve`"

@@ -41,7 +41,7 @@ def cluster(tmp_path_factory):
     """Start a scheduler and a worker once for all tests: each start takes seconds."""
     host = Host("127.0.0.1")
     with scheduler() as address, workers(address, [host, host], tmp_path_factory.mktemp("dask")):
-        yield ClusterSettings(kind="scheduler", scheduler=address)
+        yield ClusterSettings(kind="scheduler", scheduler=address, connect_timeout_s=200)
 
 
 @pytest.fixture

@@ -36,7 +36,6 @@ TRAINING = TrainSettings(
     model=ModelSettings(name="shallow", width=8),
 )
 CUT_AFTER_CHECKPOINT = 15  # in the second epoch
-NOTICE_WITHIN = "12s"  # Dask waits for half a minute before it takes a silent peer for gone
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,7 @@ def settings(store, models, scheduler_url, **hosts):
         models=str(models),
         training=TRAINING,
         hosts=HostSettings(processes_per_host=1, **hosts),
-        cluster=ClusterSettings(kind="scheduler", scheduler=scheduler_url),
+        cluster=ClusterSettings(kind="scheduler", scheduler=scheduler_url, connect_timeout_s=200),
     )
 
 
@@ -91,13 +90,12 @@ def undisturbed(store, models):
     return history_of(models)
 
 
-def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, tmp_path, monkeypatch):
-    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP", NOTICE_WITHIN)  # of scheduler and workers
+def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, tmp_path):
     cut = threading.Event()
     with scheduler(network.here) as url, workers(url, network.hosts, tmp_path):
         cutter = threading.Thread(target=cut_in_mid_run, args=(network, tmp_path / "cut", cut))
         cutter.start()
-        with open_cluster(ClusterSettings(kind="scheduler", scheduler=url)) as cluster:
+        with open_cluster(ClusterSettings(kind="scheduler", scheduler=url, connect_timeout_s=200)) as cluster:
             cluster.client.wait_for_workers(2)
         summary = train_model(settings(store, tmp_path / "cut", url, wait_s=90))
         was_cut = cut.is_set()

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.processes import end_group, start_in_foreground
+from tests.support.processes import end_group, start_in_background, start_in_foreground
 from tests.support.waiting import wait_for
 
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
@@ -34,11 +34,15 @@ class Served:
 
 
 @contextmanager
-def serving(home: Path, port: int, **variables: str) -> Iterator[Served]:
-    """Start it as a terminal does, Prefect never used before; wait for its deployments; press Ctrl-C in the end."""
+def serving(home: Path, port: int, *, in_background: bool = False, **variables: str) -> Iterator[Served]:
+    """Start it as a terminal does, Prefect never used before; wait for its deployments; press Ctrl-C in the end.
+
+    In the background of a shell that is not interactive it ignores SIGINT, and is ended by SIGTERM.
+    """
     log = home / "serve.log"
+    start = start_in_background if in_background else start_in_foreground
     with log.open("wb") as file:
-        process = start_in_foreground(
+        process = start(
             [COMMAND, "serve", f"--port={port}"],
             env=clean_environment(home) | variables,
             stdout=file,
@@ -54,7 +58,7 @@ def serving(home: Path, port: int, **variables: str) -> Iterator[Served]:
         wait_for(is_ready)
         yield served
     finally:
-        end_group(process, signal.SIGINT)  # as a terminal does
+        end_group(process, signal.SIGTERM if in_background else signal.SIGINT)
 
 
 def clean_environment(home: Path) -> dict[str, str]:

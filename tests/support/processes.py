@@ -5,8 +5,9 @@ import signal
 import socket
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -19,28 +20,32 @@ END_WITHIN_S = 10.0
 HELPERS_OF_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
-def restore_sigint() -> None:
-    """Have SIGINT end this process again; a `preexec_fn`.
-
-    A shell that is not interactive starts background jobs with SIGINT ignored, and their children inherit it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def ignore_sigint() -> None:
-    """Have this process ignore SIGINT, as a background job of a shell that is not interactive; a `preexec_fn`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def start_in_foreground(command: Sequence[str | os.PathLike[str]], **more: Any) -> "subprocess.Popen[Any]":
-    """Start a command as a terminal does: a process group of its own, which a Ctrl-C ends."""
-    return subprocess.Popen(command, start_new_session=True, preexec_fn=restore_sigint, **more)
+    """Start a command as a terminal does: a process group of its own, which a Ctrl-C ends.
+
+    The test session itself may run in the background, and children inherit what it ignores.
+    """
+    return _start(command, partial(signal.signal, signal.SIGINT, signal.SIG_DFL), more)
 
 
-def end_group(process: "subprocess.Popen[Any]", by: int, *, within_s: float = 60.0) -> int:
-    """End the process group of a process by a signal, and return its status; kill all of it if it does not end."""
+def start_in_background(command: Sequence[str | os.PathLike[str]], **more: Any) -> "subprocess.Popen[Any]":
+    """Start a command as a shell that is not interactive starts a background job: it ignores SIGINT."""
+    return _start(command, partial(signal.signal, signal.SIGINT, signal.SIG_IGN), more)
+
+
+def _start(
+    command: Sequence[str | os.PathLike[str]], in_child: Callable[[], object], more: dict[str, Any]
+) -> "subprocess.Popen[Any]":
+    return subprocess.Popen(command, start_new_session=True, preexec_fn=in_child, **more)
+
+
+def end_group(process: "subprocess.Popen[Any]", by: int, *, within_s: float = 120.0) -> int:
+    """End a process that has a group of its own by a signal, and return its status; kill the group if it does not end.
+
+    SIGINT goes to the whole group, as from a terminal; another signal to the process alone.
+    """
     if process.poll() is None:
-        os.killpg(process.pid, by)
+        (os.killpg if by == signal.SIGINT else os.kill)(process.pid, by)
     try:
         return process.wait(within_s)
     finally:

@@ -1,4 +1,4 @@
-"""What stays the same from the first epoch of a training to the last.
+"""The part of a training that is the same in all its epochs.
 
 Axes: T tracks, G genres.
 """

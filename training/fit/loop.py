@@ -116,7 +116,7 @@ def _empty_checkpoint(train_state: TrainState) -> Checkpoint:
 def _run_epoch(
     context: TrainingContext, train_state: TrainState, before: Checkpoint, save: Callable[[Checkpoint], None]
 ) -> Checkpoint:
-    """Train what is left of an epoch, validate, and return the checkpoint after it."""
+    """Train the rest of an epoch, validate, and return the checkpoint after it."""
     last = before
 
     def save_progress(progress: EpochProgress) -> None:

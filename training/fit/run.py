@@ -119,7 +119,7 @@ def _check_tracks(folder: str, run: TrainingRun, tracks: pa.Table) -> None:
             raise BadInput(
                 f"{folder}: the target of track {track_id} must be {len(run.genres)} values, {wanted}"
             )
-    learned = [target for split, target in zip(splits, targets, strict=True) if split == "training"]
-    for genre, *row in zip(run.genres, *learned, strict=True):
+    training_targets = [target for split, target in zip(splits, targets, strict=True) if split == "training"]
+    for genre, *row in zip(run.genres, *training_targets, strict=True):
         if not any(row):
             raise BadInput(f"{folder}: no training track has the genre {genre}; leave it out or add tracks")

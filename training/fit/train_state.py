@@ -1,4 +1,4 @@
-"""What changes in a training: the network, its copy under DDP, and the optimizer."""
+"""The part of a training that its steps change: the network, its DDP wrapper, and the optimizer."""
 
 from dataclasses import dataclass, replace
 

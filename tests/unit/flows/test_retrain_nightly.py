@@ -91,7 +91,7 @@ def test_a_model_that_forgot_a_genre_of_the_champions_is_not_promoted(snapshot, 
     trained = TrainSummary(version=version, url=join(settings.train.models, version), **SUMMARY)
     verdict, left_out = compare_with_champion(trained, snapshot, champion, settings)
     assert not verdict.is_better
-    assert verdict.reason.startswith("does not know Folk, which the champion tells; promote by hand")
+    assert verdict.reason.startswith("lacks Folk, which the champion predicts")
     assert left_out == 1
 
 

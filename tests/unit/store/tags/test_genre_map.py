@@ -56,7 +56,7 @@ def test_a_map_reads_back_as_it_was_written(genre_map):
         (b'[genres]\nRock = "a\\u0000b"', r"'a\x00b' is no genre: wanted printable text"),
         (
             b"[genres]\nPolka = 'x'",
-            "[genres] 'Polka': the model was not trained on it, only on Rock, Hip-Hop",
+            "[genres] 'Polka': not one of this model's: Rock, Hip-Hop",
         ),
         (b"[genres]\n'Hip-Hop' = 'a'\n'hip hop' = 'b'", "'hip hop' and 'Hip-Hop' are one genre; keep one"),
         (

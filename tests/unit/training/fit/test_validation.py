@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from store.errors import BadInput, TrainingStopped
 from training.fit.crops import Tracks
 from training.fit.distributed import CPU, RankContext
 from training.fit.validation import predict_tracks, validate
@@ -42,3 +43,30 @@ def test_validation_leaves_the_weights_alone(toy):
     ]
     assert scores[0] == scores[1]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("weight", "level_db", "error", "message"),
+    [
+        (1.0, np.nan, BadInput, "validation track 01: its spectrogram is not finite"),
+        (np.inf, -10.0, TrainingStopped, "validation track 00: the network's output is not finite"),
+    ],
+)
+def test_output_that_is_not_finite_is_the_fault_of_the_track_or_of_the_network(
+    toy, weight, level_db, error, message
+):
+    plain = toy()
+    plain.snapshot.mels["01"][:] = level_db
+    model = build_model(plain.run.settings.model, 2, 8)
+    model.fc.weight.data.fill_(weight)
+    tracks = Tracks(("00", "01"), np.array([20, 25]), np.eye(2, dtype=np.float32))
+    with pytest.raises(error, match=message):
+        validate(
+            model,
+            plain.snapshot.mel_slice,
+            tracks,
+            ("a", "b"),
+            crop_frames=9,
+            settings=plain.run.settings,
+            rank_context=RankContext(),
+        )

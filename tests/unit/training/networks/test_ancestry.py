@@ -13,9 +13,9 @@ RUN = pa.table({"track_id": ["a", "b", "c"], "split": ["training", "validation",
 def trained(tmp_path):
     """Return a function that publishes a version that was trained on some tracks, and validated on c."""
 
-    def trained(learned, parent=None, store=f"{tmp_path}/store", **card):
-        run = f"{tmp_path}/runs/{learned}"
-        splits = dict.fromkeys(learned, "training") | ({} if "c" in learned else {"c": "validation"})
+    def trained(track_ids, parent=None, store=f"{tmp_path}/store", **card):
+        run = f"{tmp_path}/runs/{track_ids}"
+        splits = dict.fromkeys(track_ids, "training") | ({} if "c" in track_ids else {"c": "validation"})
         write_table(f"{run}/tracks.parquet", pa.table({"track_id": [*splits], "split": [*splits.values()]}))
         about = {"snapshot": f"{store}/snapshots/00000003.json", "run": run, "parent": parent, **card}
         return f"{tmp_path}/models/{publish_version(f'{tmp_path}/models', {}, about)}"
@@ -34,16 +34,16 @@ def test_weights_trained_on_other_tracks_are_accepted(trained, tmp_path):
     assert unchecked("resnet18.PTH", tmp_path) == unchecked("", tmp_path) == []
 
 
-@pytest.mark.parametrize("learned", ["ab", "ac"])
-def test_weights_trained_on_held_out_tracks_are_refused(trained, tmp_path, learned):
-    url = trained(learned)
+@pytest.mark.parametrize("track_ids", ["ab", "ac"])
+def test_weights_trained_on_held_out_tracks_are_refused(trained, tmp_path, track_ids):
+    url = trained(track_ids)
     with pytest.raises(
-        BadInput, match=f"^{url} was trained on 1 of the 2 .*, such as {learned[1]}: .*random weights"
+        BadInput, match=f"^{url} was trained on 1 of the 2 .*, such as {track_ids[1]}: .*random weights"
     ):
         unchecked(url, tmp_path)
 
 
-def test_what_a_forebear_learned_counts_too(trained, tmp_path):
+def test_what_a_forebear_track_ids_counts_too(trained, tmp_path):
     eldest = trained("abc")
     url = trained("a", parent=trained("ad", parent=eldest, store="elsewhere"))
     with pytest.raises(BadInput, match=f"^{url}: its ancestor {eldest} was trained on 2 of the 2 "):

@@ -31,6 +31,7 @@ settings.register_profile(
 settings.load_profile("suite")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook, and ignores what comes later
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together, in one test process, the tests of a file, and all that need the one Prefect server."""
     for item in items:

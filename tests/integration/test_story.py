@@ -193,7 +193,7 @@ def test_the_same_training_again_is_not_done_again(folder):
             {"genres": ("Rock", "Polka")},
             "genre 'Polka': no training track has it; the snapshot has Electronic",
         ),
-        ({"genres": ("Rock",)}, "1 genre to learn"),
+        ({"genres": ("Rock",)}, "1 genre to train on"),
         ({"store": "nowhere"}, "holds no published spectrograms"),
     ],
 )

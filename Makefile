@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/spectrogram-one demo
 
 test: setup
-	$(BIN)/pytest -n 4 --dist loadgroup --no-loadscope-reorder   # more than two cores: many tests wait
+	$(BIN)/pytest -n 4 --dist loadfile   # more processes than cores: many tests wait; a file's tests share fixtures
 
 soak: setup
 	$(BIN)/pytest -m soak -n 2

@@ -31,15 +31,6 @@ settings.register_profile(
 settings.load_profile("suite")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook, and ignores what comes later
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, in one test process, the tests of a file, and all that need the one Prefect server."""
-    for item in items:
-        needs_server = "served" in getattr(item, "fixturenames", ())
-        group = "prefect" if needs_server else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Serve on a free port, once for all tests of Prefect; in the end Ctrl-C leaves nothing behind."""

@@ -112,6 +112,7 @@ def workplace(tmp_path_factory):
     return folder
 
 
+@pytest.mark.timeout(900)
 def test_every_command_runs(workplace):
     """In one folder, document after document; what an earlier one built, trained or wrote is there for the next."""
     lines = [["build", str(MUSIC)], ["train", *SHORTER["train"]]]

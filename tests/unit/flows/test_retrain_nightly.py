@@ -149,7 +149,9 @@ def test_a_champion_of_another_network_is_told_of_with_the_nights_way_out(snapsh
     old = TrainSettings.model_validate({"model": {"name": "shallow", "width": 8}})
     champion = publish(snapshot, settings_of(), training=old.model_dump(mode="json"))
     settings = settings_of()
-    with pytest.raises(BadInput, match=r"the model is a .*, the run trains .*random weights: --start scratch$"):
+    with pytest.raises(
+        BadInput, match=r"the model is a .*, the run trains .*random weights: --start scratch$"
+    ):
         configure_training(settings, snapshot, champion)
     assert (
         configure_training(settings_of(start="scratch"), snapshot, champion).training.pretrained.weights == ""

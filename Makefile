@@ -1,6 +1,9 @@
 # make demo    sets everything up and plays the whole story on the bundled music
 # make test    sets everything up and runs the tests
 # make soak    runs long series of kills and faults, for an hour
+# Without bytecode every process compiles torch again, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3.11
 BIN := .venv/bin
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.build_dataset import build_dataset
+from flows.settings import BuildSettings
 from store.tags import write_genres
 
 ROOT = Path(__file__).parents[2]
@@ -109,22 +111,25 @@ def workplace(tmp_path_factory):
     for song in sorted(MUSIC.glob("fma_small/*/*.mp3"))[:3]:
         shutil.copy(song, folder / "MY_FILES")
         write_genres(folder / "MY_FILES" / song.name, [])
+    build_dataset(BuildSettings(source=str(MUSIC), store=str(folder / "data/store")))
     return folder
 
 
 @pytest.mark.timeout(900)
 def test_every_command_runs(workplace):
     """In one folder, document after document; what an earlier one built, trained or wrote is there for the next."""
-    lines = [["build", str(MUSIC)], ["train", *SHORTER["train"]]]
-    with subprocess.Popen(
-        [sys.executable, "-c", RUN_COMMANDS],
-        cwd=workplace,
-        env=os.environ | {"PREFECT_HOME": str(workplace / "prefect")},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=(workplace / "errors").open("w"),
-        text=True,
-    ) as process:
+    with (
+        (workplace / "errors").open("w") as errors_file,
+        subprocess.Popen(
+            [sys.executable, "-c", RUN_COMMANDS],
+            cwd=workplace,
+            env=os.environ | {"PREFECT_HOME": str(workplace / "prefect")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors_file,
+            text=True,
+        ) as process,
+    ):
 
         def run(words, document):
             process.stdin.write(json.dumps(words) + "\n")
@@ -137,8 +142,7 @@ def test_every_command_runs(workplace):
             errors = (workplace / "errors").read_text()[-2_000:]
             assert line == "status 0\n", f"{document}: {shlex.join(words)}\n{''.join(shown)}\n{errors}"
 
-        for words in lines:
-            run(words, "before")
+        run(["train", *SHORTER["train"]], "before all documents")
         for block in blocks():
             match block.language:
                 case "toml":

@@ -127,7 +127,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
     )
     onnx: str = Field(
         "",
-        description="ONNX file of the model, written by `models export`; empty: each worker exports its own",
+        description="ONNX file of the model, written by models export; empty: each worker exports its own",
     )
     files_per_batch: int = Field(64, ge=1, le=4_096, description="Files of one task, approximately")
     runs: str = Field(

@@ -96,7 +96,14 @@ def test_a_build_submitted_from_the_form_completes_with_its_artifacts(page, serv
     page.screenshot(path=pictures / "3-artifacts.png", full_page=True)
 
     found = artifacts(served, run)
-    assert set(found) == {"building", "build-result", "rejected-tracks", "duplicates", "workers", "slowest-files"}
+    assert set(found) == {
+        "building",
+        "build-result",
+        "rejected-tracks",
+        "duplicates",
+        "workers",
+        "slowest-files",
+    }
     assert found["building"]["data"] == 100
     assert found["building"]["description"].endswith(" of audio, 3 rejected")
     (result,) = json.loads(found["build-result"]["data"])

@@ -12,7 +12,8 @@ from playwright.sync_api import BrowserContext, sync_playwright
 from rich.console import Console
 from rich.text import Text
 
-from tests.support.prefect_ui import COMMAND, deployments, free_port, serving
+from tests.support.prefect_ui import COMMAND, deployments, serving
+from tests.support.processes import free_port
 
 PICTURES = Path("docs/pictures")
 CHROMIUM = "/usr/bin/chromium"

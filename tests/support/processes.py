@@ -17,7 +17,11 @@ SESSION = (
 )
 END_WITHIN_S = 10.0
 # Children that end with the interpreter that started them, and not before.
-HELPERS_OF_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+HELPERS_OF_PYTHON = (
+    "multiprocessing.resource_tracker",
+    "multiprocessing.forkserver",
+    "preprocessing.decode.decoding_process",
+)
 
 
 def start_in_foreground(command: Sequence[str | os.PathLike[str]], **more: Any) -> "subprocess.Popen[Any]":

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from store.errors import BadInput
 from store.fs.files import read_bytes
-from store.tags.aliases import alias_groups
-from store.tags.spelling import readings, spelling_key, split_strong, split_weak
+from store.tags.vocabulary.aliases import alias_groups
+from store.tags.vocabulary.spelling import readings, spelling_key, split_strong, split_weak
 
 Names = tuple[str, ...]
 
@@ -28,7 +28,9 @@ class GenreMap(BaseModel, frozen=True, extra="forbid"):
 
     genres: dict[str, Names] = Field({}, description="Model's name to those written")
     spellings: dict[str, str] = Field({}, description="Other spelling to the name it stands for")
-    known: Names = Field((), description="Genres of the model, and the owner's own: never one for their aliases")
+    known: Names = Field(
+        (), description="Genres of the model, and the owner's own: never one for their aliases"
+    )
 
     @model_validator(mode="after")
     def _one_meaning(self) -> "GenreMap":

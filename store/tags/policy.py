@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from store.tags.genre_map import GenreMap, validate_genre_name
 from store.tags.schema import CUSTOM_TAG_NAMES
-from store.tags.spelling import spelling_key, split_strong
+from store.tags.vocabulary.spelling import spelling_key, split_strong
 
 CONFIDENCE, MODEL = CUSTOM_TAG_NAMES
 FieldPolicy = Literal["never", "fill", "replace"]

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from store.tags.genre_map import GenreMap, parse_genre_map
 from store.tags.policy import TagPolicy, custom_tags_to_write, keep_reason, new_genres, unchanged_reason
-from store.tags.spelling import spelling_key
+from store.tags.vocabulary.spelling import spelling_key
 from tests.support.genre_maps import MAP, good_names, maps, names
 
 FILL, REPLACE, APPEND = (TagPolicy(policy=way) for way in ("fill", "replace", "append"))
@@ -158,7 +158,13 @@ def test_custom_fields_are_written_on_request(wish, old, written):
     assert "GENRE_CONFIDENCE" not in custom_tags_to_write(None, "v2", old, policy)
 
 
-JOINED = ["Audiobook; Comedy", "Audiobook/Comedy", "Audiobook|Comedy", "Comedy, Audiobook", "Comedy\\\\Audiobook"]
+JOINED = [
+    "Audiobook; Comedy",
+    "Audiobook/Comedy",
+    "Audiobook|Comedy",
+    "Comedy, Audiobook",
+    "Comedy\\\\Audiobook",
+]
 
 
 @pytest.mark.parametrize("text", JOINED)
@@ -186,7 +192,10 @@ def test_a_placeholder_is_no_genre(text):
     assert new_genres((text,), ("Rock",), FILL) == ("Rock",)
     assert new_genres((text,), ("Rock",), APPEND) == ("Rock",)
     assert new_genres((text, "Ska"), ("Rock",), FILL) is None
-    assert keep_reason((text,), TagPolicy(never_touch=("Other", "Unknown", "Genre", "N/A"))) or text in " <unknown>"
+    assert (
+        keep_reason((text,), TagPolicy(never_touch=("Other", "Unknown", "Genre", "N/A")))
+        or text in " <unknown>"
+    )
 
 
 def test_which_words_are_placeholders_can_be_set():

@@ -4,7 +4,9 @@ import re
 import unicodedata
 
 STRONG_SEPARATORS = re.compile(r"[;|\\\0\uff1b]|//")  # occur in no genre's name
-WEAK_SEPARATORS = re.compile(r"[/,\u3001\uff0c]")  # occur in names too: "Old-Time / Historic", "Big Band/Swing"
+WEAK_SEPARATORS = re.compile(
+    r"[/,\u3001\uff0c]"
+)  # occur in names too: "Old-Time / Historic", "Big Band/Swing"
 
 
 def spelling_key(name: str) -> str:

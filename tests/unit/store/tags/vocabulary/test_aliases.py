@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from mutagen.id3 import TCON
 
-from store.tags.aliases import alias_groups
 from store.tags.genre_map import GenreMap
-from store.tags.spelling import is_split_by_servers, spelling_key, without_separators
+from store.tags.vocabulary.aliases import alias_groups
+from store.tags.vocabulary.spelling import is_split_by_servers, spelling_key, without_separators
 
 FMA = Path("tests/data/demo_music/fma_metadata/genres.csv")
 

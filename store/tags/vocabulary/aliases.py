@@ -1,13 +1,15 @@
 """Other names of the same genre, as programs, shops and people write them: for comparing only, never written.
 
-A line is one genre. Names that differ in case, spaces and punctuation alone need no line. Two genres of which one is a
-kind of the other are different genres: "Rap" is no other name of "Hip-Hop", since FMA has both.
-Source: FMA's genres.csv; ID3v1 with Winamp's additions; the lists of iTunes, Discogs, Deezer, MusicBrainz and Bandcamp.
+A line is one genre; one that begins with spaces continues it. Names that differ in case, spaces and punctuation alone
+need no line. Two genres of which one is a kind of the other are different genres: "Rap" is no other name of "Hip-Hop",
+since FMA has both.
+Source: FMA's genres.csv and ID3v1's list, as they write them; names that iTunes, Deezer, Discogs and Bandcamp are known
+    to write, and translations, from memory.
 """
 
 from functools import cache
 
-from store.tags.spelling import spelling_key
+from store.tags.vocabulary.spelling import spelling_key
 
 ALIASES = """
 A Cappella | Acapella | A Capella
@@ -32,11 +34,13 @@ Disco | Disco Music
 Drum & Bass | Drum n Bass | Drum'n'Bass | DnB | D&B | D'n'B | D 'n' B
 Dubstep | Dub Step
 Easy Listening | Easy Listening Music
-Electronic | Electronica | Electronic Music | Elektronik | Elektronisch | Elektronische Musik | Électronique | Electronique | Musique électronique | Electrónica | Elettronica | Eletrônica
+Electronic | Electronica | Electronic Music | Elektronik | Elektronisch | Elektronische Musik | Électronique
+  | Electronique | Musique électronique | Electrónica | Elettronica | Eletrônica
 Experimental | Experimental Music | Expérimental
 Field Recordings | Field Recording
 Folk | Folk Music | Folkmusic
-Hip-Hop | Hip-Hop/Rap | Hip Hop/Rap | Rap/Hip Hop | Rap/Hip-Hop | Rap & Hip-Hop | Hip-Hop & Rap | Hip Hop Music | Hiphop & Rap
+Hip-Hop | Hip-Hop/Rap | Hip Hop/Rap | Rap/Hip Hop | Rap/Hip-Hop | Rap & Hip-Hop | Hip-Hop & Rap
+  | Hip Hop Music | Hiphop & Rap
 Holiday | Holiday Music | Holidays
 Improv | Improvisation | Improvised Music
 Indie-Rock | Independent Rock
@@ -77,9 +81,9 @@ Trip-Hop | Trip Hop Music
 
 @cache
 def alias_groups() -> dict[str, tuple[str, ...]]:
-    """Return, for the key of each name in the list, the keys of all names of that genre, the first of its line first."""
+    """Return, for the key of each name in the list, the keys of all names of that genre, as in its line."""
     groups: dict[str, tuple[str, ...]] = {}
-    for line in ALIASES.strip().splitlines():
+    for line in ALIASES.replace("\n  |", " |").strip().splitlines():
         keys = tuple(dict.fromkeys(spelling_key(name.strip()) for name in line.split(" | ")))
         assert not groups.keys() & set(keys), f"a name of {line!r} is in another line too"
         groups |= dict.fromkeys(keys, keys)

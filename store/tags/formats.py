@@ -141,7 +141,9 @@ def _set_genres(audio: Any, kind: TagFormat, genres: tuple[str, ...]) -> None:
     """Set the genres in all places; those that the file has keep their values, with spaces around them too."""
     key = _keys(kind)[0]
     present = audio.tags.get(key, []) if audio.tags is not None else []
-    values = {str(value).strip(): value for value in present} if isinstance(present, list) else {}
+    # A WMA attribute would come back behind the new ones, since mutagen writes it into another block than those.
+    texts = present if isinstance(present, list) and kind != "asf" else []
+    values = {text.strip(): text for text in texts}
     _set_field(audio, key, [values.get(name, name) for name in genres])
     set_second_fields(kind, audio.tags, genres)
 

@@ -80,7 +80,7 @@ def make_inference_config(settings: TagSettings) -> InferenceConfig:
         identity=identity,
         selection_rules=fit_selection_rules(identity, version_url, settings.genre_selection),
         policy=settings.policy,
-        genre_map=read_genre_map(settings.genre_map, identity.genres) if settings.genre_map else GenreMap(),
+        genre_map=choose_genre_map(settings, identity.genres),
         windows=settings.windows,
         limits=settings.limits,
         device=settings.device,
@@ -88,6 +88,15 @@ def make_inference_config(settings: TagSettings) -> InferenceConfig:
         onnx_url=absolute(settings.onnx) if settings.onnx else None,
         files_per_group=FILES_PER_GROUP[settings.device],
         retry_rejects=settings.retry_rejects,
+        rehearsal=settings.writing if settings.is_dry_run else None,
+    )
+
+
+def choose_genre_map(settings: TagSettings, genres: tuple[str, ...]) -> GenreMap:
+    """Return the owner's map, or an empty one; it never confuses the model's genres, nor those not to be touched."""
+    own = GenreMap() if not settings.genre_map else read_genre_map(settings.genre_map, genres)
+    return GenreMap(
+        genres=own.genres, spellings=own.spellings, known=(*genres, *settings.policy.never_touch)
     )
 
 

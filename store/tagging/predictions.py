@@ -143,13 +143,15 @@ def read_plan(url: str, source: str, rows_at_once: int) -> tuple[str, Iterator[p
 
 def _planned_row(row: dict[str, Any], root: str) -> dict[str, Any]:
     row["track_id"] = row["track_id"] or row["url"] or "(no name)"
+    # What was skipped may be writable by now, and is examined again.
+    is_change = row["status"] in ("change", "copied") or (row["status"] == "skipped" and bool(row["genres"]))
     if not all(row[name] for name in ("url", "status", "signature")):
-        if row["status"] not in ("change", "copied", None):
+        if row["status"] is not None and not is_change:
             return row
         return row | INCOMPLETE | {"detail": "url, status or signature is missing"}
     if row["status"] == "written":
         return row | {"status": "kept", "reason": "has-genre", "detail": "written by the run before"}
-    if row["status"] not in ("change", "copied"):
+    if not is_change:
         return row
     if not row["genres"]:
         return row | INCOMPLETE | {"detail": "no genre to write"}

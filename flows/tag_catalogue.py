@@ -95,9 +95,7 @@ def make_inference_config(settings: TagSettings) -> InferenceConfig:
 def choose_genre_map(settings: TagSettings, genres: tuple[str, ...]) -> GenreMap:
     """Return the owner's map, or an empty one; it never confuses the model's genres, nor those not to be touched."""
     own = GenreMap() if not settings.genre_map else read_genre_map(settings.genre_map, genres)
-    return GenreMap(
-        genres=own.genres, spellings=own.spellings, known=(*genres, *settings.policy.never_touch)
-    )
+    return GenreMap(genres=own.genres, spellings=own.spellings, known=(*genres, *settings.policy.never_touch))
 
 
 def make_request(settings: TagSettings, config: InferenceConfig | None) -> dict[str, Any]:
@@ -150,7 +148,7 @@ def predict_files(
             iter_batches(
                 files,
                 target_size=settings.files_per_batch,
-                keep_folders=settings.genre_selection.smooth_albums,
+                keep_folders=settings.genre_selection.uses_albums,
             ),
             on_poison=partial(reject_crashing_file, run=run, config=config),
             run=run,
@@ -174,7 +172,7 @@ def inference_folder(settings: TagSettings, config: InferenceConfig) -> str:
             "source": absolute(settings.source),
             "version": config.version_url,
             "windows": config.windows.model_dump(),
-            "keep_folders": settings.genre_selection.smooth_albums,
+            "keep_folders": settings.genre_selection.uses_albums,
             "files_per_batch": settings.files_per_batch,
         },
     )
@@ -212,6 +210,7 @@ def write_tags(
         "Tagging",
         write_parts,
         parts,
+        count_files=partial(run.count_files, "plan"),
         run=run,
         settings=settings.writing,
         copy_to=absolute(settings.copy_to) if settings.copy_to else None,

@@ -10,7 +10,7 @@ from flows.reporting.stage import stage
 from flows.reporting.tagging_summary import TagSummary, summarise_tagging
 from flows.settings import UndoSettings
 from store.fs.files import absolute, join
-from store.tagging.journal import list_journalled_batches
+from store.tagging.journal import count_entries, list_journalled_batches
 from store.tagging.run import TaggingRun, find_run, open_run
 from store.tagging.tasks import undo_parts
 from training.report.tagging_page import RunFacts
@@ -53,6 +53,7 @@ def restore_tags(
         "Undoing",
         undo_parts,
         parts,
+        count_files=count_entries(target.journal_url).__getitem__,
         run=run,
         target=target,
         settings=settings.writing,

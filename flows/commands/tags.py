@@ -31,4 +31,7 @@ def list_runs(*, runs: str = RUNS) -> None:
 
     from flows.commands.run_listing import runs_table
 
-    Console(markup=False).print(runs_table(runs))
+    console, table = Console(markup=False), runs_table(runs)
+    # A pipe has 80 columns for rich, and the names of runs are there to be copied.
+    width = max(console.width, console.measure(table).maximum)
+    console.print(table, width=width, crop=False, no_wrap=True)

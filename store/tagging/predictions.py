@@ -157,6 +157,8 @@ def _planned_row(row: dict[str, Any], root: str) -> dict[str, Any]:
         return row | INCOMPLETE | {"detail": "no genre to write"}
     if not _lies_within(row, root):
         return row | {"status": "skipped", "reason": "outside-root", "detail": f"it is not in {root}"}
+    if row["reason"] == "album-disagrees" and row["status"] == "change":
+        return row
     return row | {"status": "change", "reason": None, "detail": None}
 
 

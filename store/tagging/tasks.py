@@ -1,6 +1,7 @@
 """The bodies of the tasks that write parts of a plan into files, or into copies, and that undo them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,14 @@ def _copy_file(row: Row, folder: Path) -> Path:
     return target
 
 
+def _written_genres(target: TaggingRun, part: str) -> dict[str, list[str]]:
+    """Return the genres that a run wrote or was about to write into the files of a part, by URL."""
+    for folder in ("done", "plan"):
+        with suppress(FileNotFoundError):
+            return {row["url"]: row["genres"] or [] for row in table_rows(target.read_part(folder, part))}
+    return {}
+
+
 def undo_parts(
     parts: Sequence[str],
     *,
@@ -96,6 +105,7 @@ def undo_parts(
             name=part,
             even_changed=even_changed,
             dry_run=dry_run,
+            genres_now=_written_genres(target, part),
         )
         if not dry_run:
             for url in run.inference_urls():

@@ -12,7 +12,7 @@ from flows.settings import UndoSettings
 from store.fs.files import absolute, join
 from store.tagging.journal import count_entries, list_journalled_batches
 from store.tagging.run import TaggingRun, find_run, open_run
-from store.tagging.tasks import undo_parts
+from store.tagging.tasks import sweep_killed_run, undo_parts
 from training.report.tagging_page import RunFacts
 
 
@@ -23,6 +23,8 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
     target = find_run(absolute(settings.runs), settings.run)
     request = settings.model_dump(mode="json", include={"dry_run", "even_changed", "writing"})
     run = open_run(absolute(settings.runs), {"undo": target.name, **request})
+    if not settings.dry_run and "undone" in (target.summary() or {"undone": run.name}):
+        sweep_killed_run(target)
     if not settings.dry_run and target.summary() is None:
         # An unfinished run would be resumed by its command, as if it were not undone.
         target.finish({"statuses": {"undone": 1}, "undone": run.name})

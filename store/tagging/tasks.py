@@ -13,6 +13,7 @@ from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.changes import FileSkipped
 from store.tagging.inference_cache import update_inference
 from store.tagging.journal import read_journal
+from store.tagging.local_swap import sweep_drafts
 from store.tagging.predictions import PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import TaggingRun
 from store.tagging.statistics import TaggingStatistics, count_rows
@@ -73,6 +74,13 @@ def _copy_file(row: Row, folder: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     copy_with_genres(source, target, row["genres"], custom_tags=row["custom_tags"])
     return target
+
+
+def sweep_killed_run(run: TaggingRun) -> None:
+    """Remove the drafts that a run left beside its files when it was killed."""
+    for part in run.planned_parts() or ():
+        urls = run.read_part("plan", part).column("url").to_pylist()
+        sweep_drafts((url for url in urls if url), journal_url=run.journal_url, name=part)
 
 
 def _written_genres(target: TaggingRun, part: str) -> dict[str, list[str]]:

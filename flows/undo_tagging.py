@@ -11,6 +11,7 @@ from flows.reporting.tagging_summary import TagSummary, summarise_tagging
 from flows.settings import UndoSettings
 from store.fs.files import absolute, join
 from store.tagging.journal import count_entries, list_journalled_batches
+from store.tagging.predictions import CSV_FILE, PREDICTIONS_FILE
 from store.tagging.run import TaggingRun, find_run, open_run
 from store.tagging.tasks import sweep_killed_run, undo_parts
 from training.report.tagging_page import RunFacts
@@ -37,8 +38,8 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
         mode="undo-dry-run" if settings.dry_run else "undo",
         source=target.name,
         seconds=time.monotonic() - started,
-        predictions=join(run.url, "predictions.parquet"),
-        csv_url=join(run.url, "predictions.csv"),
+        predictions=join(run.url, PREDICTIONS_FILE),
+        csv_url=join(run.url, CSV_FILE),
         commands=() if settings.dry_run else (("undo this undo", redo),),
         settings=settings.model_dump(mode="json", exclude={"cluster"}),
     )

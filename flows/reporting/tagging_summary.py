@@ -88,6 +88,8 @@ def summarise_tagging(run: TaggingRun, folder: Folder, parts: Sequence[str], fac
             yield table
 
     metadata = {"source": facts.source, "model": facts.model, "run": run.name}
+    if facts.genres:
+        metadata["genres"] = json.dumps(list(facts.genres), ensure_ascii=False)
     write_predictions(facts.predictions, facts.csv_url, tables(), metadata)
     facts = replace(
         facts,

@@ -85,9 +85,10 @@ class GenreMap(BaseModel, frozen=True, extra="forbid"):
             and spelling_key(genre) not in {spelling_key(name) for name in names}
         }
 
-    def writable_genres(self) -> set[str]:
-        """Return the spelling keys of all genres that the model or the map can name."""
-        return {spelling_key(name) for name in (*self.map_genres(self.known), *self._written)} | self._own
+    @property
+    def names(self) -> Names:
+        """The genres that the model or the map can give a file."""
+        return tuple(dict.fromkeys((*self.known, *self.map_genres(self.known), *self._written)))
 
     @cached_property
     def _names_of(self) -> dict[str, Names]:

@@ -26,6 +26,7 @@ STATUS_GROUPS = {  # in the order of the page
     "not possible": ("rejected", "skipped"),
 }
 REASON_TEXTS = {
+    "not-applied": "it is not to be applied: its column apply is no",
     "album-disagrees": "alone it would get another genre than its album",
     "broken-link": "a link to nothing",
     "changed": "the file changed during the run",
@@ -72,7 +73,8 @@ class RunFacts:
     csv_url: str  # the same as CSV
     model: str = ""
     commands: Sequence[tuple[str, str]] = ()  # next steps: words that follow "to", and a command line
-    notes: Sequence[str] = ()  # on how genres were selected
+    notes: Sequence[str] = ()  # on how genres were selected, and on what was written
+    genres: Sequence[str] = ()  # the names that the model and the map can give
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -76,7 +76,8 @@ def open_corrected_plan(settings: TagSettings) -> CorrectedPlan:
     plan = CorrectedPlan(absolute(settings.apply), source, absolute(settings.runs))
     if not settings.allow_new_genres:
         genre_map = read_genre_map(settings.genre_map) if settings.genre_map else GenreMap()
-        known = plan.known_genres or read_model_genres(plan.model_version(), settings)
+        version = plan.model_version()
+        known = plan.known_genres or (read_model_genres(version, settings) if version is not None else ())
         plan.check_genres((*known, *genre_map.names))
     return plan
 

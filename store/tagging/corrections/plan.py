@@ -49,10 +49,11 @@ class CorrectedPlan:
         text = self.about.get(GENRES)
         return None if text is None else tuple(json.loads(text))
 
-    def model_version(self) -> str:
-        """Return the name of the model version of the first row; "" if it has none."""
-        first = next((row for row in self.rows(1)), {})
-        return str(first.get("model_version") or "")
+    def model_version(self) -> str | None:
+        """Return the name of the model version of the first row to be applied; None if none is."""
+        changes = (row for row in self.rows(ROWS_AT_ONCE) if row["status"] == "change")
+        first = next(changes, None)
+        return None if first is None else str(first["model_version"] or "")
 
     def rows(self, rows_at_once: int) -> Iterator[dict[str, Any]]:
         """Yield the rows of the plan. Raises: BadInput for a correction that cannot be applied."""

@@ -6,6 +6,7 @@ from cyclopts import App
 
 app = App(name="tags", help="Inspect the tags of files, and the runs that wrote them.")
 RUNS = "data/tagging"
+MOST_COLUMNS = 10_000
 
 
 @app.command
@@ -33,5 +34,5 @@ def list_runs(*, runs: str = RUNS) -> None:
 
     console, table = Console(markup=False), runs_table(runs)
     # A pipe has 80 columns for rich, and the names of runs are there to be copied.
-    width = max(console.width, console.measure(table).maximum)
-    console.print(table, width=width, crop=False, no_wrap=True)
+    widest = console.measure(table, options=console.options.update(width=MOST_COLUMNS)).maximum
+    Console(markup=False, width=max(console.width, widest)).print(table)

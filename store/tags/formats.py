@@ -25,6 +25,7 @@ from mutagen.trueaudio import TrueAudio
 from mutagen.wavpack import WavPack
 
 from store.errors import BadInput
+from store.tags.containers import asf, mp4
 from store.tags.id3 import read_id3v1
 from store.tags.id3_files import ape_values, read_id3_file, restore_id3v1, write_id3_file
 from store.tags.payload import detect_container, end_of_leading_tags
@@ -112,8 +113,20 @@ def write_edited_copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat)
         value = text.encode() if kind == "mp4" and text is not None else text
         _set_field(audio, _custom_tag_key(kind, name), [] if value is None else [value])
     audio.save()
-    if kind == "ape":
-        restore_id3v1(source, draft, edit)
+    match kind:
+        case "ape":
+            restore_id3v1(source, draft, edit)
+        case "mp4" | "asf":
+            _correct_structure(source, draft, kind)
+
+
+def _correct_structure(source: Path, draft: Path, kind: Literal["mp4", "asf"]) -> None:
+    """Correct what mutagen leaves as it was: offsets in all but the first fragment of an MP4, an ASF file's size."""
+    with source.open("rb") as old, draft.open("rb+") as new:
+        if kind == "mp4":
+            mp4.correct_offsets(old, new)
+        else:
+            asf.correct_file_size(old, new)
 
 
 def _set_field(audio: Any, key: str, values: list[Any]) -> None:

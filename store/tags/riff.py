@@ -36,7 +36,16 @@ def list_chunks(file: BinaryIO) -> list[Chunk]:
 
     Raises: BadInput if the file is neither, is truncated, or is of the 64-bit kind.
     """
-    order, end = _byte_order_and_end(file)
+    return _parse(file)[2]
+
+
+def _parse(file: BinaryIO) -> tuple[str, int, list[Chunk]]:
+    """Return the byte order, the end of the outermost chunk, and the chunks in it.
+
+    A program that writes to a pipe cannot go back to state a size: the audio then extends to the end of the file.
+    """
+    order, claimed, length = _read_form(file)
+    end = length if claimed == 0 or _is_placeholder(claimed) else min(8 + claimed + claimed % 2, length)
     chunks = []
     start = 12
     while start + 8 <= end:
@@ -44,16 +53,27 @@ def list_chunks(file: BinaryIO) -> list[Chunk]:
         id_, size = struct.unpack(f"{order}4sI", file.read(8))
         if not (id_.isascii() and id_.decode("ascii").isprintable()):
             raise BadInput(f"{id_!r} at byte {start} is no chunk name: the file is damaged")
-        if start + 8 + size > end:
+        left = end - start - 8
+        if id_ in AUDIO and (_is_placeholder(size) or (size == 0 and left == length - start - 8 - trailing)):
+            size = left
+        if size > left:
             raise BadInput(
-                f"the chunk {id_.decode()!r} at byte {start} claims {size} bytes, but {end - start - 8} "
+                f"the chunk {id_.decode()!r} at byte {start} claims {size} bytes, but {left} "
                 "are left: the file is cut off or was never finished"
             )
         chunks.append(Chunk(id_, start + 8, size))
         start += 8 + size + size % 2
-    if not any(chunk.id in (b"data", b"SSND") for chunk in chunks):
+    if not any(chunk.id in AUDIO for chunk in chunks):
         raise BadInput("the file ends before its audio: it is cut off or was never finished")
-    return chunks
+    return order, end, chunks
+
+
+def is_tag_chunk(file: BinaryIO, chunk: Chunk) -> bool:
+    """Return whether a chunk holds tags: ID3, or a list of INFO."""
+    if chunk.id != b"LIST":
+        return chunk.id.upper() == b"ID3 "
+    file.seek(chunk.start)
+    return file.read(4) == b"INFO"
 
 
 def read_chunk(file: BinaryIO, chunk: Chunk) -> bytes:

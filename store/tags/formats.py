@@ -28,7 +28,7 @@ from store.errors import BadInput
 from store.tags.containers import asf, mp4
 from store.tags.id3 import read_id3v1
 from store.tags.id3_files import ape_values, read_id3_file, restore_id3v1, write_id3_file
-from store.tags.payload import detect_container, end_of_leading_tags
+from store.tags.payload import check_structure, detect_container, end_of_leading_tags, prefixed_container
 from store.tags.schema import CUSTOM_TAG_NAMES, Credits, FileTags, TagEdit, join_values
 from store.tags.vorbis_comments import check_comments
 from store.tags.wav_aiff import read_wav_aiff_file, write_wav_aiff_file
@@ -58,8 +58,11 @@ def detect_tag_format(path: Path) -> TagFormat:
         container = detect_container(file)
         file.seek(end_of_leading_tags(file))
         start = file.read(4)
+        prefixed = prefixed_container(file)
     if container != "raw":
         return container
+    if prefixed is not None:
+        return "id3"
     # ID3 before these has mutagen take them for MP3, TrueAudio unless the file is called .tta.
     if len(start) == 4 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:  # ADTS
         AAC(path)
@@ -94,8 +97,18 @@ def parse_tags(path: Path, kind: TagFormat) -> FileTags:
     )
 
 
+def check_editable(path: Path, kind: TagFormat) -> None:
+    """Raise BadInput if no edit of a file's tags would leave its audio and its other tags as they are.
+
+    Nothing is written. An edit may still be refused: its copy is compared with the file.
+    """
+    check_structure(path)
+    if kind == "flac" or kind == "ogg":
+        check_comments(path, kind, open_tags(path, kind).tags or [])
+
+
 def write_edited_copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat) -> None:
-    """Write an edited copy of `source` to `draft`."""
+    """Write an edited copy of `source`, which `check_editable` accepts, to `draft`."""
     match kind:
         case "id3":
             write_id3_file(source, draft, edit)
@@ -105,8 +118,6 @@ def write_edited_copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat)
             return
     shutil.copyfile(source, draft)
     audio = open_tags(draft, kind)
-    if kind == "flac" or kind == "ogg":
-        check_comments(source, kind, audio.tags or [])
     if edit.genres is not None:
         _set_field(audio, _keys(kind)[0], list(edit.genres))
     for name, text in edit.custom_tags.items():
@@ -200,7 +211,7 @@ def _other_fields(audio: Any, kind: TagFormat, path: Path) -> list[str]:
             return sorted(f"{key}={text}" for key, text in tags if key.lower() not in edited)
         case "asf":
             return sorted(
-                f"{key} {value.TYPE} {value.language} {value.stream} {value.value!r}"
+                f"{key} {value.TYPE} {value.language or 0} {value.stream or 0} {value.value!r}"
                 for key, value in tags
                 if key.lower() not in edited
             )

@@ -8,12 +8,21 @@ from typing import BinaryIO, Literal
 
 from store.errors import BadInput
 from store.tags.containers import asf, mp4, ogg
-from store.tags.riff import is_tag_chunk, list_chunks
+from store.tags.riff import has_trailing_tags, is_tag_chunk, list_chunks
 
 Container = Literal["riff", "aiff", "flac", "ogg", "mp4", "asf", "raw"]
 
 BLOCK_BYTES = 1 << 20
 MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+PREFIXED = {  # where their marks are; ID3 tags belong to none of them, though players skip these
+    "Ogg": (0, b"OggS"),
+    "WAV": (0, b"RIFF"),
+    "AIFF": (0, b"FORM"),
+    "MP4": (4, b"ftyp"),
+    "WMA": (0, asf.HEADER[:12]),
+    "WavPack": (0, b"wvpk"),
+    "Monkey's Audio": (0, b"MAC "),
+}
 FLAC_TAGS = (1, 4, 6)  # padding, comments, pictures
 
 
@@ -29,6 +38,43 @@ def hash_payload(path: Path) -> str:
         for piece in _pieces(file):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def check_structure(path: Path) -> None:
+    """Raise BadInput if the structure of a file rules out any edit of its tags. Only headers are read."""
+    with path.open("rb") as file:
+        match detect_container(file):
+            case "riff" | "aiff":
+                if has_trailing_tags(file):
+                    raise BadInput(
+                        "it has tags after the end that its header claims, and readers disagree on those"
+                    )
+            case "flac":
+                list(_flac_blocks(file))
+            case "ogg":
+                for _ in ogg.read_pages(file):
+                    pass
+            case "mp4":
+                if start_of_trailing_tags(file) < file.seek(0, 2):
+                    raise BadInput(
+                        "it has an ID3v1 or APEv2 tag after its audio, and readers disagree on those"
+                    )
+                mp4.check_offsets(file)
+            case "asf":
+                list(asf.payload_pieces(file))
+            case "raw":
+                if name := prefixed_container(file):
+                    raise BadInput(
+                        f"an ID3 tag precedes its {name} stream, and readers disagree on which tags count: "
+                        "remove the ID3 tag"
+                    )
+
+
+def prefixed_container(file: BinaryIO) -> str | None:
+    """Return the name of the container that an ID3 tag precedes though it has tags of another kind; else None."""
+    end = end_of_leading_tags(file)
+    start = _at(file, end, 12) if end else b""
+    return next((name for name, (at, mark) in PREFIXED.items() if start[at:].startswith(mark)), None)
 
 
 def detect_container(file: BinaryIO) -> Container:

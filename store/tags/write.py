@@ -21,6 +21,7 @@ from store.tags.formats import (
     Credits,
     FileTags,
     TagEdit,
+    check_editable,
     detect_tag_format,
     parse_tags,
     write_edited_copy,
@@ -123,6 +124,7 @@ def write_tagged_copy(real: Path, draft: Path, edit: TagEdit) -> FileTags:
     Raises: BadInput if more than the edit would change.
     """
     kind = detect_tag_format(real)
+    check_editable(real, kind)
     audio_before, before = hash_payload(real), parse_tags(real, kind)
     write_edited_copy(real, draft, edit, kind)
     after = parse_tags(draft, kind)

@@ -89,6 +89,13 @@ def read_layout(file: BinaryIO) -> Layout:
     return Layout(boxes, list(_pointers(file, boxes)), size)
 
 
+def check_offsets(file: BinaryIO) -> None:
+    """Raise BadInput if the offsets of a file could not be corrected after an edit of its tags."""
+    layout = read_layout(file)
+    for pointer in layout.pointers:
+        layout.locate(pointer.target)
+
+
 def correct_offsets(source: BinaryIO, draft: BinaryIO) -> None:
     """Have each offset of `draft` lead to the same byte of audio as in `source`, whose tags were edited.
 

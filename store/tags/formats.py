@@ -13,7 +13,7 @@ from mutagen.asf import ASF
 from mutagen.flac import FLAC
 from mutagen.monkeysaudio import MonkeysAudio
 from mutagen.mp3 import MP3
-from mutagen.mp4 import MP4
+from mutagen.mp4 import MP4, MP4StreamInfoError
 from mutagen.oggflac import OggFLAC
 from mutagen.oggopus import OggOpus
 from mutagen.oggspeex import OggSpeex
@@ -153,7 +153,10 @@ def open_tags(path: Path, kind: TagFormat) -> Any:
         case "flac":
             return FLAC(path)
         case "mp4":
-            return MP4(path)
+            try:
+                return MP4(path)
+            except MP4StreamInfoError as why:
+                raise BadInput(f"the description of its audio is of an unknown kind ({why})") from None
         case "asf":
             return ASF(path)
     audio = mutagen.File(path, options=OGG_KINDS if kind == "ogg" else APE_KINDS)

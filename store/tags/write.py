@@ -62,6 +62,18 @@ def read_credits(path: Path | str) -> Credits:
     return read_tags(path).credits
 
 
+def check_taggable(path: Path | str) -> None:
+    """Raise BadInput if no edit of a file's tags would leave all else as it is, as far as its headers show.
+
+    Nothing is written. An edit that passes may still be refused: its copy is compared with the file.
+    """
+    with translate_errors(path):
+        real = resolve_audio_file(path)
+        kind = detect_tag_format(real)
+        check_editable(real, kind)
+        parse_tags(real, kind)
+
+
 def write_genres(path: Path | str, genres: Sequence[str]) -> None:
     """Replace the genres of one file, all or nothing; no genres remove the tag.
 

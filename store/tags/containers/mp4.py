@@ -10,6 +10,7 @@ import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO, NamedTuple
 
 from store.errors import BadInput
@@ -54,29 +55,33 @@ class Layout:
     pointers: list[Pointer]
     size: int
 
-    @property
-    def top(self) -> list[Box]:
-        return [box for box in self.boxes if len(box.path) == 1]
+    @cached_property
+    def landmarks(self) -> list[Box]:
+        """Return the boxes that an edit keeps, in order of their start; one without tags may get a udta box."""
+        return [box for box in self.boxes if box.kind != b"udta"]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        return [box.start for box in self.landmarks]
 
     def locate(self, target: int) -> tuple[int, int]:
-        """Return a byte as the number of its outermost box and the distance from its start.
+        """Return a byte as the number of the innermost box that contains it and the distance from its start.
 
-        Raises: BadInput if it is in the moov box, which changes: an offset there leads to no audio.
+        Raises: BadInput if it is among the tags.
         """
-        top = self.top
-        number = bisect_right([box.start for box in top], target) - 1
+        number = bisect_right(self.starts, target) - 1
         if target >= self.size or number < 0:
             return -1, target - self.size
-        if top[number].kind == b"moov" and target > top[number].start:
+        if target >= self.landmarks[number].stop:
             raise BadInput(
-                f"an offset leads into its header (byte {target}): its tables of offsets are damaged"
+                f"an offset leads into its tags (byte {target}): its tables of offsets are damaged"
             )
-        return number, target - top[number].start
+        return number, target - self.landmarks[number].start
 
     def position(self, place: tuple[int, int]) -> int:
         """Return the byte that `locate` described in a file of the same boxes."""
         number, distance = place
-        return self.size + distance if number < 0 else self.top[number].start + distance
+        return self.size + distance if number < 0 else self.starts[number] + distance
 
 
 def read_layout(file: BinaryIO) -> Layout:
@@ -102,7 +107,7 @@ def correct_offsets(source: BinaryIO, draft: BinaryIO) -> None:
     Raises: BadInput if an offset does not fit its field.
     """
     before, after = read_layout(source), read_layout(draft)
-    if [box.kind for box in before.top] != [box.kind for box in after.top]:
+    if [box.path for box in before.landmarks] != [box.path for box in after.landmarks]:
         raise BadInput("the order of its boxes would change")
     for old, new in zip(before.pointers, after.pointers, strict=True):
         value = after.position(before.locate(old.target)) - new.added

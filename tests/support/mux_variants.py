@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,17 +133,19 @@ def decode_digests(path: Path) -> tuple[str, ...]:
 
 def _decode_digest(path: Path, start_s: float, options: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
-    with av.open(str(path), options=dict(options), metadata_errors="replace") as container:
+    with (
+        suppress(av.FFmpegError, IndexError),  # damaged, or without audio: what was decoded until then counts
+        av.open(str(path), options=dict(options), metadata_errors="replace") as container,
+    ):
         if start_s:
             container.seek(int(start_s * av.time_base))
-        try:
-            for frame in container.decode(audio=0):
-                digest.update(str(frame.pts).encode())
-                digest.update(frame.to_ndarray().tobytes())
-        except av.FFmpegError as error:  # counts too: it must fail as before
-            digest.update(type(error).__name__.encode())
+        for frame in container.decode(audio=0):
+            digest.update(str(frame.pts).encode())
+            digest.update(frame.to_ndarray().tobytes())
     return digest.hexdigest()
 
+
+SILENT = hashlib.sha256().hexdigest()  # of a file of which nothing can be decoded
 
 MOVFLAGS = [
     "faststart",

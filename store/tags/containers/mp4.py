@@ -91,7 +91,14 @@ def read_layout(file: BinaryIO) -> Layout:
     """
     size = file.seek(0, 2)
     boxes = list(_walk(file, 0, size, ()))
+    if _ends_with_index(file, size) and not any(box.kind == b"mfra" for box in boxes):
+        raise BadInput("its index of fragments is hidden in another box: the file is damaged")
     return Layout(boxes, list(_pointers(file, boxes)), size)
+
+
+def _ends_with_index(file: BinaryIO, size: int) -> bool:
+    """Return whether a reader that looks for an index of fragments at the end of the file finds one."""
+    return size >= 16 and _exactly(file, size - 12, 4) == b"mfro"
 
 
 def check_offsets(file: BinaryIO) -> None:
@@ -173,6 +180,8 @@ def _walk(file: BinaryIO, start: int, stop: int, parents: tuple[bytes, ...]) -> 
             if parents[-1:] == (b"udta",):  # QuickTime ends this list with zeros, others with text
                 break
             raise BadInput(f"the MP4 box at byte {start} claims {size} bytes, but {stop - start} are left")
+        if size == 0 and kind != b"mdat" and parents[-1:] != (b"udta",):
+            raise BadInput(f"the MP4 box at byte {start} states no size: the file is damaged")
         if kind == b"cmov":
             raise BadInput("its header is compressed (cmov): its tables of offsets cannot be corrected")
         box = Box((*parents, kind), start, start + head, end)

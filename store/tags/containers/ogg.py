@@ -109,7 +109,12 @@ class _Stream:
         self.digest.update(struct.pack("<Bqq?", *fields) + page.head[26:] + page.content)
 
     def _add_headers(self, page: Page) -> None:
-        """Add packets instead of pages, since longer comments move the boundaries of these."""
+        """Add packets instead of pages, since longer comments move the boundaries of these.
+
+        A decoder rejects a page with a wrong checksum; rewritten, it would be right.
+        """
+        if not page.has_valid_checksum():
+            self.digest.update(b"damaged")
         for piece, is_complete in page.packets():
             self.piece += piece
             if not is_complete:

@@ -10,6 +10,7 @@ import pytest
 
 from store.errors import BadInput
 from store.tags.write import check_taggable, read_genres, write_genres
+from tests.support.damaged_files import mutations
 from tests.support.mux_variants import VARIANTS, MuxFactory, Variant, decode_digests, random_variant
 
 LONG = ["Old-Time / Historic", "N" * 3_000]  # beyond the padding: what follows the tags moves
@@ -66,8 +67,33 @@ def test_random_layouts_decode_to_the_same_samples(seed, mux, need, tmp_path):
 
 
 def is_audio(track: Path) -> bool:
+    return len(digests_or_error(track)) > 1
+
+
+@pytest.mark.parametrize(
+    "count", [70, pytest.param(2_000, marks=[pytest.mark.soak, pytest.mark.timeout(3_600)])]
+)
+def test_damaged_files_decode_as_before_or_are_left_alone(count, mux, tmp_path):
+    files = [tmp_path / f"{number}.{variant.muxer}" for number, variant in enumerate(VARIANTS)]
+    for variant, path in zip(VARIANTS, files, strict=True):
+        mux.write(variant, path)
+    written = 0
+    for kind, path, content in mutations(files, count, seed=count):
+        track = tmp_path / f"damaged{path.suffix}"
+        track.write_bytes(content)
+        before = digests_or_error(track)
+        try:
+            write_genres(track, LONG)
+        except BadInput:
+            assert track.read_bytes() == content
+        else:
+            assert digests_or_error(track) == before, f"{kind}, {path.name}"
+            written += 1
+    assert written > count / 5
+
+
+def digests_or_error(track: Path) -> tuple[str, ...]:
     try:
-        decode_digests(track)
-    except (av.FFmpegError, IndexError):
-        return False
-    return True
+        return decode_digests(track)
+    except (av.FFmpegError, IndexError) as error:
+        return (type(error).__name__,)

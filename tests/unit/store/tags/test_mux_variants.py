@@ -4,14 +4,13 @@ import re
 import shutil
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from store.errors import BadInput
 from store.tags.write import check_taggable, read_genres, write_genres
 from tests.support.damaged_files import mutations
-from tests.support.mux_variants import VARIANTS, MuxFactory, Variant, decode_digests, random_variant
+from tests.support.mux_variants import SILENT, VARIANTS, MuxFactory, Variant, decode_digests, random_variant
 
 LONG = ["Old-Time / Historic", "N" * 3_000]  # beyond the padding: what follows the tags moves
 
@@ -60,14 +59,10 @@ def test_random_layouts_decode_to_the_same_samples(seed, mux, need, tmp_path):
     tagged = []
     while len(tagged) < 100:
         variant, track = random_variant(random), tmp_path / f"{len(tagged)}.bin"
-        if mux.write_by_command(variant, track) and is_audio(track):
+        if mux.write_by_command(variant, track) and SILENT not in decode_digests(track):
             tagged.append(assert_edits_keep_the_audio(track))
             track.unlink()
     assert tagged.count(True) > 50
-
-
-def is_audio(track: Path) -> bool:
-    return len(digests_or_error(track)) > 1
 
 
 @pytest.mark.parametrize(
@@ -81,19 +76,12 @@ def test_damaged_files_decode_as_before_or_are_left_alone(count, mux, tmp_path):
     for kind, path, content in mutations(files, count, seed=count):
         track = tmp_path / f"damaged{path.suffix}"
         track.write_bytes(content)
-        before = digests_or_error(track)
+        before = decode_digests(track)
         try:
             write_genres(track, LONG)
         except BadInput:
             assert track.read_bytes() == content
         else:
-            assert digests_or_error(track) == before, f"{kind}, {path.name}"
+            assert decode_digests(track) == before, f"{kind}, {path.name}"
             written += 1
     assert written > count / 5
-
-
-def digests_or_error(track: Path) -> tuple[str, ...]:
-    try:
-        return decode_digests(track)
-    except (av.FFmpegError, IndexError) as error:
-        return (type(error).__name__,)

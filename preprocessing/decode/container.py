@@ -3,7 +3,9 @@
 A decoder turns some files that are no audio, such as web pages, into noise: so the format is checked first.
 """
 
+import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,10 @@ SCAN_BLOCK_BYTES = 1 << 22
 MAX_FREE_FORMAT_FRAME_BYTES = 6_000  # above that of 640 kbit/s
 RESYNC_BYTES = 1 << 16
 MAX_MPEG_FRAME_BYTES = 2_881  # layer 2 at 160 kbit/s and 8 kHz, with padding
+MIN_SAMPLED_BYTES = 1 << 20  # the frames of a smaller file are counted within 5 ms
+SAMPLED_POSITIONS, SAMPLED_BYTES = 8, 1 << 14
+MAX_TAIL_BYTES = 1 << 12  # tags after the audio
+CUT_RATE_TOLERANCE = 0.3  # the rest of a track of varying bit rate may be louder
 MPEG_RATES_HZ = (44_100, 48_000, 32_000)
 MAGIC_NUMBERS = (  # offset, bytes, name
     (0, b"fLaC", "flac"),
@@ -34,7 +40,18 @@ MAGIC_NUMBERS = (  # offset, bytes, name
     (0, b"caff", "caf"),
     (0, b"\x1a\x45\xdf\xa3", "matroska"),
     (0, b"#!AMR", "amr"),
+    (0, b"riff\x2e\x91\xcf\x11", "wave64"),
+    (0, b"tBaK", "tak"),
+    (0, b"MPCK", "musepack"),
+    (0, b"MP+", "musepack"),
+    (0, b"DSD ", "dsf"),
+    (0, b"FRM8", "dsdiff"),
+    (0, b".snd", "au"),
+    (0, b"\x7f\xfe\x80\x01", "dts"),
+    (0, b"\xfe\x7f\x01\x80", "dts"),
 )
+MP4_FIRST_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip")  # of files without ftyp, from old QuickTime
+AC3_SYNC, MAX_AC3_FRAME_BYTES = b"\x0b\x77", 3_840
 
 
 @dataclass(frozen=True)
@@ -58,13 +75,30 @@ def sniff_format(head: bytes) -> str | None:
     for offset, magic, kind in MAGIC_NUMBERS:
         if body[offset : offset + len(magic)] == magic:
             return kind
+    if body[4:8] in MP4_FIRST_BOXES and body[0] < 0x20:  # no letter
+        return "mp4"
     if _find_adts(body):
         return "aac"
+    if body[:2] == AC3_SYNC and body.find(AC3_SYNC, 2, MAX_AC3_FRAME_BYTES + 2) > 0:
+        return "ac3"
     return "mpeg" if find_mpeg_frame(body) is not None or _is_free_format(body) else None
 
 
-def stated_duration_s(head: bytes) -> float | None:
-    """Read the duration of an MP3 from its Xing, Info or VBRI frame; None if it has none.
+@dataclass(frozen=True)
+class MpegStatement:
+    """What the Xing, Info or VBRI frame of an MP3 states about it."""
+
+    frames: int
+    size_bytes: int | None  # from that frame on
+    header: MpegHeader
+
+    @property
+    def duration_s(self) -> float:
+        return self.frames * self.header.samples / self.header.rate_hz
+
+
+def read_mpeg_statement(head: bytes) -> MpegStatement | None:
+    """Read the Xing, Info or VBRI frame of an MP3; None if it has none, or that states no number of frames.
 
     Source: the layout of the Xing header as LAME writes it; Fraunhofer's VBRI is 36 bytes into the frame.
     """
@@ -74,25 +108,74 @@ def stated_duration_s(head: bytes) -> float | None:
     if start is None or header is None:
         return None
     xing = start + 4 + header.side_info_bytes
-    if body[xing : xing + 4] in (b"Xing", b"Info") and len(body) >= xing + 12:
-        flags, frames = struct.unpack(">II", body[xing + 4 : xing + 12])
-        return frames * header.samples / header.rate_hz if flags & 1 else None
+    if body[xing : xing + 4] in (b"Xing", b"Info") and len(body) >= xing + 16:
+        flags, frames, size_bytes = struct.unpack(">III", body[xing + 4 : xing + 16])
+        return (
+            MpegStatement(frames, size_bytes if flags & 2 else None, header) if flags & 1 and frames else None
+        )
     if body[start + 36 : start + 40] == b"VBRI" and len(body) >= start + 54:
-        (frames,) = struct.unpack(">I", body[start + 50 : start + 54])
-        return float(frames * header.samples / header.rate_hz)
+        size_bytes, frames = struct.unpack(">II", body[start + 46 : start + 54])
+        return MpegStatement(frames, size_bytes or None, header) if frames else None
     return None
 
 
 def mpeg_duration_s(path: Path, head: bytes) -> float | None:
-    """Return the duration of an MP3 as its first frame states it, else as its frame headers add up to."""
-    return stated_duration_s(head) or scan_mpeg_duration_s(path)  # a header may state no frames
+    """Return the duration of an MP3 as its first frame states it, if the bytes agree, else as its frames add up to.
+
+    Files that were joined, edited or cut keep the first frame of their first part. One that was cut off is as long
+    as stated: then number and size, which are both too large, agree with each other.
+    """
+    statement = read_mpeg_statement(head)
+    if statement is not None and _agrees_with_bytes(path, head, statement):
+        return statement.duration_s
+    counted_s = scan_mpeg_duration_s(path)
+    if statement is None or counted_s is None or statement.size_bytes is None:
+        return counted_s
+    stated_rate = statement.size_bytes / statement.duration_s
+    counted_rate = (path.stat().st_size - id3_end(head)) / counted_s
+    was_cut = statement.duration_s > counted_s and abs(stated_rate / counted_rate - 1) < CUT_RATE_TOLERANCE
+    return statement.duration_s if was_cut else counted_s
+
+
+def _agrees_with_bytes(path: Path, head: bytes, statement: MpegStatement) -> bool:
+    """Return whether a statement fits the size of the file and the sizes of frames from all over it.
+
+    A few frames of varying bit rate are a sample, so the tolerance is that of their mean.
+    """
+    size_bytes = path.stat().st_size - id3_end(head)
+    if statement.size_bytes is None or size_bytes < MIN_SAMPLED_BYTES:
+        return False
+    if abs(statement.size_bytes - size_bytes) > max(0.01 * size_bytes, MAX_TAIL_BYTES):
+        return False
+    means = list(_sample_frame_bytes(path, id3_end(head), size_bytes, statement.header))
+    if len(means) < 3:
+        return False
+    mean = sum(means) / len(means)
+    error = math.sqrt(sum((it - mean) ** 2 for it in means) / (len(means) - 1) / len(means))
+    return abs(statement.size_bytes / statement.frames - mean) <= max(0.02 * mean, 4 * error)
+
+
+def _sample_frame_bytes(path: Path, start: int, size_bytes: int, header: MpegHeader) -> Iterator[float]:
+    """Yield the mean size of a few successive frames at each of some positions of a file."""
+    with path.open("rb") as file:
+        for number in range(SAMPLED_POSITIONS):
+            file.seek(start + size_bytes * (2 * number + 1) // (2 * SAMPLED_POSITIONS))
+            body = file.read(SAMPLED_BYTES)
+            at = first = find_mpeg_frame(body)
+            count = 0
+            while at is not None and (found := parse_mpeg_header(body[at : at + 4])) is not None:
+                if found.rate_hz != header.rate_hz:
+                    break
+                count, at = count + 1, at + found.size_bytes
+            if first is not None and at is not None and count >= 3:
+                yield (at - first) / count
 
 
 def scan_mpeg_duration_s(path: Path) -> float | None:
     """Add up the durations of a file's MPEG frames, by their headers alone; None if there are none.
 
-    For MP3s without a Xing, Info or VBRI frame: decoders estimate their duration from the first
-    frames, and stop decoding there. It takes 3 % of the time of decoding.
+    For MP3s without a true Xing, Info or VBRI frame: decoders estimate their duration from the first
+    frames, and stop decoding there. It takes 4 % of the time of decoding.
     """
     seconds, rest = 0.0, b""
     headers: dict[bytes, MpegHeader | None] = {}

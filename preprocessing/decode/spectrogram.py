@@ -5,8 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from preprocessing.decode.decoders import WaveBlocks, decode_blocks, read_head
+from preprocessing.decode.decoders import WaveBlocks, decode_blocks
 from preprocessing.decode.settings import ExcerptSettings
+from preprocessing.decode.source import read_head
 from preprocessing.decode.spool import SpooledMel
 from preprocessing.errors import BadAudio
 from preprocessing.mel.fingerprint import Fingerprinter

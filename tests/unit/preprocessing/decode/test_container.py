@@ -13,9 +13,9 @@ from preprocessing.decode.container import (
     find_mpeg_frame,
     id3_end,
     parse_mpeg_header,
+    read_mpeg_statement,
     scan_mpeg_duration_s,
     sniff_format,
-    stated_duration_s,
 )
 from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 
@@ -106,15 +106,15 @@ def test_a_tag_longer_than_what_was_read_may_hide_audio():
 
 def test_the_stated_duration_is_that_of_the_xing_header():
     data = DEMO_TRACK.read_bytes()
-    assert stated_duration_s(data) == pytest.approx(24.0, abs=0.1)
-    assert stated_duration_s(data[:100_000]) == stated_duration_s(data)
-    assert stated_duration_s(frames(3)) is None
+    assert read_mpeg_statement(data).duration_s == pytest.approx(24.0, abs=0.1)
+    assert read_mpeg_statement(data[:100_000]) == read_mpeg_statement(data)
+    assert read_mpeg_statement(frames(3)) is None
 
 
 @given(st.binary(max_size=400))
 def test_no_bytes_break_it(data):
     sniff_format(data)
-    stated_duration_s(data)
+    read_mpeg_statement(data)
     sniff_format(Path(DEMO_TRACK).read_bytes()[:600] + data)
 
 

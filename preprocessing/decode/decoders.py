@@ -22,8 +22,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from preprocessing.decode.container.flac_end import flac_duration_s
+from preprocessing.decode.container.ogg_links import LinkFile, OggLink
 from preprocessing.decode.mixing import Mixer, frame_samples, full_scale
-from preprocessing.decode.ogg_links import LinkFile, OggLink
 from preprocessing.decode.source import AudioSource, read_source
 from preprocessing.errors import BadAudio
 
@@ -97,7 +98,10 @@ def _decode(
     if first is not None and not first.needs_fallback:
         return first
     second = _with_ffmpeg(attempt, source, window, mixer)
-    return max(filter(None, [first, second]), key=lambda it: (it.error is None, it.decoded_s), default=None)
+    best = max(filter(None, [first, second]), key=lambda it: (it.error is None, it.decoded_s), default=None)
+    if best is not None and best.is_short and window == TimeRange(0.0, None) and source.kind == "flac":
+        best.stated_s = flac_duration_s(source.path) or best.stated_s
+    return best
 
 
 @dataclass(frozen=True)
@@ -130,8 +134,10 @@ class DecodeAttempt(Generic[T]):
         """Return whether the other decoder should try: libsndfile may stop early without an error."""
         if self.error is not None:
             return self.error.reason != "too-long"
-        if self.decoded_s == 0:
-            return True
+        return self.decoded_s == 0 or self.is_short
+
+    @property
+    def is_short(self) -> bool:
         return self.stated_s is not None and is_much_shorter(self.decoded_s, self.stated_s)
 
 
@@ -262,6 +268,7 @@ def _chained_blocks(source: AudioSource, window: TimeRange, mixer: Mixer) -> Ite
 def _link_blocks(path: Path, link: OggLink, mixer: Mixer) -> Iterator[RatedBlock]:
     try:
         with LinkFile(path, link) as raw, soundfile.SoundFile(raw) as file:
+            file.seek(0)  # libsndfile 1.2 decodes the start of Opus wrongly without it
             yield from libsndfile_blocks(file, MAX_SAMPLES, mixer)
     except soundfile.LibsndfileError:
         with (

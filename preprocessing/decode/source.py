@@ -4,8 +4,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.decode.container import mpeg_duration_s, sniff_format
-from preprocessing.decode.ogg_links import OggLink, read_links
+from preprocessing.decode.container.mpeg_duration import mpeg_duration_s
+from preprocessing.decode.container.ogg_links import OggLink, read_links
+from preprocessing.decode.container.sniffing import sniff_format
 from preprocessing.errors import BadAudio
 
 HEAD_BYTES = 1 << 18

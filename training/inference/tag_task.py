@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from preprocessing.decode.container import sniff_format
+from preprocessing.decode.container.sniffing import sniff_format
 from preprocessing.decode.download import local_copies
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.decode.source import read_head

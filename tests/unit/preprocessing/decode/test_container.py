@@ -5,18 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.decode import container, decode
-from preprocessing.decode.container import (
+from preprocessing.decode import decode
+from preprocessing.decode.container import mpeg_duration
+from preprocessing.decode.container.mpeg_duration import (
+    RESYNC_BYTES,
+    read_mpeg_statement,
+    scan_mpeg_duration_s,
+)
+from preprocessing.decode.container.mpeg_frames import (
     MAX_FREE_FORMAT_FRAME_BYTES,
     MAX_MPEG_FRAME_BYTES,
-    RESYNC_BYTES,
     find_mpeg_frame,
     id3_end,
     parse_mpeg_header,
-    read_mpeg_statement,
-    scan_mpeg_duration_s,
-    sniff_format,
 )
+from preprocessing.decode.container.sniffing import sniff_format
 from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 
 KINDS = {
@@ -158,7 +161,7 @@ def run_of(four, count):
 def counted_s(data, folder, walk_bytes=1 << 22):
     (folder / "it.mp3").write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "SCAN_BLOCK_BYTES", walk_bytes)
+        patch.setattr(mpeg_duration, "SCAN_BLOCK_BYTES", walk_bytes)
         return scan_mpeg_duration_s(folder / "it.mp3")
 
 

@@ -111,6 +111,9 @@ class TimeRange:
     start_s: float
     duration_s: float | None
 
+    def is_covered_by(self, decoded_s: float) -> bool:
+        return self.duration_s is not None and not is_much_shorter(decoded_s, self.duration_s)
+
     def expected_duration_s(self, stated_s: float | None) -> float | None:
         """Return the duration of the part of the range that is within a track of a stated duration."""
         if stated_s is None:
@@ -164,7 +167,8 @@ def _check(attempt: DecodeAttempt[T] | None, source: AudioSource, window: TimeRa
         raise error
     if attempt.peak < SILENCE_PEAK:
         raise BadAudio("silent", f"{attempt.decoded_s:.1f} s, never above -80 dB")
-    return DecodeResult(attempt.results[0], attempt.decoded_s, attempt.stated_s, source.is_cut)
+    is_cut = source.is_cut and not window.is_covered_by(attempt.decoded_s)
+    return DecodeResult(attempt.results[0], attempt.decoded_s, attempt.stated_s, is_cut)
 
 
 def attempt_decode(

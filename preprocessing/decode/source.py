@@ -8,6 +8,7 @@ from preprocessing.decode.container.mpeg_duration import mpeg_duration_s
 from preprocessing.decode.container.ogg_links import OggLink, read_links
 from preprocessing.decode.container.sniffing import sniff_format
 from preprocessing.errors import BadAudio
+from store.tags.riff import lacks_audio
 
 HEAD_BYTES = 1 << 18
 MIN_BITS_PER_S = 100  # digital silence has some hundred in the most frugal codec
@@ -24,11 +25,7 @@ class AudioSource:
         None  # of an MP3: its duration as its frames add up to, or as stated if they agree
     )
     links: tuple[OggLink, ...] = ()
-
-    @property
-    def is_cut(self) -> bool:
-        """Return whether the file ends before the mark of its end."""
-        return bool(self.links) and not self.links[-1].is_complete
+    is_cut: bool = False  # the file ends before its audio does
 
     def plausible(self, stated_s: float | None) -> float | None:
         """Return a stated duration; None if the file has too few bytes for it by far."""
@@ -49,7 +46,11 @@ def read_source(path: Path) -> AudioSource:
         case "mpeg":
             return AudioSource(path, kind, size_bytes, counted_s=mpeg_duration_s(path, head))
         case "ogg":
-            return AudioSource(path, kind, size_bytes, links=tuple(read_links(path)))
+            links = tuple(read_links(path))
+            return AudioSource(path, kind, size_bytes, links=links, is_cut=not links[-1].is_complete)
+        case "wav" | "aiff":
+            with path.open("rb") as file:
+                return AudioSource(path, kind, size_bytes, is_cut=lacks_audio(file))
     return AudioSource(path, kind, size_bytes)
 
 

@@ -67,6 +67,22 @@ def _parse(file: BinaryIO) -> tuple[str, int, list[Chunk]]:
     return order, end, chunks
 
 
+def lacks_audio(file: BinaryIO) -> bool:
+    """Return whether the file ends inside its audio; False if it has none or is of another kind."""
+    try:
+        order, _, length = _read_form(file)
+    except BadInput:
+        return False
+    start = 12
+    while start + 8 <= length:
+        file.seek(start)
+        id_, size = struct.unpack(f"{order}4sI", file.read(8))
+        if id_ in AUDIO:
+            return not _is_placeholder(size) and start + 8 + size > length
+        start += 8 + size + size % 2
+    return False
+
+
 def _is_placeholder(size: int) -> bool:
     """Return whether a size is one that writers leave before they know it: about -1, or about the largest int."""
     return size >= 0xFFFF_F000 or 0x7FFF_F000 <= size <= 0x8000_0000

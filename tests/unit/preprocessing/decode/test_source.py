@@ -90,6 +90,17 @@ def test_a_missing_end_is_marked(name, cut, music, tmp_path):
     assert is_truncated
 
 
+@pytest.mark.parametrize("suffix", ["wav", "aiff"])
+def test_a_missing_end_of_plain_samples_is_marked(suffix, tmp_path):
+    path = tmp_path / f"it.{suffix}"
+    soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, 44_100), 22_050)
+    assert decoded(path) == (pytest.approx(2.0), False)
+    path.write_bytes(path.read_bytes()[:-22_050])
+    assert decoded(path) == (pytest.approx(1.5), True)
+    excerpt = decode_blocks(list, path, sample_rate_hz=22_050, start_s=0.5, duration_s=0.5)
+    assert not excerpt.is_truncated
+
+
 @pytest.mark.parametrize(
     "names",
     [

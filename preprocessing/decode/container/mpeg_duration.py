@@ -67,17 +67,22 @@ def mpeg_duration_s(path: Path, head: bytes) -> float | None:
     if statement is not None and _agrees_with_bytes(path, head, statement):
         return statement.duration_s
     counted_s = scan_mpeg_duration_s(path)
-    if statement is None or counted_s is None or statement.size_bytes is None:
+    if statement is None or counted_s is None:
         return counted_s
-    stated_rate = statement.size_bytes / statement.duration_s
-    counted_rate = (path.stat().st_size - id3_end(head)) / counted_s
-    is_larger = statement.size_bytes > 1.01 * path.stat().st_size
-    was_cut = (
-        is_larger
-        and statement.duration_s > counted_s
-        and abs(stated_rate / counted_rate - 1) < CUT_RATE_TOLERANCE
-    )
-    return statement.duration_s if was_cut else counted_s
+    counted_s -= statement.header.samples / statement.header.rate_hz  # the frame that states it has no sound
+    if abs(counted_s - statement.duration_s) <= 0.01 * counted_s or _was_cut(
+        path, head, statement, counted_s
+    ):
+        return statement.duration_s
+    return counted_s
+
+
+def _was_cut(path: Path, head: bytes, statement: MpegStatement, counted_s: float) -> bool:
+    size_bytes = path.stat().st_size - id3_end(head)
+    if statement.size_bytes is None or statement.size_bytes <= 1.01 * size_bytes or counted_s <= 0:
+        return False
+    stated_rate, counted_rate = statement.size_bytes / statement.duration_s, size_bytes / counted_s
+    return statement.duration_s > counted_s and abs(stated_rate / counted_rate - 1) < CUT_RATE_TOLERANCE
 
 
 def _agrees_with_bytes(path: Path, head: bytes, statement: MpegStatement) -> bool:

@@ -4,6 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from mutagen.asf import ASF
 
 from store.errors import BadInput
 from store.tags.containers.asf import FILE_PROPERTIES
@@ -124,3 +125,15 @@ def test_a_wav_that_is_cut_off_is_not_taken_for_a_streamed_one(music, tmp_path):
     track.write_bytes((music / "music.wav").read_bytes()[:-1_000])
     with pytest.raises(BadInput, match="cut off or was never finished"):
         write_genres(track, ["Folk"])
+
+
+def test_two_authors_as_ffmpeg_writes_them_are_no_damage(music, tmp_path):
+    """One in the content description, one in the extended one."""
+    track = tmp_path / "track.wma"
+    track.write_bytes((music / "music.wma").read_bytes())
+    audio = ASF(track)
+    audio.update({"Author": "Ann", "Auth0r": "Ann"})
+    audio.save()
+    track.write_bytes(track.read_bytes().replace("Auth0r".encode("utf-16-le"), "Author".encode("utf-16-le")))
+    write_genres(track, ["Folk"])
+    assert [str(it) for it in ASF(track)["Author"]] == ["Ann", "Ann"]

@@ -244,7 +244,7 @@ def test_a_file_is_the_one_its_publisher_names_or_it_is_refused():
 
 
 def test_a_spool_that_was_cut_is_an_error_not_an_endless_loop(tmp_path):
-    spooled = SpooledMel(0, 10, 8, 1.0, None, False, None, "")
+    spooled = SpooledMel(0, 10, 8, 1.0, None, 0.0, False, None, "")
     with (tmp_path / "spool").open("w+b") as spool:
         spool.write(bytes(4 * 8 * 9))
         spool.flush()

@@ -44,7 +44,7 @@ def add(root, mels, parent, encoding="float16", more=()):
     return publish(
         root,
         parent=parent,
-        shards=[shard.name],
+        shards=[shard],
         index=index_of(shard),
         catalogue=put_catalogue(root, pa.table({"track_id": list(dict.fromkeys(ids))})),
         recipe=recipe(encoding),
@@ -128,8 +128,8 @@ def test_a_shard_that_fails_half_way_leaves_nothing(root):
 def test_a_plain_zarr_reader_finds_the_shards_and_how_to_read_them(tmp_path):
     root = str(tmp_path / "store")
     mels = some_mels()
-    file = add(root, mels, None, "uint8")
-    array = zarr.open(root, mode="r")[f"shards/{file.shards[0]}"]
+    add(root, mels, None, "uint8")
+    array = zarr.open(root, mode="r")["shards"][list_names(join(root, "shards"))[0]]
     assert array.attrs["track_ids"] == list(mels)
     assert array.attrs["start_frames"] == [0, 5, 6]
     rows_FM = array[6:] * np.float32(array.attrs["scale_factor"]) + array.attrs["add_offset"]

@@ -1,4 +1,4 @@
-"""`spectrogram-one store ...`: the parameters. `store_snapshots` and `store_upkeep` do the work."""
+"""`spectrogram-one store ...`: the parameters. `store_snapshots`, `store_upkeep`, `store_copies` do the work."""
 
 from typing import Annotated
 
@@ -89,3 +89,28 @@ def sweep(
     from flows.commands.store_upkeep import sweep_store
 
     print("\n".join(sweep_store(store, grace_hours, keep_snapshots, is_dry_run=dry_run)))
+
+
+@app.command
+def export(
+    target: Annotated[str, Parameter(help="Folder or URL for the tar files")],
+    snapshot: Which = "latest",
+    *,
+    store: Root = STORE,
+    tar_mib: Annotated[int, Parameter(validator=Positive, help="Size of one tar file, in MiB")] = 256,
+    seed: Annotated[int, Parameter(help="Seed of the order of tracks")] = 0,
+) -> None:
+    """Write a snapshot as tar files for WebDataset: an .npy and a .json for each track."""
+    from flows.commands.store_copies import export_store
+
+    print(export_store(store, snapshot, target, tar_mib, seed))
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[str, Parameter(help="Folder or URL that an export wrote")], *, store: Root = STORE
+) -> None:
+    """Make a new store of the tar files that an export wrote."""
+    from flows.commands.store_copies import import_store
+
+    print(import_store(source, store))

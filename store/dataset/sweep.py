@@ -26,7 +26,7 @@ from store.dataset.snapshots import (
     snapshot_url,
 )
 from store.errors import BadInput, CommitConflict
-from store.fs.files import change_times, join, list_names, put_if_absent, remove, write_atomic
+from store.fs.files import change_time, change_times, join, list_names, put_if_absent, remove, write_atomic
 from store.fs.parquet import read_table
 
 FOLDERS = ("catalogues", "index", "files", "sweeps", "reports", "snapshots", "tags")
@@ -132,13 +132,12 @@ def _named(root: str, snapshots: Iterable[SnapshotFile]) -> set[str]:
 
 def _now_s(root: str) -> float:
     """Return the time by the clock of the store's file system, whatever the clock of this machine says."""
-    name = f".{uuid4().hex}.part"
-    url = join(root, "sweeps", name)
-    put_if_absent(url, b"")
+    probe = join(root, f".{uuid4().hex}.part")  # not in a folder that another sweep may sweep
+    put_if_absent(probe, b"")
     try:
-        return change_times(join(root, "sweeps"))[name]
+        return change_time(probe)
     finally:
-        remove(url)
+        remove(probe)
 
 
 def _announce(root: str, latest: SnapshotFile, names: Sequence[str]) -> None:

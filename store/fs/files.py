@@ -273,6 +273,13 @@ def change_times(url: str) -> dict[str, float]:
     return {name.removeprefix(f"{path.rstrip('/')}/"): _change_s(info) for name, info in found.items()}
 
 
+def change_time(url: str) -> float:
+    """Return when a file was written, by the clock of its file system. Units: seconds since 1970."""
+    fs, path = file_system(url)
+    with translate_server_errors(url):
+        return _change_s(fs.info(path))
+
+
 def _change_s(info: Mapping[str, Any]) -> float:
     """Return the time in the words of the local disk, of S3 or of memory."""
     changed = info["mtime"] if "mtime" in info else info.get("LastModified", info.get("created"))

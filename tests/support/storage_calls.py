@@ -10,7 +10,7 @@ from store.dataset import parts, snapshot_tags, snapshots, sweep
 from store.fs.files import local_path
 
 CHANGES = ("put_if_absent", "write_atomic", "remove")
-READS = ("read_bytes", "read_table", "list_names", "exists", "change_times")
+READS = ("read_bytes", "read_table", "list_names", "exists", "change_time", "change_times")
 MODULES = (parts, snapshots, snapshot_tags, sweep)
 
 

@@ -12,7 +12,6 @@ from unittest import mock
 from uuid import uuid4
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,7 +27,6 @@ from hypothesis.stateful import (
 )
 
 from store.dataset import snapshots
-from store.dataset.checksums import checksum_file
 from store.dataset.recipe import Recipe
 from store.dataset.shards import Shard
 from store.dataset.snapshot_tags import put_tag, read_tags, remove_tag
@@ -48,11 +46,11 @@ from store.dataset.verification import verify
 from store.errors import BadInput, CommitConflict
 from store.fs.files import join, put_if_absent, read_bytes, remove, write_atomic
 from store.reader import Snapshot, open_snapshot
+from tests.support.small_shards import CHUNK_BYTES, store_shard
 from tests.support.snapshots import index_of
 from tests.support.storage_calls import Crashed, dying, overtaken
 
 RECIPE = Recipe({"bands": 8}, "abc", "float16", {"start_s": 0.0, "duration_s": None})
-FRAMES, CHUNK_BYTES = 5, 32
 Tracks = dict[str, str]  # the shard of each track
 KEEP = st.sampled_from([None, 1, 2])
 AT = st.integers(0, 24)
@@ -364,25 +362,6 @@ class SnapshotMachine(RuleBasedStateMachine):
         fs, path = fsspec.url_to_fs(self.root)
         if fs.exists(path):
             fs.rm(path, recursive=True)
-
-
-def store_shard(root: str, name: str, tracks: tuple[str, ...]) -> Shard:
-    """Store the files of a shard as Zarr lays them out, one chunk per track: much faster than by Zarr."""
-    chunks = range(len(tracks))
-    index = np.array([[CHUNK_BYTES * it, CHUNK_BYTES] for it in chunks], "<u8").tobytes()
-    content = b"".join(f"{name} {it} {'.' * CHUNK_BYTES}"[:CHUNK_BYTES].encode() for it in chunks) + index
-    files = {"zarr.json": b"{}", "c/0/0": content + checksum(index)}
-    for path, data in files.items():
-        write_atomic(join(root, "shards", name, path), data)
-    stored = (
-        checksum_file(path, data, chunk_frames=FRAMES, chunks=len(tracks)) for path, data in files.items()
-    )
-    starts = {track: FRAMES * at for at, track in enumerate(tracks)}
-    return Shard(name, starts, dict.fromkeys(tracks, FRAMES), tuple(stored))
-
-
-def checksum(index: bytes) -> bytes:
-    return checksum_file("zarr.json", index, chunk_frames=1, chunks=1).crc32c.to_bytes(4, "little")
 
 
 class LocalMachine(SnapshotMachine):

@@ -5,6 +5,7 @@ so that a part which a sweep removes can never be one that another writer has fo
 """
 
 import hashlib
+from contextlib import suppress
 from itertools import takewhile
 from uuid import uuid4
 
@@ -22,7 +23,8 @@ def put_part(root: str, folder: str, table: pa.Table) -> str:
     """Store a table under a name never used before, and return that name, relative to the root."""
     data = to_parquet(table)
     name = f"{folder}/{len(table)}-{_digest(data)}-{uuid4().hex[:12]}.parquet"
-    put_if_absent(join(root, name), data)
+    with suppress(FileExistsError):  # nobody else has that name: a request that was repeated was refused
+        put_if_absent(join(root, name), data)
     return name
 
 

@@ -1,11 +1,12 @@
 """Names that people give to snapshots. A tagged snapshot is never removed by a sweep.
 
-ROOT/tags/NAME.json      {"snapshot": 3}
+ROOT/tags/NAME.json      {"snapshot": 3, "write_id": "..."}; by the id a writer recognises its own file
 """
 
 import json
 import re
 from collections.abc import Mapping
+from uuid import uuid4
 
 from store.dataset.snapshots import (
     SnapshotFile,
@@ -41,7 +42,7 @@ def put_tag(root: str, name: str, number: int, *, move: bool = False) -> None:
             f"{name!r}: cannot be a tag; use letters, digits, '.', '_' and '-', and not a number or {LATEST!r}"
         )
     read_snapshot_file(snapshot_url(root, number))
-    content = json.dumps({"snapshot": number}).encode()
+    content = json.dumps({"snapshot": number, "write_id": uuid4().hex}).encode()
     before = _write(root, name, content, number, move=move)
     latest = latest_snapshot(root)
     if latest is not None and snapshot_name(number) in swept_names(root, latest):
@@ -83,6 +84,8 @@ def _write(root: str, name: str, content: bytes, number: int, *, move: bool) -> 
         return None
     except FileExistsError:
         before = read_bytes(url)
+    if before == content:
+        return None  # a request that was repeated
     if _read(url) != number:
         if not move:
             raise BadInput(

@@ -9,6 +9,7 @@ A sweep removes in this order, so that it may end at any moment:
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -133,7 +134,8 @@ def _named(root: str, snapshots: Iterable[SnapshotFile]) -> set[str]:
 def _now_s(root: str) -> float:
     """Return the time by the clock of the store's file system, whatever the clock of this machine says."""
     probe = join(root, f".{uuid4().hex}.part")  # not in a folder that another sweep may sweep
-    put_if_absent(probe, b"")
+    with suppress(FileExistsError):  # a request that was repeated
+        put_if_absent(probe, b"")
     try:
         return change_time(probe)
     finally:

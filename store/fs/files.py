@@ -17,6 +17,7 @@ from store.errors import BadInput
 from store.fs.zip_archive import open_member, read_directory
 
 MAX_PUT_ATTEMPTS = 10
+FIRST_SERVER_ERROR = 500  # an HTTP status
 
 
 def join(url: str, *parts: str) -> str:
@@ -102,9 +103,8 @@ def list_names(url: str) -> list[str]:
         if zipped is not None:
             return _names_within(*zipped)
         fs, path = file_system(url)
-        # s3fs keeps a cache of its own, which misses what others wrote since.
         with translate_server_errors(url):
-            listing = fs.ls(path, detail=False, refresh=True) if fs.async_impl else fs.ls(path, detail=False)
+            listing = fs.ls(path, detail=False, **_uncached(fs))
     except (FileNotFoundError, NotADirectoryError):
         return []
     names = (name.rstrip("/").rsplit("/", 1)[-1] for name in listing)
@@ -186,6 +186,16 @@ def _translate_s3_errors(url: str) -> Iterator[None]:
         ) from None
     except BotoCoreError as error:
         raise OSError(f"{url}: {error}") from error
+    except OSError as error:  # of s3fs, after its retries, without the URL
+        status = _response_of(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status < FIRST_SERVER_ERROR:
+            raise
+        raise OSError(f"{url}: the server responds {status} ({error.strerror or error})") from error.__cause__
+
+
+def _response_of(error: OSError) -> Mapping[str, Any]:
+    """Return what the server of an object store responded; {} if that is not known."""
+    return getattr(error.__cause__, "response", None) or {}
 
 
 def write_atomic(url: str, data: bytes) -> None:
@@ -245,10 +255,11 @@ def _create_remote(url: str, data: bytes) -> None:
             with translate_server_errors(url):
                 fs.pipe_file(remote, data, mode="create")
             return
-        except FileExistsError:
-            raise
         except OSError as error:
-            code = (getattr(error.__cause__, "response", None) or {}).get("Error", {}).get("Code")
+            fs.invalidate_cache(remote)  # s3fs does so only after a put that was accepted
+            if isinstance(error, FileExistsError):
+                raise
+            code = _response_of(error).get("Error", {}).get("Code")
             if code in ("PreconditionFailed", "412"):
                 raise FileExistsError(f"{url}: exists") from error
             if code not in ("ConditionalRequestConflict", "409") or not attempts_left:
@@ -269,15 +280,20 @@ def change_times(url: str) -> dict[str, float]:
     """
     fs, path = file_system(url)
     with translate_server_errors(url):
-        found = fs.find(path, detail=True, **({"refresh": True} if fs.async_impl else {}))
+        found = fs.find(path, detail=True, **_uncached(fs))
     return {name.removeprefix(f"{path.rstrip('/')}/"): _change_s(info) for name, info in found.items()}
+
+
+def _uncached(fs: AbstractFileSystem) -> dict[str, bool]:
+    """Return how to list without the cache of s3fs, which misses what others wrote since."""
+    return {"refresh": True} if fs.async_impl else {}
 
 
 def change_time(url: str) -> float:
     """Return when a file was written, by the clock of its file system. Units: seconds since 1970."""
     fs, path = file_system(url)
     with translate_server_errors(url):
-        return _change_s(fs.info(path))
+        return _change_s(fs.info(path, **_uncached(fs)))
 
 
 def _change_s(info: Mapping[str, Any]) -> float:

@@ -79,6 +79,7 @@ def test_documents_show_each_verb():
         "retrain-nightly",
         "serve",
         "models",
+        "store",
         "tags",
     }
 

@@ -40,7 +40,7 @@ def diff(
     """Show which tracks differ between two snapshots, and in what."""
     from flows.commands.store_snapshots import diff_snapshots
 
-    print("\n".join(diff_snapshots(store, one, other, limit)))
+    print("\n".join(diff_snapshots(store, one, other, limit)) or "no track differs")
 
 
 @app.command

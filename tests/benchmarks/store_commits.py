@@ -54,24 +54,29 @@ def some_shards(first: int, count: int, random: np.random.Generator) -> list[Sha
     return shards
 
 
-def index_of(shards: list[Shard], random: np.random.Generator) -> pa.Table:
-    ids = [it for shard in shards for it in shard.starts]
-    count = len(ids)
+def index_of(shards: list[Shard], random: pa.Table) -> pa.Table:
+    """Return the rows of some shards; all but ids and places are the columns of `random`."""
     columns = {
-        "track_id": ids,
-        "status": ["ok"] * count,
-        "shard": [shard.name for shard in shards for _ in shard.starts],
-        "start_frame": [it for shard in shards for it in shard.starts.values()],
+        "track_id": pa.array([it for shard in shards for it in shard.starts]),
+        "status": pa.array(["ok"] * TRACKS_PER_SHARD * len(shards)),
+        "shard": pa.array([shard.name for shard in shards for _ in shard.starts]),
+        "start_frame": pa.array([it for shard in shards for it in shard.starts.values()]),
+    }
+    rows = random.slice(0, TRACKS_PER_SHARD * len(shards))
+    return pa.table(
+        {it.name: columns.get(it.name, rows[it.name]) for it in INDEX_SCHEMA}, schema=INDEX_SCHEMA
+    )
+
+
+def random_columns(count: int, random: np.random.Generator) -> pa.Table:
+    columns = {
         "frames": [FRAMES] * count,
         "decoded_s": random.uniform(29, 31, count),
         "signature": [f"{it}-{it}" for it in random.integers(0, 2**40, count).tolist()],
-        "sha256": [random.bytes(32) for _ in ids],
-        "fingerprint": [random.bytes(64) for _ in ids],
+        "sha256": [random.bytes(32) for _ in range(count)],
+        "fingerprint": [random.bytes(64) for _ in range(count)],
     }
-    return pa.table(
-        {it.name: pa.array(columns.get(it.name, [None] * count), it.type) for it in INDEX_SCHEMA},
-        schema=INDEX_SCHEMA,
-    )
+    return pa.table({it.name: pa.array(columns.get(it.name, [None] * count), it.type) for it in INDEX_SCHEMA})
 
 
 def fill(root: str, shards: int) -> list[float]:
@@ -79,10 +84,11 @@ def fill(root: str, shards: int) -> list[float]:
     random, seconds = np.random.default_rng(0), []
     ids = [f"{it:08d}" for it in range(shards * TRACKS_PER_SHARD)]
     catalogue = put_catalogue(root, pa.table({"track_id": ids}))
+    columns = random_columns(TRACKS_PER_SHARD * SHARDS_PER_COMMIT, random)
     parent = None
     for first in range(0, shards, SHARDS_PER_COMMIT):
         some = some_shards(first, min(SHARDS_PER_COMMIT, shards - first), random)
-        index = index_of(some, random)
+        index = index_of(some, columns)
         started = time.perf_counter()
         parent = publish(
             root,

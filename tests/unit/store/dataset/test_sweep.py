@@ -195,6 +195,10 @@ def test_a_clock_that_runs_backwards_or_ahead_removes_nothing_young(tmp_path, mo
         assert sweep_all(root, grace_s=3600).files == ()
         publish_prepared(root, prepare(root, 3))
     assert latest_snapshot(root).number == 3
+    for file in (tmp_path / "shards" / "shard 2").rglob("*"):
+        os.utime(file, (now, now))  # written by a host whose clock is ahead
+    assert sweep_all(root, grace_s=3600).files == ()
+    assert exists(join(root, "shards", "shard 2"))
 
 
 def test_drafts_of_killed_writers_are_removed_when_they_are_old(tmp_path):

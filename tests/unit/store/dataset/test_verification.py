@@ -130,3 +130,13 @@ def test_a_chunk_that_is_absent_has_the_checksum_of_nothing():
     file = checksum_file("c/2/0", content, chunk_frames=10, chunks=2)
     assert file.chunk_crc32c[0] == 0 != file.chunk_crc32c[1]
     assert file.first_frame == 40
+
+
+def test_of_a_shard_of_two_objects_a_damaged_one_costs_its_own_tracks_and_a_missing_one_all(tmp_path):
+    root = str(tmp_path)
+    add(root, {it: np.zeros((n, BANDS), np.float32) for it, n in (("a", OBJECT_FRAMES), ("b", 9))}, None)
+    url = shard_file(root, "c/1/0")
+    flip(url, -1)
+    assert verify(open_snapshot(root)).tracks == ["b"]
+    remove(url)
+    assert verify(open_snapshot(root)).tracks == ["a", "b"]

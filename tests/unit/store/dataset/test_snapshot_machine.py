@@ -93,6 +93,7 @@ class SnapshotMachine(RuleBasedStateMachine):
         self.versions: list[Version] = []  # all that were ever published
         self.kept: set[int] = set()
         self.tags: dict[str, int] = {}
+        self.tried: set[int] = set()  # numbers that the tag c was to be put on
         self.tracks_of: dict[str, tuple[str, ...]] = {}  # of each shard
 
     def new_root(self) -> str:
@@ -159,6 +160,7 @@ class SnapshotMachine(RuleBasedStateMachine):
     def crash(self, at, moment, data):
         """A writer dies at one of its changes; whoever comes next does not know."""
         act = data.draw(self.actions())
+        self.tried.clear()
         try:
             with dying(at, moment):
                 act()
@@ -175,8 +177,12 @@ class SnapshotMachine(RuleBasedStateMachine):
             if overtaker:
                 overtaker.pop()()
 
+        self.tried.clear()
         with overtaken(at, act):
             outer()
+        tag = read_tags(self.root).get("c")
+        if tag in self.tried:  # of two that move one tag at once, either may come last
+            self.tags["c"] = tag
 
     @rule(target=parents, parent=parents)
     def race(self, parent):
@@ -293,7 +299,7 @@ class SnapshotMachine(RuleBasedStateMachine):
         self.record_sweep(sweep(self.root, grace_s=0, keep_snapshots=keep, is_dry_run=False))
 
     def try_tag(self, number: int) -> None:
-        self.tried_tag = ("c", number)
+        self.tried.add(number)
         try:
             put_tag(self.root, "c", number, move=True)
             self.tags["c"] = number
@@ -301,8 +307,6 @@ class SnapshotMachine(RuleBasedStateMachine):
             assert snapshot_name(number) in swept_names(self.root, latest_snapshot(self.root)) or (
                 number not in self.kept
             )
-
-    tried_tag: tuple[str, int] | None = None
 
     def write(self, parent: SnapshotFile | None, work: Work) -> SnapshotFile:
         return publish(
@@ -344,9 +348,9 @@ class SnapshotMachine(RuleBasedStateMachine):
             found = dict(zip(snapshot.catalogue["track_id"].to_pylist(), index, strict=True))
             added = {**dict(self.latest_version.built), **{it: shard for it, shard in found.items() if shard}}
             self.add(Version(frozenset(found), tuple(added.items())))
-        tags = read_tags(self.root)
-        if self.tried_tag is not None and tags.get("c") == self.tried_tag[1]:
-            self.tags["c"] = self.tried_tag[1]
+        tag = read_tags(self.root).get("c")
+        if tag in self.tried:
+            self.tags["c"] = tag
         gone = self.kept - {it.number for it in kept_snapshots(self.root)}
         assert not gone & {*self.tags.values(), len(self.versions) - 1}
         self.kept -= gone

@@ -50,7 +50,7 @@ def put_tag(root: str, name: str, number: int, *, move: bool = False) -> None:
             remove(_url(root, name))
         else:
             write_atomic(_url(root, name), before)
-        raise BadInput(f"{root}: snapshot {number} is being removed by a sweep; tag another one")
+        raise BadInput(f"{root}: a sweep removes snapshot {number}, or was to; tag another one")
 
 
 def remove_tag(root: str, name: str) -> None:

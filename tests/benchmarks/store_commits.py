@@ -1,4 +1,4 @@
-"""A store of many shards: what a commit, opening, log, verify's lists and a sweep take. Shards are listed, not written.
+"""A store of many shards: what a commit, opening, log and a sweep take. Shards are listed, not written.
 
 python -m tests.benchmarks.store_commits --shards 100000
 """
@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from store.dataset.checksums import StoredFile
+from store.dataset.checksums import StoredFile, files_table
+from store.dataset.parts import MERGED_ROWS, put_part
 from store.dataset.recipe import Recipe
 from store.dataset.shards import Shard
 from store.dataset.snapshots import (
     INDEX_SCHEMA,
+    SnapshotFile,
+    commit,
     kept_snapshots,
     latest_snapshot,
     publish,
@@ -26,7 +29,6 @@ from store.dataset.snapshots import (
     snapshot_url,
 )
 from store.dataset.sweep import sweep
-from store.reader import open_snapshot
 
 TRACKS_PER_SHARD, SHARDS_PER_COMMIT, CHUNKS, FRAMES = 64, 32, 256, 1_024
 RECIPE = Recipe({"bands": 128}, "abc", "float16", {})
@@ -79,61 +81,80 @@ def random_columns(count: int, random: np.random.Generator) -> pa.Table:
     return pa.table({it.name: pa.array(columns.get(it.name, [None] * count), it.type) for it in INDEX_SCHEMA})
 
 
-def fill(root: str, shards: int) -> list[float]:
-    """Publish all shards; return the seconds of each commit."""
-    random, seconds = np.random.default_rng(0), []
-    ids = [f"{it:08d}" for it in range(shards * TRACKS_PER_SHARD)]
+def fill(root: str, shards: int, columns: pa.Table) -> SnapshotFile:
+    """Publish one snapshot that names so many shards, in parts as many commits would have merged them."""
+    random = np.random.default_rng(0)
+    per_part = MERGED_ROWS // TRACKS_PER_SHARD
+    index: list[str] = []
+    files: list[str] = []
+    listed: list[pa.Table] = []
+    for first in range(0, shards, per_part):
+        some = some_shards(first, min(per_part, shards - first), random)
+        index.append(put_part(root, "index", index_of(some, columns)))
+        listed.append(files_table({shard.name: shard.files for shard in some}))
+        if sum(map(len, listed)) >= MERGED_ROWS or first + per_part >= shards:
+            files.append(put_part(root, "files", pa.concat_tables(listed)))
+            listed.clear()
+    for shard in range(shards):
+        Path(root, "shards", f"20260101T000000-{shard:032x}").mkdir(parents=True)
+    ids = pa.array([f"{it:08d}" for it in range(shards * TRACKS_PER_SHARD)])
     catalogue = put_catalogue(root, pa.table({"track_id": ids}))
-    columns = random_columns(TRACKS_PER_SHARD * SHARDS_PER_COMMIT, random)
-    parent = None
-    for first in range(0, shards, SHARDS_PER_COMMIT):
-        some = some_shards(first, min(SHARDS_PER_COMMIT, shards - first), random)
+    snapshot = SnapshotFile(
+        0, "first", None, "build", "2026-01-01", RECIPE, catalogue, tuple(index), tuple(files), (), {}
+    )
+    return commit(root, snapshot)
+
+
+def commit_more(root: str, parent: SnapshotFile, shards: int, commits: int, columns: pa.Table) -> list[float]:
+    """Publish on top of a full store, as a build does; return the seconds of each commit."""
+    random, seconds = np.random.default_rng(1), []
+    for first in range(shards, shards + commits * SHARDS_PER_COMMIT, SHARDS_PER_COMMIT):
+        some = some_shards(first, SHARDS_PER_COMMIT, random)
         index = index_of(some, columns)
         started = time.perf_counter()
         parent = publish(
             root,
-            parent=parent,
+            parent=latest_snapshot(root),
             shards=some,
             index=index,
-            catalogue=catalogue,
+            catalogue=parent.catalogue,
             recipe=RECIPE,
             settings={},
         )
         seconds.append(time.perf_counter() - started)
-    for shard in range(shards):
-        Path(root, "shards", f"20260101T000000-{shard:032x}").mkdir(parents=True)
     return seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=100_000)
-    shards = parser.parse_args().shards
+    parser.add_argument("--commits", type=int, default=64)
+    settings = parser.parse_args()
+    shards, commits = settings.shards, settings.commits
+    columns = random_columns(MERGED_ROWS, np.random.default_rng(0))
     with tempfile.TemporaryDirectory() as folder:
         root = f"{folder}/store"
-        with timed(f"{shards:,} shards in commits of {SHARDS_PER_COMMIT}"):
-            seconds = fill(root, shards)
+        with timed(f"(making the tables of {shards:,} shards)"):
+            first = fill(root, shards, columns)
+        seconds = commit_more(root, first, shards, commits, columns)
         print(
-            f"a commit: mean {1000 * np.mean(seconds):.0f} ms, last 100 {1000 * np.mean(seconds[-100:]):.0f} ms, "
+            f"a commit of {SHARDS_PER_COMMIT} shards: median {1000 * np.median(seconds):.0f} ms, "
             f"slowest {1000 * max(seconds):.0f} ms"
         )
         latest = latest_snapshot(root)
         assert latest is not None
         size = Path(snapshot_url(root, latest.number)).stat().st_size
-        total = sum(it.stat().st_size for it in Path(root).rglob("*.*") if it.is_file())
+        total = sum(Path(root, name).stat().st_size for name in (*latest.index, *latest.files))
         print(
             f"snapshot file {size / 1024:.0f} KiB, {len(latest.index)} parts of the index, "
-            f"{len(latest.files)} lists of files, {total / 2**30:.2f} GiB in all"
+            f"{len(latest.files)} of files, {total / 2**30:.2f} GiB"
         )
         with timed("the latest snapshot"):
             latest_snapshot(root)
-        with timed("all snapshots, as log and sweep read them"):
-            assert sum(1 for _ in kept_snapshots(root)) == len(seconds)
+        with timed(f"all {commits + 1} snapshots, as log reads them"):
+            assert sum(1 for _ in kept_snapshots(root)) == commits + 1
         with timed("a dry sweep"):
-            assert sweep(root, grace_s=0, keep_snapshots=1, is_dry_run=True).snapshots
-        snapshot = open_snapshot(root)
-        with timed(f"where {shards * TRACKS_PER_SHARD:,} tracks are"):
-            snapshot.read_index(snapshot.catalogue["track_id"], ["shard", "start_frame", "frames"])
+            sweep(root, grace_s=0, keep_snapshots=None, is_dry_run=True)
 
 
 if __name__ == "__main__":

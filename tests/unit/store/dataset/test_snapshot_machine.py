@@ -145,8 +145,7 @@ class SnapshotMachine(RuleBasedStateMachine):
     @rule(data=st.data(), name=st.sampled_from(["a", "b"]))
     def tag(self, data, name):
         number = data.draw(st.sampled_from(sorted(self.kept)))
-        put_tag(self.root, name, number, move=True)
-        self.tags[name] = number
+        self.try_tag(number, name)
 
     @precondition(lambda self: self.tags)
     @rule()
@@ -298,11 +297,12 @@ class SnapshotMachine(RuleBasedStateMachine):
     def try_sweep(self, keep: int | None) -> None:
         self.record_sweep(sweep(self.root, grace_s=0, keep_snapshots=keep, is_dry_run=False))
 
-    def try_tag(self, number: int) -> None:
+    def try_tag(self, number: int, name: str = "c") -> None:
+        """Put a tag; of a snapshot that a sweep removes, or was about to when it died, it is refused."""
         self.tried.add(number)
         try:
-            put_tag(self.root, "c", number, move=True)
-            self.tags["c"] = number
+            put_tag(self.root, name, number, move=True)
+            self.tags[name] = number
         except BadInput:
             assert snapshot_name(number) in swept_names(self.root, latest_snapshot(self.root)) or (
                 number not in self.kept

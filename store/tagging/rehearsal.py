@@ -21,7 +21,7 @@ from store.tagging.settings import WriteSettings
 from store.tagging.swap import DRAFT_PREFIX, SwapResult, check_genres, skip_if_unusable, skipped_result
 from store.tags.formats import detect_tag_format
 from store.tags.payload import end_of_leading_tags, start_of_trailing_tags
-from store.tags.write import translate_errors, write_tagged_copy
+from store.tags.write import check_taggable, translate_errors, write_tagged_copy
 
 MEMORY = "/dev/shm"
 MAX_WHOLE_BYTES = 1 << 20  # of a file that is edited as a whole
@@ -64,7 +64,9 @@ def _rehearse(plan: PlannedFile, folder: Path, mounted: set[str]) -> SwapResult 
 def _try_edit(real: Path, change: Retag, folder: Path) -> None:
     """Make an edit in a folder in memory. Raises: BadInput, FileSkipped as writing does."""
     with _part_to_edit(real, folder) as source:
-        if source is not None:
+        if source is None:
+            check_taggable(real)
+        else:
             check_genres(change, write_tagged_copy(source, folder / f"draft{real.suffix[:16]}", change.edit))
 
 

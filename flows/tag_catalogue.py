@@ -5,6 +5,7 @@ of the plan if that is asked for, and summarises the run on a page. A plan can a
 """
 
 import shlex
+import shutil
 import time
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,7 @@ from store.tagging.journal import digest_file
 from store.tagging.predictions import CSV_FILE, PREDICTIONS_FILE
 from store.tagging.run import TaggingRun, inference_url, open_run
 from store.tagging.statistics import TaggingStatistics
+from store.tagging.swap import MAX_GROUP_BYTES, MAX_GROUP_FILES
 from store.tagging.tasks import write_parts
 from store.tags.genre_map import GenreMap, read_genre_map
 from training.inference.model_version import read_identity
@@ -263,9 +265,24 @@ def make_run_facts(
         csv_url=join(run.url, CSV_FILE),
         model="" if config is None else config.version,
         commands=next_commands(run, mode, predictions, settings.runs),
-        notes=() if config is None else config.selection_rules.notes,
+        notes=(
+            *(() if config is None else config.selection_rules.notes),
+            *(disk_notes(source) if mode != "copy" else ()),
+        ),
         settings=settings.model_dump(mode="json", exclude={"cluster", "limits"}),
     )
+
+
+def disk_notes(source: str) -> list[str]:
+    """Return a warning if the disk of the files has less room than a group of drafts may take."""
+    path = local_path(source)
+    free = None if path is None or not path.is_dir() else shutil.disk_usage(path).free
+    if free is None or free >= MAX_GROUP_BYTES:
+        return []
+    return [
+        f"{source}: {free / 2**20:,.0f} MiB are free on this disk; writing needs room for copies of up to "
+        f"{MAX_GROUP_FILES} files at a time, and stops, all files whole, when the disk is full"
+    ]
 
 
 def next_commands(run: TaggingRun, mode: str, predictions: str, runs: str) -> list[tuple[str, str]]:

@@ -150,9 +150,7 @@ def test_a_damaged_champion_is_reported_in_one_line_and_not_overwritten(content,
     version = add(root)
     write_atomic(join(root, "champion.json"), content)
     for ask in (champion, promotion_history, rollback, lambda it: promote(it, version)):
-        with pytest.raises(
-            BadInput, match=r"champion\.json: does not say which model is in service .*remove it"
-        ):
+        with pytest.raises(BadInput, match=r"champion\.json: names no champion that can be read .*remove it"):
             ask(root)
     assert read_bytes(join(root, "champion.json")) == content
 

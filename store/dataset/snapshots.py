@@ -49,6 +49,7 @@ INDEX_SCHEMA = pa.schema(
         ("frames", pa.int64()),
         ("decoded_s", pa.float64()),
         ("stated_s", pa.float64()),
+        ("silence_s", pa.float64()),  # of long digital silence, which the spectrogram leaves out
         ("build_s", pa.float64()),
         ("signature", pa.string()),  # of the file when it was built: see store/fs/signatures.py
         ("sha256", pa.binary(32)),

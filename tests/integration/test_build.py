@@ -104,7 +104,7 @@ def test_killed_workers_leave_the_store_as_if_nothing_had_been(undisturbed, tmp_
     assert_same_store(undisturbed, open_snapshot(settings.store))
 
 
-def test_files_that_crash_hang_or_gorge_their_decoder_cost_themselves_only(tmp_path, monkeypatch):
+def test_files_that_crash_hang_or_exhaust_memory_cost_themselves_only(tmp_path, monkeypatch):
     source = tmp_path / "music"
     source.mkdir()
     for number in range(1, 7):

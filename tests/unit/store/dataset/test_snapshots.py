@@ -86,7 +86,7 @@ def test_the_second_of_two_that_publish_on_one_parent_is_refused(root):
     assert open_snapshot(root).track_ids == [*some_mels(0), *some_mels(1)]
 
 
-def test_a_track_that_was_tried_again_has_its_last_answer(root):
+def test_a_track_that_was_tried_again_has_its_last_result(root):
     first = add(root, {"a": np.zeros((3, BANDS), np.float32)}, None)
     add(root, {"a": np.ones((4, BANDS), np.float32)}, first)
     snapshot = open_snapshot(root)

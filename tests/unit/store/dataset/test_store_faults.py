@@ -152,7 +152,7 @@ def test_reading_needs_no_writable_disk(tmp_path, monkeypatch):
     assert set(met.calls) <= {"open"}, "and these open to read"
 
 
-def test_of_two_builders_at_once_one_is_told_to_read_again(tmp_path):
+def test_of_two_builders_at_once_one_must_read_again(tmp_path):
     root = str(tmp_path)
     parent = publish_shard(root, 0)
     publish_shard(root, 1)

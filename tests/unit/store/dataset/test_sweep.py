@@ -101,7 +101,7 @@ def test_only_the_newest_and_the_tagged_snapshots_stay(root):
     assert_whole(root)
 
 
-def test_a_writer_whose_files_were_swept_is_told_so(root):
+def test_a_writer_whose_files_were_swept_is_refused(root):
     publish_some(root, 1)
     prepared = prepare(root, 1)
     sweep_all(root)

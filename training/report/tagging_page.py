@@ -45,6 +45,8 @@ REASON_TEXTS = {
     "name-not-utf-8": "its name is not UTF-8",
     "no-permission": "this user may not read or write it",
     "not-a-file": "a folder, pipe or device",
+    "new-owner": "written; it now belongs to this user",
+    "not-listable": "a folder that this user may not list",
     "not-requested": "the likeliest genre is none of those requested",
     "not-audio": "not a known audio format",
     "outside-root": "it is a link to outside the source",

@@ -38,7 +38,7 @@ def describe_os_error(error: OSError) -> str:
     """Return one line: the path, what the system reports, and what to do."""
     paths = [os.fsdecode(it) for it in (error.filename, error.filename2) if isinstance(it, (str, bytes))]
     if error.errno is None:
-        return str(error)
+        return f"{error}; correct that"
     where = f"{' -> '.join(paths)}: " if paths else ""
     remedy = REMEDIES.get(error.errno, "correct that")
     return f"{where}{error.strerror or os.strerror(error.errno)}; {remedy}"

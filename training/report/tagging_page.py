@@ -46,6 +46,7 @@ REASON_TEXTS = {
     "no-permission": "this user may not read or write it",
     "not-a-file": "a folder, pipe or device",
     "new-owner": "written; it now belongs to this user",
+    "other-owner": "it belongs to another user, to whom a new file cannot be given",
     "not-listable": "a folder that this user may not list",
     "not-requested": "the likeliest genre is none of those requested",
     "not-audio": "not a known audio format",

@@ -1,6 +1,7 @@
 """The environment that Prefect reads when it is imported, corrected for this machine before that."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -33,6 +34,13 @@ def choose_prefect_home() -> None:
     os.environ["PREFECT_HOME"] = str(HOME_IN_WORKING_FOLDER.absolute())
     if (home / "profiles.toml").is_file():
         os.environ.setdefault("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))
+
+
+def make_prefect_home() -> None:
+    """Create the folder that was chosen: Prefect creates none below one that does not exist."""
+    if "PREFECT_HOME" in os.environ:
+        with suppress(OSError):  # reported when the server is to be started
+            Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
 
 
 def is_writable(folder: Path) -> bool:

@@ -97,7 +97,7 @@ def _translate_errors(source: str) -> Iterator[None]:
 
 
 def _no_audio(source: str, counts: SourceCounts) -> BadInput:
-    found = f"{counts.line({}, '')}; " if counts.total else ""
+    found = f"{counts.breakdown({})}; " if counts.total else ""
     return BadInput(
         f"{source}: {counts.total:,} files, none of them audio; {found}wanted {' '.join(AUDIO_SUFFIXES)}; "
         "check the path or URL of the source"

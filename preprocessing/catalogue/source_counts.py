@@ -69,8 +69,12 @@ class SourceCounts:
                 suffix = OTHER_SUFFIXES
             self.not_audio[suffix] = self.not_audio.get(suffix, 0) + 1
 
-    def line(self, audio: Mapping[str, int], unit: str = "files") -> str:
+    def line(self, audio: Mapping[str, int]) -> str:
         """Return one line whose numbers add up to the total; `audio` are those of the listed files by result."""
+        return f"all files of the source ({self.total:,}): {self.breakdown(audio)}"
+
+    def breakdown(self, audio: Mapping[str, int]) -> str:
+        """Return the numbers of the line."""
         parts = [f"{count:,} {result}" for result, count in audio.items() if count]
         parts += [f"{count:,} {PROBLEM_TEXTS[problem]}" for problem, count in self.unusable.items()]
         if self.not_in_catalogue:
@@ -80,11 +84,11 @@ class SourceCounts:
         if self.excluded:
             parts.append(f"{sum(self.excluded.values()):,} excluded ({_by_count(self.excluded)})")
         if self.links:
-            parts.append(f"{self.links:,} links to what is listed under its own name")
+            links = "link" if self.links == 1 else "links"
+            parts.append(f"{self.links:,} {links} to what is listed under its own name")
         if self.vanished:
             parts.append(f"{self.vanished:,} removed meanwhile")
-        start = f"all {self.total:,} {unit} of the source: " if unit else ""
-        return start + (", ".join(parts) or "none")
+        return ", ".join(parts) or "none"
 
     def lines(self, audio: Mapping[str, int], exclude: Sequence[str] = ()) -> list[str]:
         """Return the account for a terminal, with the unusable entries, and the globs that match nothing."""

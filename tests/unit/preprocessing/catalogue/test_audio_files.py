@@ -76,8 +76,8 @@ def test_every_file_is_counted_once_by_what_became_of_it(find, tmp_path):
     assert counts.not_audio == {".jpg": 2, "no suffix": 2}
     assert counts.total == sum(map(len, JUNK_AND_MUSIC.values())) + 1
     assert counts.line({"change": 4}) == (
-        "all 13 files of the source: 4 change, 4 not audio (2 .jpg, 2 no suffix), "
-        "4 excluded (2 recycle-bin, 1 apple-double, 1 snapshots), 1 links to what is listed under its own name"
+        "all files of the source (13): 4 change, 4 not audio (2 .jpg, 2 no suffix), "
+        "4 excluded (2 recycle-bin, 1 apple-double, 1 snapshots), 1 link to what is listed under its own name"
     )
 
 
@@ -88,7 +88,7 @@ def test_what_a_rule_leaves_out_is_taken_in_below_a_folder_that_is_left_out(tmp_
     found = [file.path for file in stream_audio(str(tmp_path), rules=rules, counts=counts)]
     assert found == ["a/c.flac", "e.flac"]
     assert counts.lines({"kept": 2}, ["a", "none"]) == [
-        "all 4 files of the source: 2 kept, 2 excluded (1 --exclude a, 1 recycle-bin)",
+        "all files of the source (4): 2 kept, 2 excluded (1 --exclude a, 1 recycle-bin)",
         "--exclude none: left out no file",
     ]
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(find, open_folder, as
     counts = SourceCounts()
     find(str(open_folder), counts=counts)
     assert counts.lines({"kept": 1}) == [
-        "all 4 files of the source: 1 kept, 1 with a name that is not UTF-8, 1 not listable, "
+        "all files of the source (4): 1 kept, 1 with a name that is not UTF-8, 1 not listable, "
         "1 excluded (1 recycle-bin)",
         "with a name that is not UTF-8: caf\\udce9.mp3; rename it (convmv does so for whole folders)",
         "not listable: closed/; give this user the permission to list it",

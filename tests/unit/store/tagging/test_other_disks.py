@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.checks import check_apart
+from store.errors import BadInput
 from store.fs.disk_errors import describe_os_error
 from store.fs.files import put_if_absent, read_bytes, write_atomic
 from store.fs.metadata import copy_metadata
@@ -216,6 +218,14 @@ def test_a_disk_that_is_mounted_read_only_is_named(tmp_path, music, open_folder)
         done = write(frozen, open_folder)
     assert {row["reason"] for row in done.values()} == {"read-only"}
     assert "mounted read-only" in done["a.mp3"]["detail"]
+
+
+def test_copies_within_their_source_are_refused_under_another_mount_of_it(tmp_path, music):
+    with (
+        mounted(tmp_path / "again", "--bind", str(music)) as again,
+        pytest.raises(BadInput, match="copies would lie within their source"),
+    ):
+        check_apart(again / "copies", music)
 
 
 def test_an_immutable_file_is_found_before_anything_is_written(music):

@@ -14,6 +14,7 @@ from flows.reporting.artifacts import show_table
 from preprocessing.build.shard_task import BuiltBatch, Track
 from preprocessing.catalogue.source_counts import SourceCounts
 from preprocessing.errors import FATAL_REASONS, RETRYABLE_REASONS
+from store.fs.disk_errors import printable
 from store.fs.files import join
 from store.fs.parquet import write_table
 from store.reader import Snapshot
@@ -57,7 +58,10 @@ class BuildSummary(BaseModel, frozen=True):
             f"{self.store}: {self.tracks:,} tracks, {self.hours:.2f} h of audio (snapshot {self.snapshot}); "
             f"{self.processed:,} built now in {self.seconds:.0f} s; {self.rejected:,} rejected"
         ]
-        lines += [f"  rejected {it['url']}: {it['reason']} ({it['detail']})" for it in self.rejects]
+        lines += [
+            f"  rejected {printable(it['url'])}: {it['reason']} ({printable(it['detail'])})"
+            for it in self.rejects
+        ]
         if self.rejected > len(self.rejects):
             lines.append(f"  and {self.rejected - len(self.rejects):,} more")
         if self.truncated:

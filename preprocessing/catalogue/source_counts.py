@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from store.fs.disk_errors import printable
+
 MAX_NAMED = 10  # unusable entries that are named
 MAX_SUFFIXES = 100  # that are counted apart: a folder may hold files named .0001 to .9999
 MAX_PRINTED_SUFFIXES = 8
@@ -50,7 +52,7 @@ class SourceCounts:
         if problem in PROBLEM_TEXTS:
             self.unusable[problem] = self.unusable.get(problem, 0) + 1
             if len(self.named) < MAX_NAMED:
-                self.named.append(f"{PROBLEM_TEXTS[problem]}: {path}; {REMEDIES[problem]}")
+                self.named.append(f"{PROBLEM_TEXTS[problem]}: {printable(path)}; {REMEDIES[problem]}")
         else:
             self.audio += 1
 

@@ -36,12 +36,20 @@ REMEDIES = {
 
 def describe_os_error(error: OSError) -> str:
     """Return one line: the path, what the system reports, and what to do."""
-    paths = [os.fsdecode(it) for it in (error.filename, error.filename2) if isinstance(it, (str, bytes))]
+    named = [it for it in (error.filename, error.filename2) if isinstance(it, (str, bytes, os.PathLike))]
+    paths = [printable(os.fsdecode(it)) for it in named]
     if error.errno is None:
         return f"{error}; correct that"
     where = f"{' -> '.join(paths)}: " if paths else ""
     remedy = REMEDIES.get(error.errno, "correct that")
     return f"{where}{error.strerror or os.strerror(error.errno)}; {remedy}"
+
+
+def printable(name: str) -> str:
+    """Return a name as a terminal can show it: control characters and odd bytes escaped."""
+    if name.isprintable():
+        return name
+    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in name)
 
 
 @contextmanager

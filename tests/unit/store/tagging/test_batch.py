@@ -330,7 +330,7 @@ def test_a_path_that_leaves_no_room_for_a_draft_is_left_alone(song, journal, tmp
     (done, other) = tag([row_of(folder / "a.mp3"), row_of(song)], journal)
     assert (done["reason"], done["detail"]) == (
         "unsupported",
-        "the file cannot be replaced: File name too long",
+        "the file cannot be written: File name too long",
     )
     assert other["status"] == "written"
 

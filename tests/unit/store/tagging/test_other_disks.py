@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from flows.checks import check_apart
@@ -17,6 +18,9 @@ from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.changes import TagRequest
 from store.tagging.journal import read_journal
 from store.tagging.local_swap import dry_run_files
+from store.tagging.predictions import PREDICTIONS_SCHEMA, table_rows
+from store.tagging.run import TaggingRun
+from store.tagging.tasks import write_parts
 from store.tags.write import read_genres
 from tests.support.other_disks import failing_once, mounted, share_semantics
 from tests.support.tagging_scenario import GENRES, request_row, tag, undo
@@ -48,6 +52,15 @@ def planned(music: Path, **settings) -> dict[str, str | None]:
     requests = [TagRequest(path.name, str(path), request_row(path)) for path in paths]
     results = dry_run_files(requests, settings=WriteSettings(**settings), own_work={})
     return {path.name: result.reason for path, result in zip(paths, results, strict=True)}
+
+
+def copy(rows: list[dict], folder: Path) -> list[dict]:
+    """Copy files below folder/copies; return their rows."""
+    run = TaggingRun(f"{folder}/run")
+    plan = [row | {"status": "change"} for row in rows]
+    run.write_part("plan", "0", pa.Table.from_pylist(plan, schema=PREDICTIONS_SCHEMA))
+    write_parts(["0"], run=run, settings=WriteSettings(), copy_to=f"{folder}/copies", inference_url=None)
+    return table_rows(run.read_part("done", "0"))
 
 
 # Shares and disks without owners, modes, links
@@ -85,6 +98,34 @@ def test_whole_files_are_written_and_created_once_on_a_share(tmp_path):
         write_atomic(url, b"third")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.json"]
     assert read_bytes(url) == b"third"
+
+
+def test_a_name_that_the_disk_of_the_copies_cannot_hold_costs_that_file_only(music, open_folder, monkeypatch):
+    def mkdir(path, *args, **more):
+        if "?" in os.fspath(path):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        return make(path, *args, **more)
+
+    make = os.mkdir
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    rows = [{**request_row(music / "a.mp3"), "track_id": name} for name in ("What?/a.mp3", "b/a.mp3")]
+    results = copy(rows, open_folder)
+    assert [row["status"] for row in results] == ["skipped", "copied"]
+    assert "Invalid argument" in results[0]["detail"]
+
+
+def test_copies_whose_names_differ_in_case_only_do_not_overwrite_each_other(music, open_folder):
+    shutil.copyfile(SONG.with_name("200002.mp3"), music / "other.mp3")
+    copies = open_folder / "copies"
+    (copies / "LIVE").mkdir(parents=True)
+    (copies / "live").symlink_to("LIVE")  # as a disk that takes both names for one
+    rows = [
+        {**request_row(music / name), "track_id": copied}
+        for name, copied in (("a.mp3", "LIVE/1.mp3"), ("other.mp3", "live/1.mp3"))
+    ]
+    first, second = copy(rows, open_folder)
+    assert (first["status"], second["status"]) == ("copied", "skipped")
+    assert "another file exists already" in second["detail"]
 
 
 def test_a_copy_on_a_disk_without_modes_is_made_without_them(tmp_path):

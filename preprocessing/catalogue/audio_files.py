@@ -16,7 +16,7 @@ from store.fs.local_walk import PassedOver
 AUDIO_SUFFIXES = (
     ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".wav", ".aif", ".aiff", ".aifc",
     ".wma", ".asf", ".wv", ".ape", ".tta", ".spx", ".m4b", ".m4p", ".m4r", ".mp1", ".mp2", ".mpga", ".fla",
-    ".mka", ".weba", ".caf",
+    ".mka", ".weba", ".caf", ".ac3", ".dts", ".mpc", ".dsf", ".au", ".w64",
 )  # fmt: skip
 AUDIO_NAME = re.compile(rf"(?i)[^/](?:{'|'.join(map(re.escape, AUDIO_SUFFIXES))})$")
 NOT_UTF_8 = r"\\udc[89a-f][0-9a-f]"  # as list_files escapes it

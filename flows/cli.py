@@ -12,7 +12,11 @@ from cyclopts.config import Dict
 from pydantic import ValidationError
 
 from flows import recording
-from flows.services.environment import bypass_proxies_on_loopback, choose_prefect_home
+from flows.services.environment import (
+    bypass_proxies_on_loopback,
+    choose_matplotlib_folder,
+    choose_prefect_home,
+)
 from store.errors import BadInput, SpectrogramOneError
 from store.fs.disk_errors import describe_os_error
 
@@ -108,6 +112,7 @@ def main() -> None:
         os.environ.setdefault(name, value)
     bypass_proxies_on_loopback()
     choose_prefect_home()
+    choose_matplotlib_folder()
     try:
         app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except SpectrogramOneError as why:

@@ -36,6 +36,13 @@ def choose_prefect_home() -> None:
         os.environ.setdefault("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))
 
 
+def choose_matplotlib_folder() -> None:
+    """Have matplotlib keep its list of fonts in the working folder if the home of this user cannot be written."""
+    folder = HOME_IN_WORKING_FOLDER.with_name("matplotlib")
+    if not is_writable(Path("~/.config").expanduser()) and is_writable(folder):
+        os.environ.setdefault("MPLCONFIGDIR", str(folder.absolute()))
+
+
 def make_prefect_home() -> None:
     """Create the folder that was chosen: Prefect creates none below one that does not exist."""
     if "PREFECT_HOME" in os.environ:

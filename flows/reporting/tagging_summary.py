@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flows.reporting.artifacts import show_markdown
 from flows.reporting.stage import stage
+from preprocessing.catalogue.source_counts import SourceCounts
 from store.fs.files import join, write_atomic
 from store.tagging.predictions import write_predictions
 from store.tagging.run import Folder, TaggingRun
@@ -20,6 +21,11 @@ from training.report.tagging_page import RunFacts, markdown_summary, render_page
 
 MAX_PRINTED_CHANGES = 20  # in the terminal; the page shows more, the CSV all
 MAX_PRINTED_UNCHANGED = 20
+WRITTEN_STATUSES = ("written", "restored", "restored-tags")
+UNNOTICED = (
+    "the files keep their modification times, and often their sizes: media servers that look for changes by time or "
+    "size will not notice; to make them, start the server's full rescan (replace or refresh all metadata)"
+)
 
 
 class TagSummary(BaseModel, frozen=True):
@@ -77,7 +83,9 @@ class TagSummary(BaseModel, frozen=True):
 
 
 @stage
-def summarise_tagging(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts) -> TagSummary:
+def summarise_tagging(
+    run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts, *, exclude: Sequence[str] = ()
+) -> TagSummary:
     """Merge the parts of a run into its files, its page and its artifact, and mark the run as finished."""
     statistics = TaggingStatistics()
 
@@ -93,7 +101,12 @@ def summarise_tagging(run: TaggingRun, folder: Folder, parts: Sequence[str], fac
     write_predictions(facts.predictions, facts.csv_url, tables(), metadata)
     facts = replace(
         facts,
-        notes=(*facts.notes, *_split_name_notes(statistics, facts)),
+        notes=[
+            *facts.notes,
+            *_split_name_notes(statistics, facts),
+            *_source_lines(run, statistics, exclude),
+            *_write_lines(statistics, facts),
+        ],
         commands=facts.commands if statistics.changed else (),
     )
     page = join(run.url, "summary.html")
@@ -132,6 +145,34 @@ def _split_name_notes(statistics: TaggingStatistics, facts: RunFacts) -> list[st
         for name in statistics.genres
         if is_split_by_servers(name)
     ]
+
+
+def _source_lines(run: TaggingRun, statistics: TaggingStatistics, exclude: Sequence[str]) -> list[str]:
+    """Return the account of all files of the source; none for a plan that was read from a file."""
+    found = run.source_counts()
+    if found is None:
+        return []
+    counts = SourceCounts(**found)
+    statuses = dict(statistics.statuses)
+    # A row stands for these as well, with the status skipped.
+    statuses["skipped"] = statuses.get("skipped", 0) - sum(counts.unusable.values())
+    return counts.lines(dict(by_descending_count(statuses)), exclude)
+
+
+def _write_lines(statistics: TaggingStatistics, facts: RunFacts) -> list[str]:
+    """Return what to know after files were written: that media servers may not notice, and new owners."""
+    written = sum(statistics.statuses.get(status, 0) for status in WRITTEN_STATUSES)
+    if not written or facts.mode not in ("write", "undo"):
+        return []
+    lines = []
+    new_owners = sum(reasons.get("new-owner", 0) for reasons in statistics.reasons.values())
+    if new_owners:
+        lines.append(
+            f"{new_owners:,} files now belong to this user; the column detail names their old owners"
+        )
+    if facts.settings.get("writing", {}).get("mtime") == "now" and facts.mode == "write":
+        return lines
+    return [*lines, UNNOTICED + (", or write with --mtime now" if facts.mode == "write" else "")]
 
 
 def _change(sample: Sample) -> dict[str, str]:

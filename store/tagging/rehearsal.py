@@ -7,9 +7,8 @@ are copied, and of other long files only the structure is checked.
 import errno
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -52,10 +51,9 @@ def rehearse_writing(
 def _rehearse(plan: PlannedFile, folder: Path, mounted: set[str]) -> SwapResult | None:
     try:
         with skip_if_unusable(plan.request.url), translate_errors(plan.request.url):
-            _check_folder(plan)
+            _check_replacing(plan.real, mounted)
             if isinstance(plan.decision.change, Retag):
                 _try_edit(plan.real, plan.decision.change, folder)
-            _check_replacing(plan, mounted)
     except FileSkipped as why:
         return skipped_result(why)
     return None
@@ -94,32 +92,12 @@ def _part_to_edit(real: Path, folder: Path) -> Iterator[Path | None]:
         part.unlink()
 
 
-def _check_folder(plan: PlannedFile) -> None:
-    """Raise the OSError with which no draft can be made beside a file."""
-    folder = plan.real.parent
-    draft = _draft_path(plan.real)
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
-        raise OSError(code, os.strerror(code), str(draft.parent))
-    try:
-        draft.lstat()
-    except FileNotFoundError:
-        return  # as it should be; a path that is too long raises
-
-
-def _check_replacing(plan: PlannedFile, mounted: set[str]) -> None:
-    """Raise the OSError with which a draft cannot get the owner of its file, or cannot replace it."""
-    user, folder = os.geteuid(), plan.real.parent.stat()
-    group = folder.st_gid if folder.st_mode & stat.S_ISGID else os.getegid()
-    before = plan.before
-    if (before.st_uid, before.st_gid) != (user, group) and user != 0:
-        is_allowed = before.st_uid == user and before.st_gid in (os.getegid(), *os.getgroups())
-        if not is_allowed:
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(_draft_path(plan.real)))
-    if folder.st_mode & stat.S_ISVTX and user not in (0, before.st_uid, folder.st_uid):
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(_draft_path(plan.real)))
-    if str(plan.real) in mounted:
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(plan.real))
+def _check_replacing(real: Path, mounted: set[str]) -> None:
+    """Raise the OSError with which no draft can be made beside a file, or a draft cannot replace it."""
+    with suppress(FileNotFoundError):
+        _draft_path(real).lstat()  # a path that is too long raises another error
+    if str(real) in mounted:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(real))
 
 
 def _draft_path(real: Path) -> Path:

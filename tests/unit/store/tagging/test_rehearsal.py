@@ -137,7 +137,7 @@ def test_owners_and_folders_are_found(foreign_folder, mode):
         os.seteuid(0)
         shutil.rmtree(run)
     assert expected == found
-    assert sum(not line.endswith("change") for line in found) == (3 if mode == 0o555 else 2)
+    assert sum(not line.endswith(": change") for line in found) == (3 if mode == 0o555 else 2)
 
 
 def test_a_path_without_room_for_a_draft_and_a_mounted_file_are_found(song, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from flows.cluster.settings import ClusterSettings, HostSettings
 from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.catalogue.fma_archives import PUBLISHED_AT
-from preprocessing.catalogue.settings import CatalogueSettings
+from preprocessing.catalogue.settings import CatalogueSettings, SelectionSettings
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from store.fs.files import absolute
 from store.tagging.settings import WriteSettings
@@ -20,6 +20,9 @@ from training.inference.settings import Backend, GenreSelectionSettings
 from training.networks.settings import is_state_dict_file
 
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+Flat = Parameter(name="*")  # on the command line --precision, not --genre_selection.precision
 
 
 def positional(*names: str) -> Callable[[type[Settings]], type[Settings]]:
@@ -41,6 +44,7 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
         description="Folder, zip archive or URL of the audio: FMA's layout, a folder per genre, or any"
     )
     store: str = Field("data/store", description="Folder or URL of the spectrogram store")
+    selection: Annotated[SelectionSettings, Flat] = SelectionSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     spectrogram: SpectrogramSettings = SpectrogramSettings()
     limits: LimitSettings = LimitSettings()
@@ -55,6 +59,10 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
         0.1, ge=0.0, le=1.0, description="Stop if more than this share of the tracks cannot be decoded"
     )
     retry_rejects: bool = Field(False, description="Try tracks again that were rejected before")
+    repair: bool = Field(
+        False,
+        description="Read every stored byte first, and build tracks again whose spectrograms are damaged or lost",
+    )
     change_detection: Literal["signature", "sha256"] = Field(
         "signature",
         description="How changed files are found: by size and time (or ETag), or also by SHA-256, which "
@@ -89,9 +97,6 @@ class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
     cluster: ClusterSettings = ClusterSettings()
 
 
-Flat = Parameter(name="*")  # on the command line --precision, not --genre_selection.precision
-
-
 @positional("source")
 class TagSettings(BaseModel, frozen=True, extra="forbid"):
     """The files to predict, the model, and what to do with its predictions."""
@@ -100,6 +105,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         "",
         description="Folder or s3:// URL of the audio files, with all folders in it",
     )
+    selection: Annotated[SelectionSettings, Flat] = SelectionSettings()
     write: bool = Field(False, description="Write genres into the files themselves")
     copy_to: str = Field("", description="Write genres into copies of the files, in this folder")
     apply: str = Field(
@@ -141,6 +147,11 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         if self.write and self.copy_to:
             raise ValueError(
                 "--write and --copy-to are both given; choose one: the files themselves, or copies"
+            )
+        if self.apply and (self.selection.exclude or self.selection.include):
+            raise ValueError(
+                "--exclude and --include do not apply to --apply: remove the rows of these files from the "
+                "file of predictions"
             )
         return self
 

@@ -1,10 +1,13 @@
 """Whole-file writes and exclusive creation, on any fsspec URL: nothing half-written is ever visible."""
 
+import ctypes
+import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 from uuid import uuid4
 
@@ -13,7 +16,12 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from store.errors import BadInput
+from store.fs.disk_errors import NO_HARD_LINK_CODES, NOT_SUPPORTED_CODES, naming, retry_if_stale
 from store.fs.zip_archive import open_member, read_directory
+
+AT_FDCWD, RENAME_NOREPLACE = -100, 1  # of linux/fcntl.h and linux/fs.h
+MAX_PUT_ATTEMPTS = 10
+FIRST_SERVER_ERROR = 500  # an HTTP status
 
 
 def join(url: str, *parts: str) -> str:
@@ -99,9 +107,8 @@ def list_names(url: str) -> list[str]:
         if zipped is not None:
             return _names_within(*zipped)
         fs, path = file_system(url)
-        # s3fs keeps a cache of its own, which misses what others wrote since.
         with translate_server_errors(url):
-            listing = fs.ls(path, detail=False, refresh=True) if fs.async_impl else fs.ls(path, detail=False)
+            listing = fs.ls(path, detail=False, **_uncached(fs))
     except (FileNotFoundError, NotADirectoryError):
         return []
     names = (name.rstrip("/").rsplit("/", 1)[-1] for name in listing)
@@ -183,6 +190,16 @@ def _translate_s3_errors(url: str) -> Iterator[None]:
         ) from None
     except BotoCoreError as error:
         raise OSError(f"{url}: {error}") from error
+    except OSError as error:  # of s3fs, after its retries, without the URL
+        status = _response_of(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status < FIRST_SERVER_ERROR:
+            raise
+        raise OSError(f"{url}: the server responds {status} ({error.strerror or error})") from error.__cause__
+
+
+def _response_of(error: OSError) -> Mapping[str, Any]:
+    """Return what the server of an object store responded; {} if that is not known."""
+    return getattr(error.__cause__, "response", None) or {}
 
 
 def write_atomic(url: str, data: bytes) -> None:
@@ -193,7 +210,7 @@ def write_atomic(url: str, data: bytes) -> None:
         fs.pipe_file(remote, data)  # an object appears whole or not at all
         return
     make_folder(path.parent)
-    with replacing(path) as draft:
+    with replacing(path) as draft, naming(path):
         draft.write_bytes(data)
 
 
@@ -216,19 +233,109 @@ def put_if_absent(url: str, data: bytes) -> None:
     """
     path = local_path(url)
     if path is None:
-        fs, remote = file_system(url)
-        fs.pipe_file(remote, data, mode="create")
+        _create_remote(url, data)
         return
     make_folder(path.parent)
     draft = _draft_path(path)
     try:
-        with draft.open("xb") as file:
+        with naming(path), draft.open("xb") as file:
             file.write(data)
         sync_to_disk(draft)
-        os.link(draft, path)
+        _link_if_absent(draft, path)
         sync_to_disk(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _link_if_absent(draft: Path, path: Path) -> None:
+    """Give a draft its name, unless that exists. Raises: FileExistsError; OSError if the disk has no way to do so.
+
+    vfat, exFAT and many shares have no hard links: there a rename that replaces nothing decides.
+    """
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        # NFS: the server's response to our link may be lost, and the client's second request finds it there.
+        if draft.stat().st_nlink < 2:
+            raise
+    except OSError as error:
+        if error.errno not in NO_HARD_LINK_CODES:
+            raise
+        _rename_if_absent(draft, path)
+
+
+def _rename_if_absent(draft: Path, path: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    rename = getattr(libc, "renameat2", None)  # glibc 2.28
+    failed = rename is None or rename(
+        AT_FDCWD, os.fsencode(draft), AT_FDCWD, os.fsencode(path), RENAME_NOREPLACE
+    )
+    if not failed:
+        return
+    code = ctypes.get_errno() or errno.ENOSYS
+    if code == errno.EEXIST:
+        raise FileExistsError(code, os.strerror(code), str(path))
+    reason = "this disk has neither hard links nor exclusive renames: name a folder on another one"
+    raise OSError(code, f"{os.strerror(code)} ({reason})", str(path))
+
+
+def _create_remote(url: str, data: bytes) -> None:
+    """Create a remote file by a conditional put. Raises: FileExistsError, OSError.
+
+    S3 refuses with 412 if the object exists, and with 409 while another conditional put is being carried out.
+    Not every server of the protocol names the condition that failed, so s3fs knows only some of the refusals.
+    """
+    fs, remote = file_system(url)
+    for attempts_left in reversed(range(MAX_PUT_ATTEMPTS)):
+        try:
+            with translate_server_errors(url):
+                fs.pipe_file(remote, data, mode="create")
+            return
+        except OSError as error:
+            fs.invalidate_cache(remote)  # s3fs does so only after a put that was accepted
+            if isinstance(error, FileExistsError):
+                raise
+            code = _response_of(error).get("Error", {}).get("Code")
+            if code in ("PreconditionFailed", "412"):
+                raise FileExistsError(f"{url}: exists") from error
+            if code not in ("ConditionalRequestConflict", "409") or not attempts_left:
+                raise
+
+
+def remove(url: str) -> None:
+    """Remove a file, or a folder with all in it, if it is there."""
+    fs, path = file_system(url)
+    with translate_server_errors(url), suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def change_times(url: str) -> dict[str, float]:
+    """Return when each file in a folder and in those below it was written, by the clock of its file system.
+
+    Units: seconds since 1970.
+    """
+    fs, path = file_system(url)
+    with translate_server_errors(url):
+        found = fs.find(path, detail=True, **_uncached(fs))
+    return {name.removeprefix(f"{path.rstrip('/')}/"): _change_s(info) for name, info in found.items()}
+
+
+def _uncached(fs: AbstractFileSystem) -> dict[str, bool]:
+    """Return how to list without the cache of s3fs, which misses what others wrote since."""
+    return {"refresh": True} if fs.async_impl else {}
+
+
+def change_time(url: str) -> float:
+    """Return when a file was written, by the clock of its file system. Units: seconds since 1970."""
+    fs, path = file_system(url)
+    with translate_server_errors(url):
+        return _change_s(fs.info(path, **_uncached(fs)))
+
+
+def _change_s(info: Mapping[str, Any]) -> float:
+    """Return the time in the words of the local disk, of S3 or of memory."""
+    changed = info["mtime"] if "mtime" in info else info.get("LastModified", info.get("created"))
+    return float(changed.timestamp() if isinstance(changed, datetime) else changed)
 
 
 @contextmanager
@@ -242,7 +349,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield draft
         sync_to_disk(draft)
-        os.replace(draft, path)
+        retry_if_stale(os.replace, draft, path)
         sync_to_disk(path.parent)
     finally:
         draft.unlink(missing_ok=True)
@@ -254,8 +361,15 @@ def _draft_path(path: Path) -> Path:
 
 def sync_to_disk(path: Path) -> None:
     """Flush to disk what was written: the content of a file, or the names in a folder."""
-    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        with naming(path):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+    except OSError as error:
+        # Shares sync no folders; one into which a user may write, but which that user may not list, cannot be opened.
+        is_harmless = error.errno in NOT_SUPPORTED_CODES or isinstance(error, PermissionError)
+        if not (is_harmless and path.is_dir()):
+            raise

@@ -31,7 +31,7 @@ def publish_mels(
     publish(
         root,
         parent=None,
-        shards=[shard.name],
+        shards=[shard],
         index=index_of(shard),
         catalogue=put_catalogue(root, catalogue),
         recipe=Recipe(mel.model_dump(), mel.settings_hash, encoding, {}),

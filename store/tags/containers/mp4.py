@@ -101,13 +101,7 @@ def read_layout(file: BinaryIO) -> Layout:
     boxes = list(_walk(file, 0, size, ()))
     if _ends_with_index(file, size) and not any(box.kind == b"mfra" for box in boxes):
         raise BadInput("its index of fragments is hidden in another box: the file is damaged")
-    layout = Layout(boxes, list(_pointers(file, boxes)), size)
-    for pointer in layout.pointers:
-        if pointer.is_audio and pointer.target and layout.is_header(pointer.target):
-            raise BadInput(
-                f"an offset to its audio leads into a header (byte {pointer.target}): it is damaged"
-            )
-    return layout
+    return Layout(boxes, list(_pointers(file, boxes)), size)
 
 
 def _ends_with_index(file: BinaryIO, size: int) -> bool:
@@ -120,6 +114,10 @@ def check_offsets(file: BinaryIO) -> None:
     layout = read_layout(file)
     for pointer in layout.pointers:
         layout.locate(pointer.target)
+        if pointer.is_audio and pointer.target and layout.is_header(pointer.target):
+            raise BadInput(
+                f"an offset to its audio leads into a header (byte {pointer.target}): it is damaged"
+            )
 
 
 def correct_offsets(source: BinaryIO, draft: BinaryIO) -> None:
@@ -144,6 +142,7 @@ def correct_offsets(source: BinaryIO, draft: BinaryIO) -> None:
 
 def payload_pieces(file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
     """Yield the boxes without the tags, and each offset as the byte that it leads to."""
+    check_offsets(file)
     layout = read_layout(file)
     fields = [pointer.at for pointer in layout.pointers]
     for box in layout.boxes:
@@ -233,8 +232,8 @@ def _pointers(file: BinaryIO, boxes: Sequence[Box]) -> Iterator[Pointer]:
             case b"tfhd":
                 is_known = is_known or bool(_flags(file, box) & BASE_IS_FRAGMENT)
             case b"trun" if _flags(file, box) & DATA_OFFSET_IS_GIVEN:
-                (distance,) = struct.unpack(">i", _exactly(file, box.content + 8, 4))
-                yield Pointer(box.content + 8, 0, base, base + distance, is_known)
+                samples, distance = struct.unpack(">Ii", _exactly(file, box.content + 4, 8))
+                yield Pointer(box.content + 8, 0, base, base + distance, is_known and samples > 0)
             case b"saio":
                 yield from _of_auxiliary(file, box, base if b"traf" in box.path else None)
             case b"stco" | b"co64":

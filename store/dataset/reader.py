@@ -127,16 +127,17 @@ class Snapshot:
         Shapes: one location for each of `track_ids`, in their order.
         """
         rows = self.read_index(track_ids, ("shard", "start_frame", "frames"))
-        names = pa.array(self.file.shards, pa.string())
+        names = pc.drop_null(pc.unique(rows["shard"]))
         shard_T = pc.fill_null(pc.index_in(rows["shard"], value_set=names), -1)
         start_T, frames_T = (pc.fill_null(rows[name], 0) for name in ("start_frame", "frames"))
-        return Locations(shard_T.to_numpy(), start_T.to_numpy(), frames_T.to_numpy())
+        return Locations(
+            np.array(names.to_pylist(), object), shard_T.to_numpy(), start_T.to_numpy(), frames_T.to_numpy()
+        )
 
     @cached_property
     def reader(self) -> FrameReader:
         """The reader of its shards."""
-        bands = int(self.mel_settings["bands"])
-        return FrameReader(self.root, self.file.shards, np.dtype(self.encoding), bands)
+        return FrameReader(self.root, np.dtype(self.encoding), int(self.mel_settings["bands"]))
 
     @cached_property
     def track_ids(self) -> list[str]:

@@ -81,7 +81,7 @@ def write_shard(
     starts: dict[str, int] = {}
     frames: dict[str, int] = {}
     try:
-        total = _write_objects(url, _as_objects(_concatenate(mels, starts, frames), bands, encoding))
+        total = _write_objects(root, name, _as_objects(_concatenate(mels, starts, frames), bands, encoding))
         tracks = {"track_ids": list(starts), "start_frames": list(starts.values())}
         _create_metadata(url, (total, bands), encoding, {**attributes, **tracks})
         _sync_local_files(url)
@@ -93,12 +93,12 @@ def write_shard(
         raise
 
 
-def object_url(shard_url: str, number: int) -> str:
+def object_url(root: str, shard: str, number: int) -> str:
     """Return the URL of one of a shard's objects, as Zarr names it."""
-    return join(shard_url, "c", str(number), "0")
+    return join(root, "shards", shard, "c", str(number), "0")
 
 
-def _write_objects(url: str, objects: Iterable[NDArray[Any]]) -> int:
+def _write_objects(root: str, name: str, objects: Iterable[NDArray[Any]]) -> int:
     """Write the objects of a shard; return the number of its frames.
 
     zarr-python pads the last object to its full size, and copies each one several times.
@@ -109,7 +109,7 @@ def _write_objects(url: str, objects: Iterable[NDArray[Any]]) -> int:
         chunks_FM = pad_to_chunks(rows_FM)
         chunk_bytes = CHUNK_FRAMES * chunks_FM[0].nbytes
         index = encode_index(len(chunks_FM) // CHUNK_FRAMES, chunk_bytes)
-        _write_object(object_url(url, number), chunks_FM, index)
+        _write_object(object_url(root, name, number), chunks_FM, index)
     return total
 
 

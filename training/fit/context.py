@@ -6,18 +6,18 @@ Axes: T tracks, G genres.
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.reader import Snapshot
-from training.fit.crops import MelSlice, Tracks, cache_in_memory, micro_batches_of_rank
 from training.fit.distributed import RankContext
-from training.fit.events import Emit, make_heartbeat
+from training.fit.events import Emit
 from training.fit.run import TrainingRun
 from training.fit.settings import TrainSettings
+from training.loading.batches import CropSource
+from training.loading.crops import Tracks, micro_batches_of_rank
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TrainingContext:
     emit: Emit
     training: Tracks
     validation: Tracks
-    mel_slice: MelSlice
+    source: CropSource
     crop_frames: int
     steps: int  # in one epoch
     micro_batches: range  # of each step: those of this rank
@@ -67,30 +67,21 @@ def make_training_context(
         emit=emit,
         training=training,
         validation=validation,
-        mel_slice=_cache_if_small(snapshot, training, validation, settings.cache_gib, emit),
+        source=snapshot.reader,
         crop_frames=MelSettings.model_validate(snapshot.mel_settings).count_frames(settings.crop_s),
-        steps=math.ceil(len(training.ids) * settings.crops_per_track / settings.batch_size),
+        steps=math.ceil(len(training) * settings.crops_per_track / settings.batch_size),
         micro_batches=micro_batches,
     )
 
 
-def _cache_if_small(
-    snapshot: Snapshot, training: Tracks, validation: Tracks, cache_gib: float, emit: Emit
-) -> MelSlice:
-    frames = int(training.frames_T.sum() + validation.frames_T.sum())
-    if frames * int(snapshot.mel_settings["bands"]) * np.float16().nbytes > cache_gib * 2**30:
-        return snapshot.mel_slice
-    return cache_in_memory(snapshot.mel_slice, training, validation, heartbeat=make_heartbeat(emit))
-
-
 def _tracks_of_split(split: str, tracks: pa.Table, snapshot: Snapshot) -> Tracks:
     rows = tracks.filter(pc.equal(tracks["split"], split))
-    ids = tuple(rows["track_id"].to_pylist())
-    missing = sorted(set(ids) - set(snapshot.track_ids))
-    if missing:
+    locations = snapshot.locate(rows["track_id"])
+    missing = rows["track_id"].filter(pa.array(locations.shard_T < 0))
+    if len(missing):
         raise BadInput(
             f"{snapshot.url}: has no spectrogram of track {missing[0]} ({len(missing)} missing); "
             "build them, or leave them out of the run"
         )
-    frames_T = np.array([snapshot.frames(track_id) for track_id in ids], np.int64)
-    return Tracks(ids, frames_T, np.array(rows["target"].to_pylist(), np.float32))
+    target_TG = pc.list_flatten(rows["target"]).to_numpy().reshape(len(rows), -1)
+    return Tracks(rows["track_id"], locations, target_TG)

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from preprocessing.prefetch import prefetch
 from store.errors import TrainingStopped
 from training.fit import events
 from training.fit.checkpoint import EpochProgress
 from training.fit.context import TrainingContext
-from training.fit.crops import Crops, crops_of_rank, plan_epoch, read_crops
 from training.fit.distributed import all_reduce_mean, average_batch_norm_statistics, communication_wait_s
 from training.fit.settings import TrainSettings
-from training.fit.step import Batch, Step, micro_batch_seeds, train_step
+from training.fit.step import Step, micro_batch_seeds, train_step
 from training.fit.train_state import TrainState
+from training.loading.batches import Batch, read_ahead, read_batch
+from training.loading.crops import Crops, crops_of_rank, plan_epoch
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ def train_epoch(
     """
     settings = context.settings
     step_crops = _crops_of_steps(context, epoch)[before.steps :]
-    batches = prefetch(lambda crops: read_batch(context, crops), step_crops)
+    batches = read_ahead(
+        lambda crops: read_crops_of_step(context, crops), step_crops, threads=settings.loader_threads
+    )
     meter = _Meter(context, before)
     train_state.ddp_model.train()
     last_event = time.perf_counter()
@@ -149,12 +151,10 @@ def _crops_of_steps(context: TrainingContext, epoch: int) -> list[Crops]:
     )
 
 
-def read_batch(context: TrainingContext, crops: Crops) -> Batch:
-    mel_BFM = torch.from_numpy(read_crops(context.mel_slice, context.training, crops, context.crop_frames))
-    target_BG = torch.from_numpy(context.training.target_TG[crops.track_N])
-    if context.rank_context.device.type == "cuda":
-        return Batch(mel_BFM.pin_memory(), target_BG.pin_memory())
-    return Batch(mel_BFM, target_BG)
+def read_crops_of_step(context: TrainingContext, crops: Crops) -> Batch:
+    """Read the crops of one step."""
+    pinned = context.rank_context.device.type == "cuda"
+    return read_batch(context.source, context.training, crops, context.crop_frames, pinned=pinned)
 
 
 def _make_step(context: TrainingContext, train_state: TrainState, batch: Batch, step: int) -> Step:

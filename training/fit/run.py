@@ -92,7 +92,7 @@ def is_finished(folder: str) -> bool:
 def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
     """Hash all that decides the result of a run, and nothing else: not the place nor the number of processes."""
     settings = run.settings.model_dump_json(
-        exclude={"cache_gib": True, "stall_timeout_s": True, "pretrained": {"weights"}}
+        exclude={"loader_threads": True, "stall_timeout_s": True, "pretrained": {"weights"}}
     )
     return hashlib.sha256(
         f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode()

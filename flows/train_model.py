@@ -103,8 +103,9 @@ def select_training_data(
 ) -> tuple[tuple[str, ...], pa.Table]:
     """Choose the genres, and the labelled tracks of each split."""
     target = settings.training.target
-    genres = select_training_genres(snapshot.tracks, target, settings.genres)
-    return genres, select_labelled_tracks(snapshot.tracks, target, genres)
+    tracks = snapshot.track_columns(("split", "genre_top", "genres"), ("shard",))
+    genres = select_training_genres(tracks, target, settings.genres)
+    return genres, select_labelled_tracks(tracks, target, genres)
 
 
 def resolve_start(training: TrainSettings, models: str) -> TrainSettings:

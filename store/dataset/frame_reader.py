@@ -17,9 +17,9 @@ from store.dataset.shard_objects import CHUNK_FRAMES, INDEX_BYTES, OBJECT_FRAMES
 from store.dataset.shards import object_url
 from store.errors import BadInput
 from store.fs.files import file_system, local_path, translate_server_errors
+from store.fs.positioned_reads import read_ranges
 
 CURE = "`spectrogram-one build --repair` builds its tracks again"
-Range = tuple[str, int, int, memoryview]  # shard, object in it, first byte; the memory that the bytes go to
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,21 @@ class Locations:
     def take(self, rows: NDArray[Any] | slice) -> "Locations":
         """Return the locations of some of the tracks."""
         return Locations(self.shards, self.shard_T[rows], self.start_T[rows], self.frames_T[rows])
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Ranges of bytes of objects, and how far into the batch the bytes go."""
+
+    shard_R: NDArray[np.object_]
+    object_R: NDArray[np.int64]
+    offset_R: NDArray[np.int64]
+    size_R: NDArray[np.int64]
+    into_R: NDArray[np.int64]
+
+    def objects(self) -> list[tuple[str, int]]:
+        """Return the shard and the number of each range's object."""
+        return list(zip(self.shard_R.tolist(), self.object_R.tolist(), strict=True))
 
 
 class FrameReader:
@@ -69,7 +84,8 @@ class FrameReader:
         frames_B = np.minimum(locations.frames_T[track_B] - start_B, out_BFM.shape[1])
         first_B = locations.start_T[track_B] + start_B
         names = locations.shards[locations.shard_T[track_B]]
-        self._objects.read(self._ranges(names, first_B, frames_B, out_BFM))
+        for ranges in self._ranges(names, first_B, frames_B, out_BFM.shape[1]):
+            self._objects.read(ranges, out_BFM)
         for row in np.flatnonzero(frames_B < out_BFM.shape[1]).tolist():
             crop_FM, read = out_BFM[row], int(frames_B[row])
             crop_FM[read:] = crop_FM[np.arange(read, len(crop_FM)) % read]
@@ -88,21 +104,18 @@ class FrameReader:
         shard_B: NDArray[np.object_],
         first_B: NDArray[np.int64],
         frames_B: NDArray[np.int64],
-        out_BFM: NDArray[Any],
-    ) -> Iterator[Range]:
-        """Yield the ranges of bytes of crops: one for each crop and object that it lies in."""
-        content = out_BFM.data.cast("B")
+        row_frames: int,
+    ) -> Iterator[Ranges]:
+        """Yield the ranges of bytes of crops: first those in the object that each begins in, then in the next."""
         frame_bytes = self.bands * self.dtype.itemsize
-        into_B = np.arange(len(first_B)) * (out_BFM.shape[1] * frame_bytes)
+        into_B = np.arange(len(first_B)) * (row_frames * frame_bytes)
         while len(first_B):
             object_B, within_B = np.divmod(first_B, OBJECT_FRAMES)
             taken_B = np.minimum(frames_B, OBJECT_FRAMES - within_B)
-            end_B = into_B + taken_B * frame_bytes
-            views = [content[low:high] for low, high in zip(into_B.tolist(), end_B.tolist(), strict=True)]
-            offsets = (within_B * frame_bytes).tolist()
-            yield from zip(shard_B.tolist(), object_B.tolist(), offsets, views, strict=True)
+            size_B = taken_B * frame_bytes
+            yield Ranges(shard_B, object_B, within_B * frame_bytes, size_B, into_B)
             left = frames_B > taken_B
-            shard_B, into_B = shard_B[left], end_B[left]
+            shard_B, into_B = shard_B[left], (into_B + size_B)[left]
             first_B, frames_B = (first_B + taken_B)[left], (frames_B - taken_B)[left]
 
 
@@ -127,20 +140,29 @@ class _LocalObjects:
         self._checked: set[tuple[str, int]] = set()
         self._lock = Lock()
 
-    def read(self, ranges: Iterator[Range]) -> None:
-        opened, preadv = self._open, os.preadv
-        for shard, number, offset, view in ranges:
-            file = opened.get((shard, number)) or self._open_object(shard, number)
-            if preadv(file.handle, (view,), offset) != len(view):
-                self._read_rest(file, shard, number, offset, view)
-
-    def _read_rest(self, file: _OpenFile, shard: str, number: int, offset: int, view: memoryview) -> None:
-        """Read a range of which one call returned only a part: the kernel returns at most 2 GiB."""
+    def read(self, ranges: Ranges, out_BFM: NDArray[Any]) -> None:
+        """Fill `out_BFM` with some ranges."""
+        # The list keeps the files open that another thread drops from the dict.
+        files = [self._open.get(key) or self._open_object(*key) for key in ranges.objects()]
+        handle_R = np.array([file.handle for file in files], np.int32)
+        address_R = ranges.into_R + out_BFM.ctypes.data
         done = 0
-        while done < len(view):
+        while done < len(files):
+            left = slice(done, None)
+            done += read_ranges(handle_R[left], ranges.offset_R[left], ranges.size_R[left], address_R[left])
+            if done < len(files):
+                self._read_one(files[done], ranges, done, out_BFM)
+                done += 1
+
+    def _read_one(self, file: _OpenFile, ranges: Ranges, row: int, out_BFM: NDArray[Any]) -> None:
+        """Read a range that one call did not read whole, and find out why. Raises: BadInput; OSError."""
+        offset, first, size = int(ranges.offset_R[row]), int(ranges.into_R[row]), int(ranges.size_R[row])
+        view, done = out_BFM.data.cast("B")[first : first + size], 0
+        while done < size:
             count = os.preadv(file.handle, (view[done:],), offset + done)
             if not count:
-                raise BadInput(f"{object_url(self._root, shard, number)}: truncated; {CURE}")
+                url = object_url(self._root, *ranges.objects()[row])
+                raise BadInput(f"{url}: truncated; {CURE}")
             done += count
 
     def _open_object(self, shard: str, number: int) -> _OpenFile:
@@ -175,23 +197,30 @@ class _RemoteObjects:
     def __init__(self, root: str) -> None:
         self._root = root
 
-    def read(self, ranges: Iterator[Range]) -> None:
-        wanted = list(ranges)
-        if not wanted:
+    def read(self, ranges: Ranges, out_BFM: NDArray[Any]) -> None:
+        """Fill `out_BFM` with some ranges."""
+        urls = [object_url(self._root, *key) for key in ranges.objects()]
+        if not urls:
             return
-        urls = [object_url(self._root, shard, number) for shard, number, _, _ in wanted]
         fs, _ = file_system(urls[0])
-        starts = [offset for _, _, offset, _ in wanted]
-        ends = [offset + len(view) for _, _, offset, view in wanted]
         paths = [file_system(url)[1] for url in urls]
+        ends = (ranges.offset_R + ranges.size_R).tolist()
         with translate_server_errors(urls[0]):
-            found = fs.cat_ranges(paths, starts, ends, on_error="return")
-        for url, content, (_, _, _, view) in zip(urls, found, wanted, strict=True):
-            if isinstance(content, FileNotFoundError):
+            found = fs.cat_ranges(paths, ranges.offset_R.tolist(), ends, on_error="return")
+        content = out_BFM.data.cast("B")
+        for url, part, first, size in zip(
+            urls, found, ranges.into_R.tolist(), ranges.size_R.tolist(), strict=True
+        ):
+            content[first : first + size] = self._checked(url, part, size)
+
+    def _checked(self, url: str, part: bytes | Exception, size: int) -> bytes:
+        """Return the bytes of a response. Raises: BadInput; OSError."""
+        match part:
+            case FileNotFoundError():
                 raise BadInput(f"{url}: missing from the store; {CURE}")
-            if isinstance(content, Exception):
+            case Exception():
                 with translate_server_errors(url):
-                    raise content
-            if len(content) != len(view):
+                    raise part
+            case _ if len(part) != size:
                 raise BadInput(f"{url}: truncated; {CURE}")
-            view[:] = content
+        return part

@@ -89,7 +89,7 @@ class Snapshot:
     @property
     def genre_parents(self) -> dict[str, str]:
         """The parent of each genre, by title; {} where the source has no tree."""
-        return genre_parents(self.catalogue.schema)
+        return genre_parents(self.catalogue_columns(["track_id"]).schema)
 
     def catalogue_columns(self, columns: Sequence[str]) -> pa.Table:
         """Read some columns of the catalogue."""
@@ -103,6 +103,14 @@ class Snapshot:
         tracks = self.catalogue
         for name in names:
             tracks = tracks.append_column(INDEX_SCHEMA.field(name), index[name])
+        return tracks
+
+    def track_columns(self, catalogue: Sequence[str], index: Sequence[str]) -> pa.Table:
+        """Return some columns of the catalogue, joined with some of the index: less than `tracks` of a million."""
+        tracks = self.catalogue_columns(["track_id", *catalogue])
+        rows = self.read_index(tracks["track_id"], index)
+        for name in index:
+            tracks = tracks.append_column(INDEX_SCHEMA.field(name), rows[name])
         return tracks
 
     def read_index(self, track_ids: pa.ChunkedArray, columns: Sequence[str]) -> pa.Table:

@@ -32,7 +32,7 @@ class HeldFrames:
         out_BFM: NDArray[Any],
     ) -> None:
         for out_FM, track, start in zip(out_BFM, track_B, start_B, strict=True):
-            mel_FM = self.mels[locations.shards[track]][start : start + len(out_FM)]
+            mel_FM = self.mels[locations.shards[locations.shard_T[track]]][start : start + len(out_FM)]
             out_FM[:] = np.resize(mel_FM, out_FM.shape)
 
 

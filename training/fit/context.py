@@ -6,6 +6,7 @@ Axes: T tracks, G genres.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,9 +15,9 @@ from store.errors import BadInput
 from store.reader import Snapshot
 from training.fit.distributed import RankContext
 from training.fit.events import Emit
-from training.fit.run import TrainingRun
+from training.fit.run import TrainingRun, targets_of
 from training.fit.settings import TrainSettings
-from training.loading.batches import CropSource
+from training.loading.batches import BatchMemory, CropSource
 from training.loading.crops import Tracks, micro_batches_of_rank
 
 
@@ -31,6 +32,7 @@ class TrainingContext:
     training: Tracks
     validation: Tracks
     source: CropSource
+    memory: BatchMemory
     crop_frames: int
     steps: int  # in one epoch
     micro_batches: range  # of each step: those of this rank
@@ -59,7 +61,7 @@ def make_training_context(
         rank=rank_context.rank,
         world_size=rank_context.world_size,
     )
-    training, validation = (_tracks_of_split(it, tracks, snapshot) for it in ("training", "validation"))
+    training, validation = _tracks_of_splits(tracks, snapshot)
     return TrainingContext(
         settings=settings,
         genres=run.genres,
@@ -68,20 +70,27 @@ def make_training_context(
         training=training,
         validation=validation,
         source=snapshot.reader,
+        memory=BatchMemory(pinned=rank_context.device.type == "cuda"),
         crop_frames=MelSettings.model_validate(snapshot.mel_settings).count_frames(settings.crop_s),
         steps=math.ceil(len(training) * settings.crops_per_track / settings.batch_size),
         micro_batches=micro_batches,
     )
 
 
-def _tracks_of_split(split: str, tracks: pa.Table, snapshot: Snapshot) -> Tracks:
-    rows = tracks.filter(pc.equal(tracks["split"], split))
-    locations = snapshot.locate(rows["track_id"])
-    missing = rows["track_id"].filter(pa.array(locations.shard_T < 0))
+def _tracks_of_splits(tracks: pa.Table, snapshot: Snapshot) -> tuple[Tracks, Tracks]:
+    """Return the training and the validation tracks. Raises: BadInput if one has no spectrogram."""
+    locations, target_TG = snapshot.locate(tracks["track_id"]), targets_of(tracks)
+    missing = tracks["track_id"].filter(pa.array(locations.shard_T < 0))
     if len(missing):
         raise BadInput(
             f"{snapshot.url}: has no spectrogram of track {missing[0]} ({len(missing)} missing); "
             "build them, or leave them out of the run"
         )
-    target_TG = pc.list_flatten(rows["target"]).to_numpy().reshape(len(rows), -1)
-    return Tracks(rows["track_id"], locations, target_TG)
+    training_T, validation_T = (
+        np.flatnonzero(pc.equal(tracks["split"], split).to_numpy()) for split in ("training", "validation")
+    )
+    training, validation = (
+        Tracks(tracks["track_id"].take(pa.array(row_T)), locations.take(row_T), target_TG[row_T])
+        for row_T in (training_T, validation_T)
+    )
+    return training, validation

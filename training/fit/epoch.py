@@ -153,8 +153,7 @@ def _crops_of_steps(context: TrainingContext, epoch: int) -> list[Crops]:
 
 def read_crops_of_step(context: TrainingContext, crops: Crops) -> Batch:
     """Read the crops of one step."""
-    pinned = context.rank_context.device.type == "cuda"
-    return read_batch(context.source, context.training, crops, context.crop_frames, pinned=pinned)
+    return read_batch(context.source, context.training, crops, context.crop_frames, context.memory)
 
 
 def _make_step(context: TrainingContext, train_state: TrainState, batch: Batch, step: int) -> Step:

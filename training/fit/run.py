@@ -8,11 +8,15 @@ weights.safetensors and history.json when it is finished.
 import hashlib
 import io
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from store.errors import BadInput
+from store.fs.column_hash import hash_columns
 from store.fs.files import exists, join, read_bytes, write_atomic
 from training.fit.settings import TrainSettings
 from training.networks.network import WEIGHTS_FILE
@@ -102,24 +106,31 @@ def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
 def hash_training_data(run: TrainingRun, tracks: pa.Table) -> str:
     """Hash the data of a run, whatever its settings: tracks, targets and spectrograms."""
     digest = hashlib.sha256(f"{run.spectrograms_hash}{run.mel_fingerprint}{list(run.genres)}".encode())
-    for row in tracks.select(TRACKS_SCHEMA.names).to_pylist():
-        digest.update(repr(tuple(row.values())).encode())
+    hash_columns(tracks.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA), digest)
     return digest.hexdigest()[:12]
 
 
 def _check_tracks(folder: str, run: TrainingRun, tracks: pa.Table) -> None:
-    splits, targets = tracks["split"].to_pylist(), tracks["target"].to_pylist()
     for split in ("training", "validation"):
-        if split not in splits:
+        if not pc.any(pc.equal(tracks["split"], split)).as_py():
             raise BadInput(f"{folder}: no {split} track; need at least one")
-    ones = [sum(target) if len(target) == len(run.genres) else -1 for target in targets]
     wanted = "one 1" if run.settings.target == "top" else "any number of 1"
-    for track_id, count in zip(tracks["track_id"].to_pylist(), ones, strict=True):
-        if count < 0 or (run.settings.target == "top" and count != 1):
-            raise BadInput(
-                f"{folder}: the target of track {track_id} must be {len(run.genres)} values, {wanted}"
-            )
-    training_targets = [target for split, target in zip(splits, targets, strict=True) if split == "training"]
-    for genre, *row in zip(run.genres, *training_targets, strict=True):
-        if not any(row):
+    lengths_T = pc.list_value_length(tracks["target"]).to_numpy()
+    wrong_T = lengths_T != len(run.genres)
+    if not wrong_T.any():
+        target_TG = targets_of(tracks)
+        ones_T = target_TG.sum(axis=1)
+        wrong_T = ones_T != 1 if run.settings.target == "top" else ones_T < 0
+    if wrong_T.any():
+        track_id = tracks["track_id"][int(wrong_T.argmax())]
+        raise BadInput(f"{folder}: the target of track {track_id} must be {len(run.genres)} values, {wanted}")
+    is_trained_G = target_TG[pc.equal(tracks["split"], "training").to_numpy()].any(axis=0)
+    for genre, is_trained in zip(run.genres, is_trained_G, strict=True):
+        if not is_trained:
             raise BadInput(f"{folder}: no training track has the genre {genre}; leave it out or add tracks")
+
+
+def targets_of(tracks: pa.Table) -> NDArray[np.int8]:
+    """Return the targets of tracks that all have the same number of them. Shapes: (T, G)."""
+    target_TG: NDArray[np.int8] = pc.list_flatten(tracks["target"]).to_numpy().reshape(len(tracks), -1)
+    return target_TG

@@ -14,7 +14,7 @@ from store.errors import BadInput, TrainingStopped
 from training.evaluation.metrics import Scores, score
 from training.fit.distributed import RankContext, all_reduce_sum
 from training.fit.settings import TrainSettings
-from training.loading.batches import CropSource, read_ahead, read_crops, to_db
+from training.loading.batches import BatchMemory, CropSource, read_ahead, read_crops, to_db
 from training.loading.crops import Crops, Tracks, evenly_spaced_crops
 
 
@@ -68,11 +68,14 @@ def predict_tracks(
     )
     size = settings.micro_batch_size
     micro_batches = [crops[first : first + size] for first in range(0, len(crops), size)]
+    memory = BatchMemory(pinned=device.type == "cuda")
     mels = read_ahead(
-        lambda it: read_crops(source, tracks, it, crop_frames), micro_batches, threads=settings.loader_threads
+        lambda it: read_crops(source, tracks, it, crop_frames, memory),
+        micro_batches,
+        threads=settings.loader_threads,
     )
     for micro_batch, mel_BFM in zip(micro_batches, mels, strict=True):
-        logits_BG = model(to_db(mel_BFM.to(device))).double()
+        logits_BG = model(to_db(mel_BFM.to(device, non_blocking=True))).double()
         probability_BG = logits_BG.softmax(dim=1) if settings.target == "top" else logits_BG.sigmoid()
         probability_TG.index_add_(0, torch.from_numpy(micro_batch.track_N).to(device), probability_BG)
         heartbeat()

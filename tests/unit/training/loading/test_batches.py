@@ -4,7 +4,7 @@ import torch
 
 from store.dataset.shards import decode_db, encode_db
 from tests.support.held_frames import HeldFrames, locations_of
-from training.loading.batches import read_ahead, read_batch, read_crops, to_db
+from training.loading.batches import BatchMemory, read_ahead, read_batch, read_crops, to_db
 from training.loading.crops import Crops, Tracks
 
 
@@ -46,3 +46,16 @@ def test_threads_return_batches_in_order():
     jobs = [crops((0, start)) for start in range(10)]
     read = list(read_ahead(lambda it: read_crops(source, tracks, it, 5), jobs, threads=3))
     assert [int(crop_BFM[0, 0, 0]) for crop_BFM in read] == list(range(10))
+
+
+def test_memory_is_used_again_only_when_nothing_refers_to_the_batch():
+    memory, shape, uint8 = BatchMemory(), (4, 3, 2), np.dtype(np.uint8)
+    first = memory.empty(shape, uint8)
+    address, part = first.data_ptr(), first[1:]
+    del first
+    assert memory.empty(shape, uint8).data_ptr() != address, "a part of it is still in use"
+    del part
+    held = [memory.empty(shape, uint8) for _ in range(2)]
+    assert address in {it.data_ptr() for it in held}
+    assert len({it.data_ptr() for it in held}) == 2
+    assert memory.empty((1, 3, 2), np.dtype(np.float16)).dtype == torch.float16

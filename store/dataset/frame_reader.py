@@ -11,6 +11,8 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from store.dataset.shard_objects import CHUNK_FRAMES, INDEX_BYTES, OBJECT_FRAMES, count_chunks
@@ -19,6 +21,7 @@ from store.errors import BadInput
 from store.fs.files import file_system, local_path, translate_server_errors
 from store.fs.positioned_reads import read_ranges
 
+LOCATION_COLUMNS = ("shard", "start_frame", "frames")  # of the index
 CURE = "`spectrogram-one build --repair` builds its tracks again"
 
 
@@ -30,6 +33,16 @@ class Locations:
     shard_T: NDArray[np.int32]
     start_T: NDArray[np.int64]
     frames_T: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> "Locations":
+        """Return the locations of tracks from LOCATION_COLUMNS, where null stands for no spectrogram."""
+        shards = rows["shard"].combine_chunks()
+        if not pa.types.is_dictionary(shards.type):
+            shards = shards.dictionary_encode()
+        names = np.array(shards.dictionary.to_pylist(), object)
+        start_T, frames_T = (pc.fill_null(rows[name], 0).to_numpy() for name in LOCATION_COLUMNS[1:])
+        return cls(names, pc.fill_null(shards.indices, -1).to_numpy(), start_T, frames_T)
 
     def __len__(self) -> int:
         return len(self.shard_T)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from store.dataset.frame_reader import FrameReader, Locations
+from store.dataset.frame_reader import LOCATION_COLUMNS, FrameReader, Locations
 from store.dataset.genre_tree import genre_parents
 from store.dataset.recipe import Encoding
 from store.dataset.shards import decode_db
@@ -134,13 +134,7 @@ class Snapshot:
 
         Shapes: one location for each of `track_ids`, in their order.
         """
-        rows = self.read_index(track_ids, ("shard", "start_frame", "frames"))
-        names = pc.drop_null(pc.unique(rows["shard"]))
-        shard_T = pc.fill_null(pc.index_in(rows["shard"], value_set=names), -1)
-        start_T, frames_T = (pc.fill_null(rows[name], 0) for name in ("start_frame", "frames"))
-        return Locations(
-            np.array(names.to_pylist(), object), shard_T.to_numpy(), start_T.to_numpy(), frames_T.to_numpy()
-        )
+        return Locations.of(self.read_index(track_ids, LOCATION_COLUMNS))
 
     @cached_property
     def reader(self) -> FrameReader:
@@ -163,11 +157,13 @@ class Snapshot:
         rows = zip(self.catalogue["track_id"].to_pylist(), self._locations.shard_T.tolist(), strict=True)
         return {track_id: row for row, (track_id, shard) in enumerate(rows) if shard >= 0}
 
-    def content_hash(self, track_ids: pa.ChunkedArray) -> str:
-        """Return a hash of what is stored of some tracks: it changes if they are built again."""
-        rows = self.read_index(track_ids, ("shard", "start_frame", "frames"))
+    def content_hash(self, tracks: pa.Table) -> str:
+        """Return a hash of what is stored of some tracks: it changes if they are built again.
+
+        `tracks` has the column track_id and LOCATION_COLUMNS.
+        """
         digest = hashlib.sha256(repr(self.file.recipe).encode())
-        hash_columns(rows.append_column("track_id", track_ids), digest)
+        hash_columns(tracks.select(["track_id", *LOCATION_COLUMNS]), digest)
         return digest.hexdigest()[:12]
 
     def frames(self, track_id: str) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from store.fs.files import read_bytes, write_atomic
+from store.fs.files import local_path, read_bytes, write_atomic
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -23,6 +23,13 @@ def write_table(url: str, table: pa.Table) -> None:
 
 def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table, or those of `columns` that it has. Raises: FileNotFoundError."""
-    file = pq.ParquetFile(pa.BufferReader(read_bytes(url)))
-    present = columns and [name for name in columns if name in file.schema_arrow.names]
-    return file.read(present, use_threads=False)  # threads need more memory here, and no less time
+    with _open(url, columns) as source:
+        file = pq.ParquetFile(source)
+        present = columns and [name for name in columns if name in file.schema_arrow.names]
+        return file.read(present, use_threads=False)  # threads need more memory here, and no less time
+
+
+def _open(url: str, columns: Sequence[str] | None) -> pa.NativeFile:
+    """Open a file; of a local one, only the columns that are wanted are read from the disk."""
+    path = local_path(url)
+    return pa.BufferReader(read_bytes(url)) if path is None or columns is None else pa.OSFile(str(path))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing.mel.settings import MelSettings
+from store.dataset.frame_reader import Locations
 from store.errors import BadInput
 from store.reader import Snapshot
 from training.fit.distributed import RankContext
@@ -79,7 +80,9 @@ def make_training_context(
 
 def _tracks_of_splits(tracks: pa.Table, snapshot: Snapshot) -> tuple[Tracks, Tracks]:
     """Return the training and the validation tracks. Raises: BadInput if one has no spectrogram."""
-    locations, target_TG = snapshot.locate(tracks["track_id"]), targets_of(tracks)
+    is_located = "shard" in tracks.column_names
+    locations = Locations.of(tracks) if is_located else snapshot.locate(tracks["track_id"])
+    target_TG = targets_of(tracks)
     missing = tracks["track_id"].filter(pa.array(locations.shard_T < 0))
     if len(missing):
         raise BadInput(

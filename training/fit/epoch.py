@@ -98,7 +98,7 @@ def train_epoch(
     `save` is called after every `checkpoint_steps` steps, when all ranks have the same weights and statistics.
     """
     settings = context.settings
-    step_crops = _crops_of_steps(context, epoch)[before.steps :]
+    step_crops = crops_of_steps(context, epoch)[before.steps :]
     batches = read_ahead(
         lambda crops: read_crops_of_step(context, crops), step_crops, threads=settings.loader_threads
     )
@@ -131,7 +131,7 @@ def learning_rate_at(step: int, steps: int, settings: TrainSettings) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
 
 
-def _crops_of_steps(context: TrainingContext, epoch: int) -> list[Crops]:
+def crops_of_steps(context: TrainingContext, epoch: int) -> list[Crops]:
     """Return this rank's crops of an epoch, step by step."""
     settings = context.settings
     plan = plan_epoch(

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.catalogue.splits import SPLITS
+from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.errors import BadInput
 from training.evaluation.calibration import Target
-from training.fit.run import TRACKS_SCHEMA
+from training.fit.run import LABELLED_SCHEMA
 
 
 def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -39,15 +40,16 @@ def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[st
 
 
 def select_labelled_tracks(tracks: pa.Table, target: Target, genres: Sequence[str]) -> pa.Table:
-    """Return the tracks that have a spectrogram, a split and one of the genres, with their targets.
+    """Return the tracks that have a spectrogram, a split and one of the genres, with targets and locations.
 
+    Shapes: rows of LABELLED_SCHEMA.
     Raises: BadInput if a split has none.
     """
     usable_T = pc.and_(pc.is_valid(tracks["shard"]), pc.is_in(tracks["split"], value_set=pa.array(SPLITS)))
     usable = tracks.filter(usable_T)
     target_TG = _targets(usable, target, genres)
     has_one_T = target_TG.any(axis=1)
-    labelled = usable.select(["track_id", "split"]).filter(pa.array(has_one_T))
+    labelled = usable.select(["track_id", "split", *LOCATION_COLUMNS]).filter(pa.array(has_one_T))
     for split in SPLITS:
         if not pc.any(pc.equal(labelled["split"], split)).as_py():
             raise BadInput(
@@ -56,7 +58,7 @@ def select_labelled_tracks(tracks: pa.Table, target: Target, genres: Sequence[st
     values = target_TG[has_one_T].ravel()
     offsets = np.arange(len(labelled) + 1, dtype=np.int32) * len(genres)
     targets = pa.ListArray.from_arrays(offsets, values)
-    return labelled.append_column("target", targets).cast(TRACKS_SCHEMA)
+    return labelled.append_column("target", targets).select(LABELLED_SCHEMA.names).cast(LABELLED_SCHEMA)
 
 
 def restrict_genre_tree(genres: Sequence[str], tree: Mapping[str, str]) -> dict[str, str]:

@@ -6,25 +6,27 @@ weights.safetensors and history.json when it is finished.
 """
 
 import hashlib
-import io
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from store.errors import BadInput
 from store.fs.column_hash import hash_columns
 from store.fs.files import exists, join, read_bytes, write_atomic
+from store.fs.parquet import read_table, write_table
 from training.fit.settings import TrainSettings
 from training.networks.network import WEIGHTS_FILE
 
 TRACKS_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("split", pa.string()), ("target", pa.list_(pa.int8()))]
 )
-HISTORY_FILE, PRETRAINED_FILE = "history.json", "pretrained.safetensors"
+LABELLED_SCHEMA = pa.schema(
+    [*TRACKS_SCHEMA, ("shard", pa.string()), ("start_frame", pa.int64()), ("frames", pa.int64())]
+)
+HISTORY_FILE, PRETRAINED_FILE, TRACKS_FILE = "history.json", "pretrained.safetensors", "tracks.parquet"
 
 
 class TrainingRun(BaseModel, frozen=True, extra="forbid"):
@@ -46,13 +48,13 @@ class TrainingRun(BaseModel, frozen=True, extra="forbid"):
 def write_run(folder: str, run: TrainingRun, tracks: pa.Table, pretrained: bytes | None = None) -> None:
     """Write the folder of a run for `python -m training`; run.json is written last and completes it.
 
+    Tracks are rows of TRACKS_SCHEMA, or of LABELLED_SCHEMA: with locations, no rank need look for them.
     `pretrained` is the result of `read_pretrained`, where training does not start from random weights.
     """
     if pretrained is not None:
         write_atomic(join(folder, PRETRAINED_FILE), pretrained)
-    table = io.BytesIO()
-    pq.write_table(tracks.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA), table)
-    write_atomic(join(folder, "tracks.parquet"), table.getvalue())
+    schema = LABELLED_SCHEMA if "shard" in tracks.column_names else TRACKS_SCHEMA
+    write_table(join(folder, TRACKS_FILE), _pack_targets(tracks.select(schema.names).cast(schema)))
     write_atomic(join(folder, "run.json"), run.model_dump_json(indent=2).encode())
 
 
@@ -63,14 +65,22 @@ def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:
     """
     try:
         run = TrainingRun.model_validate_json(read_bytes(join(folder, "run.json")))
-        table = io.BytesIO(read_bytes(join(folder, "tracks.parquet")))
-        tracks = pq.read_table(table, filters=[("split", "in", ["training", "validation"])])
+        tracks = read_run_tracks(folder)
     except FileNotFoundError as error:
         raise BadInput(f"{folder}: {error.filename or error} is missing; write_run makes it") from None
     except (ValidationError, pa.ArrowInvalid) as error:
         raise BadInput(f"{folder}: not a training run: {' '.join(str(error).split())}") from None
+    tracks = tracks.filter(pc.not_equal(tracks["split"], "test"))
     _check_tracks(folder, run, tracks)
     return run, tracks
+
+
+def read_run_tracks(folder: str) -> pa.Table:
+    """Return all tracks of a run, as they were written. Raises: FileNotFoundError."""
+    packed = read_table(join(folder, TRACKS_FILE))
+    return packed.set_column(
+        2, TRACKS_SCHEMA.field(2), _recast(packed["target"], TRACKS_SCHEMA.field(2).type)
+    )
 
 
 def read_run_pretrained(folder: str, run: TrainingRun) -> bytes:
@@ -128,6 +138,25 @@ def _check_tracks(folder: str, run: TrainingRun, tracks: pa.Table) -> None:
     for genre, is_trained in zip(run.genres, is_trained_G, strict=True):
         if not is_trained:
             raise BadInput(f"{folder}: no training track has the genre {genre}; leave it out or add tracks")
+
+
+def _pack_targets(tracks: pa.Table) -> pa.Table:
+    """Turn lists of targets to strings of bytes: Parquet takes ten times as long for lists of small numbers."""
+    return tracks.set_column(2, "target", _recast(tracks["target"], pa.binary()))
+
+
+def _recast(column: pa.ChunkedArray, to: pa.DataType) -> pa.Array:
+    """Return lists of int8 as strings of bytes, or these as lists: offsets and values are the same."""
+    array = pa.concat_arrays([*column.chunks, pa.array([], column.type)])
+    if pa.types.is_list(to):
+        _, offsets, values = array.buffers()
+        numbers = pa.Array.from_buffers(pa.int8(), values.size if values else 0, [None, values])
+        return pa.ListArray.from_arrays(
+            pa.Array.from_buffers(pa.int32(), len(array) + 1, [None, offsets]), numbers
+        )
+    return pa.Array.from_buffers(
+        to, len(array), [None, array.offsets.buffers()[1], array.values.buffers()[1]]
+    )
 
 
 def targets_of(tracks: pa.Table) -> NDArray[np.int8]:

@@ -1,6 +1,7 @@
 """`spectrogram-one`: the flows as commands. The module of a command is imported when the command is given."""
 
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -132,8 +133,8 @@ def _setting_error(error: "ErrorDetails") -> str:
         return f"{flag}: required"
     if error["type"] != "value_error":
         return f"{flag}: {message}; found {error['input']!r}"
-    # A rule between settings. Most messages name their flags.
-    return message if message.startswith("--") or not error["loc"] else f"{flag}: {message}"
+    # A rule between settings names them by flags that are relative to where it is written.
+    return re.sub(r"--(?=[a-z])", f"{flag}.", message) if error["loc"] else message
 
 
 def _fail(message: str, status: int) -> None:

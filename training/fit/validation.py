@@ -42,7 +42,7 @@ def validate(
     all_TG = all_reduce_sum(probability_TG, rank_context).cpu().numpy()
     for row in np.flatnonzero(~np.isfinite(all_TG).all(axis=1)):
         _raise_not_finite(source, tracks, int(row))
-    return score(tracks.target_TG.astype(np.float32), all_TG, genres, settings.target)
+    return score(tracks.target_TG.astype(np.float32), all_TG, genres, settings.target, ranked=False)
 
 
 @torch.no_grad()

@@ -125,7 +125,10 @@ def test_the_samples_of_a_span_give_its_frames():
     [
         ({"count": 0}, "greater than or equal to 1"),
         ({"length_s": 0.1}, "greater than or equal to 0.5"),
-        ({"count": 100, "length_s": 10}, "100 windows of 10 s are more than ten minutes; take fewer"),
+        (
+            {"count": 100, "length_s": 10},
+            "--count 100 windows of --length-s 10 are more than ten minutes; take fewer",
+        ),
         ({"windows": 3}, "Extra inputs are not permitted"),
     ],
 )

@@ -28,6 +28,7 @@ from preprocessing.catalogue.previous_splits import read_previous_splits
 from preprocessing.catalogue.sources import read_catalogue
 from preprocessing.catalogue.splits import find_cross_split_duplicates, resolve_split_mode, split_tracks
 from preprocessing.errors import RETRYABLE_REASONS
+from store.dataset.concatenation import link_concatenation
 from store.dataset.recipe import Recipe
 from store.dataset.snapshots import INDEX_SCHEMA, SnapshotFile, latest_snapshot, publish, put_catalogue
 from store.errors import BadInput, CommitConflict
@@ -63,6 +64,7 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     previous_splits = read_previous_splits(settings.store, catalogue, settings.catalogue.split)
     statistics = build_shards(catalogue, completed, previous_splits, settings)
     left_out = publish_splits(catalogue, previous_splits, settings)
+    link_concatenation(settings.store)
     return summarise_build(statistics, settings, left_out=left_out, seconds=time.monotonic() - started)
 
 

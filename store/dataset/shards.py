@@ -6,7 +6,7 @@ Axes: F frames, M mel bands.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -83,7 +83,7 @@ def write_shard(
     try:
         total = _write_objects(root, name, _as_objects(_concatenate(mels, starts, frames), bands, encoding))
         tracks = {"track_ids": list(starts), "start_frames": list(starts.values())}
-        _create_metadata(url, (total, bands), encoding, {**attributes, **tracks})
+        create_mel_metadata(url, (total, bands), encoding, {**attributes, **tracks})
         _sync_local_files(url)
         return Shard(name, starts, frames)
     except (
@@ -126,9 +126,14 @@ def _write_object(url: str, chunks_FM: NDArray[Any], index: bytes) -> None:
         file.write(index)
 
 
-def _create_metadata(
-    url: str, shape: tuple[int, int], encoding: Encoding, attributes: Mapping[str, Any]
+def create_mel_metadata(
+    url: str,
+    shape: tuple[int, int],
+    encoding: Encoding,
+    attributes: Mapping[str, Any],
+    chunk_separator: Literal[".", "/"] = "/",
 ) -> None:
+    """Create the array that objects are of, without any content."""
     scale = {"scale_factor": UINT8_STEP_DB, "add_offset": UINT8_MIN_DB} if encoding == "uint8" else {}
     bands = shape[1]
     zarr.create_array(  # last: a folder without it is the rest of a build that was killed
@@ -138,6 +143,7 @@ def _create_metadata(
         chunks=(CHUNK_FRAMES, bands),
         shards=(OBJECT_FRAMES, bands),
         compressors=None,
+        chunk_key_encoding={"name": "default", "separator": chunk_separator},
         fill_value=0 if encoding == "uint8" else float("nan"),  # of a lost object; silence is stored
         dimension_names=("frame", "mel_band"),
         attributes={"units": "dB", **scale, **attributes},

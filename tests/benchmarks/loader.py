@@ -7,7 +7,7 @@ tracks (30 s, 128 bands) from a warm page cache, crops of 4 s in batches of 256.
 else runs on the machine counts for less; ratios are taken within a round, and their median is printed. Two threads
 against one, and a cold cache, are measured by the clock.
 
-Peers that are not installed are left out: pip install webdataset mosaicml-streaming litdata tensorstore
+Peers that are not installed are left out: pip install webdataset mosaicml-streaming litdata tensorstore xarray
 """
 
 import argparse
@@ -31,7 +31,8 @@ import zarr
 from numpy.typing import NDArray
 
 from preprocessing.mel.settings import MelSettings
-from store.dataset.shards import encode_db
+from store.dataset.concatenation import link_concatenation
+from store.dataset.shards import decode_db, encode_db
 from store.reader import Snapshot
 from tests.benchmarks.loader_peers import STREAMING, Epoch, Shape
 from tests.support.snapshots import publish_mels
@@ -70,6 +71,7 @@ def measure(folder: Path, encoding: str, count: int, rounds: int, cores: list[in
     tracks = Tracks(table["track_id"], snapshot.locate(table["track_id"]), np.eye(count, 16, dtype=np.int8))
     stored = [encode_db(mel_FM, encoding) for mel_FM in mels.values()]
     readers = open_readers(folder, snapshot, tracks, stored)
+    compare_readers(snapshot, tracks)
     os.sched_setaffinity(0, cores[:1])
     speeds = interleaved(readers, rounds)
     os.sched_setaffinity(0, cores)
@@ -183,6 +185,24 @@ def open_with_tensorstore(snapshot: Snapshot, tracks: Tracks) -> Callable[[int, 
     return lambda track, start: (
         array[first_T[track] + start : first_T[track] + start + CROP_FRAMES].read().result()
     )
+
+
+def compare_readers(snapshot: Snapshot, tracks: Tracks) -> None:
+    """Read one track with every library that is installed, and assert that all find the same numbers."""
+    link_concatenation(snapshot.root)
+    ours_FM = snapshot.mel(tracks.ids[1].as_py())
+    found = {"zarr-python": decode_db(open_with_zarr(snapshot, tracks)(1, 0))}
+    if importlib.util.find_spec("tensorstore"):
+        found["tensorstore"] = decode_db(open_with_tensorstore(snapshot, tracks)(1, 0))
+    if importlib.util.find_spec("xarray"):
+        import xarray
+
+        dataset = xarray.open_zarr(snapshot.root)
+        first = int(dataset["start_frame"][1])
+        found["xarray"] = dataset["mel"][first : first + CROP_FRAMES].values
+    for mel_FM in found.values():
+        np.testing.assert_allclose(mel_FM, ours_FM[:CROP_FRAMES], rtol=0, atol=1e-4)
+    print(f"the same numbers are read by: {', '.join(found)}")
 
 
 def interleaved(readers: dict[str, Epoch], rounds: int) -> dict[str, list[float]]:

@@ -54,6 +54,7 @@ for _name, _function, _help in (
         "retrain",
         "Build what is new, train, promote the new model if it beats the champion.",
     ),
+    ("fma", "fma", "Download the Free Music Archive's dataset, and train a first model on it if asked to."),
     ("demo", "demo", "Build, train, evaluate and tag the bundled music."),
     (
         "serve",

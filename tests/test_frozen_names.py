@@ -18,6 +18,7 @@ VERBS = (
     "build",
     "cross-validate",
     "demo",
+    "fma",
     "models compare",
     "models export",
     "models list",

@@ -119,6 +119,6 @@ def to_db(stored_BFM: Tensor) -> Tensor:
 def read_ahead(
     read: Callable[[Job], Result], jobs: Iterable[Job], *, threads: int
 ) -> Generator[Result, None, None]:
-    """Yield `read(job)` of each job, in order; `threads` threads read ahead, one batch each and one more."""
+    """Yield `read(job)` of each job, in order; `threads` threads read ahead, one batch each."""
     with ThreadPoolExecutor(threads, thread_name_prefix="loading") as executor:
-        yield from prefetch(read, jobs, depth=threads + 1, executor=executor)
+        yield from prefetch(read, jobs, depth=threads, executor=executor)

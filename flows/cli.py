@@ -69,6 +69,11 @@ app.command(
 app.command(
     "flows.commands.tags:app", name="tags", help="Inspect the tags of files, and the runs that wrote them."
 )
+app.command(
+    "flows.commands.store:app",
+    name="store",
+    help="Inspect the snapshots of a store, verify it, free its space, copy it.",
+)
 app.meta.suppress_keyboard_interrupt = False
 
 

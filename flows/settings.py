@@ -55,6 +55,10 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
         0.1, ge=0.0, le=1.0, description="Stop if more than this share of the tracks cannot be decoded"
     )
     retry_rejects: bool = Field(False, description="Try tracks again that were rejected before")
+    repair: bool = Field(
+        False,
+        description="Read every stored byte first, and build tracks again whose spectrograms are damaged or lost",
+    )
     change_detection: Literal["signature", "sha256"] = Field(
         "signature",
         description="How changed files are found: by size and time (or ETag), or also by SHA-256, which "

@@ -7,9 +7,11 @@
 Only the last object of a shard is not full, so frames up to the next multiple of OBJECT_FRAMES belong to no track:
 they are the fill value, or repeat the last frame to the end of its chunk.
 
-Object stores have no links: there each shard is opened by itself. The snapshot is the dataset, this a view of it.
+Object stores, and some file systems, have no links: there each shard is opened by itself. The snapshot is the
+dataset, this a view of it.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -26,6 +28,8 @@ from store.dataset.reader import open_snapshot
 from store.dataset.shard_objects import OBJECT_FRAMES
 from store.dataset.shards import create_mel_metadata
 from store.fs.files import local_path, write_atomic
+
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 
 
 def link_concatenation(root: str) -> None:
@@ -50,6 +54,10 @@ def link_concatenation(root: str) -> None:
         _write_column(draft / "frames", found.frames_T)
         for part in ("mel", "start_frame", "frames"):
             _replace_folder(draft / part, path / part)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     _name_arrays(path)

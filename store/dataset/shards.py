@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from store.dataset.checksums import StoredFile, checksum_file
 from store.dataset.recipe import Encoding
 from store.dataset.shard_objects import CHUNK_FRAMES, OBJECT_FRAMES, encode_index, pad_to_chunks
 from store.fs.files import (
@@ -20,6 +21,7 @@ from store.fs.files import (
     join,
     local_path,
     make_folder,
+    read_bytes,
     sync_to_disk,
     translate_server_errors,
 )
@@ -39,6 +41,7 @@ class Shard:
     name: str
     starts: dict[str, int]
     frames: dict[str, int]
+    files: tuple[StoredFile, ...] = ()
 
 
 def encode_db(mel_FM: NDArray[np.float32], encoding: Encoding) -> NDArray[Any]:
@@ -85,7 +88,7 @@ def write_shard(
         tracks = {"track_ids": list(starts), "start_frames": list(starts.values())}
         create_mel_metadata(url, (total, bands), encoding, {**attributes, **tracks})
         _sync_local_files(url)
-        return Shard(name, starts, frames)
+        return Shard(name, starts, frames, _checksum_files(url))
     except (
         BaseException
     ):  # Ctrl-C and cancelling too: no other process knows the name of a half-written shard
@@ -180,6 +183,21 @@ def _as_objects(
                 filled = 0
     if filled:
         yield full_FM[:filled]
+
+
+def _checksum_files(url: str) -> tuple[StoredFile, ...]:
+    """Read the files of a shard back, and return their sizes and checksums."""
+    fs, folder = file_system(url)
+    paths = sorted(path.removeprefix(f"{folder.rstrip('/')}/") for path in fs.find(folder))
+    return tuple(
+        checksum_file(
+            path,
+            read_bytes(join(url, path)),
+            chunk_frames=CHUNK_FRAMES,
+            chunks=OBJECT_FRAMES // CHUNK_FRAMES,
+        )
+        for path in paths
+    )
 
 
 def _sync_local_files(url: str) -> None:

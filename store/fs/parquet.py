@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from store.errors import BadInput
 from store.fs.files import local_path, read_bytes, write_atomic
 
 
 def to_parquet(table: pa.Table) -> bytes:
     """Return a table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
@@ -22,11 +23,19 @@ def write_table(url: str, table: pa.Table) -> None:
 
 
 def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or those of `columns` that it has. Raises: FileNotFoundError."""
+    """Read a table, or those of `columns` that it has.
+
+    Raises: FileNotFoundError; BadInput if it is damaged; OSError if the disk fails.
+    """
     with _open(url, columns) as source:
-        file = pq.ParquetFile(source)
-        present = columns and [name for name in columns if name in file.schema_arrow.names]
-        return file.read(present, use_threads=False)  # threads need more memory here, and no less time
+        try:
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+            present = columns and [name for name in columns if name in file.schema_arrow.names]
+            return file.read(present, use_threads=False)  # threads need more memory here, and no less time
+        except (pa.ArrowException, OSError) as why:
+            if getattr(why, "errno", None):  # of the disk; Arrow's own errors have no number
+                raise
+            raise BadInput(f"{url}: this Parquet file is damaged ({why}); restore it from a backup") from None
 
 
 def _open(url: str, columns: Sequence[str] | None) -> pa.NativeFile:

@@ -130,7 +130,7 @@ def find_run(runs: str, which: str) -> TaggingRun:
     found = writing[-1:] if which == "latest" else [run for run in known if run.name.startswith(which)]
     if len(found) > 1:
         names = ", ".join(run.name for run in found)
-        raise BadInput(f"{runs}: {len(found)} runs begin with {which}: {names}; give more of it")
+        raise BadInput(f"{runs}: {len(found)} runs begin with {which}: {names}; type more of the name")
     if not found:
         raise BadInput(
             f"{runs}: no run {which} that wrote into files; `spectrogram-one tags runs` lists them, "

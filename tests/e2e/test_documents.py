@@ -80,6 +80,7 @@ def test_documents_show_each_verb():
         "retrain-nightly",
         "serve",
         "models",
+        "store",
         "tags",
     }
 

@@ -148,7 +148,7 @@ def test_one_host_fewer_than_min_hosts_is_refused(tmp_path, client):
         train(client, tmp_path, hosts=hosts)
 
 
-def test_what_a_rank_finds_wrong_is_told_in_one_line(tmp_path, client, snapshot):
+def test_what_a_rank_finds_wrong_is_reported_in_one_line(tmp_path, client, snapshot):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(BadInput, match=r"tracks.parquet is missing|not a training run"):
         train(client, tmp_path)

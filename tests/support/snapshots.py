@@ -31,7 +31,7 @@ def publish_mels(
     publish(
         root,
         parent=None,
-        shards=[shard.name],
+        shards=[shard],
         index=index_of(shard),
         catalogue=put_catalogue(root, catalogue),
         recipe=Recipe(mel.model_dump(), mel.settings_hash, encoding, {}),
@@ -71,7 +71,7 @@ def add_mels(
     publish(
         root,
         parent=parent,
-        shards=[shard.name],
+        shards=[shard],
         index=index_of(shard),
         catalogue=parent.catalogue,
         recipe=parent.recipe,

@@ -62,7 +62,7 @@ def test_three_windows_of_ten_seconds_pass_over_the_start_and_the_end_of_a_song(
     assert starts_s == pytest.approx([35, 115, 195], abs=0.05)
 
 
-def test_a_track_that_is_no_longer_than_its_windows_is_heard_whole():
+def test_a_track_that_is_no_longer_than_its_windows_is_decoded_whole():
     assert place_windows(MEL.count_frames(30.0), WindowSettings(), MEL) == [
         FrameRange(0, MEL.count_frames(30.0))
     ]

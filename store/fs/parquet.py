@@ -25,7 +25,7 @@ def write_table(url: str, table: pa.Table) -> None:
 def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table, or those of `columns` that it has.
 
-    Raises: FileNotFoundError; BadInput if it is damaged; OSError if the disk fails.
+    Raises: FileNotFoundError; BadInput if the file is damaged; OSError if the disk or the server fails.
     """
     with _open(url, columns) as source:
         try:
@@ -33,8 +33,8 @@ def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
             present = columns and [name for name in columns if name in file.schema_arrow.names]
             return file.read(present, use_threads=False)  # threads need more memory here, and no less time
         except (pa.ArrowException, OSError) as why:
-            if getattr(why, "errno", None):  # of the disk; Arrow's own errors have no number
-                raise
+            if isinstance(why, OSError) and why.errno is not None:
+                raise  # of the disk; of damage, pyarrow raises errors without a number
             raise BadInput(f"{url}: this Parquet file is damaged ({why}); restore it from a backup") from None
 
 

@@ -24,7 +24,6 @@ from preprocessing.decode.spool import DecodedWindow
 from preprocessing.errors import BadAudio
 from preprocessing.prefetch import prefetch
 from store.errors import BadInput
-from training.fit.crops import Tracks, evenly_spaced_crops
 from training.inference.backends import (
     CropPredictor,
     onnx_mel_predictor,
@@ -33,6 +32,7 @@ from training.inference.backends import (
 )
 from training.inference.model_version import ModelIdentity
 from training.inference.settings import Backend
+from training.loading.crops import evenly_spaced_crops
 
 CPU_BATCH_SIZE = 16  # more do not fit into the cache, and are slower
 GPU_BATCH_SIZE = 256
@@ -132,10 +132,8 @@ def _decode(
 def iter_crops(windows: Sequence[DecodedWindow], crop_frames: int, count: int | None) -> Iterator[Crop]:
     """Yield crops evenly spaced within each window: `count` of them, or as many as cover it."""
     for window in windows:
-        track = Tracks(("",), np.array([window.frames]), np.zeros((1, 1), np.float32))
-        crops = evenly_spaced_crops(
-            track, crop_frames=crop_frames, count=count or math.ceil(window.frames / crop_frames)
-        )
+        count_of_window = count or math.ceil(window.frames / crop_frames)
+        crops = evenly_spaced_crops(np.array([window.frames]), crop_frames=crop_frames, count=count_of_window)
         for start in crops.start_N:
             yield window.read(int(start), min(crop_frames, window.frames))
 

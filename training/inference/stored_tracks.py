@@ -15,10 +15,10 @@ from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.reader import Snapshot, open_snapshot
 from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
-from training.fit.crops import Tracks
 from training.fit.run import TrainingRun
 from training.fit.validation import predict_tracks
 from training.inference.model_version import ModelIdentity, load_model
+from training.loading.crops import Tracks
 
 # A snapshot never changes: the part of its index that a worker has read serves all batches.
 _open_snapshot_once = lru_cache(maxsize=2)(open_snapshot)
@@ -45,13 +45,12 @@ def predict_stored_tracks(
             f"{snapshot_url}: mel settings {snapshot.mel_fingerprint}; the model was trained on "
             f"{identity.mel.settings_hash}: build a store with its settings"
         )
-    ids = tuple(row["track_id"] for row in track_rows)
-    frames_T = np.array([snapshot.frames(track_id) for track_id in ids], np.int64)
-    no_target_TG = np.zeros((len(ids), len(identity.genres)), np.float32)
+    ids = pa.chunked_array([[row["track_id"] for row in track_rows]], pa.string())
+    no_target_TG = np.zeros((len(ids), len(identity.genres)), np.int8)
     probability_TG = predict_tracks(
         load_model(folder_url, identity),
-        snapshot.mel_slice,
-        Tracks(ids, frames_T, no_target_TG),
+        snapshot.reader,
+        Tracks(ids, snapshot.locate(ids), no_target_TG),
         identity.crop_frames,
         identity.training,
         torch.device("cpu"),

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections import Counter
 from functools import partial
+from itertools import cycle
 
 import pytest
 
@@ -83,11 +84,12 @@ def server():
     ("suffixes", "kills"), [(FEW, 12), pytest.param(list(CODECS), 200, marks=SOAK)], ids=["few", "many"]
 )
 def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(server, suffixes, kills):
-    """Killed at random moments; and at random calls, every other one a swap, since all swaps take a moment only."""
+    """Killed at random moments; and at random calls, every other one between two swaps, which all take a moment only."""
     scenario = TaggingScenario(suffixes, albums=2)
     draw = random.Random(5)
     counts: Counter[str] = Counter()
     seconds, calls = {"tag": [], "undo": []}, {}
+    between_swaps = cycle([True, False])
     while counts["killed"] < kills:
         scenario.start(scenario.old)
         rows = {"tag": {"rows": [request_row(path) for path in scenario.files]}, "undo": {}}
@@ -104,7 +106,8 @@ def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(serve
                     status = server.call(act, until=until, **arguments)
                 else:
                     swaps = [number for number, name in enumerate(calls[act]) if name == "replace"]
-                    call = draw.choice([draw.choice(swaps), draw.randrange(len(calls[act]))])
+                    later_swaps = swaps[1 - len(scenario.files) :]
+                    call = draw.choice(later_swaps if next(between_swaps) else range(len(calls[act])))
                     status = server.call("crash_at", number=call + 1, act=act, **arguments)
                 counts["killed"] += status == -signal.SIGKILL
                 scenario.assert_whole()

@@ -84,7 +84,7 @@ def server():
     ("suffixes", "kills"), [(FEW, 12), pytest.param(list(CODECS), 200, marks=SOAK)], ids=["few", "many"]
 )
 def test_a_killed_batch_leaves_whole_files_and_is_completed_when_run_again(server, suffixes, kills):
-    """Killed at random moments; and at random calls, every other one between two swaps, which all take a moment only."""
+    """Killed at random moments; and at random calls, every other one between two swaps, which take a moment."""
     scenario = TaggingScenario(suffixes, albums=2)
     draw = random.Random(5)
     counts: Counter[str] = Counter()

@@ -137,7 +137,10 @@ def test_a_port_that_is_taken_is_refused(tmp_path, client, snapshot):
         taken.bind(("", 0))
         taken.listen()
         hosts = HOSTS.model_copy(update={"port": taken.getsockname()[1]})
-        with pytest.raises(BadInput, match=r"training host 127.0.0.1: port \d+ is in use; free it, or choose another with --hosts.port"):
+        with pytest.raises(
+            BadInput,
+            match=r"training host 127.0.0.1: port \d+ is in use; free it, or choose another with --hosts.port",
+        ):
             train(client, write_toy_run(tmp_path, snapshot), hosts=hosts)
 
 

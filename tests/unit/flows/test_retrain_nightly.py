@@ -14,7 +14,8 @@ from flows.retrain_nightly import (
     warm_start,
 )
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
-from flows.train_model import TrainSummary, plan_run, select_training_data
+from flows.train_model import TrainSummary, select_training_data
+from flows.training_stages import plan_run
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput

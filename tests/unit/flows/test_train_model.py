@@ -4,7 +4,8 @@ import safetensors.torch
 from pydantic import ValidationError
 
 from flows.settings import CrossValidationSettings
-from flows.train_model import create_run_folder, resolve_start
+from flows.train_model import resolve_start
+from flows.training_stages import create_run_folder
 from store.errors import BadInput
 from store.fs.files import join
 from store.fs.parquet import write_table

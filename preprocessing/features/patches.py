@@ -32,10 +32,10 @@ class PatchDictionary:
 
 def extract_patches(mel_FM: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return all patches of a crop, each normalised in level and contrast. Shapes: (F, M) in dB -> (P, V)."""
+    if len(mel_FM) < 2 * PATCH_FRAMES:
+        mel_FM = mel_FM[np.arange(2 * PATCH_FRAMES) % len(mel_FM)]
     frames, bands = (size // 2 * 2 for size in mel_FM.shape)
     half_FM = mel_FM[:frames, :bands].reshape(frames // 2, 2, bands // 2, 2).mean(axis=(1, 3))
-    if len(half_FM) < PATCH_FRAMES:
-        half_FM = half_FM[np.arange(PATCH_FRAMES) % len(half_FM)]
     windows = np.lib.stride_tricks.sliding_window_view(half_FM, PATCH_FRAMES, axis=0)
     patch_PV = windows.reshape(len(windows), -1)
     centred_PV = patch_PV - patch_PV.mean(axis=1, keepdims=True)

@@ -18,11 +18,15 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch .venv/ready
 
+# Compiled once by both cores, not by every test process that comes to a package first.
+.venv/compiled: .venv/ready
+	-$(BIN)/python -m compileall -q -j 0 .venv/lib > .venv/compiled
+
 demo: setup
 	$(BIN)/spectrogram-one demo
 
-test: setup
-	$(BIN)/pytest -n 4 --dist loadfile   # more processes than cores: many tests wait; a file's tests share fixtures
+test: setup .venv/compiled
+	$(BIN)/pytest -n 4   # more processes than cores: many tests wait
 
 soak: setup
 	$(BIN)/pytest -m soak -n 2

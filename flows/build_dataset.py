@@ -5,7 +5,7 @@ The flow reads the catalogue, skips the tracks that the store has already, build
 """
 
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -28,11 +28,14 @@ from preprocessing.catalogue.previous_splits import read_previous_splits
 from preprocessing.catalogue.sources import read_catalogue
 from preprocessing.catalogue.splits import find_cross_split_duplicates, resolve_split_mode, split_tracks
 from preprocessing.errors import RETRYABLE_REASONS
+from store.dataset.parts import part_rows
 from store.dataset.recipe import Recipe
+from store.dataset.shards import Shard
 from store.dataset.snapshots import INDEX_SCHEMA, SnapshotFile, latest_snapshot, publish, put_catalogue
+from store.dataset.verification import verify
 from store.errors import BadInput, CommitConflict
 from store.fs.files import absolute
-from store.reader import open_snapshot
+from store.reader import Snapshot, open_snapshot
 
 # Fewer tracks say little about the share of rejects, since the longest are built first.
 MIN_TRACKS_FOR_REJECT_SHARE = 300
@@ -46,10 +49,17 @@ class CompletedTracks:
     is_completed: NDArray[np.bool_]  # one per row of the catalogue
     rejected: int
 
+    damaged: int = 0  # tracks that would be completed if their spectrograms were as they were written
+
     @property
     def count(self) -> int:
         """The number of tracks that need not be built."""
         return int(self.is_completed.sum())
+
+    def without(self, is_damaged: NDArray[np.bool_]) -> "CompletedTracks":
+        """Return the completed tracks that are not damaged."""
+        damaged = int((self.is_completed & is_damaged).sum())
+        return CompletedTracks(self.is_completed & ~is_damaged, self.rejected, damaged)
 
 
 def build_dataset(settings: BuildSettings) -> BuildSummary:
@@ -60,10 +70,15 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     catalogue = list_tracks(settings)
     check_missing_files(catalogue, settings)
     completed = find_completed_tracks(catalogue, settings)
+    if settings.repair:
+        completed = completed.without(find_damaged_tracks(catalogue, settings))
     previous_splits = read_previous_splits(settings.store, catalogue, settings.catalogue.split)
     statistics = build_shards(catalogue, completed, previous_splits, settings)
     left_out = publish_splits(catalogue, previous_splits, settings)
-    return summarise_build(statistics, settings, left_out=left_out, seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return summarise_build(
+        statistics, settings, left_out=left_out, repaired=completed.damaged, seconds=seconds
+    )
 
 
 def read_matching_snapshot(settings: BuildSettings) -> SnapshotFile | None:
@@ -126,6 +141,26 @@ def find_completed_tracks(catalogue: pa.Table, settings: BuildSettings) -> Compl
         is_built = is_completed & ~is_reject
         is_completed &= is_reject | match_hashes(catalogue, index["sha256"], is_built, settings)
     return CompletedTracks(is_completed, int((is_completed & is_reject).sum()))
+
+
+@stage
+def find_damaged_tracks(catalogue: pa.Table, settings: BuildSettings) -> NDArray[np.bool_]:
+    """Read every byte of the latest snapshot; return which tracks have damaged or lost spectrograms.
+
+    Shapes: (T,), one per track of the catalogue.
+    Raises: BadInput if a table is damaged: then it is not known what is stored.
+    """
+    latest = latest_snapshot(settings.store)
+    if latest is None:
+        return np.zeros(len(catalogue), np.bool_)
+    with showing_progress("Verifying", sum(map(part_rows, latest.files)), "files") as advance:
+        result = verify(Snapshot(settings.store, latest), advance=lambda files: advance(files, ""))
+    if result.tables:
+        raise BadInput(
+            f"{settings.store}: {', '.join(result.tables)}: damaged or missing, so what is stored is not known; "
+            "restore from a backup, or build into a new store (--store)"
+        )
+    return np.asarray(pc.is_in(catalogue["track_id"], value_set=pa.array(result.tracks, pa.string())))
 
 
 def _is_true(flags: pa.ChunkedArray) -> NDArray[np.bool_]:
@@ -242,13 +277,13 @@ def find_excess_rejects(
 def publish_batches(unpublished: list[BuiltBatch], catalogue: str, settings: BuildSettings) -> None:
     """Publish the finished batches, and empty the list."""
     if unpublished:
-        shards = [built.shard.name for built in unpublished if built.shard is not None]
+        shards = [built.shard for built in unpublished if built.shard is not None]
         publish_on_latest(shards, pa.concat_tables(built.index for built in unpublished), catalogue, settings)
         unpublished.clear()
 
 
 def publish_on_latest(
-    shards: Iterable[str], index: pa.Table, catalogue: str, settings: BuildSettings
+    shards: Sequence[Shard], index: pa.Table, catalogue: str, settings: BuildSettings
 ) -> None:
     """Publish on top of the latest snapshot; again on top of a later one if another run published first."""
     for attempts_left in reversed(range(MAX_PUBLISH_ATTEMPTS)):
@@ -261,6 +296,7 @@ def publish_on_latest(
                 catalogue=catalogue,
                 recipe=settings.spectrogram.recipe(),
                 settings={**settings.model_dump(mode="json"), "source": absolute(settings.source)},
+                kind="repair" if settings.repair else "build",
             )
             return
         except CommitConflict:
@@ -299,11 +335,13 @@ def group_known_duplicates(catalogue: pa.Table, settings: BuildSettings) -> pa.T
 
 @stage
 def summarise_build(
-    statistics: BuildStatistics, settings: BuildSettings, *, left_out: int, seconds: float
+    statistics: BuildStatistics, settings: BuildSettings, *, left_out: int, repaired: int, seconds: float
 ) -> BuildSummary:
     """Summarise the content of the store, in the Prefect UI as well."""
     snapshot = open_snapshot(settings.store)
-    return report_build(snapshot, statistics, store=settings.store, left_out=left_out, seconds=seconds)
+    return report_build(
+        snapshot, statistics, store=settings.store, left_out=left_out, repaired=repaired, seconds=seconds
+    )
 
 
 def _differences(stored: Recipe, wanted: Recipe) -> str:

@@ -1,6 +1,7 @@
 """`spectrogram-one`: the flows as commands. The module of a command is imported when the command is given."""
 
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -53,6 +54,7 @@ for _name, _function, _help in (
         "retrain",
         "Build what is new, train, promote the new model if it beats the champion.",
     ),
+    ("fma", "fma", "Download the Free Music Archive's dataset, and train a first model on it if asked to."),
     ("demo", "demo", "Build, train, evaluate and tag the bundled music."),
     (
         "serve",
@@ -66,6 +68,11 @@ app.command(
 )
 app.command(
     "flows.commands.tags:app", name="tags", help="Inspect the tags of files, and the runs that wrote them."
+)
+app.command(
+    "flows.commands.store:app",
+    name="store",
+    help="Inspect the snapshots of a store, verify it, free its space, copy it.",
 )
 app.meta.suppress_keyboard_interrupt = False
 
@@ -132,8 +139,8 @@ def _setting_error(error: "ErrorDetails") -> str:
         return f"{flag}: required"
     if error["type"] != "value_error":
         return f"{flag}: {message}; found {error['input']!r}"
-    # A rule between settings. Most messages name their flags.
-    return message if message.startswith("--") or not error["loc"] else f"{flag}: {message}"
+    # A rule between settings names them by flags that are relative to where it is written.
+    return re.sub(r"--(?=[a-z])", f"{flag}.", message) if error["loc"] else message
 
 
 def _fail(message: str, status: int) -> None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from flows.cluster.settings import ClusterSettings, HostSettings
 from preprocessing.build.settings import SpectrogramSettings
+from preprocessing.catalogue.fma_archives import PUBLISHED_AT
 from preprocessing.catalogue.settings import CatalogueSettings
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from store.fs.files import absolute
@@ -54,6 +55,10 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
         0.1, ge=0.0, le=1.0, description="Stop if more than this share of the tracks cannot be decoded"
     )
     retry_rejects: bool = Field(False, description="Try tracks again that were rejected before")
+    repair: bool = Field(
+        False,
+        description="Read every stored byte first, and build tracks again whose spectrograms are damaged or lost",
+    )
     change_detection: Literal["signature", "sha256"] = Field(
         "signature",
         description="How changed files are found: by size and time (or ETag), or also by SHA-256, which "
@@ -273,6 +278,23 @@ class DemoSettings(BaseModel, frozen=True, extra="forbid"):
 
     folder: str = Field("data/demo", description="Folder for the store, the models and the tagged files")
     seed: int = Field(0, ge=0, description="Seed of the training")
+
+
+@positional("subset")
+class FmaSettings(BaseModel, frozen=True, extra="forbid"):
+    """The part of the Free Music Archive's dataset to download, and what to do with it."""
+
+    subset: Literal["small", "medium", "large", "full"] = Field(
+        description="small: 8,000 excerpts of 30 s in 8 genres, 7 GiB; medium: 25,000 in 16, 22 GiB; large: "
+        "106,574 in 161, 93 GiB; full: the same tracks whole, 879 GiB"
+    )
+    folder: str = Field("data/fma", description="Folder for the archives, which are not unpacked")
+    mirror: str = Field(PUBLISHED_AT, description="URL of the folder that holds the archives")
+    then_train: bool = Field(
+        False, description="Build the spectrograms, train a model on them and evaluate it, after the download"
+    )
+    store: str = Field("data/store", description="Folder or URL of the spectrogram store")
+    models: str = Field("data/models", description="Folder or URL where model versions are kept")
 
 
 @positional()

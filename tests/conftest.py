@@ -23,6 +23,7 @@ from tests.support.faulty_proxy import dropping_proxy
 from tests.support.leftovers import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 (hooks)
 from tests.support.prefect_ui import Served, serving
 from tests.support.processes import free_port, is_listening
+from tests.support.scheduling import pytest_xdist_make_scheduler  # noqa: F401 (hook)
 
 # Nothing is on the clock: a loaded machine is not a defect. The long series are marked soak.
 settings.register_profile(

@@ -18,6 +18,7 @@ VERBS = (
     "build",
     "cross-validate",
     "demo",
+    "fma",
     "models compare",
     "models export",
     "models list",
@@ -26,6 +27,14 @@ VERBS = (
     "models show",
     "retrain-nightly",
     "serve",
+    "store diff",
+    "store export",
+    "store import",
+    "store log",
+    "store show",
+    "store sweep",
+    "store tag",
+    "store verify",
     "tag",
     "tags diff",
     "tags runs",
@@ -33,7 +42,7 @@ VERBS = (
     "train",
     "undo",
 )
-GROUPS = ("models", "tags")
+GROUPS = ("models", "store", "tags")
 FLAGS = Path("tests/golden/command_line.json")
 
 

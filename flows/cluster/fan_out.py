@@ -54,7 +54,10 @@ def fan_out(
 
 
 def _run_here(body: Callable[[], Result]) -> Result:
-    """Call a body as often as Dask would. Raises: what it raised at the last try."""
+    """Call a body, and again after an OSError. Raises: what it raised at the last try.
+
+    Dask retries after any exception, perhaps on another worker; here only a disk or a network can do better.
+    """
     for _ in range(TASK_RETRIES):
         with suppress(OSError):
             return body()

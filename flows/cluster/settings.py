@@ -22,8 +22,8 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     def _has_an_address(self) -> "ClusterSettings":
         if (self.kind == "scheduler") != bool(self.scheduler):
             raise ValueError(
-                f"--cluster.kind {self.kind} with --cluster.scheduler {self.scheduler!r}: an address is needed with "
-                "--cluster.kind scheduler, and only there"
+                f"--kind {self.kind} with --scheduler {self.scheduler!r}: an address is needed with "
+                "--kind scheduler, and only there"
             )
         return self
 
@@ -56,7 +56,5 @@ class HostSettings(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _check(self) -> "HostSettings":
         if self.max_hosts and self.min_hosts > self.max_hosts:
-            raise ValueError(
-                f"--hosts.min-hosts {self.min_hosts} is more than --hosts.max-hosts {self.max_hosts}"
-            )
+            raise ValueError(f"--min-hosts {self.min_hosts} is more than --max-hosts {self.max_hosts}")
         return self

@@ -20,6 +20,7 @@ from flows.settings import (
     BuildSettings,
     CrossValidationSettings,
     DemoSettings,
+    FmaSettings,
     NightlySettings,
     ServeSettings,
     TagSettings,
@@ -74,6 +75,13 @@ def demo(settings: Annotated[DemoSettings, Flags] = DemoSettings()) -> None:
     from flows.demo import run_demo
 
     print("\n".join(run_demo(settings)))
+
+
+def fma(settings: Annotated[FmaSettings, Flags]) -> None:
+    """Download the Free Music Archive's dataset, and train a first model on it if asked to. Rerun it to resume it."""
+    from flows.fetch_fma import fetch_fma
+
+    print("\n".join(fetch_fma(settings)))
 
 
 def serve(settings: Annotated[ServeSettings, Flags] = ServeSettings()) -> None:

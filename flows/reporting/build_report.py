@@ -36,6 +36,7 @@ class BuildSummary(BaseModel, frozen=True):
     left_out: int = Field(
         description="Tracks taken out of their split: another split has the recording or artist"
     )
+    repaired: int = Field(0, description="Tracks that were built again since their spectrograms were damaged")
     processed: int = Field(description="Tracks that this build processed")
     seconds: float
     rejected: int
@@ -53,6 +54,8 @@ class BuildSummary(BaseModel, frozen=True):
             f"{self.store}: {self.tracks:,} tracks, {self.hours:.2f} h of audio (snapshot {self.snapshot}); "
             f"{self.processed:,} built now in {self.seconds:.0f} s; {self.rejected:,} rejected"
         ]
+        if self.repaired:
+            lines.append(f"{self.repaired:,} tracks had damaged or lost spectrograms and were built again")
         lines += [f"  rejected {it['url']}: {it['reason']} ({it['detail']})" for it in self.rejects]
         if self.rejected > len(self.rejects):
             lines.append(f"  and {self.rejected - len(self.rejects):,} more")
@@ -148,7 +151,13 @@ def _rejects_among(notable: pa.Table) -> pa.Table:
 
 
 def report_build(
-    snapshot: Snapshot, statistics: BuildStatistics, *, store: str, left_out: int, seconds: float
+    snapshot: Snapshot,
+    statistics: BuildStatistics,
+    *,
+    store: str,
+    left_out: int,
+    repaired: int,
+    seconds: float,
 ) -> BuildSummary:
     """Write the report of a build into the store, show it on the page of the run, and return its summary."""
     notable, results = read_report_tracks(snapshot)
@@ -164,6 +173,7 @@ def report_build(
         truncated=statuses["ok-truncated"],
         duplicates=notable["duplicate_group"].length() - notable["duplicate_group"].null_count,
         left_out=left_out,
+        repaired=repaired,
         processed=statistics.tried,
         seconds=seconds,
         rejected=len(rejects),

@@ -124,6 +124,7 @@ def _accept(track: Track, spooled: SpooledMel, build_s: float) -> IndexRow:
         "status": "ok-truncated" if spooled.is_truncated else "ok",
         "decoded_s": spooled.decoded_s,
         "stated_s": spooled.stated_s,
+        "silence_s": spooled.silence_s,
         "build_s": build_s,
         "signature": track.signature,
         "sha256": None if spooled.sha256 is None else bytes.fromhex(spooled.sha256),

@@ -7,10 +7,10 @@ import pyarrow.compute as pc
 
 from preprocessing.catalogue.settings import SplitSettings
 from preprocessing.catalogue.splits import resolve_split_mode
-from store.dataset.snapshots import latest_snapshot, snapshot_url
-from store.fs.files import exists, join
+from store.dataset.snapshots import kept_snapshots
+from store.fs.files import join
 from store.fs.parquet import read_table
-from store.reader import Snapshot, open_snapshot
+from store.reader import Snapshot
 
 SPLIT_COLUMNS = ("track_id", "split")
 
@@ -48,15 +48,15 @@ def _finished_builds(root: str) -> Iterator[tuple[Snapshot, pa.Table]]:
 
     A build publishes many snapshots with one catalogue, so each is read once, as is each part of the index.
     """
-    latest = latest_snapshot(root)
     seen: set[str] = set()
     unfinished: set[str] = set()
     tried_of_part: dict[str, pa.ChunkedArray] = {}
-    for number in reversed(range(latest.number + 1 if latest else 0)):
-        url = snapshot_url(root, number)
-        if not exists(url):
-            return  # older snapshots were removed
-        snapshot = open_snapshot(url)
+    next_number: int | None = None
+    for file in kept_snapshots(root):
+        if next_number not in (None, file.number):
+            return  # those between were removed, so what a track's split was last is not known
+        next_number = file.number - 1
+        snapshot = Snapshot(root, file)
         build = f"{snapshot.file.catalogue} {snapshot.file.settings['catalogue']['split']}"
         if snapshot.file.catalogue in unfinished or build in seen:
             continue  # the last snapshot of a build has all of its tracks

@@ -34,7 +34,7 @@ class SplitSettings(BaseModel):
     def _leaves_some_for_training(self) -> Self:
         if self.validation_share + self.test_share >= 1:
             raise ValueError(
-                f"validation_share {self.validation_share} + test_share {self.test_share} "
+                f"--validation-share {self.validation_share} and --test-share {self.test_share} "
                 "leave nothing for training; wanted a sum below 1"
             )
         return self

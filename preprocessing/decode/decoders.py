@@ -9,12 +9,12 @@ Axes: S samples, C channels.
 """
 
 import errno
-import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import av
 import numpy as np
@@ -22,10 +22,12 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from preprocessing.decode.container import mpeg_duration_s, sniff_format
+from preprocessing.decode.container.flac_end import flac_duration_s
+from preprocessing.decode.container.ogg_links import LinkFile, OggLink
+from preprocessing.decode.mixing import Mixer, frame_samples, full_scale
+from preprocessing.decode.source import AudioSource, read_source
 from preprocessing.errors import BadAudio
 
-HEAD_BYTES = 1 << 18
 BLOCK_VALUES = 1 << 18  # of all channels: 1 MiB, which fits into the L2 cache
 CLIP_LEVEL = 2.0  # damaged frames decode to peaks of 1e5; the overshoot of lossy codecs stays below +6 dB
 PADDING_TOLERANCE_S = 0.2  # encoders pad: a track that lacks less than this, or 1 %, is complete
@@ -33,6 +35,7 @@ SEEK_PREROLL_S = 0.25  # after a seek, transform codecs need a few packets until
 STAMP_TOLERANCE_S = 0.05  # containers round time stamps, some to 1 ms; a larger difference is a gap
 SILENCE_PEAK = 1e-4  # -80 dB: a track that never exceeds this is silent
 MAX_DURATION_S = 12 * 3600.0
+MAX_SAMPLES = 1 << 62
 # Bare frames: FFmpeg estimates their duration.
 FORMATS_WITHOUT_DURATION = frozenset({"mp3", "aac", "ac3", "eac3", "amr", "dts"})
 
@@ -48,11 +51,12 @@ class DecodeResult(Generic[T]):
     result: T
     decoded_s: float
     stated_s: float | None  # None if the file states none
+    is_cut: bool = False  # the mark of its end is missing
 
     @property
     def is_truncated(self) -> bool:
-        """Return whether the waveform is much shorter than the file states."""
-        return self.stated_s is not None and is_much_shorter(self.decoded_s, self.stated_s)
+        """Return whether the end of the track is missing."""
+        return self.is_cut or (self.stated_s is not None and is_much_shorter(self.decoded_s, self.stated_s))
 
 
 def decode_blocks(
@@ -71,25 +75,33 @@ def decode_blocks(
     If the first decoder fails or stops early, `consume` is called again with the blocks of the other
     decoder, from the start, and the longer result is returned.
     """
-    head, size_bytes = read_head(path)
-    if size_bytes == 0:
-        raise BadAudio("empty", "0 bytes")
-    kind = sniff_format(head)
-    if kind is None:
-        raise BadAudio("not-audio", f"it begins with {head[:16]!r}, like no audio format")
-    stated_s = mpeg_duration_s(path, head) if kind == "mpeg" else None
+    source = read_source(path)
     window = TimeRange(start_s, duration_s)
     attempt = partial(attempt_decode, consume, sample_rate_hz, max_duration_s)
+    mixer = Mixer()
+    decoded = _decode(attempt, source, window, mixer)
+    if mixer.cancels:
+        decoded = _decode(attempt, source, window, mixer.inverted())
+    return _check(decoded, source, window)
+
+
+def _decode(
+    attempt: "Attempt[T]", source: AudioSource, window: "TimeRange", mixer: Mixer
+) -> "DecodeAttempt[T] | None":
+    """Decode with one decoder, and with the other if that fails or stops early; return the longer result."""
+    if len(source.links) > 1:
+        return attempt(_chained_blocks(source, window, mixer), None)
     try:
-        first = _with_libsndfile(attempt, path, window, stated_s)
+        first = _with_libsndfile(attempt, source, window, mixer)
     except soundfile.LibsndfileError:
         first = None
-    if first is None or first.needs_fallback:
-        second = _with_ffmpeg(attempt, path, window, stated_s)
-        first = max(
-            filter(None, [first, second]), key=lambda it: (it.error is None, it.decoded_s), default=None
-        )
-    return _check(first, f"{size_bytes:,} bytes of {kind}", window)
+    if first is not None and not first.needs_fallback:
+        return first
+    second = _with_ffmpeg(attempt, source, window, mixer)
+    best = max(filter(None, [first, second]), key=lambda it: (it.error is None, it.decoded_s), default=None)
+    if best is not None and best.is_short and window == TimeRange(0.0, None) and source.kind == "flac":
+        best.stated_s = flac_duration_s(source.path) or best.stated_s
+    return best
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,9 @@ class TimeRange:
 
     start_s: float
     duration_s: float | None
+
+    def is_covered_by(self, decoded_s: float) -> bool:
+        return self.duration_s is not None and not is_much_shorter(decoded_s, self.duration_s)
 
     def expected_duration_s(self, stated_s: float | None) -> float | None:
         """Return the duration of the part of the range that is within a track of a stated duration."""
@@ -122,30 +137,21 @@ class DecodeAttempt(Generic[T]):
         """Return whether the other decoder should try: libsndfile may stop early without an error."""
         if self.error is not None:
             return self.error.reason != "too-long"
+        return self.decoded_s == 0 or self.is_short
+
+    @property
+    def is_short(self) -> bool:
         return self.stated_s is not None and is_much_shorter(self.decoded_s, self.stated_s)
 
 
-def read_head(path: Path) -> tuple[bytes, int]:
-    """Return the first bytes of a file and its size. Raises: BadAudio if there is no file that can be read."""
-    try:
-        info = path.stat()
-        if stat.S_ISDIR(info.st_mode):
-            raise BadAudio("not-audio", "it is a folder")
-        if not stat.S_ISREG(info.st_mode):
-            raise BadAudio("not-audio", "it is a pipe or a device, not a file")
-        with path.open("rb") as file:
-            return file.read(HEAD_BYTES), info.st_size
-    except FileNotFoundError:
-        raise BadAudio("missing", "no such file") from None
-    except PermissionError:
-        raise BadAudio("no-permission", "this user may not read the file") from None
+Attempt = Callable[[Iterator[RatedBlock], float | None], DecodeAttempt[T]]
 
 
 def is_much_shorter(decoded_s: float, wanted_s: float) -> bool:
     return wanted_s - decoded_s > max(PADDING_TOLERANCE_S, 0.01 * wanted_s)
 
 
-def _check(attempt: DecodeAttempt[T] | None, what: str, window: TimeRange) -> DecodeResult[T]:
+def _check(attempt: DecodeAttempt[T] | None, source: AudioSource, window: TimeRange) -> DecodeResult[T]:
     """Raises: BadAudio if nothing could be decoded, much less than the file states, or only silence."""
     error = attempt.error if attempt is not None else None
     if error is not None and error.reason != "too-short":
@@ -153,6 +159,7 @@ def _check(attempt: DecodeAttempt[T] | None, what: str, window: TimeRange) -> De
     if attempt is None or attempt.decoded_s == 0:
         if window.start_s > 0:
             raise BadAudio("too-short", f"there is no audio from {window.start_s:g} s on")
+        what = f"{source.size_bytes:,} bytes of {source.kind}"
         raise BadAudio("truncated", f"{what}, of which no decoder can decode a sample")
     if attempt.stated_s is not None and attempt.decoded_s < 0.5 * attempt.stated_s:
         raise BadAudio("truncated", f"{attempt.decoded_s:.1f} of {attempt.stated_s:.1f} s can be decoded")
@@ -160,7 +167,8 @@ def _check(attempt: DecodeAttempt[T] | None, what: str, window: TimeRange) -> De
         raise error
     if attempt.peak < SILENCE_PEAK:
         raise BadAudio("silent", f"{attempt.decoded_s:.1f} s, never above -80 dB")
-    return DecodeResult(attempt.results[0], attempt.decoded_s, attempt.stated_s)
+    is_cut = source.is_cut and not window.is_covered_by(attempt.decoded_s)
+    return DecodeResult(attempt.results[0], attempt.decoded_s, attempt.stated_s, is_cut)
 
 
 def attempt_decode(
@@ -204,18 +212,16 @@ def _limit_duration(
 
 
 def _with_libsndfile(
-    attempt: Callable[[Iterator[RatedBlock], float | None], DecodeAttempt[T]],
-    path: Path,
-    window: TimeRange,
-    stated_s: float | None,
+    attempt: Attempt[T], source: AudioSource, window: TimeRange, mixer: Mixer
 ) -> DecodeAttempt[T]:
     """Raises: LibsndfileError for a format it does not know or damage it cannot skip."""
-    with soundfile.SoundFile(path) as file:
+    with soundfile.SoundFile(source.path) as file:
         rate_hz = file.samplerate
-        stated_s = libsndfile_duration_s(file) if stated_s is None else stated_s
+        stated_s = source.counted_s or source.plausible(libsndfile_duration_s(file))
+        mixer.scale = 1 / full_scale(file)
         file.seek(min(round(window.start_s * rate_hz), file.frames))
-        left = file.frames if window.duration_s is None else round(window.duration_s * rate_hz)
-        return attempt(libsndfile_blocks(file, left), window.expected_duration_s(stated_s))
+        left = MAX_SAMPLES if window.duration_s is None else round(window.duration_s * rate_hz)
+        return attempt(libsndfile_blocks(file, left, mixer), window.expected_duration_s(stated_s))
 
 
 def libsndfile_duration_s(file: soundfile.SoundFile) -> float | None:
@@ -223,7 +229,7 @@ def libsndfile_duration_s(file: soundfile.SoundFile) -> float | None:
     return None if file.format == "MP3" else file.frames / file.samplerate
 
 
-def libsndfile_blocks(file: soundfile.SoundFile, left: int) -> Iterator[RatedBlock]:
+def libsndfile_blocks(file: soundfile.SoundFile, left: int, mixer: Mixer) -> Iterator[RatedBlock]:
     """Decode up to `left` samples from where the file is."""
     block_SC = np.empty((max(1, BLOCK_VALUES // file.channels), file.channels), np.float32)
     while left > 0:
@@ -231,25 +237,51 @@ def libsndfile_blocks(file: soundfile.SoundFile, left: int) -> Iterator[RatedBlo
         if not len(read_SC):
             return
         left -= len(read_SC)
-        yield _to_mono(read_SC), file.samplerate
+        yield mixer.mix(read_SC), file.samplerate
 
 
 def _with_ffmpeg(
-    attempt: Callable[[Iterator[RatedBlock], float | None], DecodeAttempt[T]],
-    path: Path,
-    window: TimeRange,
-    stated_s: float | None,
+    attempt: Attempt[T], source: AudioSource, window: TimeRange, mixer: Mixer
 ) -> DecodeAttempt[T] | None:
+    mixer.scale = 1.0
     try:
-        with av.open(str(path), mode="r", metadata_errors="replace") as container:
+        with av.open(str(source.path), mode="r", metadata_errors="replace") as container:
             if not container.streams.audio:
                 return DecodeAttempt(None, error=BadAudio("unsupported", "the file has no audio stream"))
-            stated_s = ffmpeg_duration_s(container) if stated_s is None else stated_s
-            return attempt(ffmpeg_blocks(container, window), window.expected_duration_s(stated_s))
+            stated_s = source.counted_s or source.plausible(ffmpeg_duration_s(container))
+            return attempt(ffmpeg_blocks(container, window, mixer), window.expected_duration_s(stated_s))
     except av.error.FFmpegError as error:
         if error.errno in _MACHINE_ERRNOS:
             raise
         return None
+
+
+def _chained_blocks(source: AudioSource, window: TimeRange, mixer: Mixer) -> Iterator[RatedBlock]:
+    """Decode the links of an Ogg file one after another, each as a file of its own."""
+    at_s, stop_s = 0.0, float("inf") if window.duration_s is None else window.start_s + window.duration_s
+    for link in source.links:
+        for mono_S, rate_hz in _link_blocks(source.path, link, mixer):
+            low, high = (round(min(edge_s - at_s, 1e9) * rate_hz) for edge_s in (window.start_s, stop_s))
+            at_s += mono_S.size / rate_hz
+            if high <= 0:
+                return
+            if max(low, 0) < mono_S.size:
+                yield mono_S[max(low, 0) : high], rate_hz
+
+
+def _link_blocks(path: Path, link: OggLink, mixer: Mixer) -> Iterator[RatedBlock]:
+    try:
+        with LinkFile(path, link) as raw, soundfile.SoundFile(raw) as file:
+            file.seek(0)  # libsndfile 1.2 decodes the start of Opus wrongly without it
+            yield from libsndfile_blocks(file, MAX_SAMPLES, mixer)
+    except soundfile.LibsndfileError:
+        with (
+            suppress(av.error.FFmpegError),  # the other links are decoded
+            LinkFile(path, link) as raw,
+            av.open(raw, mode="r", metadata_errors="replace") as container,
+        ):
+            if container.streams.audio:
+                yield from ffmpeg_blocks(container, TimeRange(0.0, None), mixer)
 
 
 _MACHINE_ERRNOS = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ESTALE})  # not due to the file
@@ -262,7 +294,9 @@ def ffmpeg_duration_s(container: "av.container.InputContainer") -> float | None:
     return float(container.duration / av.time_base)
 
 
-def ffmpeg_blocks(container: "av.container.InputContainer", window: TimeRange) -> Iterator[RatedBlock]:
+def ffmpeg_blocks(
+    container: "av.container.InputContainer", window: TimeRange, mixer: Mixer
+) -> Iterator[RatedBlock]:
     """Decode packet by packet, skipping the damaged ones, and slice the window by time stamps."""
     stream = container.streams.audio[0]
     origin_s = float((stream.start_time or 0) * (stream.time_base or 0))
@@ -280,7 +314,7 @@ def ffmpeg_blocks(container: "av.container.InputContainer", window: TimeRange) -
             stamp_s = float(origin_s if frame.time is None else frame.time)
             if at_s is None or (frame.time is not None and abs(stamp_s - at_s) > STAMP_TOLERANCE_S):
                 at_s = stamp_s  # else samples are counted, which is exact
-            mono_S = _to_mono(_as_float(frame))
+            mono_S = mixer.mix(frame_samples(frame))
             low, high = (round(min(edge_s - at_s, 1e9) * frame.rate) for edge_s in (start_s, stop_s))
             at_s += mono_S.size / frame.rate
             if high <= 0:
@@ -298,30 +332,6 @@ def _packets(
     except av.error.FFmpegError as error:
         if error.errno in _MACHINE_ERRNOS:
             raise
-
-
-def _as_float(frame: "av.AudioFrame") -> NDArray[np.float32]:
-    """Return samples as float32, those of integer formats scaled to [-1, 1). Shapes: (S, C)."""
-    if frame.format.name.startswith("s64"):  # PyAV cannot convert it to an array
-        (frame,) = av.AudioResampler("dbl").resample(frame)
-    samples: NDArray[Any] = frame.to_ndarray()
-    samples_SC = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
-    match samples_SC.dtype.kind:
-        case "u":
-            zero, full = 128, 128
-        case "i":
-            zero, full = 0, 1 << (8 * samples_SC.dtype.itemsize - 1)
-        case _:
-            zero, full = 0, 1
-    return (samples_SC.astype(np.float32) - np.float32(zero)) / np.float32(full)
-
-
-def _to_mono(block_SC: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mean of the channels, as a matrix product: thirty times faster than np.mean."""
-    channels = block_SC.shape[1]
-    if channels == 1:
-        return np.array(block_SC[:, 0])
-    return block_SC @ np.full(channels, 1 / channels, np.float32)
 
 
 def _resample(blocks: Iterator[RatedBlock], sample_rate_hz: int) -> WaveBlocks:

@@ -15,7 +15,6 @@ import av
 import numpy as np
 import soundfile
 
-from preprocessing.decode.container import mpeg_duration_s, sniff_format
 from preprocessing.decode.decoders import (
     SILENCE_PEAK,
     RatedBlock,
@@ -27,9 +26,10 @@ from preprocessing.decode.decoders import (
     ffmpeg_duration_s,
     libsndfile_blocks,
     libsndfile_duration_s,
-    read_head,
 )
+from preprocessing.decode.mixing import Mixer, full_scale
 from preprocessing.decode.settings import WindowSettings
+from preprocessing.decode.source import AudioSource, read_source
 from preprocessing.decode.spool import SpooledWindow
 from preprocessing.decode.windows import (
     DecodeRange,
@@ -98,19 +98,19 @@ def _seek(
     append: Append, path: Path, mel: MelSettings, windows: WindowSettings, max_duration_s: float
 ) -> list[SpooledWindow] | None:
     """Spool the windows of a track by seeking; None if the whole track must be decoded."""
-    head, _ = read_head(path)
-    kind = sniff_format(head)
-    if windows.whole_track or kind is None:
+    if windows.whole_track:
         return None
-    stated_s = mpeg_duration_s(path, head) if kind == "mpeg" else None
+    source = read_source(path)
+    if source.is_cut or len(source.links) > 1:
+        return None
     place = partial(_place, mel=mel, windows=windows, max_duration_s=max_duration_s)
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError:
-        return None if kind == "mpeg" else _seek_with_ffmpeg(append, path, place, mel)
+        return None if source.kind == "mpeg" else _seek_with_ffmpeg(append, source, place, mel)
     with file:
         try:
-            return _seek_with_libsndfile(append, file, stated_s, place, mel)
+            return _seek_with_libsndfile(append, file, source, place, mel)
         except soundfile.LibsndfileError:
             return None
 
@@ -126,34 +126,38 @@ def _place(
 
 
 def _seek_with_libsndfile(
-    append: Append, file: soundfile.SoundFile, stated_s: float | None, place: PlaceWindows, mel: MelSettings
+    append: Append, file: soundfile.SoundFile, source: AudioSource, place: PlaceWindows, mel: MelSettings
 ) -> list[SpooledWindow] | None:
     rate_hz = file.samplerate
-    stated_s = libsndfile_duration_s(file) if stated_s is None else stated_s
+    stated_s = source.counted_s or source.plausible(libsndfile_duration_s(file))
     if stated_s is None:
         return None
+    mixer = Mixer(scale=1 / full_scale(file))
 
     def decode(part: DecodeRange) -> Iterator[RatedBlock]:
         file.seek(round(part.start_s * rate_hz))  # raises beyond what libsndfile takes for the end
-        return libsndfile_blocks(file, round(part.duration_s * rate_hz))
+        return libsndfile_blocks(file, round(part.duration_s * rate_hz), mixer)
 
-    return _spool_each(append, decode, place(stated_s), stated_s, rate_hz, mel)
+    spooled = _spool_each(append, decode, place(stated_s), stated_s, rate_hz, mel)
+    return None if mixer.cancels else spooled
 
 
 def _seek_with_ffmpeg(
-    append: Append, path: Path, place: PlaceWindows, mel: MelSettings
+    append: Append, source: AudioSource, place: PlaceWindows, mel: MelSettings
 ) -> list[SpooledWindow] | None:
     try:
-        with av.open(str(path), mode="r", metadata_errors="replace") as container:
-            stated_s = ffmpeg_duration_s(container)
+        with av.open(str(source.path), mode="r", metadata_errors="replace") as container:
+            stated_s = source.plausible(ffmpeg_duration_s(container))
             rate_hz = container.streams.audio[0].rate if container.streams.audio else None
             if stated_s is None or not rate_hz:
                 return None
+            mixer = Mixer()
 
             def decode(part: DecodeRange) -> Iterator[RatedBlock]:
-                return ffmpeg_blocks(container, TimeRange(part.start_s, part.duration_s))
+                return ffmpeg_blocks(container, TimeRange(part.start_s, part.duration_s), mixer)
 
-            return _spool_each(append, decode, place(stated_s), stated_s, rate_hz, mel)
+            spooled = _spool_each(append, decode, place(stated_s), stated_s, rate_hz, mel)
+            return None if mixer.cancels else spooled
     except av.error.FFmpegError:
         return None  # decoding the whole track reports what is wrong
 

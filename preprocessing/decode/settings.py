@@ -18,7 +18,8 @@ class WindowSettings(BaseModel, frozen=True, extra="forbid"):
     def _are_part_of_a_track(self) -> "WindowSettings":
         if self.count * self.length_s > 600:
             raise ValueError(
-                f"{self.count} windows of {self.length_s:g} s are more than ten minutes; take fewer, or the whole track"
+                f"--count {self.count} windows of --length-s {self.length_s:g} are more than ten minutes; "
+                "take fewer, or the whole track"
             )
         return self
 

@@ -27,6 +27,7 @@ class SpooledMel:
     bands: int
     decoded_s: float
     stated_s: float | None
+    silence_s: float  # of digital silence, left out of the spectrogram
     is_truncated: bool
     sha256: (
         str | None

@@ -24,8 +24,8 @@ class MelSettings(BaseModel, frozen=True, extra="forbid"):
         high_hz = self.high_hz or self.sample_rate_hz / 2
         if not self.low_hz < high_hz <= self.sample_rate_hz / 2:
             raise ValueError(
-                f"mel bands from {self.low_hz} to {high_hz} Hz; want low_hz < high_hz <= "
-                f"half the sample rate ({self.sample_rate_hz / 2} Hz)"
+                f"mel bands from --low-hz {self.low_hz} to --high-hz {high_hz}: the first must be the lower, the "
+                f"second at most half of --sample-rate-hz ({self.sample_rate_hz / 2})"
             )
         return self
 

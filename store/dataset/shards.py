@@ -14,8 +14,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
+from store.dataset.checksums import StoredFile, checksum_file
 from store.dataset.recipe import Encoding
-from store.fs.files import file_system, join, local_path, sync_to_disk
+from store.fs.files import file_system, join, local_path, read_bytes, sync_to_disk
 
 CHUNK_FRAMES = 1_024  # the unit of reading: about the 30 s clip of FMA
 OBJECT_FRAMES = 65_536  # the unit of storage, a file or object: 16 MiB of float16 at 128 bands
@@ -34,6 +35,7 @@ class Shard:
     name: str
     starts: dict[str, int]
     frames: dict[str, int]
+    files: tuple[StoredFile, ...] = ()
 
 
 def encode_db(mel_FM: NDArray[np.float32], encoding: Encoding) -> NDArray[Any]:
@@ -82,7 +84,7 @@ def write_shard(
             array[first : first + len(rows_FM)] = rows_FM
         array.attrs.update({"track_ids": list(starts), "start_frames": list(starts.values())})
         _sync_local_files(url)
-        return Shard(name, starts, frames)
+        return Shard(name, starts, frames, _checksum_files(url))
     except (
         BaseException
     ):  # Ctrl-C and cancelling too: no other process knows the name of a half-written shard
@@ -138,6 +140,21 @@ def _as_objects(
                 first, filled = first + filled, 0
     if filled:
         yield first, full_FM[:filled]
+
+
+def _checksum_files(url: str) -> tuple[StoredFile, ...]:
+    """Read the files of a shard back, and return their sizes and checksums."""
+    fs, folder = file_system(url)
+    paths = sorted(path.removeprefix(f"{folder.rstrip('/')}/") for path in fs.find(folder))
+    return tuple(
+        checksum_file(
+            path,
+            read_bytes(join(url, path)),
+            chunk_frames=CHUNK_FRAMES,
+            chunks=OBJECT_FRAMES // CHUNK_FRAMES,
+        )
+        for path in paths
+    )
 
 
 def _sync_local_files(url: str) -> None:

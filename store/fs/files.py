@@ -1,10 +1,11 @@
 """Whole-file writes and exclusive creation, on any fsspec URL: nothing half-written is ever visible."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 from uuid import uuid4
 
@@ -14,6 +15,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from store.errors import BadInput
 from store.fs.zip_archive import open_member, read_directory
+
+MAX_PUT_ATTEMPTS = 10
+FIRST_SERVER_ERROR = 500  # an HTTP status
 
 
 def join(url: str, *parts: str) -> str:
@@ -99,9 +103,8 @@ def list_names(url: str) -> list[str]:
         if zipped is not None:
             return _names_within(*zipped)
         fs, path = file_system(url)
-        # s3fs keeps a cache of its own, which misses what others wrote since.
         with translate_server_errors(url):
-            listing = fs.ls(path, detail=False, refresh=True) if fs.async_impl else fs.ls(path, detail=False)
+            listing = fs.ls(path, detail=False, **_uncached(fs))
     except (FileNotFoundError, NotADirectoryError):
         return []
     names = (name.rstrip("/").rsplit("/", 1)[-1] for name in listing)
@@ -183,6 +186,16 @@ def _translate_s3_errors(url: str) -> Iterator[None]:
         ) from None
     except BotoCoreError as error:
         raise OSError(f"{url}: {error}") from error
+    except OSError as error:  # of s3fs, after its retries, without the URL
+        status = _response_of(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status < FIRST_SERVER_ERROR:
+            raise
+        raise OSError(f"{url}: the server responds {status} ({error.strerror or error})") from error.__cause__
+
+
+def _response_of(error: OSError) -> Mapping[str, Any]:
+    """Return what the server of an object store responded; {} if that is not known."""
+    return getattr(error.__cause__, "response", None) or {}
 
 
 def write_atomic(url: str, data: bytes) -> None:
@@ -216,8 +229,7 @@ def put_if_absent(url: str, data: bytes) -> None:
     """
     path = local_path(url)
     if path is None:
-        fs, remote = file_system(url)
-        fs.pipe_file(remote, data, mode="create")
+        _create_remote(url, data)
         return
     make_folder(path.parent)
     draft = _draft_path(path)
@@ -229,6 +241,65 @@ def put_if_absent(url: str, data: bytes) -> None:
         sync_to_disk(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _create_remote(url: str, data: bytes) -> None:
+    """Create a remote file by a conditional put. Raises: FileExistsError, OSError.
+
+    S3 refuses with 412 if the object exists, and with 409 while another conditional put is being carried out.
+    Not every server of the protocol names the condition that failed, so s3fs knows only some of the refusals.
+    """
+    fs, remote = file_system(url)
+    for attempts_left in reversed(range(MAX_PUT_ATTEMPTS)):
+        try:
+            with translate_server_errors(url):
+                fs.pipe_file(remote, data, mode="create")
+            return
+        except OSError as error:
+            fs.invalidate_cache(remote)  # s3fs does so only after a put that was accepted
+            if isinstance(error, FileExistsError):
+                raise
+            code = _response_of(error).get("Error", {}).get("Code")
+            if code in ("PreconditionFailed", "412"):
+                raise FileExistsError(f"{url}: exists") from error
+            if code not in ("ConditionalRequestConflict", "409") or not attempts_left:
+                raise
+
+
+def remove(url: str) -> None:
+    """Remove a file, or a folder with all in it, if it is there."""
+    fs, path = file_system(url)
+    with translate_server_errors(url), suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def change_times(url: str) -> dict[str, float]:
+    """Return when each file in a folder and in those below it was written, by the clock of its file system.
+
+    Units: seconds since 1970.
+    """
+    fs, path = file_system(url)
+    with translate_server_errors(url):
+        found = fs.find(path, detail=True, **_uncached(fs))
+    return {name.removeprefix(f"{path.rstrip('/')}/"): _change_s(info) for name, info in found.items()}
+
+
+def _uncached(fs: AbstractFileSystem) -> dict[str, bool]:
+    """Return how to list without the cache of s3fs, which misses what others wrote since."""
+    return {"refresh": True} if fs.async_impl else {}
+
+
+def change_time(url: str) -> float:
+    """Return when a file was written, by the clock of its file system. Units: seconds since 1970."""
+    fs, path = file_system(url)
+    with translate_server_errors(url):
+        return _change_s(fs.info(path, **_uncached(fs)))
+
+
+def _change_s(info: Mapping[str, Any]) -> float:
+    """Return the time in the words of the local disk, of S3 or of memory."""
+    changed = info["mtime"] if "mtime" in info else info.get("LastModified", info.get("created"))
+    return float(changed.timestamp() if isinstance(changed, datetime) else changed)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from mutagen.asf import ASF
 from mutagen.flac import FLAC
 from mutagen.monkeysaudio import MonkeysAudio
 from mutagen.mp3 import MP3
-from mutagen.mp4 import MP4
+from mutagen.mp4 import MP4, MP4StreamInfoError
 from mutagen.oggflac import OggFLAC
 from mutagen.oggopus import OggOpus
 from mutagen.oggspeex import OggSpeex
@@ -25,9 +25,10 @@ from mutagen.trueaudio import TrueAudio
 from mutagen.wavpack import WavPack
 
 from store.errors import BadInput
+from store.tags.containers import asf, mp4
 from store.tags.id3 import read_id3v1
 from store.tags.id3_files import ape_values, read_id3_file, restore_id3v1, write_id3_file
-from store.tags.payload import detect_container, end_of_leading_tags
+from store.tags.payload import check_structure, detect_container, end_of_leading_tags, prefixed_container
 from store.tags.schema import CUSTOM_TAG_NAMES, Credits, FileTags, TagEdit, join_values
 from store.tags.vorbis_comments import check_comments
 from store.tags.wav_aiff import read_wav_aiff_file, write_wav_aiff_file
@@ -57,8 +58,11 @@ def detect_tag_format(path: Path) -> TagFormat:
         container = detect_container(file)
         file.seek(end_of_leading_tags(file))
         start = file.read(4)
+        prefixed = prefixed_container(file)
     if container != "raw":
         return container
+    if prefixed is not None:
+        return "id3"
     # ID3 before these has mutagen take them for MP3, TrueAudio unless the file is called .tta.
     if len(start) == 4 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:  # ADTS
         AAC(path)
@@ -93,8 +97,18 @@ def parse_tags(path: Path, kind: TagFormat) -> FileTags:
     )
 
 
+def check_editable(path: Path, kind: TagFormat) -> None:
+    """Raise BadInput if no edit of a file's tags would leave its audio and its other tags as they are.
+
+    Nothing is written. An edit may still be refused: its copy is compared with the file.
+    """
+    check_structure(path)
+    if kind == "flac" or kind == "ogg":
+        check_comments(path, kind, open_tags(path, kind).tags or [])
+
+
 def write_edited_copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat) -> None:
-    """Write an edited copy of `source` to `draft`."""
+    """Write an edited copy of `source`, which `check_editable` accepts, to `draft`."""
     match kind:
         case "id3":
             write_id3_file(source, draft, edit)
@@ -104,16 +118,26 @@ def write_edited_copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat)
             return
     shutil.copyfile(source, draft)
     audio = open_tags(draft, kind)
-    if kind == "flac" or kind == "ogg":
-        check_comments(source, kind, audio.tags or [])
     if edit.genres is not None:
         _set_field(audio, _keys(kind)[0], list(edit.genres))
     for name, text in edit.custom_tags.items():
         value = text.encode() if kind == "mp4" and text is not None else text
         _set_field(audio, _custom_tag_key(kind, name), [] if value is None else [value])
     audio.save()
-    if kind == "ape":
-        restore_id3v1(source, draft, edit)
+    match kind:
+        case "ape":
+            restore_id3v1(source, draft, edit)
+        case "mp4" | "asf":
+            _correct_structure(source, draft, kind)
+
+
+def _correct_structure(source: Path, draft: Path, kind: Literal["mp4", "asf"]) -> None:
+    """Correct what mutagen leaves as it was: offsets in all but the first fragment of an MP4, an ASF file's size."""
+    with source.open("rb") as old, draft.open("rb+") as new:
+        if kind == "mp4":
+            mp4.correct_offsets(old, new)
+        else:
+            asf.correct_file_size(old, new)
 
 
 def _set_field(audio: Any, key: str, values: list[Any]) -> None:
@@ -129,7 +153,10 @@ def open_tags(path: Path, kind: TagFormat) -> Any:
         case "flac":
             return FLAC(path)
         case "mp4":
-            return MP4(path)
+            try:
+                return MP4(path)
+            except MP4StreamInfoError as why:
+                raise BadInput(f"the description of its audio is of an unknown kind ({why})") from None
         case "asf":
             return ASF(path)
     audio = mutagen.File(path, options=OGG_KINDS if kind == "ogg" else APE_KINDS)
@@ -187,7 +214,7 @@ def _other_fields(audio: Any, kind: TagFormat, path: Path) -> list[str]:
             return sorted(f"{key}={text}" for key, text in tags if key.lower() not in edited)
         case "asf":
             return sorted(
-                f"{key} {value.TYPE} {value.language} {value.stream} {value.value!r}"
+                f"{key} {value.TYPE} {value.language or 0} {value.stream or 0} {value.value!r}"
                 for key, value in tags
                 if key.lower() not in edited
             )

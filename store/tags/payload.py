@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from store.errors import BadInput
-from store.tags.riff import list_chunks
+from store.tags.containers import asf, mp4, ogg
+from store.tags.riff import has_trailing_tags, is_tag_chunk, list_chunks
 
 Container = Literal["riff", "aiff", "flac", "ogg", "mp4", "asf", "raw"]
 
 BLOCK_BYTES = 1 << 20
 MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-MP4_PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
-OGG_WITH_COMMENTS = (b"\x01vorbis", b"OpusHead", b"Speex   ", b"\x80theora", b"\x7fFLAC")
-ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+PREFIXED = {  # where their marks are; ID3 tags belong to none of them, though players skip these
+    "Ogg": (0, b"OggS"),
+    "WAV": (0, b"RIFF"),
+    "AIFF": (0, b"FORM"),
+    "MP4": (4, b"ftyp"),
+    "WMA": (0, asf.HEADER[:12]),
+    "WavPack": (0, b"wvpk"),
+    "Monkey's Audio": (0, b"MAC "),
+}
+FLAC_TAGS = (1, 4, 6)  # padding, comments, pictures
 
 
 def hash_payload(path: Path) -> str:
@@ -30,6 +38,43 @@ def hash_payload(path: Path) -> str:
         for piece in _pieces(file):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def check_structure(path: Path) -> None:
+    """Raise BadInput if the structure of a file rules out any edit of its tags. Only headers are read."""
+    with path.open("rb") as file:
+        match detect_container(file):
+            case "riff" | "aiff":
+                if has_trailing_tags(file):
+                    raise BadInput(
+                        "it has tags after the end that its header claims, and readers disagree on those"
+                    )
+            case "flac":
+                list(_flac_blocks(file))
+            case "ogg":
+                for _ in ogg.read_pages(file):
+                    pass
+            case "mp4":
+                if start_of_trailing_tags(file) < file.seek(0, 2):
+                    raise BadInput(
+                        "it has an ID3v1 or APEv2 tag after its audio, and readers disagree on those"
+                    )
+                mp4.check_offsets(file)
+            case "asf":
+                list(asf.payload_pieces(file))
+            case "raw":
+                if name := prefixed_container(file):
+                    raise BadInput(
+                        f"an ID3 tag precedes its {name} stream, and readers disagree on which tags count: "
+                        "remove the ID3 tag"
+                    )
+
+
+def prefixed_container(file: BinaryIO) -> str | None:
+    """Return the name of the container that an ID3 tag precedes though it has tags of another kind; else None."""
+    end = end_of_leading_tags(file)
+    start = _at(file, end, 12) if end else b""
+    return next((name for name, (at, mark) in PREFIXED.items() if start[at:].startswith(mark)), None)
 
 
 def detect_container(file: BinaryIO) -> Container:
@@ -47,7 +92,7 @@ def detect_container(file: BinaryIO) -> Container:
         return "flac"
     if start[4:8] in MP4_FIRST_BOXES:
         return "mp4"
-    return "asf" if start == ASF_HEADER[:12] else "raw"
+    return "asf" if start == asf.HEADER[:12] else "raw"
 
 
 def end_of_leading_tags(file: BinaryIO, *, first_only: bool = False) -> int:
@@ -92,18 +137,17 @@ def _at(file: BinaryIO, offset: int, size: int) -> bytes:
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
     match detect_container(file):
-        case "riff":
-            yield from _chunks(file, (b"fmt ", b"data"))
-        case "aiff":
-            yield from _chunks(file, (b"COMM", b"SSND"))
+        case "riff" | "aiff":
+            yield from _chunks(file)
         case "flac":
-            yield from _read_range(file, _end_of_flac_metadata(file), start_of_trailing_tags(file))
+            yield from _flac_pieces(file)
         case "ogg":
-            yield from _ogg_pieces(file)
+            yield from ogg.payload_pieces(file)
         case "mp4":
-            yield from _mp4_pieces(file)
+            yield from mp4.payload_pieces(file, BLOCK_BYTES)
         case "asf":
-            yield from _read_range(file, _end_of_asf_header(file))  # the Data object and its indices
+            yield from asf.payload_pieces(file)
+            yield from _read_range(file, asf.end_of_header(file))  # the Data object and its indices
         case "raw":
             yield from _read_range(file, end_of_leading_tags(file), start_of_trailing_tags(file))
 
@@ -124,125 +168,29 @@ def _whole(file: BinaryIO, offset: int, size: int) -> bytes:
     return data
 
 
-def _chunks(file: BinaryIO, ids: tuple[bytes, ...]) -> Iterator[bytes]:
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield all chunks but the tags, in order: the audio, its format, cue points, loops and marks."""
     for chunk in list_chunks(file):
-        if chunk.id in ids:
+        if not is_tag_chunk(file, chunk):
             yield chunk.id
             yield from _read_range(file, chunk.start, chunk.start + chunk.size)
 
 
-def _end_of_flac_metadata(file: BinaryIO) -> int:
-    """Return the offset of the first FLAC frame. Source: RFC 9639, section 8.1."""
+def _flac_blocks(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    """Yield the type, start and end of each metadata block. Source: RFC 9639, section 8.1."""
     end = end_of_leading_tags(file) + 4
     last = False
     while not last:
         header = _whole(file, end, 4)
         last = header[0] >= 0x80
-        end += 4 + int.from_bytes(header[1:], "big")
-    return end
+        start, end = end + 4, end + 4 + int.from_bytes(header[1:], "big")
+        yield header[0] & 0x7F, start, end
 
 
-def _end_of_asf_header(file: BinaryIO) -> int:
-    end: int = struct.unpack("<Q", _whole(file, 16, 8))[0]
-    length = file.seek(0, 2)
-    if end > length:
-        raise BadInput(f"the ASF header claims {end} bytes, but the file has {length}")
-    return end
-
-
-def _ogg_pieces(file: BinaryIO) -> Iterator[bytes]:
-    """Yield a digest of each logical stream: its packets without the comments, and its last time stamp.
-
-    A longer comment moves the page boundaries, so packets are compared, not pages; and streams
-    are hashed separately, since their pages may interleave in another way.
-    """
-    digests: dict[int, hashlib._Hash] = {}
-    packets: dict[int, int] = {}
-    tagged: set[int] = set()
-    ends: dict[int, int] = {}
-    for serial, packet, granule in ogg_packets(file):
-        number = packets.get(serial, 0)
-        packets[serial] = number + 1
-        ends[serial] = granule
-        if number == 0:
-            digests[serial] = hashlib.sha256()
-            if packet.startswith(OGG_WITH_COMMENTS):
-                tagged.add(serial)
-        if number != 1 or serial not in tagged:  # the second packet holds the comments
-            digests[serial].update(struct.pack("<Q", len(packet)) + packet)
-    for serial in sorted(digests):
-        yield struct.pack("<Iq", serial, ends[serial]) + digests[serial].digest()
-
-
-def ogg_packets(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
-    """Yield (stream, packet, time stamp of its page) of an Ogg file. Source: RFC 3533, section 6."""
-    pieces: dict[int, bytes] = {}
-    file.seek(0)
-    while header := file.read(27):
-        if len(header) < 27 or header[:4] != b"OggS":
-            raise BadInput(f"no Ogg page at byte {file.tell() - len(header)}: the file is damaged or cut off")
-        granule, serial = struct.unpack("<qI", header[6:18])
-        for size, complete in _lacing(file.read(header[26])):
-            packet = file.read(size)
-            if len(packet) < size:
-                raise BadInput(f"the last Ogg page is cut off at byte {file.tell()}")
-            packet = pieces.pop(serial, b"") + packet
-            if complete:
-                yield serial, packet, granule
-            else:
-                pieces[serial] = packet
-    for serial, packet in pieces.items():  # the file ends inside a packet
-        yield serial, packet, -1
-
-
-def _lacing(sizes: bytes) -> Iterator[tuple[int, bool]]:
-    """Yield (bytes of a packet on this page, whether the packet ends here), from runs of 255."""
-    size = 0
-    for part in sizes:
-        size += part
-        if part < 255:
-            yield size, True
-            size = 0
-    if size:
-        yield size, False
-
-
-def _mp4_pieces(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the content of each mdat, and the offsets in it of the chunks of the tracks.
-
-    Source: ISO/IEC 14496-12, 8.7.5. The chunk offsets move with the tags before them:
-    shifted wrongly, the same bytes play as noise.
-    """
-    boxes = list(_mp4_boxes(file, 0, file.seek(0, 2)))
-    spans = [(start, stop) for kind, start, stop in boxes if kind == b"mdat"]
-    for start, stop in spans:
-        yield from _read_range(file, start, stop)
-    for kind, start, stop in boxes:
-        if kind in (b"stco", b"co64"):
-            width, code = (4, "I") if kind == b"stco" else (8, "Q")
-            table = _whole(file, start + 8, (stop - start - 8) // width * width)
-            for (offset,) in struct.iter_unpack(f">{code}", table):
-                yield struct.pack(">qq", *_locate(spans, offset))
-
-
-def _locate(spans: list[tuple[int, int]], offset: int) -> tuple[int, int]:
-    for number, (start, stop) in enumerate(spans):
-        if start <= offset < stop:
-            return number, offset - start
-    return -1, 0
-
-
-def _mp4_boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the boxes between two offsets, and those inside the parents of chunk tables."""
-    while start + 8 <= stop:
-        size, kind = struct.unpack(">I4s", _whole(file, start, 8))
-        head = 8
-        if size == 1:
-            size, head = struct.unpack(">Q", _whole(file, start + 8, 8))[0], 16
-        end = start + size if size else stop
-        if (size and size < head) or end > stop:
-            raise BadInput(f"the MP4 box at byte {start} claims {size} bytes, but {stop - start} are left")
-        yield kind, start + head, end
-        if kind in MP4_PARENTS:
-            yield from _mp4_boxes(file, start + head, end)
-        start = end
+def _flac_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the frames, and the blocks that describe them: their length and checksum, seek points, cue sheets."""
+    end = 0
+    for kind, start, end in _flac_blocks(file):
+        if kind not in FLAC_TAGS:
+            yield bytes([kind]) + _whole(file, start, end - start)
+    yield from _read_range(file, end, start_of_trailing_tags(file))

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from store.errors import BadInput
 
 COPY_BYTES = 1 << 20
+AUDIO = (b"data", b"SSND")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,15 @@ def list_chunks(file: BinaryIO) -> list[Chunk]:
 
     Raises: BadInput if the file is neither, is truncated, or is of the 64-bit kind.
     """
-    order, end = _byte_order_and_end(file)
+    return _parse(file)[2]
+
+
+def _parse(file: BinaryIO) -> tuple[str, int, list[Chunk]]:
+    """Return the byte order, the end of the outermost chunk, and the chunks in it.
+
+    A program that writes into a pipe cannot go back to state the sizes: the audio then extends to the end.
+    """
+    order, end, length = _read_form(file)
     chunks = []
     start = 12
     while start + 8 <= end:
@@ -44,6 +53,8 @@ def list_chunks(file: BinaryIO) -> list[Chunk]:
         id_, size = struct.unpack(f"{order}4sI", file.read(8))
         if not (id_.isascii() and id_.decode("ascii").isprintable()):
             raise BadInput(f"{id_!r} at byte {start} is no chunk name: the file is damaged")
+        if id_ in AUDIO and (size == 0 or (_is_placeholder(size) and start + 8 + size > end)):
+            end, size = length, length - start - 8
         if start + 8 + size > end:
             raise BadInput(
                 f"the chunk {id_.decode()!r} at byte {start} claims {size} bytes, but {end - start - 8} "
@@ -51,9 +62,38 @@ def list_chunks(file: BinaryIO) -> list[Chunk]:
             )
         chunks.append(Chunk(id_, start + 8, size))
         start += 8 + size + size % 2
-    if not any(chunk.id in (b"data", b"SSND") for chunk in chunks):
+    if not any(chunk.id in AUDIO for chunk in chunks):
         raise BadInput("the file ends before its audio: it is cut off or was never finished")
-    return chunks
+    return order, end, chunks
+
+
+def lacks_audio(file: BinaryIO) -> bool:
+    """Return whether the file ends inside its audio; False if it has none or is of another kind."""
+    try:
+        order, _, length = _read_form(file)
+    except BadInput:
+        return False
+    start = 12
+    while start + 8 <= length:
+        file.seek(start)
+        id_, size = struct.unpack(f"{order}4sI", file.read(8))
+        if id_ in AUDIO:
+            return not _is_placeholder(size) and start + 8 + size > length
+        start += 8 + size + size % 2
+    return False
+
+
+def _is_placeholder(size: int) -> bool:
+    """Return whether a size is one that writers leave before they know it: about -1, or about the largest int."""
+    return size >= 0xFFFF_F000 or 0x7FFF_F000 <= size <= 0x8000_0000
+
+
+def is_tag_chunk(file: BinaryIO, chunk: Chunk) -> bool:
+    """Return whether a chunk holds tags: ID3, or a list of INFO."""
+    if chunk.id != b"LIST":
+        return chunk.id.upper() == b"ID3 "
+    file.seek(chunk.start)
+    return file.read(4) == b"INFO"
 
 
 def read_chunk(file: BinaryIO, chunk: Chunk) -> bytes:
@@ -69,7 +109,7 @@ def copy_chunks(file: BinaryIO, target: Path, chunks: Sequence[Chunk]) -> None:
 
     Raises: BadInput if they do not fit into the 4 GiB that the format can hold.
     """
-    order, end = _byte_order_and_end(file)
+    order, end, _ = _parse(file)
     total = 4 + sum(8 + chunk.size + chunk.size % 2 for chunk in chunks)
     if total > 0xFFFF_FFFF:
         raise BadInput(f"{total} bytes do not fit into one RIFF file (4 GiB): leave it without tags")
@@ -98,14 +138,14 @@ def _copy(file: BinaryIO, new: BinaryIO, chunk: Chunk) -> None:
 
 def has_trailing_tags(file: BinaryIO) -> bool:
     """Return whether chunks of tags follow the outermost chunk, from writers that did not lengthen it."""
-    _, end = _byte_order_and_end(file)
+    _, end, _ = _parse(file)
     file.seek(end)
     following = file.read(4)
     return following.upper() in (b"ID3 ", b"LIST")
 
 
-def _byte_order_and_end(file: BinaryIO) -> tuple[str, int]:
-    """Return the byte order, and the end of the outermost chunk."""
+def _read_form(file: BinaryIO) -> tuple[str, int, int]:
+    """Return the byte order, the end of the outermost chunk as it states it, and the end of the file."""
     file.seek(0)
     form = file.read(12)
     match form[:4], form[8:]:
@@ -118,7 +158,8 @@ def _byte_order_and_end(file: BinaryIO) -> tuple[str, int]:
         case _:
             raise BadInput("neither a WAV nor an AIFF file, though it starts like one")
     size = struct.unpack(f"{order}I", form[4:8])[0]
-    return order, min(8 + size + size % 2, file.seek(0, 2))
+    length = file.seek(0, 2)
+    return order, length if size == 0 else min(8 + size + size % 2, length), length
 
 
 # LIST/INFO: a chunk whose content is "INFO" and then small chunks of text.

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from store.errors import BadInput
-from store.tags.payload import OGG_WITH_COMMENTS, end_of_leading_tags, ogg_packets
+from store.tags.containers import ogg
+from store.tags.payload import end_of_leading_tags
 
-HEADS = dict(zip(OGG_WITH_COMMENTS, (7, 8, 0, 7, 4), strict=True))  # bytes before the comments
+HEADS = dict(zip(ogg.WITH_COMMENTS, (7, 8, 0, 7, 4), strict=True))  # bytes before the comments
 FLAC_COMMENTS = 4
 
 
@@ -48,7 +49,7 @@ def _in_flac(file: BinaryIO) -> Iterator[bytes]:
 def _in_ogg(file: BinaryIO) -> Iterator[bytes]:
     """Yield the second packet of each stream that has comments, up to the first packet of audio."""
     heads: dict[int, int | None] = {}
-    for serial, packet, _ in ogg_packets(file):
+    for serial, packet in ogg.read_packets(file):
         if serial not in heads:
             heads[serial] = next((HEADS[mark] for mark in HEADS if packet.startswith(mark)), None)
         elif (head := heads[serial]) is not None:

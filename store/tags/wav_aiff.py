@@ -8,13 +8,12 @@ from typing import BinaryIO, Literal
 
 from mutagen.id3 import ID3
 
-from store.errors import BadInput
 from store.tags.id3 import edit_id3, id3_credits, id3_custom_tags, id3_genres, id3_other_fields, load_id3
 from store.tags.riff import (
+    AUDIO,
     Chunk,
     build_info,
     copy_chunks,
-    has_trailing_tags,
     list_chunks,
     new_chunk,
     parse_info,
@@ -33,7 +32,7 @@ def read_wav_aiff_file(path: Path) -> FileTags:
         others = [
             f"{chunk.id!r} {chunk.size} {hashlib.sha256(read_chunk(file, chunk)).hexdigest()}"
             for chunk in chunks
-            if not (_is_id3(chunk) or _is_info(file, chunk) or chunk.id in (b"data", b"SSND"))
+            if not (_is_id3(chunk) or _is_info(file, chunk) or chunk.id in AUDIO)
         ]
     info = {name: _info_text(text) for name, text in entries}
     genres = id3_genres(tag) or [text.strip() for text in info.get(b"IGNR", "").split(";") if text.strip()]
@@ -92,8 +91,6 @@ def _chunk_id3(file: BinaryIO, chunks: Sequence[Chunk]) -> ID3 | None:
 def write_wav_aiff_file(source: Path, draft: Path, edit: TagEdit, kind: ChunkFormat) -> None:
     """Replace the ID3 chunk, and in a WAV the INFO chunk too: Windows reads no other."""
     with source.open("rb") as file:
-        if has_trailing_tags(file):
-            raise BadInput("it has tags after the end that its header claims, and readers disagree on those")
         chunks = _with_id3(file, list_chunks(file), edit, kind)
         if kind == "riff" and edit.genres is not None:
             chunks = _with_info(file, chunks, edit.genres)

@@ -21,6 +21,7 @@ from store.tags.formats import (
     Credits,
     FileTags,
     TagEdit,
+    check_editable,
     detect_tag_format,
     parse_tags,
     write_edited_copy,
@@ -59,6 +60,18 @@ def read_credits(path: Path | str) -> Credits:
     Raises: BadInput if the file or its tags cannot be read.
     """
     return read_tags(path).credits
+
+
+def check_taggable(path: Path | str) -> None:
+    """Raise BadInput if no edit of a file's tags would leave all else as it is, as far as its headers show.
+
+    Nothing is written. An edit that passes may still be refused: its copy is compared with the file.
+    """
+    with translate_errors(path):
+        real = resolve_audio_file(path)
+        kind = detect_tag_format(real)
+        check_editable(real, kind)
+        parse_tags(real, kind)
 
 
 def write_genres(path: Path | str, genres: Sequence[str]) -> None:
@@ -123,6 +136,7 @@ def write_tagged_copy(real: Path, draft: Path, edit: TagEdit) -> FileTags:
     Raises: BadInput if more than the edit would change.
     """
     kind = detect_tag_format(real)
+    check_editable(real, kind)
     audio_before, before = hash_payload(real), parse_tags(real, kind)
     write_edited_copy(real, draft, edit, kind)
     after = parse_tags(draft, kind)

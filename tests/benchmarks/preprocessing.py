@@ -49,7 +49,7 @@ def ours(files: Sequence[Path], folder: Path, settings: SpectrogramSettings = SP
     publish(
         str(folder),
         parent=None,
-        shards=[built.shard.name],
+        shards=[built.shard],
         index=built.index,
         catalogue=put_catalogue(str(folder), built.index.select(["track_id"])),
         recipe=settings.recipe(),

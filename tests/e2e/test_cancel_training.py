@@ -15,10 +15,11 @@ def test_cancelled_in_the_ui_no_rank_is_left_and_the_next_run_starts(page, serve
             "store": publish_toy_artists(f"{tmp_path}/store"),
             "models": f"{tmp_path}/models",
             "cluster": cluster,
+            "hosts": {"processes_per_host": 1},
         }
         run = submit(served, "train-model", {**settings, "training": TRAINING})
         wait_for(lambda: artifacts(served, run).get("training", {}).get("data"))
-        assert len(list_rank_processes()) == 2
+        assert len(list_rank_processes()) == 1
         page.goto(f"{served.url}/runs/flow-run/{run}")
         page.get_by_role("button", name="Cancel").click()
         page.get_by_role("dialog").get_by_role("button", name="Confirm").click()

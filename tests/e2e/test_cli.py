@@ -54,6 +54,8 @@ MISTAKES = {
     "build good elsewhere --store store": "'elsewhere': unexpected argument",
     "build --store store": "--source: required",
     "train --hosts.min-hosts 3 --hosts.max-hosts 2": "--hosts.min-hosts 3 is more than --hosts.max-hosts 2",
+    "retrain-nightly --build.source x --train.training.batch-size 9": "--train.training.batch-size 9 is not a multiple "
+    "of --train.training.micro-batch-size 16",
     "tags show nowhere": "nowhere: no such file or folder",
     "tags diff good nowhere": "nowhere: no such file or folder",
     "tag --config tag.toml": "in-the-file: holds no champion model",

@@ -23,6 +23,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {
     "serve": "tests/e2e/test_ui.py",
     "demo": "tests/integration/test_story.py",
+    "fma": "tests/unit/flows/test_fetch_fma.py",  # from a server on loopback
     "cross-validate": "tests/integration/test_cross_validation.py",  # the bundled music has too few artists
 }
 # What makes training short; the flags come last, and win.
@@ -79,6 +80,7 @@ def test_documents_show_each_verb():
         "retrain-nightly",
         "serve",
         "models",
+        "store",
         "tags",
     }
 

@@ -20,6 +20,7 @@ from flows.cluster.settings import ClusterSettings
 from flows.settings import BuildSettings
 from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
 from preprocessing.decode.settings import LimitSettings
+from store.dataset.verification import verify
 from store.errors import BadInput
 from store.reader import open_snapshot
 from tests.support.audio_formats import encode
@@ -103,7 +104,7 @@ def test_killed_workers_leave_the_store_as_if_nothing_had_been(undisturbed, tmp_
     assert_same_store(undisturbed, open_snapshot(settings.store))
 
 
-def test_files_that_crash_hang_or_gorge_their_decoder_cost_themselves_only(tmp_path, monkeypatch):
+def test_files_that_crash_hang_or_exhaust_memory_cost_themselves_only(tmp_path, monkeypatch):
     source = tmp_path / "music"
     source.mkdir()
     for number in range(1, 7):
@@ -245,6 +246,31 @@ def test_files_that_came_changed_or_went_are_built_rebuilt_or_dropped(collection
     assert set(after.track_ids) - set(before.track_ids) == {"rock/20.mp3"}
     assert after.mel("rock/03.mp3").mean() != before.mel("rock/03.mp3").mean()
     assert open_snapshot(before.url).mel("rock/01.mp3").shape[1] == 128, "the old snapshot still has it"
+
+
+def test_a_repair_builds_just_the_tracks_that_are_damaged(collection):
+    settings = settings_for(collection.parent / "growing")
+    for folder in ("rock", "jazz"):  # two builds, so two shards
+        shutil.copytree(collection / folder, collection.parent / "growing" / folder)
+        build_dataset(settings)
+    snapshot = open_snapshot(settings.store)
+    mels = {it: snapshot.mel(it) for it in snapshot.track_ids}
+    flipped, lost = sorted(Path(settings.store).glob("shards/2*"))
+    path = flipped / "c/0/0"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    shutil.rmtree(lost)
+    damaged = verify(snapshot).tracks
+    assert 7 <= len(damaged) <= 8, "a shard of six tracks, and those that share a chunk"
+    summary = build_dataset(settings.model_copy(update={"repair": True}))
+    assert (summary.repaired, summary.processed, summary.tracks) == (len(damaged), len(damaged), 12)
+    assert f"{len(damaged)} tracks had damaged or lost spectrograms and were built again" in summary.lines()
+    after = open_snapshot(settings.store)
+    assert after.file.kind == "repair"
+    assert verify(after).tracks == []
+    for track_id, mel_FM in mels.items():
+        np.testing.assert_array_equal(after.mel(track_id), mel_FM)
 
 
 def test_a_change_that_leaves_size_and_time_alone_is_seen_by_hash(collection):

@@ -32,7 +32,7 @@ def store(tmp_path_factory):
     return publish_toy_artists(str(tmp_path_factory.mktemp("store")))
 
 
-def test_each_fold_is_trained_once_and_every_track_answered(tmp_path, store, capfd):
+def test_each_fold_is_trained_once_and_every_track_predicted(tmp_path, store, capfd):
     settings = CrossValidationSettings(
         store=store,
         results=str(tmp_path),

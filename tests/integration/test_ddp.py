@@ -18,7 +18,6 @@ from tests.support.toy_training import (
     loss_tolerance,
     losses_of,
     publish_toy,
-    weights_of,
     write_toy_run,
 )
 from training.fit.distributed import RankContext
@@ -129,17 +128,6 @@ def test_an_unfrozen_trunk_is_trained_on_all_processes(tmp_path, snapshot, undis
     assert code == 0, err
     run_alone(alone, snapshot)
     assert_same_losses(shared, alone)
-
-
-def test_resumed_equals_uninterrupted(tmp_path, undisturbed, stopped):
-    folder = shutil.copytree(stopped, tmp_path / "run")
-    code, events, err = finish(torchrun(folder))
-    assert code == 0, err
-    assert 2 <= events[0]["epochs_done"] < 4
-    for name in ("train_loss", "validation_loss"):
-        assert losses_of(folder, name) == losses_of(undisturbed, name)
-    resumed, whole = weights_of(folder), weights_of(undisturbed)
-    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 def test_one_process_resumes_where_two_were_stopped(tmp_path, snapshot, undisturbed, stopped):

@@ -18,7 +18,7 @@ from tests.support.toy_training import SETTINGS, losses_of, publish_toy, weights
 from tests.support.waiting import wait_for
 
 LONGER = SETTINGS.model_copy(
-    update={"epochs": 5, "crops_per_track": 64, "checkpoint_steps": 5, "stall_timeout_s": 5.0}
+    update={"epochs": 7, "crops_per_track": 64, "checkpoint_steps": 5, "stall_timeout_s": 5.0}
 )
 HOSTS = HostSettings(processes_per_host=2)
 
@@ -74,61 +74,55 @@ def assert_no_rank_is_left():
     wait_for(lambda: not list_rank_processes(), within_s=60)
 
 
-def test_lost_processes_and_a_lost_worker_cost_at_most_a_checkpoint_interval(
-    tmp_path, client, snapshot, undisturbed
-):
+def kill_agent():
+    (agent,) = {rank.parent().pid for rank in list_rank_processes()}
+    psutil.Process(agent).kill()
+    assert_no_rank_is_left()
+
+
+class Cancelled(BaseException):
+    pass
+
+
+def cancel():
+    assert len(list_rank_processes()) == 2
+    raise Cancelled
+
+
+def test_losses_cost_at_most_a_checkpoint_interval_and_change_no_bit(tmp_path, client, snapshot, undisturbed):
     events = []
 
     def kill_worker():
         for pid in client.run(os.getpid).values():
             os.kill(pid, signal.SIGKILL)
 
+    folder = write_toy_run(tmp_path, snapshot, LONGER)
+    with pytest.raises(TrainingStopped, match=r"torchrun on 127\.0\.0\.1 ended with status -9"):
+        train(client, folder, disturb={1: kill_agent})
+    with pytest.raises(Cancelled):
+        train(client, folder, disturb={2: cancel})
+    assert_no_rank_is_left()
     train(
         client,
-        write_toy_run(tmp_path, snapshot, LONGER),
+        folder,
         disturb={
-            1: lambda: signal_one_rank(signal.SIGKILL),
-            2: lambda: signal_one_rank(signal.SIGSTOP),
-            3: kill_worker,
+            3: lambda: signal_one_rank(signal.SIGKILL),
+            4: lambda: signal_one_rank(signal.SIGSTOP),
+            5: kill_worker,
         },
         hosts=HOSTS.model_copy(update={"port": free_port()}),  # it must be free again in time
         events=events,
     )
     first, *others = (event for event in events if event["event"] == "start")
-    assert (first["epochs_done"], first["steps_done"]) == (0, 0)
+    assert first["epochs_done"] >= 2
     assert len(others) == 3
-    for done, start in enumerate(others, 1):
+    for done, start in enumerate(others, 3):
         assert start["epochs_done"] >= done
         assert start["steps_done"] % LONGER.checkpoint_steps == 0
     notices = [event["message"] for event in events if event["event"] == "notice"]
     assert notices == [
         "training host 127.0.0.1 was lost; resuming from the last checkpoint on the remaining hosts"
     ]
-    assert_same_run(tmp_path, undisturbed)
-
-
-def test_what_ends_with_the_flow_or_its_agent_goes_on_next_time(tmp_path, client, snapshot, undisturbed):
-    class Cancelled(BaseException):
-        pass
-
-    def kill_agent():
-        agents = {rank.parent().pid for rank in list_rank_processes()}
-        assert len(agents) == 1
-        for agent in agents:
-            psutil.Process(agent).kill()
-        assert_no_rank_is_left()
-
-    def cancel():
-        assert len(list_rank_processes()) == 2
-        raise Cancelled
-
-    folder = write_toy_run(tmp_path, snapshot, LONGER)
-    with pytest.raises(TrainingStopped, match=r"torchrun on 127\.0\.0\.1 ended with status -9"):
-        train(client, folder, disturb={1: kill_agent})
-    with pytest.raises(Cancelled):
-        train(client, folder, disturb={3: cancel})
-    assert_no_rank_is_left()
-    train(client, folder)  # the resource is free again
     assert_same_run(folder, undisturbed)
 
 
@@ -137,10 +131,7 @@ def test_a_port_that_is_taken_is_refused(tmp_path, client, snapshot):
         taken.bind(("", 0))
         taken.listen()
         hosts = HOSTS.model_copy(update={"port": taken.getsockname()[1]})
-        with pytest.raises(
-            BadInput,
-            match=r"training host 127.0.0.1: port \d+ is in use; free it, or choose another with --hosts.port",
-        ):
+        with pytest.raises(BadInput, match=r"127.0.0.1: port \d+ is in use; free it, or choose another"):
             train(client, write_toy_run(tmp_path, snapshot), hosts=hosts)
 
 
@@ -157,7 +148,7 @@ def test_one_host_fewer_than_min_hosts_is_refused(tmp_path, client):
         train(client, tmp_path, hosts=hosts)
 
 
-def test_what_a_rank_finds_wrong_is_told_in_one_line(tmp_path, client, snapshot):
+def test_what_a_rank_finds_wrong_is_reported_in_one_line(tmp_path, client, snapshot):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(BadInput, match=r"tracks.parquet is missing|not a training run"):
         train(client, tmp_path)

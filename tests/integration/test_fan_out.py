@@ -59,7 +59,7 @@ def test_workers_come_back_however_often_they_die(cluster):
     cluster.client.wait_for_workers(2, timeout=60)
 
 
-def test_a_number_that_kills_is_named_when_no_answer_is_there(cluster):
+def test_a_number_that_kills_its_worker_is_named(cluster):
     wanted = r"the worker died each time it ran die_always-\S+ alone \(4 times\); .* The item: 2$"
     with pytest.raises(ServiceUnavailable, match=wanted):
         list(fan_out(cluster, die_always, [[1, 2]], poison=[2]))

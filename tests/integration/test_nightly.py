@@ -133,9 +133,7 @@ def test_three_nights_and_a_rollback(folder, settings_of):
     promote(models, promoted.version)
 
 
-def test_a_champion_that_hears_other_spectrograms_is_told_of_before_the_training(
-    folder, settings_of, tmp_path
-):
+def test_other_mel_settings_than_the_champions_are_refused_before_the_training(folder, settings_of, tmp_path):
     other_mel = SpectrogramSettings(mel=MelSettings(hop=2048))
     settings = settings_of(folder)
     build = settings.build.model_copy(update={"spectrogram": other_mel, "store": f"{tmp_path}/store"})

@@ -19,6 +19,9 @@ from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.model_registry import list_versions, read_card
 from store.reader import open_snapshot
+from tests.support.snapshots import publish_mels
+from tests.support.tagging_model import copy_demo_music
+from tests.support.toy_training import publish_toy_artists
 from training.evaluation.settings import CalibrationSettings
 from training.fit.settings import TrainSettings
 from training.networks.settings import ModelSettings
@@ -119,24 +122,23 @@ def test_another_source_is_refused(folder, tmp_path):
         build_dataset(BuildSettings(source=str(tmp_path), store=f"{folder}/store"))
 
 
-def test_the_same_tracks_stored_otherwise_are_another_training(folder, tmp_path):
-    other = BuildSettings(
-        source=MUSIC,
-        store=f"{tmp_path}/store",
-        spectrogram=SpectrogramSettings(encoding="uint8"),
-        cluster=CLUSTER,
-    )
-    build_dataset(other)
+def test_the_same_tracks_stored_otherwise_are_another_training(tmp_path):
+    root = publish_toy_artists(f"{tmp_path}/float16")
+    float16 = open_snapshot(root)
+    mels = {track_id: float16.mel(track_id) for track_id in float16.track_ids}
+    publish_mels(f"{tmp_path}/uint8", mels, float16.tracks, float16.mel_settings, encoding="uint8")
     names = {
-        prepare_run(open_snapshot(store), settings_to_train(tmp_path))[0]
-        for store in (f"{folder}/store", f"{tmp_path}/store")
+        prepare_run(open_snapshot(f"{tmp_path}/{encoding}"), settings_to_train(tmp_path))[0]
+        for encoding in ("float16", "uint8")
     }
     assert len(names) == 2
 
 
 def test_too_many_rejects_stop_the_build_and_publish_nothing(tmp_path):
-    settings = BuildSettings(source=MUSIC, store=f"{tmp_path}/store", max_reject_share=0.01, cluster=CLUSTER)
-    with pytest.raises(BadInput, match=r"3 of 51 tracks \(6%\) cannot be decoded; at most 1% may be"):
+    names = {f"{song}.mp3": song for song in ("200001", "200002", "200003", "200050")}
+    music = copy_demo_music(tmp_path / "music", names)
+    settings = BuildSettings(source=str(music), store=f"{tmp_path}/store", max_reject_share=0.01)
+    with pytest.raises(BadInput, match=r"1 of 4 tracks \(25%\) cannot be decoded; at most 1% may be"):
         build_dataset(settings)
     with pytest.raises(BadInput, match="holds no published spectrograms"):
         open_snapshot(settings.store)

@@ -223,7 +223,7 @@ def test_what_cannot_be_tagged_is_refused_in_one_line(change, message, common, m
         tag_catalogue(TagSettings(**{**common, **filled}))
 
 
-def test_a_killed_run_goes_on_without_listening_twice(common, music, models, tmp_path):
+def test_a_killed_run_goes_on_without_predicting_twice(common, music, models, tmp_path):
     """Kill the whole of it with SIGKILL once something is heard, and once something is written."""
     copy_demo_music(music, {f"more/{number}.mp3": f"2000{number:02}" for number in range(1, 30)})
     hashes = {path: audio_hash(path) for path in music.rglob("*.mp3") if path.stat().st_size}

@@ -7,30 +7,34 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from preprocessing.mel.settings import MelSettings
-from store.dataset.recipe import Recipe
+from store.dataset.recipe import Encoding, Recipe
 from store.dataset.shards import Shard, write_shard
 from store.dataset.snapshots import INDEX_SCHEMA, publish, put_catalogue
 from store.reader import Snapshot, open_snapshot
 
 
 def publish_mels(
-    root: str, mels: Mapping[str, NDArray[np.float32]], catalogue: pa.Table, mel: MelSettings
+    root: str,
+    mels: Mapping[str, NDArray[np.float32]],
+    catalogue: pa.Table,
+    mel: MelSettings,
+    encoding: Encoding = "float16",
 ) -> Snapshot:
     """Publish spectrograms, by track_id, as one shard of a new store."""
     shard = write_shard(
         root,
         ((it, [mel_FM]) for it, mel_FM in mels.items()),
         bands=mel.bands,
-        encoding="float16",
+        encoding=encoding,
         attributes={},
     )
     publish(
         root,
         parent=None,
-        shards=[shard.name],
+        shards=[shard],
         index=index_of(shard),
         catalogue=put_catalogue(root, catalogue),
-        recipe=Recipe(mel.model_dump(), mel.settings_hash, "float16", {}),
+        recipe=Recipe(mel.model_dump(), mel.settings_hash, encoding, {}),
         settings={},
     )
     return open_snapshot(root)

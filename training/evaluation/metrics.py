@@ -96,10 +96,13 @@ def score(
     genres: Sequence[str],
     target: Target,
     calibration: Calibration = Calibration(),  # noqa: B008  it is frozen
+    *,
+    ranked: bool = True,
 ) -> Scores:
     """Compare the predictions of some tracks with the truth.
 
-    `probabilities_TG` are the network's own: the calibration is applied here.
+    `probabilities_TG` are the network's own: the calibration is applied here. Unless `ranked`, average
+    precision and ROC-AUC are null: after each epoch of each process nobody reads what they cost.
 
     Shapes: truth_TG (T, G) of 0 and 1, exactly one 1 a track where target is top; at least one track.
     """
@@ -110,7 +113,9 @@ def score(
     correct = int((predicted_TG == truth_TG).all(axis=1).sum())
     loss_T = _losses(truth_TG, probability_TG, target)
     thresholds = _thresholds(calibration, genres, target)
-    per_genre = _score_genres(truth_TG, predicted_TG, probability_TG, genres, thresholds)
+    rankings = (average_precisions, roc_aucs) if ranked else (_unranked, _unranked)
+    average_precision_G, roc_auc_G = (each(truth_TG, probability_TG) for each in rankings)
+    per_genre = _score_genres(truth_TG, predicted_TG, average_precision_G, roc_auc_G, genres, thresholds)
     k = min(TOP_K, len(genres) - 1) if target == "top" else None
     return Scores(
         target=target,
@@ -207,17 +212,14 @@ def assigned_probability(
 def _score_genres(
     truth_TG: NDArray[np.bool_],
     predicted_TG: NDArray[np.bool_],
-    probability_TG: NDArray[np.float64],
+    average_precision_G: NDArray[np.float64],
+    roc_auc_G: NDArray[np.float64],
     genres: Sequence[str],
     thresholds: Sequence[float | None],
 ) -> tuple[GenreScore, ...]:
     # Column by column: for these scores one genre a track is several yes-or-no questions too.
     hits_G, support_G, predicted_G = (
         each.sum(axis=0) for each in (truth_TG & predicted_TG, truth_TG, predicted_TG)
-    )
-    average_precision_G, roc_auc_G = (
-        average_precisions(truth_TG, probability_TG),
-        roc_aucs(truth_TG, probability_TG),
     )
     return tuple(
         GenreScore(
@@ -233,6 +235,10 @@ def _score_genres(
         )
         for row, genre in enumerate(genres)
     )
+
+
+def _unranked(truth_TG: NDArray[np.bool_], probability_TG: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.full(truth_TG.shape[1], np.nan)
 
 
 def _thresholds(calibration: Calibration, genres: Sequence[str], target: Target) -> Sequence[float | None]:

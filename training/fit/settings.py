@@ -90,12 +90,12 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     def _check(self) -> "TrainSettings":
         if self.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+                f"--batch-size {self.batch_size} is not a multiple of --micro-batch-size {self.micro_batch_size}"
             )
         if self.pretrained.frozen_epochs > self.epochs:
             raise ValueError(
-                f"frozen_epochs {self.pretrained.frozen_epochs} is more than epochs {self.epochs}"
+                f"--pretrained.frozen-epochs {self.pretrained.frozen_epochs} is more than --epochs {self.epochs}"
             )
         if self.balance and self.target == "multi":
-            raise ValueError("balance needs target top: a track of several genres cannot be counted once")
+            raise ValueError("--balance needs --target top: a track of several genres cannot be counted once")
         return self

@@ -43,7 +43,7 @@ def validate(
     all_TG = all_reduce_sum(probability_TG, rank_context).cpu().numpy()
     for row in np.flatnonzero(~np.isfinite(all_TG).all(axis=1)):
         _raise_not_finite(tracks.ids[row], mel_slice(tracks.ids[row], 0, int(tracks.frames_T[row])))
-    return score(tracks.target_TG, all_TG, genres, settings.target)
+    return score(tracks.target_TG, all_TG, genres, settings.target, ranked=False)
 
 
 @torch.no_grad()

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from preprocessing.decode.container import sniff_format
-from preprocessing.decode.decoders import read_head
+from preprocessing.decode.container.sniffing import sniff_format
 from preprocessing.decode.download import local_copies
 from preprocessing.decode.settings import LimitSettings, WindowSettings
+from preprocessing.decode.source import read_head
 from preprocessing.errors import RETRYABLE_REASONS, BadAudio, Reason
 from store.errors import BadInput
 from store.fs.files import join, local_path

@@ -93,7 +93,7 @@ class PretrainedSettings(BaseModel, frozen=True, extra="forbid"):
     def _check_frozen_epochs(self) -> "PretrainedSettings":
         if self.frozen_epochs and not self.weights:
             raise ValueError(
-                f"frozen_epochs {self.frozen_epochs} needs pretrained weights: a random trunk must be trained"
+                f"--frozen-epochs {self.frozen_epochs} needs --weights: a random trunk must be trained"
             )
         return self
 

@@ -70,7 +70,7 @@ def test_a_card_never_holds_what_json_cannot_say(tmp_path):
         publish_version(str(tmp_path), {}, {"loss": float("nan")})
 
 
-def test_a_rollback_restores_the_champion_before_and_tells_why(tmp_path):
+def test_a_rollback_restores_the_champion_before_and_records_why(tmp_path):
     root = str(tmp_path)
     one, other = add(root), add(root)
     promote(root, one, "the first")
@@ -145,7 +145,7 @@ def test_a_champion_whose_folder_is_gone_is_not_gone_back_to(tmp_path):
         b"\xff\xfe",
     ],
 )
-def test_a_damaged_champion_is_told_in_one_line_and_not_overwritten(content, tmp_path):
+def test_a_damaged_champion_is_reported_in_one_line_and_not_overwritten(content, tmp_path):
     root = str(tmp_path)
     version = add(root)
     write_atomic(join(root, "champion.json"), content)
@@ -172,7 +172,7 @@ def test_a_version_is_found_by_the_beginning_of_its_name_if_only_one_begins_so(t
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b'"a"', b"5", b'{"genr', b"\xff", b"[" * 100_000])
-def test_a_damaged_card_is_told_of_when_asked_for_and_hides_no_other(content, tmp_path):
+def test_a_damaged_card_is_reported_when_asked_for_and_hides_no_other(content, tmp_path):
     root = str(tmp_path)
     version = add(root)
     write_atomic(join(root, "0-damaged", "model.json"), content)

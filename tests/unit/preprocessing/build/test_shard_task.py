@@ -31,7 +31,7 @@ def publish_built(root, built, settings=SETTINGS):
     publish(
         root,
         parent=latest_snapshot(root),
-        shards=[built.shard.name],
+        shards=[built.shard],
         index=built.index,
         catalogue=put_catalogue(root, built.index.select(["track_id"])),
         recipe=settings.recipe(),

@@ -64,7 +64,7 @@ def test_the_splits_of_the_last_finished_build_are_given(publish_build):
     assert read(root) == {"a": "training", "b": "test"}
 
 
-def test_what_an_interrupted_build_dealt_does_not_count(publish_build):
+def test_splits_of_an_interrupted_build_do_not_count(publish_build):
     root = publish_build({"a": "test"}, "")
     assert read(root) is None
     publish_build({"a": "test"}, "a")

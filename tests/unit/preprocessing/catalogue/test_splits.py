@@ -257,7 +257,7 @@ def test_tracks_without_genres_get_no_split_unless_asked():
 
 
 def test_something_must_be_left_for_training():
-    with pytest.raises(ValueError, match=r"validation_share 0\.5 \+ test_share 0\.5 leave nothing"):
+    with pytest.raises(ValueError, match=r"--validation-share 0\.5 and --test-share 0\.5 leave nothing"):
         SplitSettings(validation_share=0.5, test_share=0.5)
 
 

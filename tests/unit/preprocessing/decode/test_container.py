@@ -5,18 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.decode import container, decode
-from preprocessing.decode.container import (
+from preprocessing.decode import decode
+from preprocessing.decode.container import mpeg_duration
+from preprocessing.decode.container.mpeg_duration import (
+    RESYNC_BYTES,
+    read_mpeg_statement,
+    scan_mpeg_duration_s,
+)
+from preprocessing.decode.container.mpeg_frames import (
     MAX_FREE_FORMAT_FRAME_BYTES,
     MAX_MPEG_FRAME_BYTES,
-    RESYNC_BYTES,
     find_mpeg_frame,
     id3_end,
     parse_mpeg_header,
-    scan_mpeg_duration_s,
-    sniff_format,
-    stated_duration_s,
 )
+from preprocessing.decode.container.sniffing import sniff_format
 from tests.support.audio_formats import CODECS, DEMO_TRACK, encode
 
 KINDS = {
@@ -106,15 +109,15 @@ def test_a_tag_longer_than_what_was_read_may_hide_audio():
 
 def test_the_stated_duration_is_that_of_the_xing_header():
     data = DEMO_TRACK.read_bytes()
-    assert stated_duration_s(data) == pytest.approx(24.0, abs=0.1)
-    assert stated_duration_s(data[:100_000]) == stated_duration_s(data)
-    assert stated_duration_s(frames(3)) is None
+    assert read_mpeg_statement(data).duration_s == pytest.approx(24.0, abs=0.1)
+    assert read_mpeg_statement(data[:100_000]) == read_mpeg_statement(data)
+    assert read_mpeg_statement(frames(3)) is None
 
 
 @given(st.binary(max_size=400))
 def test_no_bytes_break_it(data):
     sniff_format(data)
-    stated_duration_s(data)
+    read_mpeg_statement(data)
     sniff_format(Path(DEMO_TRACK).read_bytes()[:600] + data)
 
 
@@ -158,7 +161,7 @@ def run_of(four, count):
 def counted_s(data, folder, walk_bytes=1 << 22):
     (folder / "it.mp3").write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "SCAN_BLOCK_BYTES", walk_bytes)
+        patch.setattr(mpeg_duration, "SCAN_BLOCK_BYTES", walk_bytes)
         return scan_mpeg_duration_s(folder / "it.mp3")
 
 

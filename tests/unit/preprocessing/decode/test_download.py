@@ -24,7 +24,7 @@ def test_a_file_that_lies_here_is_used_as_it_is():
     assert path.exists()
 
 
-def test_a_file_from_afar_lies_here_as_long_as_it_is_needed(far):
+def test_a_copy_of_a_remote_file_is_kept_as_long_as_it_is_needed(far):
     with local_copy(f"{far}/one.mp3") as path:
         assert path.read_bytes() == b"one"
         assert path.suffix == ".mp3"

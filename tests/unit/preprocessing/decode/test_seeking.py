@@ -123,7 +123,7 @@ def test_an_mp3_that_does_not_state_its_length_is_seeked_too(tmp_path, no_whole)
     assert max(error.max() for error in errors_db(path, found)) < 0.005
 
 
-def test_an_mp3_of_varying_bit_rate_that_libsndfile_takes_for_shorter_is_heard_where_it_should(tmp_path):
+def test_an_mp3_of_varying_bit_rate_that_libsndfile_takes_for_shorter_is_decoded_where_it_should(tmp_path):
     """It judges the length by the first frames, and would seek no further."""
     path = tmp_path / "varying.mp3"
     noise_S = np.random.default_rng(0).normal(0, 0.2, 6 * 44_100)
@@ -161,7 +161,7 @@ def test_a_part_of_a_window_is_read_alone(tmp_path, as_waves):
 @pytest.mark.parametrize(
     "windows", [WindowSettings(whole_track=True), WindowSettings(count=3, length_s=10.0)], ids=str
 )
-def test_a_short_track_or_one_heard_whole_is_one_window(tmp_path, windows):
+def test_a_short_track_or_one_decoded_whole_is_one_window(tmp_path, windows):
     ((start, mel_FM),) = spooled(DEMO_TRACK, tmp_path, windows)
     assert start == 0
     np.testing.assert_array_equal(mel_FM, whole_mel(DEMO_TRACK))
@@ -206,7 +206,7 @@ def with_silence(path, quiet_s, seconds=12):
     return pcm(path, wave_S)
 
 
-def test_a_silent_window_is_left_out_as_long_as_another_is_heard(tmp_path, no_whole):
+def test_a_silent_window_is_left_out_as_long_as_another_is_not(tmp_path, no_whole):
     path = with_silence(tmp_path / "pause.wav", [(4, 8)])
     assert [round(start * MEL.hop / 22_050) for start, _ in spooled(path, tmp_path)] == [1, 9]
 

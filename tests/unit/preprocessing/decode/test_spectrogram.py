@@ -169,7 +169,7 @@ def test_formats_that_only_ffmpeg_reads_give_the_spectrogram_of_their_whole_wave
 
 @pytest.mark.parametrize("block_values", [60, 997, 4_096])
 @pytest.mark.parametrize(("channels", "suffix"), [(1, ".mp3"), (2, ".flac"), (2, ".ogg"), (6, ".wav")])
-def test_no_block_boundary_is_heard(channels, suffix, block_values, tmp_path, monkeypatch):
+def test_no_block_boundary_shows(channels, suffix, block_values, tmp_path, monkeypatch):
     container, codec = FORMATS[suffix]
     path = tmp_path / f"it{suffix}"
     soundfile.write(path, music(channels, 44_100)[:30_000], 44_100, format=container, subtype=codec)
@@ -193,7 +193,7 @@ def test_the_spool_is_read_back_in_pieces_from_where_the_track_starts():
     np.testing.assert_array_equal(np.concatenate(pieces), alone_FM)
 
 
-def test_what_is_told_of_a_track():
+def test_what_is_recorded_of_a_track():
     spooled, mel_FM = mel_of(DEMO_TRACK)
     assert (spooled.frames, spooled.bands) == mel_FM.shape
     assert spooled.decoded_s == pytest.approx(24.0, abs=0.1)
@@ -244,7 +244,7 @@ def test_a_file_is_the_one_its_publisher_names_or_it_is_refused():
 
 
 def test_a_spool_that_was_cut_is_an_error_not_an_endless_loop(tmp_path):
-    spooled = SpooledMel(0, 10, 8, 1.0, None, False, None, "")
+    spooled = SpooledMel(0, 10, 8, 1.0, None, 0.0, False, None, "")
     with (tmp_path / "spool").open("w+b") as spool:
         spool.write(bytes(4 * 8 * 9))
         spool.flush()

@@ -62,7 +62,7 @@ def test_three_windows_of_ten_seconds_pass_over_the_start_and_the_end_of_a_song(
     assert starts_s == pytest.approx([35, 115, 195], abs=0.05)
 
 
-def test_a_track_that_is_no_longer_than_its_windows_is_heard_whole():
+def test_a_track_that_is_no_longer_than_its_windows_is_decoded_whole():
     assert place_windows(MEL.count_frames(30.0), WindowSettings(), MEL) == [
         FrameRange(0, MEL.count_frames(30.0))
     ]
@@ -125,7 +125,10 @@ def test_the_samples_of_a_span_give_its_frames():
     [
         ({"count": 0}, "greater than or equal to 1"),
         ({"length_s": 0.1}, "greater than or equal to 0.5"),
-        ({"count": 100, "length_s": 10}, "100 windows of 10 s are more than ten minutes; take fewer"),
+        (
+            {"count": 100, "length_s": 10},
+            "--count 100 windows of --length-s 10 are more than ten minutes; take fewer",
+        ),
         ({"windows": 3}, "Extra inputs are not permitted"),
     ],
 )

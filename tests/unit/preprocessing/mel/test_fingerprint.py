@@ -87,7 +87,7 @@ def test_no_two_songs_are_alike_not_even_of_one_artist():
     assert (used == 127).mean() < 0.01  # nor cut
 
 
-def test_drones_are_told_apart_by_pitch_and_noises_by_how_they_move():
+def test_drones_differ_by_pitch_and_noises_by_how_they_move():
     assert not match_fingerprints(of_wave(sine(300)), of_wave(sine(3_000)))[0]
     assert match_fingerprints(of_wave(sine(300)), of_wave(0.2 * sine(300, seconds=8.4)))[0]
     first_S, second_S = np.random.default_rng(0).normal(0, 0.1, (2, 200_000))
@@ -112,7 +112,7 @@ def test_the_level_is_left_out(gain_db):
 
 
 @pytest.mark.parametrize("times", [2, 16, 60])
-def test_a_long_track_is_told_in_joined_cells_as_a_short_one_is_in_single_ones(times):
+def test_joined_cells_of_a_long_track_equal_single_cells_of_a_short_one(times):
     mel_FM = noise_mel(2_000, bands=8)
     slow_FM = np.repeat(mel_FM[::2], 2 * times, axis=0)
     assert abs(digits_of(slow_FM).astype(int) - digits_of(mel_FM)).max() <= 2

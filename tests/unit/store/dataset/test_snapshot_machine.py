@@ -1,4 +1,4 @@
-"""Publish, crash, retry, race, read: a dataset behaves like a list of dicts, whatever happens to its writers."""
+"""Publish, crash, retry, race, sweep, tag, read: a dataset behaves like a list of dicts, whatever its writers meet."""
 
 import shutil
 import tempfile
@@ -6,45 +6,95 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 from uuid import uuid4
 
 import fsspec
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from store.dataset import snapshots
 from store.dataset.recipe import Recipe
 from store.dataset.shards import Shard
-from store.dataset.snapshots import SnapshotFile, latest_snapshot, publish, put_catalogue, snapshot_url
-from store.errors import CommitConflict
-from store.fs.files import list_names, local_path, put_if_absent
-from store.reader import open_snapshot
+from store.dataset.snapshot_tags import put_tag, read_tags, remove_tag
+from store.dataset.snapshots import (
+    SnapshotFile,
+    kept_snapshots,
+    latest_snapshot,
+    publish,
+    put_catalogue,
+    snapshot_name,
+    snapshot_numbers,
+    snapshot_url,
+    swept_names,
+)
+from store.dataset.sweep import Sweep, sweep
+from store.dataset.verification import verify
+from store.errors import BadInput, CommitConflict
+from store.fs.files import join, put_if_absent, read_bytes, remove, write_atomic
+from store.reader import Snapshot, open_snapshot
+from tests.support.small_shards import CHUNK_BYTES, store_shard
 from tests.support.snapshots import index_of
+from tests.support.storage_calls import Crashed, dying, overtaken
 
 RECIPE = Recipe({"bands": 8}, "abc", "float16", {"start_s": 0.0, "duration_s": None})
-WRITES = 5  # of a first commit: the catalogue, two groups, the index, the snapshot
 Tracks = dict[str, str]  # the shard of each track
-Put = Callable[[str, bytes], None]
+KEEP = st.sampled_from([None, 1, 2])
+AT = st.integers(0, 24)
 
 
-class Crashed(BaseException):
-    """The writer's process died."""
+@dataclass(frozen=True)
+class Version:
+    """The model of a snapshot: the tracks that its catalogue lists, and the shard of each that was ever built."""
+
+    listed: frozenset[str] = frozenset()
+    built: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def content(self) -> Tracks:
+        return {track: shard for track, shard in self.built if track in self.listed}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a writer has stored and not published yet."""
+
+    shard: Shard
+    listed: frozenset[str]
+    catalogue: str
+
+    def on(self, version: Version) -> Version:
+        built = dict(version.built) | dict.fromkeys(self.shard.starts, self.shard.name)
+        return Version(self.listed, tuple(built.items()))
 
 
 class SnapshotMachine(RuleBasedStateMachine):
-    """Writers with any parent that was ever the latest, and `published`, the model of what readers see."""
+    """Writers with any parent that was ever the latest; `versions`, `kept` and `tags` are the model of the store."""
 
     parents = Bundle("parents")
+    works = Bundle("works")
 
     def __init__(self) -> None:
         super().__init__()
         self.root = self.new_root()
-        self.published: list[Tracks] = []
-        self.shards = 0
+        self.versions: list[Version] = []  # all that were ever published
+        self.kept: set[int] = set()
+        self.tags: dict[str, int] = {}
+        self.tried: set[int] = set()  # numbers that the tag c was to be put on
+        self.tracks_of: dict[str, tuple[str, ...]] = {}  # of each shard
 
     def new_root(self) -> str:
         raise NotImplementedError
@@ -52,16 +102,20 @@ class SnapshotMachine(RuleBasedStateMachine):
     # Writers
 
     @rule(target=parents)
-    def start_without_parent(self):
-        return None
-
-    @rule(target=parents)
     def read_latest(self):
         return latest_snapshot(self.root)
 
-    @rule(target=parents, parent=parents)
-    def publish(self, parent):
-        return self.commit(parent, put_if_absent)
+    @rule(target=works)
+    def store_without_publishing(self):
+        return self.new_work()
+
+    @rule(target=parents, parent=parents, work=works)
+    def publish_late(self, parent, work):
+        return self.publish(parent, work)
+
+    @rule(target=parents)
+    def publish_on_latest(self):
+        return self.publish(latest_snapshot(self.root), self.new_work())
 
     @rule(target=parents, parent=parents)
     def publish_through_a_client_that_repeats_its_request(self, parent):
@@ -71,133 +125,247 @@ class SnapshotMachine(RuleBasedStateMachine):
             put_if_absent(url, data)
             put_if_absent(url, data)
 
-        return self.commit(parent, put_twice)
+        work = self.new_work()
+        with mock.patch.object(snapshots, "put_if_absent", put_twice):
+            return self.publish(parent, work)
 
-    @rule(parent=parents, at=st.integers(0, WRITES - 1), moment=st.sampled_from(["before", "amid", "after"]))
-    def crash(self, parent, at, moment):
-        """The writer dies at one of its writes; whoever comes next does not know."""
-        puts, committed = [], []
+    @precondition(lambda self: self.versions)
+    @rule(keep=KEEP)
+    def sweep(self, keep):
+        self.record_sweep(sweep(self.root, grace_s=0, keep_snapshots=keep, is_dry_run=False))
 
-        def put_and_die(url: str, data: bytes) -> None:
-            puts.append(url)
-            if len(puts) <= at:
-                put_if_absent(url, data)
-                return
-            path = local_path(url)
-            if moment == "amid" and path is not None:  # what a killed process leaves beside its target
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.with_name(f".{uuid4().hex}.part{path.suffix}").write_bytes(data[: len(data) // 2])
-            if moment == "after":
-                put_if_absent(url, data)
-                committed.extend([url] if "/snapshots/" in url else [])
-            raise Crashed
+    @precondition(lambda self: self.versions)
+    @rule(keep=KEEP)
+    def sweep_nothing_young(self, keep):
+        before = self.kept.copy()
+        result = sweep(self.root, grace_s=3600, keep_snapshots=None, is_dry_run=False)
+        assert (result.files, result.snapshots, self.kept) == ((), (), before)
 
-        shard = self.new_shard()
-        is_latest = self.is_latest(parent)
+    @precondition(lambda self: self.versions)
+    @rule(data=st.data(), name=st.sampled_from(["a", "b"]))
+    def tag(self, data, name):
+        number = data.draw(st.sampled_from(sorted(self.kept)))
+        self.try_tag(number, name)
+
+    @precondition(lambda self: self.tags)
+    @rule()
+    def untag(self):
+        name, _ = self.tags.popitem()
+        remove_tag(self.root, name)
+
+    # What befalls them
+
+    @rule(at=st.integers(0, 8), moment=st.sampled_from(["before", "amid", "after"]), data=st.data())
+    def crash(self, at, moment, data):
+        """A writer dies at one of its changes; whoever comes next does not know."""
+        act = data.draw(self.actions())
+        self.tried.clear()
         try:
-            committed.append(self.write(parent, shard, put_and_die).write_id)  # fewer writes: it lived
-        except CommitConflict:
-            assert not is_latest
+            with dying(at, moment):
+                act()
         except Crashed:
-            pass
-        if committed:
-            assert is_latest
-            self.published.append(self.content(parent) | self.tracks_of(shard))
+            self.find_out()
+
+    @rule(at=AT, data=st.data())
+    def overtake(self, at, data):
+        """Between two calls of one writer, another does all of its work."""
+        outer, inner = data.draw(self.actions()), data.draw(self.actions())
+        overtaker: list[Callable[[], None]] = [inner]
+
+        def act() -> None:
+            if overtaker:
+                overtaker.pop()()
+
+        self.tried.clear()
+        with overtaken(at, act):
+            outer()
+        tag = read_tags(self.root).get("c")
+        if tag in self.tried:  # of two that move one tag at once, either may come last
+            self.tags["c"] = tag
 
     @rule(target=parents, parent=parents)
     def race(self, parent):
         """Two writers reach the last write at the same instant: exactly one wins."""
-        shards = [self.new_shard(), self.new_shard()]
+        works = [self.new_work(), self.new_work()]
         barrier = threading.Barrier(2, timeout=10)
         lock = threading.Lock()
 
         def put_together(url: str, data: bytes) -> None:
-            if "/snapshots/" not in url:
-                put_if_absent(url, data)
-                return
-            barrier.wait()
+            if "/snapshots/" in url:
+                barrier.wait()
             with lock if self.is_serial else nullcontext():
                 put_if_absent(url, data)
 
-        def write(shard: Shard) -> SnapshotFile | None:
+        def write(work: Work) -> SnapshotFile | None:
             try:
-                return self.write_unpatched(parent, shard)
+                return self.write(parent, work)
             except CommitConflict:
                 return None
 
         with mock.patch.object(snapshots, "put_if_absent", put_together), ThreadPoolExecutor(2) as pool:
-            results = list(pool.map(write, shards))
-        won = [(shard, result) for shard, result in zip(shards, results, strict=True) if result is not None]
+            results = list(pool.map(write, works))
+        won = [(work, result) for work, result in zip(works, results, strict=True) if result is not None]
         assert len(won) == self.is_latest(parent)
         if not won:
             return multiple()
-        self.published.append(self.content(parent) | self.tracks_of(won[0][0]))
+        self.add(won[0][0].on(self.latest_version))
         return won[0][1]
 
     is_serial = False  # a file system whose create is no single step, as the memory of one process
 
+    @precondition(lambda self: self.versions and self.latest_version.content)
+    @rule(data=st.data(), change=st.sampled_from(["flip", "truncate", "remove"]))
+    def damage_and_repair(self, data, change):
+        """Verifying names the tracks of a damaged file, and no other; what was built again needs it no longer."""
+        content = self.latest_version.content
+        shard = data.draw(st.sampled_from(sorted(set(content.values()))))
+        url = join(self.root, "shards", shard, "c", "0", "0")
+        before = read_bytes(url)
+        tracks = self.tracks_of[shard]
+        damaged = set(tracks)
+        match change:
+            case "flip":
+                at = data.draw(st.integers(0, len(before) - 1))
+                write_atomic(url, before[:at] + bytes([before[at] ^ 1]) + before[at + 1 :])
+                if at < CHUNK_BYTES * len(tracks):
+                    damaged = {tracks[at // CHUNK_BYTES]}
+            case "truncate":
+                write_atomic(url, before[: data.draw(st.integers(0, len(before) - 1))])
+            case "remove":
+                remove(url)
+        damaged &= {track for track, its_shard in content.items() if its_shard == shard}
+        found = verify(Snapshot(self.root, latest_snapshot(self.root)), threads=1)
+        assert len({it.path for it in found.damages}) == 1
+        assert found.tracks == sorted(damaged)
+        if damaged:
+            self.publish(latest_snapshot(self.root), self.new_work(tuple(sorted(damaged))))
+        assert verify(Snapshot(self.root, latest_snapshot(self.root)), threads=1).tracks == []
+        write_atomic(url, before)
+
     # Readers
 
     @invariant()
-    def the_latest_snapshot_is_the_last_published(self):
-        latest = latest_snapshot(self.root)
-        assert (latest.number if latest else -1) == len(self.published) - 1
-        names = [name for name in list_names(f"{self.root}/snapshots") if not name.startswith(".")]
-        assert names == [f"{number:08d}.json" for number in range(len(self.published))]
+    def the_store_is_as_the_model(self):
+        assert snapshot_numbers(self.root) == list(range(len(self.versions)))
+        assert {it.number for it in kept_snapshots(self.root)} == self.kept
+        assert read_tags(self.root) == self.tags
+        assert set(self.tags.values()) <= self.kept
 
+    @precondition(lambda self: self.versions)
     @rule(data=st.data())
     def read_any(self, data):
-        if self.published:
-            number = data.draw(st.integers(0, len(self.published) - 1))
-            snapshot = open_snapshot(snapshot_url(self.root, number))
-            columns = snapshot.read_index(pa.chunked_array([snapshot.track_ids], pa.string()), ["shard"])
-            found = dict(zip(snapshot.track_ids, columns["shard"].to_pylist(), strict=True))
-            assert found == self.published[number]
-            assert set(snapshot.file.shards) == set(self.published[number].values())
+        number = data.draw(st.sampled_from(sorted(self.kept)))
+        snapshot = open_snapshot(snapshot_url(self.root, number))
+        columns = snapshot.read_index(pa.chunked_array([snapshot.track_ids], pa.string()), ["shard"])
+        found = dict(zip(snapshot.track_ids, columns["shard"].to_pylist(), strict=True))
+        assert found == self.versions[number].content
+        assert verify(snapshot, threads=1).damages == (), "what was published is whole"
+
+    @precondition(lambda self: len(self.kept) < len(self.versions))
+    @rule()
+    def read_what_was_removed(self):
+        removed = min(set(range(len(self.versions))) - self.kept)
+        with pytest.raises(BadInput, match="a sweep removed this snapshot on"):
+            open_snapshot(snapshot_url(self.root, removed))
+
+    def teardown(self) -> None:
+        for number in self.kept:
+            assert verify(open_snapshot(snapshot_url(self.root, number)), threads=1).damages == ()
+        self.remove_root()
 
     # The steps of a writer, and the model
 
-    def commit(self, parent: SnapshotFile | None, put: Put):
-        shard = self.new_shard()
-        is_latest = self.is_latest(parent)
+    def actions(self) -> st.SearchStrategy[Callable[[], None]]:
+        publishing = st.just(lambda: self.publish(latest_snapshot(self.root), self.new_work()) and None)
+        if not self.versions:
+            return publishing
+        tagging = st.sampled_from(sorted(self.kept)).map(lambda number: lambda: self.try_tag(number))
+        return st.one_of(publishing, KEEP.map(lambda keep: lambda: self.try_sweep(keep)), tagging)
+
+    def publish(self, parent: SnapshotFile | None, work: Work):
         try:
-            snapshot = self.write(parent, shard, put)
+            snapshot = self.write(parent, work)
         except CommitConflict:
-            assert not is_latest
+            latest = latest_snapshot(self.root)
+            names = {f"shards/{work.shard.name}", work.catalogue}
+            assert not self.is_latest(parent) or names & swept_names(self.root, latest), "nobody was first"
             return multiple()
-        assert is_latest
-        self.published.append(self.content(parent) | self.tracks_of(shard))
+        assert snapshot.number == len(self.versions), "the parent was the latest when it was published"
+        self.add(work.on(self.latest_version))
         return snapshot
 
-    def write(self, parent: SnapshotFile | None, shard: Shard, put: Put) -> SnapshotFile:
-        with mock.patch.object(snapshots, "put_if_absent", put):
-            return self.write_unpatched(parent, shard)
+    def try_sweep(self, keep: int | None) -> None:
+        self.record_sweep(sweep(self.root, grace_s=0, keep_snapshots=keep, is_dry_run=False))
 
-    def write_unpatched(self, parent: SnapshotFile | None, shard: Shard) -> SnapshotFile:
-        tracks = self.content(parent) | self.tracks_of(shard)
+    def try_tag(self, number: int, name: str = "c") -> None:
+        """Put a tag; of a snapshot that a sweep removes, or was about to when it died, it is refused."""
+        self.tried.add(number)
+        try:
+            put_tag(self.root, name, number, move=True)
+            self.tags[name] = number
+        except BadInput:
+            assert snapshot_name(number) in swept_names(self.root, latest_snapshot(self.root)) or (
+                number not in self.kept
+            )
+
+    def write(self, parent: SnapshotFile | None, work: Work) -> SnapshotFile:
         return publish(
             self.root,
             parent=parent,
-            shards=[shard.name],
-            index=index_of(shard),
-            catalogue=put_catalogue(self.root, pa.table({"track_id": sorted(tracks)})),
+            shards=[work.shard],
+            index=index_of(work.shard),
+            catalogue=work.catalogue,
             recipe=RECIPE,
             settings={},
         )
 
-    def new_shard(self) -> Shard:
-        self.shards += 1
-        track_id = f"track {self.shards}"
-        return Shard(f"shard {self.shards}", {track_id: 0}, {track_id: 5})
+    def new_work(self, tracks: tuple[str, ...] = ()) -> Work:
+        number = len(self.tracks_of)
+        name = f"shard {number}"
+        self.tracks_of[name] = tracks = tracks or (f"track {number}", f"other track {number}")
+        shard = store_shard(self.root, name, tracks)
+        listed = self.latest_version.listed | set(tracks)
+        return Work(shard, listed, put_catalogue(self.root, pa.table({"track_id": sorted(listed)})))
 
-    def tracks_of(self, shard: Shard) -> Tracks:
-        return dict.fromkeys(shard.starts, shard.name)
+    def add(self, version: Version) -> None:
+        self.kept.add(len(self.versions))
+        self.versions.append(version)
 
-    def content(self, parent: SnapshotFile | None) -> Tracks:
-        return self.published[parent.number] if parent else {}
+    def record_sweep(self, result: Sweep) -> None:
+        """A sweep that removed anything is a snapshot with the content of the one before it."""
+        if len(snapshot_numbers(self.root)) > len(self.versions):
+            self.add(self.latest_version)
+        assert not set(result.snapshots) & {*self.tags.values(), len(self.versions) - 1}
+        self.kept -= set(result.snapshots)
+
+    def find_out(self) -> None:
+        """Find out what a writer that died had done."""
+        numbers = snapshot_numbers(self.root)
+        assert len(numbers) - len(self.versions) in (0, 1)
+        if len(numbers) > len(self.versions):
+            snapshot = Snapshot(self.root, latest_snapshot(self.root))
+            index = snapshot.read_index(snapshot.catalogue["track_id"], ["shard"])["shard"].to_pylist()
+            found = dict(zip(snapshot.catalogue["track_id"].to_pylist(), index, strict=True))
+            added = {**dict(self.latest_version.built), **{it: shard for it, shard in found.items() if shard}}
+            self.add(Version(frozenset(found), tuple(added.items())))
+        tag = read_tags(self.root).get("c")
+        if tag in self.tried:
+            self.tags["c"] = tag
+        gone = self.kept - {it.number for it in kept_snapshots(self.root)}
+        assert not gone & {*self.tags.values(), len(self.versions) - 1}
+        self.kept -= gone
+
+    @property
+    def latest_version(self) -> Version:
+        return self.versions[-1] if self.versions else Version()
 
     def is_latest(self, parent: SnapshotFile | None) -> bool:
-        return (parent.number if parent else -1) == len(self.published) - 1
+        return (parent.number if parent else -1) == len(self.versions) - 1
+
+    def remove_root(self) -> None:
+        fs, path = fsspec.url_to_fs(self.root)
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
 
 
 class LocalMachine(SnapshotMachine):
@@ -205,7 +373,7 @@ class LocalMachine(SnapshotMachine):
         self.folder = tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         return f"{self.folder}/store"
 
-    def teardown(self) -> None:
+    def remove_root(self) -> None:
         shutil.rmtree(self.folder)
 
 
@@ -215,15 +383,33 @@ class MemoryMachine(SnapshotMachine):
     def new_root(self) -> str:
         return f"memory://{uuid4().hex}/store"
 
-    def teardown(self) -> None:
-        fs = fsspec.filesystem("memory")
-        if fs.exists(self.root):
-            fs.rm(self.root, recursive=True)
+
+def bounds(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
-BOUNDS = settings(
-    max_examples=40, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestLocal = LocalMachine.TestCase
-TestMemory = MemoryMachine.TestCase
-TestLocal.settings = TestMemory.settings = BOUNDS
+def test_local():
+    run_state_machine_as_test(LocalMachine, settings=bounds(12, 12))
+
+
+def test_memory():
+    run_state_machine_as_test(MemoryMachine, settings=bounds(12, 12))
+
+
+def test_s3(s3_url):
+    class S3Machine(SnapshotMachine):
+        def new_root(self) -> str:
+            return f"{s3_url}/{uuid4().hex}"
+
+    run_state_machine_as_test(S3Machine, settings=bounds(2, 8))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("machine", [LocalMachine, MemoryMachine])
+def test_many_more(machine):
+    run_state_machine_as_test(machine, settings=bounds(1_500, 30))

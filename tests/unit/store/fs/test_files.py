@@ -182,7 +182,7 @@ def read_as_stream(url: str) -> bytes:
 
 
 @pytest.mark.parametrize("read", [read_bytes, read_as_stream])
-def test_what_a_web_server_answers_is_an_error_of_reading(read, http_url):
+def test_an_error_response_of_a_web_server_is_an_error_of_reading(read, http_url):
     for status, kind in ((403, PermissionError), (500, OSError), (503, OSError)):
         with pytest.raises(kind, match=f"the server responds {status}"):
             read(f"{http_url}/status/{status}")
@@ -195,7 +195,7 @@ def test_what_a_web_server_answers_is_an_error_of_reading(read, http_url):
 @pytest.mark.parametrize(
     "ask", [exists, is_file, list_names, local_path, absolute, read_bytes, lambda url: write_atomic(url, b"")]
 )
-def test_a_url_of_no_known_kind_is_told_in_one_line(ask):
+def test_a_url_of_an_unknown_kind_is_reported_in_one_line(ask):
     with pytest.raises(BadInput, match=r"^s3x://a/b: Protocol not known: s3x; wanted a local path, or a URL"):
         ask("s3x://a/b")
 

@@ -121,7 +121,7 @@ def test_a_put_that_is_tried_again_is_whole_and_no_other_writer(song, draft, tmp
 
 
 @pytest.mark.parametrize(("lost", "left"), [("request", b"old" * 1000), ("response", b"new" * 2000)])
-def test_a_store_that_does_not_answer_is_an_error(
+def test_a_store_that_does_not_respond_is_an_error(
     song, draft, tmp_path, drop_s3_puts, monkeypatch, lost, left
 ):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

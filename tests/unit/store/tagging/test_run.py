@@ -97,7 +97,7 @@ def test_what_a_killed_process_left_is_no_part(tmp_path):
     assert list_journalled_batches(run.journal_url) == ["a"]
 
 
-def test_what_was_heard_is_kept_by_how_it_was_heard(runs):
+def test_predictions_are_kept_by_how_they_were_made(runs):
     one, other = (inference_url(runs, {"source": "/music", "windows": count}) for count in (3, 4))
     assert one == inference_url(runs, {"windows": 3, "source": "/music"})
     assert one != other

@@ -175,7 +175,7 @@ def test_what_cannot_be_tagged_is_named_and_does_not_hold_up_the_others(place, o
 
 
 @everywhere
-def test_a_file_that_changed_since_is_not_undone_unless_told(place, originals, journal, tmp_path):
+def test_a_file_that_changed_since_is_not_undone_unless_forced(place, originals, journal, tmp_path):
     tag(place.rows(), journal)
     (tmp_path / "music.flac").write_bytes(place.read("music.flac"))
     write_genres(tmp_path / "music.flac", ["Jazz"])

@@ -48,7 +48,7 @@ def many(count, **row):
 
 
 @given(drawn=rows(), cut=st.integers(0, 150))
-def test_what_is_told_of_all_is_the_sum_of_what_is_told_of_parts(drawn, cut):
+def test_statistics_of_all_are_the_sum_of_those_of_parts(drawn, cut):
     whole, one, other = (
         count_rows(table(drawn)),
         count_rows(table(drawn[:cut])),

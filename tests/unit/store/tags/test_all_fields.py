@@ -47,7 +47,7 @@ OTHERS = {  # beside genre, artist, title and notes; of the encoder's name the s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_format_is_told_by_plain_names(kind, originals, tmp_path):
+def test_fields_of_every_format_have_plain_names(kind, originals, tmp_path):
     copy_with_genres(originals / kind, tmp_path / kind, GENRES, custom_tags=NOTES)
     fields = read_fields(tmp_path / kind)
     named = {"genre": GENRES, **{name: [text] for name, text in NOTES.items()}}
@@ -94,7 +94,7 @@ def test_frames_about_something_say_of_what(originals, tmp_path):
     }
 
 
-def test_pictures_in_comments_are_told_in_few_words(originals, tmp_path):
+def test_pictures_in_comments_are_described_briefly(originals, tmp_path):
     track = Path(shutil.copy(originals / "music.ogg", tmp_path))
     picture = Picture()
     picture.data, picture.mime = PICTURE * 9, "image/png"
@@ -144,7 +144,7 @@ def test_values_of_every_type_are_spelt(originals, tmp_path):
     assert "ARTIST" not in read_fields(flac.filename)
 
 
-def test_an_unknown_frame_is_told(originals, tmp_path):
+def test_an_unknown_frame_is_listed(originals, tmp_path):
     stranger = b"XYZZ\0\0\0\3\0\0\0\xffx"
     track = tmp_path / "song.mp3"
     head = b"ID3\4\0\0\0\0\0" + struct.pack("B", len(stranger))
@@ -158,7 +158,7 @@ def test_what_is_no_audio_is_refused_by_name(tmp_path):
         read_fields(tmp_path / "song.mp3")
 
 
-def test_every_hostile_file_is_told_in_short_lines_or_refused(need):
+def test_every_hostile_file_is_listed_in_short_lines_or_refused(need):
     need(HOSTILE.is_dir(), "../shared/data/hostile is not here")
     told = 0
     for path in sorted(path for path in HOSTILE.rglob("*") if path.is_file()):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -67,3 +70,14 @@ def test_means_are_over_genres_that_some_tracks_have_and_others_have_not():
     assert [each.roc_auc for each in scores.genres] == [pytest.approx(0.5), None, None]
     none = score([[1, 0]], [[0.6, 0.4]], ["a", "b"], "multi")
     assert (none.mean_average_precision, none.roc_auc) == (None, None)
+
+
+def test_scores_without_rankings_need_no_scikit_learn():
+    script = """
+import sys
+from training.evaluation.metrics import score
+scores = score([[1, 0], [0, 1]], [[0.6, 0.4], [0.4, 0.6]], ["a", "b"], "top", ranked=False)
+print(scores.accuracy, scores.mean_average_precision, scores.genres[0].roc_auc, "sklearn" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1.0", "None", "None", "False"]

@@ -174,6 +174,7 @@ def test_a_finished_run_is_left_alone(tmp_path, toy):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile uses what torch deprecates
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+@pytest.mark.soak  # the compiler takes longer than all other tests here
 def test_a_compiled_network_learns_the_same(tmp_path, toy):
     model = ModelSettings(name="shallow", width=4, dropout=0)  # compiled, it draws other random numbers
     for compiled in (False, True):

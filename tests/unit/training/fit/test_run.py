@@ -61,8 +61,8 @@ def test_the_hash_covers_what_decides_the_result():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 24}, "batch_size 24 is not a multiple of micro_batch_size 16"),
-        ({"balance": True, "target": "multi"}, "balance needs target top"),
+        ({"batch_size": 24}, "--batch-size 24 is not a multiple of --micro-batch-size 16"),
+        ({"balance": True, "target": "multi"}, "--balance needs --target top"),
         ({"learning_rte": 1}, "learning_rte"),
         ({"epochs": 0}, "greater than or equal to 1"),
     ],

@@ -43,7 +43,7 @@ def test_weights_trained_on_held_out_tracks_are_refused(trained, tmp_path, track
         unchecked(url, tmp_path)
 
 
-def test_what_a_forebear_track_ids_counts_too(trained, tmp_path):
+def test_training_tracks_of_ancestors_count_too(trained, tmp_path):
     eldest = trained("abc")
     url = trained("a", parent=trained("ad", parent=eldest, store="elsewhere"))
     with pytest.raises(BadInput, match=f"^{url}: its ancestor {eldest} was trained on 2 of the 2 "):

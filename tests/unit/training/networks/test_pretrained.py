@@ -378,5 +378,5 @@ def test_truncated_pretrained_weights_are_refused(ours):
 
 def test_a_random_trunk_is_not_frozen():
     assert PretrainedSettings(weights="x.pth", frozen_epochs=2).frozen_epochs == 2
-    with pytest.raises(ValidationError, match="frozen_epochs 2 needs pretrained weights: a random"):
+    with pytest.raises(ValidationError, match="--frozen-epochs 2 needs --weights: a random"):
         PretrainedSettings(frozen_epochs=2)

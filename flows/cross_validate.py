@@ -14,17 +14,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from flows.baseline_stage import FIT_ONLY, predict_by_baseline
 from flows.checks import check_cross_validation
 from flows.cluster.client import Cluster, open_cluster
-from flows.reporting.artifacts import show_table
-from flows.reporting.progress import print_status
-from flows.settings import CrossValidationSettings
-from flows.training_stages import (
+from flows.model_stages.baseline import FIT_ONLY, predict_by_baseline
+from flows.model_stages.training import (
     create_run_folder,
     predict_held_out,
     train_members,
 )
+from flows.reporting.artifacts import show_table
+from flows.reporting.progress import print_status
+from flows.settings import CrossValidationSettings
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.reader import Snapshot, open_snapshot
 from training.evaluation.calibration import Target

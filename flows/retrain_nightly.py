@@ -13,13 +13,13 @@ from pydantic import BaseModel, Field
 from flows.build_dataset import build_dataset
 from flows.checks import check_nightly
 from flows.cluster.client import open_cluster
+from flows.model_stages.training import plan_run, predict_tracks
 from flows.reporting.artifacts import show_table
 from flows.reporting.model_comparison import comparison_rows, read_candidate
 from flows.reporting.stage import in_flow_run, stage
 from flows.services.mlflow_log import check_mlflow_uri
 from flows.settings import NightlySettings, TrainModelSettings
 from flows.train_model import TrainSummary, select_training_data, summarise_training, train_model
-from flows.training_stages import plan_run, predict_tracks
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.files import absolute, join

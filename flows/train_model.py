@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from flows.baseline_stage import FIT_ONLY, predict_by_baseline
 from flows.checks import check_training
-from flows.choose_model import apply_choice, choose_model
 from flows.cluster.client import Cluster, open_cluster
+from flows.model_stages.baseline import FIT_ONLY, predict_by_baseline
+from flows.model_stages.choice import apply_choice, choose_model
+from flows.model_stages.training import create_run_folder, predict_held_out, train_members
 from flows.reporting.artifacts import show_link, show_table
 from flows.reporting.build_report import list_rejects
 from flows.reporting.stage import stage
 from flows.services.mlflow_log import check_mlflow_uri, log_to_mlflow
 from flows.settings import TrainModelSettings
-from flows.training_stages import create_run_folder, predict_held_out, train_members
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.model_registry import champion, promote, publish_version, read_card, resolve_version
 from store.reader import Snapshot, open_snapshot

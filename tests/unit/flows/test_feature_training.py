@@ -6,14 +6,14 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from flows.choose_model import apply_choice
 from flows.cluster.client import open_cluster
 from flows.cluster.settings import ClusterSettings
 from flows.commands.model_export import export_model
 from flows.cross_validate import cross_validate
+from flows.model_stages.choice import apply_choice
+from flows.model_stages.training import predict_tracks
 from flows.settings import CrossValidationSettings, TrainModelSettings
 from flows.train_model import train_model
-from flows.training_stages import predict_tracks
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.parquet import read_table

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from flows.model_stages.training import plan_run
 from flows.retrain_nightly import (
     compare_with_champion,
     configure_training,
@@ -15,7 +16,6 @@ from flows.retrain_nightly import (
 )
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
 from flows.train_model import TrainSummary, select_training_data
-from flows.training_stages import plan_run
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput

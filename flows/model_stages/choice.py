@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flows.baseline_stage import UNUSED, predict_by_baseline
 from flows.cluster.client import Cluster
-from flows.feature_stage import fit_on_tracks, load_blocks
+from flows.model_stages.baseline import UNUSED, predict_by_baseline
+from flows.model_stages.features import fit_on_tracks, load_blocks
+from flows.model_stages.training import create_run_folder, plan_run, predict_held_out, train_members
 from flows.reporting.progress import print_status
 from flows.reporting.stage import run_logger
 from flows.settings import TrainModelSettings
-from flows.training_stages import create_run_folder, plan_run, predict_held_out, train_members
 from preprocessing.catalogue.splits import group_tracks
 from store.errors import BadInput
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic

@@ -12,7 +12,7 @@ from flows.cluster.client import Cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import HostSettings
 from flows.cluster.training_hosts import train_on_hosts
-from flows.feature_stage import fit_run_features
+from flows.model_stages.features import fit_run_features
 from flows.reporting.progress import Advance, showing_progress
 from flows.reporting.stage import run_logger, stage
 from preprocessing.mel.settings import MelSettings

@@ -25,6 +25,7 @@ from preprocessing.build.batches import plan_batches
 from preprocessing.build.shard_task import BuiltBatch, Track, build_shard, hash_files, reject_crashing_track
 from preprocessing.catalogue.duplicates import add_duplicate_groups
 from preprocessing.catalogue.previous_splits import read_previous_splits
+from preprocessing.catalogue.source_counts import SourceCounts
 from preprocessing.catalogue.sources import read_catalogue
 from preprocessing.catalogue.splits import find_cross_split_duplicates, resolve_split_mode, split_tracks
 from preprocessing.errors import RETRYABLE_REASONS
@@ -67,7 +68,7 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     check_build(settings)
     started = time.monotonic()
     read_matching_snapshot(settings)  # refuses a store of another source or other settings
-    catalogue = list_tracks(settings)
+    catalogue, counts = list_tracks(settings)
     check_missing_files(catalogue, settings)
     completed = find_completed_tracks(catalogue, settings)
     if settings.repair:
@@ -77,7 +78,7 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     left_out = publish_splits(catalogue, previous_splits, settings)
     seconds = time.monotonic() - started
     return summarise_build(
-        statistics, settings, left_out=left_out, repaired=completed.damaged, seconds=seconds
+        statistics, settings, counts, left_out=left_out, repaired=completed.damaged, seconds=seconds
     )
 
 
@@ -99,9 +100,13 @@ def read_matching_snapshot(settings: BuildSettings) -> SnapshotFile | None:
 
 
 @stage
-def list_tracks(settings: BuildSettings) -> pa.Table:
-    """Read the catalogue of the source, with the splits that the source defines."""
-    return read_catalogue(settings.source, settings.catalogue)
+def list_tracks(settings: BuildSettings) -> tuple[pa.Table, SourceCounts]:
+    """Read the catalogue of the source, with the splits that the source defines; and count all its files."""
+    counts = SourceCounts()
+    catalogue = read_catalogue(
+        settings.source, settings.catalogue, rules=settings.selection.rules(), counts=counts
+    )
+    return catalogue, counts
 
 
 def check_missing_files(catalogue: pa.Table, settings: BuildSettings) -> None:
@@ -335,12 +340,25 @@ def group_known_duplicates(catalogue: pa.Table, settings: BuildSettings) -> pa.T
 
 @stage
 def summarise_build(
-    statistics: BuildStatistics, settings: BuildSettings, *, left_out: int, repaired: int, seconds: float
+    statistics: BuildStatistics,
+    settings: BuildSettings,
+    counts: SourceCounts,
+    *,
+    left_out: int,
+    repaired: int,
+    seconds: float,
 ) -> BuildSummary:
     """Summarise the content of the store, in the Prefect UI as well."""
     snapshot = open_snapshot(settings.store)
     return report_build(
-        snapshot, statistics, store=settings.store, left_out=left_out, repaired=repaired, seconds=seconds
+        snapshot,
+        statistics,
+        counts,
+        store=settings.store,
+        exclude=settings.selection.exclude,
+        left_out=left_out,
+        repaired=repaired,
+        seconds=seconds,
     )
 
 

@@ -92,11 +92,19 @@ def _check_copies(copy_to: str, source: str) -> None:
 
 def check_apart(copies: Path, source: Path) -> None:
     """Raises: BadInput if copies would lie within their source, or the source within them."""
-    if copies.resolve().is_relative_to(source.resolve()):
+    if _is_within(copies, source):
         raise BadInput(
             f"{copies}: copies would lie within their source {source}; name a folder outside it with --copy-to"
         )
-    if source.resolve().is_relative_to(copies.resolve()):
+    if _is_within(source, copies):
         raise BadInput(
             f"{copies}: the source {source} lies within it; name a folder for copies alone with --copy-to"
         )
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Return whether a path lies in a folder, be it under another spelling or another mount of the folder."""
+    above = [it for it in (path.resolve(), *path.resolve().parents) if it.exists()]
+    return path.resolve().is_relative_to(folder.resolve()) or (
+        folder.exists() and any(it.samefile(folder) for it in above)
+    )

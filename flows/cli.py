@@ -12,7 +12,13 @@ from cyclopts.config import Dict
 from pydantic import ValidationError
 
 from flows import recording
+from flows.services.environment import (
+    bypass_proxies_on_loopback,
+    choose_matplotlib_folder,
+    choose_prefect_home,
+)
 from store.errors import BadInput, SpectrogramOneError
+from store.fs.disk_errors import describe_os_error
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -110,6 +116,9 @@ def main() -> None:
     serves = sys.argv[1:2] == ["serve"]
     for name, value in (PREFECT_ENVIRONMENT | ({} if serves else QUIET_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
+    bypass_proxies_on_loopback()
+    choose_prefect_home()
+    choose_matplotlib_folder()
     try:
         app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
     except SpectrogramOneError as why:
@@ -117,7 +126,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
     except OSError as why:
-        _fail(f"{why}; correct that, then {RESUME}", EXIT_BAD_INPUT)
+        _fail(f"{describe_os_error(why)}; then {RESUME}", EXIT_BAD_INPUT)
     except CycloptsError as why:
         _fail(_usage_error(why), EXIT_USAGE)
     except KeyboardInterrupt:

@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from flows.services.environment import make_prefect_home
+
 asked_for: ContextVar[bool] = ContextVar("asked_for", default=False)  # the flag --prefect
 
 
@@ -27,6 +29,7 @@ def recorded() -> Iterator[None]:
     if not is_recorded():
         yield
         return
+    make_prefect_home()
     from flows.services.prefect_server import prefect_server
 
     with prefect_server():

@@ -42,10 +42,11 @@ from training.selection.promotion import (
     PromotionCriteria,
     PromotionDecision,
     apply_decision,
-    check_forgotten_genres,
+    decide_first_promotion,
     decide_promotion,
     has_decision,
     read_refusal_criteria,
+    refuse_forgotten_genres,
 )
 
 
@@ -220,16 +221,12 @@ def compare_with_champion(
     model that is correct more often than a random guess is promoted.
     """
     if champion_version is None:
-        is_better = trained.accuracy > trained.chance
-        score = (
-            f"{trained.test_correct} of {trained.test_tracks} test tracks right, chance {trained.chance:.1%}"
-        )
-        return PromotionDecision(is_better, f"no champion yet; {score}"), 0
+        return decide_first_promotion(trained.test_correct, trained.test_tracks, trained.chance), 0
     challenger = read_candidate(trained.url)
     champion_url = absolute(join(settings.train.models, champion_version))
     identity = read_identity(champion_url)
     left_out = count_incomparable_tracks(snapshot.tracks, identity, challenger.identity)
-    refusal = check_forgotten_genres(identity, challenger.identity)
+    refusal = refuse_forgotten_genres(identity, challenger.identity)
     if refusal is not None:
         return refusal, left_out
     tracks = select_comparable_tracks(challenger, identity)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from flows.cluster.settings import ClusterSettings, HostSettings
 from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.catalogue.fma_archives import PUBLISHED_AT
-from preprocessing.catalogue.settings import CatalogueSettings
+from preprocessing.catalogue.settings import CatalogueSettings, SelectionSettings
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from store.fs.files import absolute
 from store.tagging.settings import WriteSettings
@@ -20,6 +20,9 @@ from training.inference.settings import Backend, GenreSelectionSettings
 from training.networks.settings import is_state_dict_file
 
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+Flat = Parameter(name="*")  # on the command line --precision, not --genre_selection.precision
 
 
 def positional(*names: str) -> Callable[[type[Settings]], type[Settings]]:
@@ -41,6 +44,7 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
         description="Folder, zip archive or URL of the audio: FMA's layout, a folder per genre, or any"
     )
     store: str = Field("data/store", description="Folder or URL of the spectrogram store")
+    selection: Annotated[SelectionSettings, Flat] = SelectionSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     spectrogram: SpectrogramSettings = SpectrogramSettings()
     limits: LimitSettings = LimitSettings()
@@ -93,9 +97,6 @@ class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
     cluster: ClusterSettings = ClusterSettings()
 
 
-Flat = Parameter(name="*")  # on the command line --precision, not --genre_selection.precision
-
-
 @positional("source")
 class TagSettings(BaseModel, frozen=True, extra="forbid"):
     """The files to predict, the model, and what to do with its predictions."""
@@ -104,6 +105,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         "",
         description="Folder or s3:// URL of the audio files, with all folders in it",
     )
+    selection: Annotated[SelectionSettings, Flat] = SelectionSettings()
     write: bool = Field(False, description="Write genres into the files themselves")
     copy_to: str = Field("", description="Write genres into copies of the files, in this folder")
     apply: str = Field(
@@ -145,6 +147,11 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         if self.write and self.copy_to:
             raise ValueError(
                 "--write and --copy-to are both given; choose one: the files themselves, or copies"
+            )
+        if self.apply and (self.selection.exclude or self.selection.include):
+            raise ValueError(
+                "--exclude and --include do not apply to --apply: remove the rows of these files from the "
+                "file of predictions"
             )
         return self
 

@@ -6,6 +6,7 @@ of the plan if that is asked for, and summarises the run on a page. A plan can a
 
 import shlex
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from flows.reporting.stage import stage
 from flows.reporting.tagging_summary import TagSummary, summarise_tagging
 from flows.settings import TagSettings
 from preprocessing.catalogue.audio_files import stream_audio
+from preprocessing.catalogue.source_counts import SourceCounts
 from store.fs.files import absolute, join, local_path
 from store.model_registry import resolve_version
 from store.tagging.batching import batch_name, iter_batches
@@ -42,7 +44,7 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
     check_tag(settings)
     check_copies_apart(settings)
     config = None if settings.apply else make_inference_config(settings)
-    total = 0 if config is None else count_files(absolute(settings.source))
+    total = 0 if config is None else count_files(settings)
     run = open_run(absolute(settings.runs), make_request(settings, config))
     with open_cluster(choose_cluster(settings)) as cluster:
         if config is None:
@@ -52,7 +54,9 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
         if not settings.is_dry_run:
             write_tags(cluster, run, parts, config, settings)
     facts = make_run_facts(run, settings, config, seconds=time.monotonic() - started)
-    return summarise_tagging(run, "plan" if settings.is_dry_run else "done", parts, facts)
+    return summarise_tagging(
+        run, "plan" if settings.is_dry_run else "done", parts, facts, exclude=settings.selection.exclude
+    )
 
 
 def resolve_source(settings: TagSettings) -> str:
@@ -116,9 +120,9 @@ def choose_cluster(settings: TagSettings) -> ClusterSettings:
 
 
 @stage
-def count_files(source: str) -> int:
+def count_files(settings: TagSettings) -> int:
     """Count the audio files, to estimate the remaining time. Raises: BadInput if there are none."""
-    return sum(1 for _ in stream_audio(source))
+    return sum(1 for _ in stream_audio(absolute(settings.source), rules=settings.selection.rules()))
 
 
 @stage
@@ -132,7 +136,8 @@ def predict_files(
     parts = run.planned_parts()
     if parts is not None and run.has_started_writing():
         return parts
-    files = stream_audio(absolute(settings.source))
+    counts = SourceCounts()
+    files = stream_audio(absolute(settings.source), rules=settings.selection.rules(), counts=counts)
     statistics, first_paths = TaggingStatistics(), {}
     with showing_progress("Predicting", total, "files") as advance:
         for batch, batch_statistics in fan_out(
@@ -153,7 +158,7 @@ def predict_files(
             statistics += batch_statistics
             advance(len(batch), statistics.summary_line())
     parts = sorted(first_paths, key=lambda part: (first_paths[part], part))
-    run.complete_plan(parts)
+    run.complete_plan(parts, asdict(counts))
     return parts
 
 

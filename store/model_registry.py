@@ -152,7 +152,7 @@ def promotion_history(root: str) -> list[Promotion]:
             raise ValueError("a rollback does not lead to the previous champion")
     except (AttributeError, LookupError, TypeError, ValueError) as why:
         raise BadInput(
-            f"{url}: does not say which model is in service ({type(why).__name__}: {why}); remove it, then "
+            f"{url}: names no champion that can be read ({type(why).__name__}: {why}); remove it, then "
             "`spectrogram-one models promote` the version that is to serve"
         ) from None
     return moves
@@ -202,6 +202,6 @@ def _complete(root: str, prefix: str) -> str:
     found = [name for name in list_versions(root) if name.startswith(prefix)]
     if len(found) > 1:
         raise BadInput(
-            f"{root}: {len(found)} versions begin with {prefix}: {', '.join(found)}; give more of it"
+            f"{root}: {len(found)} versions begin with {prefix}: {', '.join(found)}; type more of the name"
         )
     return found[0] if found else prefix

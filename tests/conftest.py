@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 
+from tests.support.audio_folders import as_nobody, open_folder  # noqa: F401 (fixtures)
 from tests.support.faulty_proxy import dropping_proxy
 from tests.support.leftovers import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401 (hooks)
 from tests.support.prefect_ui import Served, serving

@@ -16,6 +16,7 @@ from flows.checks import (
     check_undo,
 )
 from flows.recording import run_flow
+from flows.services.environment import make_prefect_home
 from flows.settings import (
     BuildSettings,
     CrossValidationSettings,
@@ -86,6 +87,7 @@ def fma(settings: Annotated[FmaSettings, Flags]) -> None:
 
 def serve(settings: Annotated[ServeSettings, Flags] = ServeSettings()) -> None:
     """Start the Prefect UI with the flows on this machine, and execute the runs submitted there."""
+    make_prefect_home()
     from flows.deployments import serve_flows
 
     serve_flows(settings)

@@ -12,7 +12,9 @@ from pydantic import BaseModel, Field
 
 from flows.reporting.artifacts import show_table
 from preprocessing.build.shard_task import BuiltBatch, Track
+from preprocessing.catalogue.source_counts import SourceCounts
 from preprocessing.errors import FATAL_REASONS, RETRYABLE_REASONS
+from store.fs.disk_errors import printable
 from store.fs.files import join
 from store.fs.parquet import write_table
 from store.reader import Snapshot
@@ -44,6 +46,9 @@ class BuildSummary(BaseModel, frozen=True):
     rejects: list[dict[str, Any]] = Field(
         description="track_id, url, reason and detail of the first rejected tracks"
     )
+    source_files: list[str] = Field(
+        default=[], description="The account of the files of the source, and those that cannot be used"
+    )
     report: str = Field(
         description="Parquet file with each track that was rejected, truncated or a duplicate"
     )
@@ -56,7 +61,10 @@ class BuildSummary(BaseModel, frozen=True):
         ]
         if self.repaired:
             lines.append(f"{self.repaired:,} tracks had damaged or lost spectrograms and were built again")
-        lines += [f"  rejected {it['url']}: {it['reason']} ({it['detail']})" for it in self.rejects]
+        lines += [
+            f"  rejected {printable(it['url'])}: {it['reason']} ({printable(it['detail'])})"
+            for it in self.rejects
+        ]
         if self.rejected > len(self.rejects):
             lines.append(f"  and {self.rejected - len(self.rejects):,} more")
         if self.truncated:
@@ -69,7 +77,7 @@ class BuildSummary(BaseModel, frozen=True):
             lines.append(
                 f"{self.left_out:,} tracks are in no split: another split has the recording or artist"
             )
-        return [*lines, f"report: {self.report}", *self.next_steps()]
+        return [*lines, *self.source_files, f"report: {self.report}", *self.next_steps()]
 
     def next_steps(self) -> list[str]:
         """Return what to do next, a line per step."""
@@ -153,8 +161,10 @@ def _rejects_among(notable: pa.Table) -> pa.Table:
 def report_build(
     snapshot: Snapshot,
     statistics: BuildStatistics,
+    counts: SourceCounts,
     *,
     store: str,
+    exclude: Sequence[str],
     left_out: int,
     repaired: int,
     seconds: float,
@@ -165,10 +175,11 @@ def report_build(
     write_table(url, notable)
     rejects = _rejects_among(notable)
     statuses = Counter(notable["status"].to_pylist())
+    tracks = pc.sum(pc.is_in(results["status"], pa.array(["ok", "ok-truncated"]))).as_py() or 0
     summary = BuildSummary(
         store=store,
         snapshot=snapshot.number,
-        tracks=pc.sum(pc.is_in(results["status"], pa.array(["ok", "ok-truncated"]))).as_py() or 0,
+        tracks=tracks,
         hours=(pc.sum(results["decoded_s"]).as_py() or 0.0) / 3600,
         truncated=statuses["ok-truncated"],
         duplicates=notable["duplicate_group"].length() - notable["duplicate_group"].null_count,
@@ -179,6 +190,9 @@ def report_build(
         rejected=len(rejects),
         reasons=dict(Counter(rejects["reason"].to_pylist()).most_common()),
         rejects=rejects.slice(0, MAX_PRINTED_REJECTS).to_pylist(),
+        source_files=counts.lines(
+            {"with a spectrogram": tracks, "rejected": len(rejects) - counts.missing}, exclude
+        ),
         report=url,
     )
     _show_result(summary)
@@ -200,7 +214,12 @@ def _show_result(summary: BuildSummary) -> None:
         "snapshot": summary.snapshot,
         "store": summary.store,
     }
-    texts = [f"{row['tracks']} tracks have a spectrogram", *summary.next_steps(), f"report: {summary.report}"]
+    texts = [
+        f"{row['tracks']} tracks have a spectrogram",
+        *summary.source_files,
+        *summary.next_steps(),
+        f"report: {summary.report}",
+    ]
     show_table("build-result", [row], "; ".join(texts))
 
 

@@ -1,6 +1,7 @@
 """The summary of a tagging run: in the terminal, in files, on a page, and in the Prefect UI."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 from pydantic import BaseModel, Field
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from flows.reporting.artifacts import show_markdown
 from flows.reporting.stage import stage
+from preprocessing.catalogue.source_counts import SourceCounts
 from store.fs.files import join, write_atomic
 from store.tagging.predictions import write_predictions
 from store.tagging.run import Folder, TaggingRun
@@ -16,6 +18,11 @@ from training.report.tagging_page import RunFacts, mark_invisible, markdown_summ
 
 MAX_PRINTED_CHANGES = 20  # in the terminal; the page shows more, the CSV all
 MAX_PRINTED_UNCHANGED = 20
+WRITTEN_STATUSES = ("written", "restored", "restored-tags")
+UNNOTICED = (
+    "the files keep their modification times, and often their sizes: media servers that look for changes by time or "
+    "size will not notice; to make them, start the server's full rescan (replace or refresh all metadata)"
+)
 
 
 class TagSummary(BaseModel, frozen=True):
@@ -68,7 +75,9 @@ class TagSummary(BaseModel, frozen=True):
 
 
 @stage
-def summarise_tagging(run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts) -> TagSummary:
+def summarise_tagging(
+    run: TaggingRun, folder: Folder, parts: Sequence[str], facts: RunFacts, *, exclude: Sequence[str] = ()
+) -> TagSummary:
     """Merge the parts of a run into its files, its page and its artifact, and mark the run as finished."""
     statistics = TaggingStatistics()
 
@@ -80,6 +89,10 @@ def summarise_tagging(run: TaggingRun, folder: Folder, parts: Sequence[str], fac
 
     metadata = {"source": facts.source, "model": facts.model, "run": run.name}
     write_predictions(facts.predictions, facts.csv_url, tables(), metadata)
+    facts = replace(
+        facts,
+        notes=[*facts.notes, *_source_lines(run, statistics, exclude), *_write_lines(statistics, facts)],
+    )
     page = join(run.url, "summary.html")
     write_atomic(page, render_page(statistics, facts))
     show_markdown("tagging-summary", markdown_summary(statistics, facts))
@@ -102,6 +115,34 @@ def summarise_tagging(run: TaggingRun, folder: Folder, parts: Sequence[str], fac
     )
     run.finish(summary.model_dump())
     return summary
+
+
+def _source_lines(run: TaggingRun, statistics: TaggingStatistics, exclude: Sequence[str]) -> list[str]:
+    """Return the account of all files of the source; none for a plan that was read from a file."""
+    found = run.source_counts()
+    if found is None:
+        return []
+    counts = SourceCounts(**found)
+    statuses = dict(statistics.statuses)
+    # A row stands for these as well, with the status skipped.
+    statuses["skipped"] = statuses.get("skipped", 0) - sum(counts.unusable.values())
+    return counts.lines(dict(by_descending_count(statuses)), exclude)
+
+
+def _write_lines(statistics: TaggingStatistics, facts: RunFacts) -> list[str]:
+    """Return what to know after files were written: that media servers may not notice, and new owners."""
+    written = sum(statistics.statuses.get(status, 0) for status in WRITTEN_STATUSES)
+    if not written or facts.mode not in ("write", "undo"):
+        return []
+    lines = []
+    new_owners = sum(reasons.get("new-owner", 0) for reasons in statistics.reasons.values())
+    if new_owners:
+        lines.append(
+            f"{new_owners:,} files now belong to this user; the column detail names their old owners"
+        )
+    if facts.settings.get("writing", {}).get("mtime") == "now" and facts.mode == "write":
+        return lines
+    return [*lines, UNNOTICED + (", or write with --mtime now" if facts.mode == "write" else "")]
 
 
 def _change(sample: Sample) -> dict[str, str]:

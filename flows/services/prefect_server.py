@@ -8,12 +8,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
+import prefect
 from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
+from flows.services.environment import bypass_proxies_on_loopback
 from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput, ServiceUnavailable
 
@@ -29,6 +32,7 @@ def prefect_server(port: int = ANY_PORT) -> Iterator[str]:
 
     Raises: BadInput if the port is in use; ServiceUnavailable if no server responds.
     """
+    bypass_proxies_on_loopback()
     configured = get_current_settings().api.url
     if configured:
         if not _responds(configured):
@@ -41,7 +45,7 @@ def prefect_server(port: int = ANY_PORT) -> Iterator[str]:
     port = _free_port(port)
     api_url = f"http://{HOST}:{port}/api"
     os.environ["PREFECT_API_URL"] = api_url  # for the runs, which are separate processes
-    log = get_current_settings().home / "spectrogram-one-server.log"
+    log = _writable_home() / "spectrogram-one-server.log"
     with temporary_settings({PREFECT_API_URL: api_url}), _start(port, log) as server:
         try:
             _wait_for(server, api_url, log)
@@ -50,6 +54,31 @@ def prefect_server(port: int = ANY_PORT) -> Iterator[str]:
             for worker in (APILogWorker, EventsWorker):  # send what is still queued
                 worker.drain_all(timeout=DRAIN_TIMEOUT_S)
             server.terminate()
+
+
+def _writable_home() -> Path:
+    """Return Prefect's folder. Raises: BadInput if it cannot be created or written."""
+    home = get_current_settings().home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=home):
+            return home
+    except OSError as why:
+        raise BadInput(
+            f"{home}: Prefect keeps its database and log there, and the folder cannot be written ({why.strerror}); "
+            "set PREFECT_HOME to a folder that can"
+        ) from None
+
+
+def _database(home: Path) -> dict[str, str]:
+    """Return the environment variable that gives the server a database of its own, unless one is configured.
+
+    Another version of Prefect may have migrated the user's own database to a state that this one cannot read.
+    """
+    if get_current_settings().server.database.model_fields_set & {"connection_url", "host", "name", "driver"}:
+        return {}
+    path = home / f"spectrogram-one-{prefect.__version__}.db"
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{path}"}
 
 
 def _free_port(port: int) -> int:
@@ -69,10 +98,15 @@ def _free_port(port: int) -> int:
 def _start(port: int, log: Path) -> "subprocess.Popen[bytes]":
     """Start a Prefect server that a Ctrl-C in the terminal does not reach, and that ends with this process."""
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | _database(log.parent)
     with log.open("wb") as file:
         return subprocess.Popen(
-            command, stdout=file, stderr=file, start_new_session=True, preexec_fn=die_with_parent
+            command,
+            env=environment,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
         )
 
 
@@ -81,13 +115,22 @@ def _wait_for(server: "subprocess.Popen[bytes]", api_url: str, log: Path) -> Non
     while not _responds(api_url):
         if server.poll() is not None:
             raise ServiceUnavailable(
-                f"{api_url}: the Prefect server ended with status {server.returncode}; see {log}"
+                f"{api_url}: the Prefect server ended with status {server.returncode}"
+                f"{_last_error(log)}; see {log}"
             )
         if time.monotonic() > until:
             raise ServiceUnavailable(
-                f"{api_url}: the Prefect server does not respond within {SERVER_START_TIMEOUT_S:g} s; see {log}"
+                f"{api_url}: the Prefect server does not respond within {SERVER_START_TIMEOUT_S:g} s"
+                f"{_last_error(log)}; see {log}"
             )
         time.sleep(0.5)
+
+
+def _last_error(log: Path) -> str:
+    """Return the last line of a log that names an error, in brackets; "" if there is none."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    errors = [line for line in lines if "Error" in line or "error" in line]
+    return f" ({errors[-1][:300]})" if errors else ""
 
 
 def _responds(api_url: str) -> bool:

@@ -1,4 +1,4 @@
-"""The audio files below a folder, by their names."""
+"""The audio files below a folder, by their names, and an account of all other files in it."""
 
 import re
 from collections.abc import Iterator
@@ -7,55 +7,80 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from preprocessing.catalogue.file_rules import FileRules
+from preprocessing.catalogue.source_counts import SourceCounts
 from store.errors import BadInput
-from store.fs.listing import FoundFile, list_files, stream_files
+from store.fs.listing import FoundFile, PathFilter, list_files, stream_files
+from store.fs.local_walk import PassedOver
 
 AUDIO_SUFFIXES = (
     ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".wav", ".aif", ".aiff", ".aifc",
-    ".wma", ".asf", ".wv", ".ape", ".tta", ".spx",
+    ".wma", ".asf", ".wv", ".ape", ".tta", ".spx", ".m4b", ".m4p", ".m4r", ".mp1", ".mp2", ".mpga", ".fla",
+    ".mka", ".weba", ".caf", ".ac3", ".dts", ".mpc", ".dsf", ".au", ".w64",
 )  # fmt: skip
-AUDIO_NAME = rf"(?i)[^/](?:{'|'.join(map(re.escape, AUDIO_SUFFIXES))})$"
-HIDDEN = r"(?:^|/)\."
+AUDIO_NAME = re.compile(rf"(?i)[^/](?:{'|'.join(map(re.escape, AUDIO_SUFFIXES))})$")
 NOT_UTF_8 = r"\\udc[89a-f][0-9a-f]"  # as list_files escapes it
+NO_RULES = FileRules()
 
 
-def find_audio(source: str) -> pa.Table:
-    """Return the audio files below a folder as LISTING_SCHEMA, in order of their paths.
+class AudioFilter(PathFilter):
+    """The files that are named like audio and that no rule leaves out; everything else is counted."""
+
+    def __init__(self, rules: FileRules, counts: SourceCounts) -> None:
+        self._rules, self._counts = rules, counts
+
+    def includes(self, path: str) -> bool:
+        """Return whether a file is named like audio, or is a folder, and no rule leaves it out."""
+        is_audio = path.endswith("/") or AUDIO_NAME.search(path) is not None
+        return is_audio and self._rules.excluding_rule(path) is None
+
+    def enters(self, folder: str) -> bool:
+        """Return whether a folder is walked."""
+        return self._rules.enters(folder)
+
+    def pass_over(self, path: str, why: PassedOver) -> None:
+        """Count an entry that is not listed."""
+        self._counts.pass_over(path, why, self._rules.excluding_rule(path))
+
+
+def find_audio(source: str, *, rules: FileRules = NO_RULES, counts: SourceCounts | None = None) -> pa.Table:
+    """Return the audio files below a folder as LISTING_SCHEMA, in order of their paths; count all others.
 
     Raises: BadInput if there is no such folder, no audio in it, or it may not be read.
+
+    Folders that may not be listed, and files whose names no table or no URL can hold, are counted as unusable.
     """
+    counts = SourceCounts() if counts is None else counts
+    unusable: list[FoundFile] = []
     with _translate_errors(source):
-        files = list_files(source)
-    is_audio = _is_audio(files["path"])
-    # Copies of a million rows are avoided.
-    audio = files if pc.all(is_audio).as_py() else files.filter(is_audio)
+        audio = list_files(source, selection=AudioFilter(rules, counts), unusable=unusable)
+    for file in unusable:
+        counts.add(file.path, file.problem)
+    audio = _without_unnameable(audio, NOT_UTF_8, "name-not-utf-8", counts)
+    if "://" in source:  # a URL would be split there
+        audio = _without_unnameable(audio, "::", "name-breaks-url", counts)
+    counts.audio += len(audio)
     if not len(audio):
-        raise _no_audio(source, len(files))
-    _refuse_unnameable(source, audio["path"])
+        raise _no_audio(source, counts)
     return audio
 
 
-def stream_audio(source: str) -> Iterator[FoundFile]:
-    """Yield the audio files below a folder, and those that cannot be used, with the reason.
+def stream_audio(
+    source: str, *, rules: FileRules = NO_RULES, counts: SourceCounts | None = None
+) -> Iterator[FoundFile]:
+    """Yield the audio files below a folder, and those that cannot be used, with the reason; count all others.
 
     Raises: BadInput if there is no such folder or it may not be read; at the end, if there was no audio in it.
     """
-    files = 0
-
-    def is_audio(path: str) -> bool:
-        nonlocal files
-        is_folder = path.endswith("/")
-        files += not is_folder
-        return not hidden.search(path) and (is_folder or bool(audio_name.search(path)))
-
-    hidden, audio_name = re.compile(HIDDEN), re.compile(AUDIO_NAME)
+    counts = SourceCounts() if counts is None else counts
     is_empty = True
     with _translate_errors(source):
-        for file in stream_files(source, include=is_audio):
+        for file in stream_files(source, selection=AudioFilter(rules, counts)):
             is_empty = False
+            counts.add(file.path, file.problem)
             yield file
     if is_empty:
-        raise _no_audio(source, files)
+        raise _no_audio(source, counts)
 
 
 @contextmanager
@@ -71,31 +96,19 @@ def _translate_errors(source: str) -> Iterator[None]:
         raise BadInput(f"{folder}: no permission to list this folder; grant it, or move it away") from error
 
 
-def _no_audio(source: str, files: int) -> BadInput:
+def _no_audio(source: str, counts: SourceCounts) -> BadInput:
+    found = f"{counts.breakdown({})}; " if counts.total else ""
     return BadInput(
-        f"{source}: {files} files, none of them audio; wanted {' '.join(AUDIO_SUFFIXES)}; "
+        f"{source}: {counts.total:,} files, none of them audio; {found}wanted {' '.join(AUDIO_SUFFIXES)}; "
         "check the path or URL of the source"
     )
 
 
-def _is_audio(paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    is_hidden = pc.match_substring_regex(paths, HIDDEN)
-    return pc.and_not(pc.match_substring_regex(paths, AUDIO_NAME), is_hidden)
-
-
-def _refuse_unnameable(source: str, paths: pa.ChunkedArray) -> None:
-    """Raises: BadInput for names that no table can hold, or no URL."""
-    unusable = paths.filter(pc.match_substring_regex(paths, NOT_UTF_8))
-    if len(unusable):
-        raise BadInput(
-            f"{source}: the names of {len(unusable)} files are not UTF-8, the first '{unusable[0]}'; "
-            "no table can hold them; rename them (convmv does it for whole folders)"
-        )
-    if "://" not in source:
-        return
-    unusable = paths.filter(pc.match_substring(paths, "::"))
-    if len(unusable):
-        raise BadInput(
-            f"{source}: the names of {len(unusable)} files hold '::', the first '{unusable[0]}'; a URL is split there; "
-            "rename them"
-        )
+def _without_unnameable(audio: pa.Table, pattern: str, problem: str, counts: SourceCounts) -> pa.Table:
+    """Return the files whose names do not match, and count the others."""
+    is_odd = pc.match_substring_regex(audio["path"], pattern)
+    if not pc.any(is_odd).as_py():
+        return audio  # without a copy of a million rows
+    for path in audio.filter(is_odd)["path"].to_pylist():
+        counts.add(path, problem)
+    return audio.filter(pc.invert(is_odd))

@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from preprocessing.catalogue.audio_files import find_audio
+from preprocessing.catalogue.audio_files import NO_RULES, find_audio
+from preprocessing.catalogue.file_rules import FileRules
 from preprocessing.catalogue.fma_genres import Genre, parents_by_title, read_genre_tree, with_ancestors
+from preprocessing.catalogue.source_counts import SourceCounts
 from preprocessing.catalogue.splits import SPLITS
 from store.errors import BadInput
 from store.fs.files import exists, list_names, open_for_reading, read_bytes
@@ -46,7 +48,13 @@ def find_fma_metadata(source: str) -> str | None:
 
 
 def read_fma(
-    source: str, metadata: str | None, subset: str | None, *, checksums: bool
+    source: str,
+    metadata: str | None,
+    subset: str | None,
+    *,
+    checksums: bool,
+    rules: FileRules = NO_RULES,
+    counts: SourceCounts | None = None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Read FMA's tracks, in order of their ids, as columns of a catalogue; and the parents of its genres.
 
@@ -59,11 +67,12 @@ def read_fma(
     tracks_url, genres_url = child_url(metadata, "tracks.csv"), child_url(metadata, "genres.csv")
     name, folder = _choose_subset(source, subset)
     names = _read_header(tracks_url)  # reports a wrong table before a million files are listed
-    audio = find_audio(folder)
+    counts = SourceCounts() if counts is None else counts
+    audio = find_audio(folder, rules=rules, counts=counts)
     tracks = _of_subset(_read_tracks(tracks_url, names), name, tracks_url)
     tree = read_genre_tree(genres_url)
     paths = _paths(tracks["track_id"])
-    files = _files_of_tracks(audio, paths, folder, tracks_url)
+    files = _files_of_tracks(audio, paths, folder, tracks_url, counts)
     del audio  # of a million files, 50 MiB
     pa.default_memory_pool().release_unused()
     columns = {
@@ -94,7 +103,9 @@ def _no_metadata(source: str) -> BadInput:
 # Audio and checksums
 
 
-def _files_of_tracks(audio: pa.Table, paths: pa.ChunkedArray, folder: str, tracks_url: str) -> pa.Table:
+def _files_of_tracks(
+    audio: pa.Table, paths: pa.ChunkedArray, folder: str, tracks_url: str, counts: SourceCounts
+) -> pa.Table:
     """Return size and signature of each track's file, null if it is missing. Raises: BadInput if all are."""
     row_of_track = pc.index_in(paths, value_set=audio["path"].combine_chunks())
     if row_of_track.null_count == len(paths):
@@ -102,6 +113,8 @@ def _files_of_tracks(audio: pa.Table, paths: pa.ChunkedArray, folder: str, track
             f"{folder}: none of the {len(paths)} tracks in {tracks_url} is there; wanted files like "
             f"{paths[0]}; check that metadata and audio belong together"
         )
+    counts.missing += row_of_track.null_count
+    counts.not_in_catalogue += len(audio) - (len(paths) - row_of_track.null_count)
     return audio.select(["size_bytes", "signature"]).take(row_of_track)
 
 

@@ -2,7 +2,9 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from preprocessing.catalogue.file_rules import FileRules
 
 
 class SplitSettings(BaseModel):
@@ -38,6 +40,35 @@ class SplitSettings(BaseModel):
                 "leave nothing for training; wanted a sum below 1"
             )
         return self
+
+
+class SelectionSettings(BaseModel):
+    """Which files of the source are left out; known junk, such as recycle bins, always is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    exclude: tuple[str, ...] = Field(
+        default=(),
+        description="Leave out files and folders that match this glob, such as '*.wav' or 'Audiobooks/**'; "
+        "give it several times for several globs",
+    )
+    include: tuple[str, ...] = Field(
+        default=(),
+        description="Take files and folders that match this glob though another rule leaves them out: "
+        "'#recycle', or '*.flac' beside --exclude '*'",
+    )
+
+    @field_validator("exclude", "include")
+    @classmethod
+    def _are_globs(cls, globs: tuple[str, ...]) -> tuple[str, ...]:
+        for glob in globs:
+            if not glob.strip("/") or "//" in glob or glob.startswith("../"):
+                raise ValueError(f"{glob!r} is no glob of names or of paths from the source")
+        return globs
+
+    def rules(self) -> FileRules:
+        """Return the rules, compiled."""
+        return FileRules(self.exclude, self.include)
 
 
 class CatalogueSettings(BaseModel):

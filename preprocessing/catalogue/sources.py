@@ -6,9 +6,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessing.catalogue.audio_files import find_audio
+from preprocessing.catalogue.audio_files import NO_RULES, find_audio
+from preprocessing.catalogue.file_rules import FileRules
 from preprocessing.catalogue.fma import find_fma_metadata, read_fma
 from preprocessing.catalogue.settings import CatalogueSettings
+from preprocessing.catalogue.source_counts import SourceCounts
 from store.dataset.genre_tree import with_genre_parents
 from store.errors import BadInput
 from store.fs.files import absolute, is_file, local_path
@@ -45,30 +47,42 @@ FIRST_FOLDER = r"^(?P<name>[^/]*)/"
 Columns = dict[str, Any]  # name -> pyarrow array
 
 
-def read_catalogue(source: str, settings: CatalogueSettings) -> pa.Table:
+def read_catalogue(
+    source: str,
+    settings: CatalogueSettings,
+    *,
+    rules: FileRules = NO_RULES,
+    counts: SourceCounts | None = None,
+) -> pa.Table:
     """List the tracks of a folder, URL or zip archive with their metadata, in order of track_id.
 
     Shapes: columns of CATALOGUE_SCHEMA. FMA's ids are sorted as numbers, paths as text.
     Raises: BadInput if there are no tracks, or the metadata cannot be used.
 
-    Hidden files, and files whose suffix is not one of AUDIO_SUFFIXES, are no tracks. A track of FMA's
-    whose file is missing is listed without a size. Splits are the source's own; `split_tracks`
-    assigns others. The genre tree is in the schema's metadata: see
+    Files whose suffix is not one of AUDIO_SUFFIXES, and those that a rule leaves out, are no tracks, but are
+    counted. A track of FMA's whose file is missing is listed without a size. Splits are the source's own;
+    `split_tracks` assigns others. The genre tree is in the schema's metadata: see
     `store.dataset.reader.Snapshot.genre_parents`.
     """
+    counts = SourceCounts() if counts is None else counts
     source, kind = _enter_archive(absolute(source)), settings.kind
     genre_parents: dict[str, str] = {}
     metadata = find_fma_metadata(source) if kind in ("auto", "fma") else None
     if kind == "fma" or metadata is not None:
         columns, genre_parents = read_fma(
-            source, metadata, settings.subset, checksums=settings.verify_checksums
+            source,
+            metadata,
+            settings.subset,
+            checksums=settings.verify_checksums,
+            rules=rules,
+            counts=counts,
         )
     elif settings.verify_checksums:
         raise BadInput(
             f"{source}: not FMA's layout, and only FMA publishes checksums; set verify_checksums to false"
         )
     else:
-        columns = _read_folder(source, kind)
+        columns = _read_folder(source, kind, rules, counts)
     rows = len(columns["track_id"])
     return pa.table(
         [columns[it.name] if it.name in columns else pa.nulls(rows, it.type) for it in CATALOGUE_SCHEMA],
@@ -87,7 +101,8 @@ def _enter_archive(source: str) -> str:
     if not source.lower().endswith(".zip") or source.startswith("zip://") or not is_file(source):
         return source
     paths = list_files(f"zip://::{source}")["path"]
-    visible = paths.filter(pc.invert(pc.match_substring_regex(paths, r"(?:^|/)(?:\.|__MACOSX/)")))
+    is_junk = pa.array([NO_RULES.excluding_rule(it) is not None for it in paths.to_pylist()], pa.bool_())
+    visible = paths.filter(pc.invert(is_junk))
     outermost = pc.unique(_first_folder(visible))
     is_packed_with_folder = (
         len(outermost) == 1
@@ -97,8 +112,8 @@ def _enter_archive(source: str) -> str:
     return f"zip://{outermost[0] if is_packed_with_folder else ''}::{source}"
 
 
-def _read_folder(source: str, kind: str) -> Columns:
-    files = find_audio(source)
+def _read_folder(source: str, kind: str, rules: FileRules, counts: SourceCounts) -> Columns:
+    files = find_audio(source, rules=rules, counts=counts)
     paths = files["path"]
     if kind == "auto":
         kind = "folder-per-genre" if _looks_like_genre_folders(paths) else "flat"

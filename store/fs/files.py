@@ -1,5 +1,7 @@
 """Whole-file writes and exclusive creation, on any fsspec URL: nothing half-written is ever visible."""
 
+import ctypes
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,8 +16,10 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from store.errors import BadInput
+from store.fs.disk_errors import NO_HARD_LINK_CODES, NOT_SUPPORTED_CODES, naming, retry_if_stale
 from store.fs.zip_archive import open_member, read_directory
 
+AT_FDCWD, RENAME_NOREPLACE = -100, 1  # of linux/fcntl.h and linux/fs.h
 MAX_PUT_ATTEMPTS = 10
 FIRST_SERVER_ERROR = 500  # an HTTP status
 
@@ -206,7 +210,7 @@ def write_atomic(url: str, data: bytes) -> None:
         fs.pipe_file(remote, data)  # an object appears whole or not at all
         return
     make_folder(path.parent)
-    with replacing(path) as draft:
+    with replacing(path) as draft, naming(path):
         draft.write_bytes(data)
 
 
@@ -234,13 +238,45 @@ def put_if_absent(url: str, data: bytes) -> None:
     make_folder(path.parent)
     draft = _draft_path(path)
     try:
-        with draft.open("xb") as file:
+        with naming(path), draft.open("xb") as file:
             file.write(data)
         sync_to_disk(draft)
-        os.link(draft, path)
+        _link_if_absent(draft, path)
         sync_to_disk(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _link_if_absent(draft: Path, path: Path) -> None:
+    """Give a draft its name, unless that exists. Raises: FileExistsError; OSError if the disk has no way to do so.
+
+    vfat, exFAT and many shares have no hard links: there a rename that replaces nothing decides.
+    """
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        # NFS: the server's response to our link may be lost, and the client's second request finds it there.
+        if draft.stat().st_nlink < 2:
+            raise
+    except OSError as error:
+        if error.errno not in NO_HARD_LINK_CODES:
+            raise
+        _rename_if_absent(draft, path)
+
+
+def _rename_if_absent(draft: Path, path: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    rename = getattr(libc, "renameat2", None)  # glibc 2.28
+    failed = rename is None or rename(
+        AT_FDCWD, os.fsencode(draft), AT_FDCWD, os.fsencode(path), RENAME_NOREPLACE
+    )
+    if not failed:
+        return
+    code = ctypes.get_errno() or errno.ENOSYS
+    if code == errno.EEXIST:
+        raise FileExistsError(code, os.strerror(code), str(path))
+    reason = "this disk has neither hard links nor exclusive renames: name a folder on another one"
+    raise OSError(code, f"{os.strerror(code)} ({reason})", str(path))
 
 
 def _create_remote(url: str, data: bytes) -> None:
@@ -313,7 +349,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield draft
         sync_to_disk(draft)
-        os.replace(draft, path)
+        retry_if_stale(os.replace, draft, path)
         sync_to_disk(path.parent)
     finally:
         draft.unlink(missing_ok=True)
@@ -325,8 +361,15 @@ def _draft_path(path: Path) -> Path:
 
 def sync_to_disk(path: Path) -> None:
     """Flush to disk what was written: the content of a file, or the names in a folder."""
-    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        with naming(path):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+    except OSError as error:
+        # Shares sync no folders; one into which a user may write, but which that user may not list, cannot be opened.
+        is_harmless = error.errno in NOT_SUPPORTED_CODES or isinstance(error, PermissionError)
+        if not (is_harmless and path.is_dir()):
+            raise

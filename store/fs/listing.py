@@ -3,7 +3,7 @@
 import errno
 import html
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -13,11 +13,19 @@ import pyarrow.compute as pc
 from fsspec import AbstractFileSystem
 
 from store.fs.files import file_system, is_http, local_path, split_zip_url, translate_server_errors
-from store.fs.local_walk import FoundFile, Problem, walk_folder
+from store.fs.local_walk import ALL_FILES, FoundFile, PathFilter, Problem, walk_folder
 from store.fs.signatures import object_signature, require_taggable_url
 from store.fs.zip_archive import read_directory
 
-__all__ = ["LISTING_SCHEMA", "FoundFile", "child_url", "child_urls", "list_files", "stream_files"]
+__all__ = [
+    "LISTING_SCHEMA",
+    "FoundFile",
+    "PathFilter",
+    "child_url",
+    "child_urls",
+    "list_files",
+    "stream_files",
+]
 
 LISTING_SCHEMA = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("signature", pa.string())])
 ROWS_PER_CHUNK = 1 << 14
@@ -27,19 +35,23 @@ URL_SEPARATORS = ("::", "?versionId=")  # a URL would end there
 ListingRow = tuple[str, int | None, str | None]
 
 
-def list_files(url: str) -> pa.Table:
-    """List all files below a folder, in order of their paths relative to it.
+def list_files(
+    url: str, *, selection: PathFilter = ALL_FILES, unusable: list[FoundFile] | None = None
+) -> pa.Table:
+    """List the files below a folder, in order of their paths relative to it.
 
     Shapes: columns of LISTING_SCHEMA; null is what the server does not report.
     Raises: FileNotFoundError, NotADirectoryError, PermissionError; BadInput for a file that is no archive.
 
     Sizes and signatures come with the listing: requests for each of 100,000 files would take hours on an
     object store. Links on a local disk are followed, wherever they lead, each folder once; a broken link,
-    a pipe or a device is listed without a size.
+    a pipe or a device is listed without a size. A local folder that may not be listed is added to `unusable`, or
+    is an error if that is None; so are names that no table can hold.
     """
     local, zipped = local_path(url), split_zip_url(url)
+    rows: Iterable[ListingRow]
     if local is not None:
-        rows = _local_rows(local)
+        rows = _local_rows(local, selection, unusable)
     elif zipped is not None:
         rows = _archive_rows(*zipped)
     elif is_http(url):
@@ -47,31 +59,38 @@ def list_files(url: str) -> pa.Table:
     else:
         fs, root = file_system(url)
         rows = list_bucket(fs, root) if "s3" in fs.protocol else _other_rows(fs, root)
-    files = _table(rows).sort_by("path")
+    files = _table(rows if local is not None else _selected(rows, selection)).sort_by("path")
     pa.default_memory_pool().release_unused()  # the unsorted rows, 100 MiB of a million files
     return files
 
 
-def stream_files(source: str, *, include: Callable[[str], bool] = lambda path: True) -> Iterator[FoundFile]:
+def stream_files(source: str, *, selection: PathFilter = ALL_FILES) -> Iterator[FoundFile]:
     """Yield the included files below a local folder or an S3 URL, in order of their paths.
 
     Raises: FileNotFoundError, NotADirectoryError, PermissionError for the source itself;
         BadInput for another kind of URL.
 
-    What is held does not grow with the number of files. `include` is called as by `walk_folder`.
+    What is held does not grow with the number of files.
     """
     root = local_path(source)
     if root is not None:
-        yield from walk_folder(root, include=include, links="inside")
+        yield from walk_folder(root, selection=selection, links="inside")
         return
     require_taggable_url(source)
     fs, bucket = file_system(source)
     with translate_server_errors(source):
-        for path, size_bytes, signature in list_bucket(fs, bucket):
-            if include(path):
-                is_odd = any(it in path for it in URL_SEPARATORS)
-                problem: Problem | None = "name-breaks-url" if is_odd else None
-                yield FoundFile(path, child_url(source, path), size_bytes, signature, problem)
+        for path, size_bytes, signature in _selected(list_bucket(fs, bucket), selection):
+            is_odd = any(it in path for it in URL_SEPARATORS)
+            problem: Problem | None = "name-breaks-url" if is_odd else None
+            yield FoundFile(path, child_url(source, path), size_bytes, signature, problem)
+
+
+def _selected(rows: Iterable[ListingRow], selection: PathFilter) -> Iterator[ListingRow]:
+    for row in rows:
+        if selection.includes(row[0]):
+            yield row
+        else:
+            selection.pass_over(row[0], "not-included")
 
 
 def child_url(url: str, path: str) -> str:
@@ -110,11 +129,14 @@ def _table(rows: Iterable[ListingRow]) -> pa.Table:
     return pa.Table.from_batches(batches, LISTING_SCHEMA)
 
 
-def _local_rows(root: Path) -> Iterator[ListingRow]:
-    for file in walk_folder(root, include=lambda path: True, links="all"):
-        if file.problem == "no-permission":
+def _local_rows(root: Path, selection: PathFilter, unusable: list[FoundFile] | None) -> Iterator[ListingRow]:
+    for file in walk_folder(root, selection=selection, links="all"):
+        if unusable is not None and file.problem in ("not-listable", "name-not-utf-8"):
+            unusable.append(file)
+        elif file.problem == "not-listable":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file.url.removesuffix("/"))
-        yield file.path, file.size_bytes, file.signature
+        else:
+            yield file.path, file.size_bytes, file.signature
 
 
 def _archive_rows(folder: str, archive: str) -> Iterator[ListingRow]:

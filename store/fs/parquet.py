@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store.errors import BadInput
-from store.fs.files import read_bytes, write_atomic
+from store.fs.files import local_path, read_bytes, write_atomic
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -23,11 +23,22 @@ def write_table(url: str, table: pa.Table) -> None:
 
 
 def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or those of `columns` that it has. Raises: FileNotFoundError; BadInput if it is damaged."""
-    content = pa.BufferReader(read_bytes(url))
-    try:
-        file = pq.ParquetFile(content, page_checksum_verification=True)
-        present = columns and [name for name in columns if name in file.schema_arrow.names]
-        return file.read(present, use_threads=False)  # threads need more memory here, and no less time
-    except (pa.ArrowException, OSError) as why:  # its bytes are in memory: no disk can fail here
-        raise BadInput(f"{url}: this Parquet file is damaged ({why}); restore it from a backup") from None
+    """Read a table, or those of `columns` that it has.
+
+    Raises: FileNotFoundError; BadInput if the file is damaged; OSError if the disk or the server fails.
+    """
+    with _open(url, columns) as source:
+        try:
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+            present = columns and [name for name in columns if name in file.schema_arrow.names]
+            return file.read(present, use_threads=False)  # threads need more memory here, and no less time
+        except (pa.ArrowException, OSError) as why:
+            if isinstance(why, OSError) and why.errno is not None:
+                raise  # of the disk; of damage, pyarrow raises errors without a number
+            raise BadInput(f"{url}: this Parquet file is damaged ({why}); restore it from a backup") from None
+
+
+def _open(url: str, columns: Sequence[str] | None) -> pa.NativeFile:
+    """Open a file; of a local one, only the columns that are wanted are read from the disk."""
+    path = local_path(url)
+    return pa.BufferReader(read_bytes(url)) if path is None or columns is None else pa.OSFile(str(path))

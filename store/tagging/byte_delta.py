@@ -2,7 +2,7 @@
 
 An edit of tags changes few bytes and moves large blocks. So a delta copies the blocks that both files
 contain, and stores the rest, compressed against the bytes that replaced it: a picture or a table
-that moved replaced_by costs very little.
+that moved costs very little.
 
 A delta starts with the shift of the page numbers of an Ogg file, 0 for all other files: one page more
 before the audio changes all later pages. Then follow steps: a number whose lowest bit is their kind, and

@@ -11,16 +11,19 @@ completed by running it again under its name. The order of the steps makes that 
     sync       write the folders to disk
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
+from store.fs.disk_errors import naming, retry_if_stale
 from store.fs.files import local_path, sync_to_disk
+from store.fs.metadata import copy_metadata, describe_lost_owner, is_unchanged, owner_name, write_obstacle
 from store.fs.signatures import signature_from_stat
 from store.tagging.changes import Decision, FileSkipped, Request, decide
 from store.tagging.journal import digest_file, write_entries
@@ -36,9 +39,10 @@ from store.tagging.swap import (
     skipped_result,
     write_draft,
 )
-from store.tags.write import copy_metadata, is_read_only, is_unchanged, resolve_audio_file, translate_errors
+from store.tags.write import resolve_audio_file, translate_errors
 
 SYNC_THREADS = 8
+HELD_OPEN_CODES = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class FileDraft(Draft):
 
     real: Path
     before: os.stat_result
+    has_new_owner: bool = False
 
 
 @dataclass
@@ -70,6 +75,7 @@ class _Attempt:
     folders: set[Path] = field(default_factory=set)
     touched: set[Path] = field(default_factory=set)
     results: dict[int, SwapResult] = field(default_factory=dict)
+    holds_open: bool = True  # until a disk refuses to replace a file that is open
 
 
 def swap_files(
@@ -89,9 +95,9 @@ def swap_files(
         for drafts in in_groups(_prepare_each(plans, attempt)):
             write_entries(journal_url, name, [draft.entry for draft in drafts])
             _sync_all([draft.path for draft in drafts])
-            with _held_open([draft.real for draft in drafts]):
+            with _held_open([draft.real for draft in drafts], attempt) as handles:
                 for draft in drafts:
-                    attempt.results[draft.number] = _swap(draft, attempt)
+                    attempt.results[draft.number] = _swap(draft, attempt, handles)
         for folder in sorted(attempt.touched):
             sync_to_disk(folder)
     finally:
@@ -132,8 +138,9 @@ def _plan_file(
     seen.add(real)
     decision = decide(request, real, signature_from_stat(before), own_work.get(request.url, ()))
     if decision.change is not None:
-        if is_read_only(real, before):
-            raise FileSkipped("read-only", "the file is read-only: make it writable to have it tagged")
+        obstacle = write_obstacle(real, before, may_change_owner=settings.owner == "change")
+        if obstacle is not None:
+            raise FileSkipped(*obstacle)
         if before.st_nlink > 1 and settings.hard_links == "refuse":
             names = f"the file has {before.st_nlink} names (hard links)"
             raise FileSkipped("hard-linked", f"{names}: have the links broken to tag this one")
@@ -165,7 +172,7 @@ def _prepare(plan: PlannedFile, attempt: _Attempt) -> FileDraft | SwapResult:
 def _write_file_draft(plan: PlannedFile, attempt: _Attempt) -> FileDraft | None:
     if not is_unchanged(plan.before, plan.real.stat()):
         raise FileSkipped("changed", "another program changed the file meanwhile")
-    with _draft_path(plan.real, attempt) as path:
+    with naming(plan.real), _draft_path(plan.real, attempt) as path:
         old_mtime_ns = plan.before.st_mtime_ns
         entry = write_draft(plan.request, plan.decision, plan.real, path, mtime_ns=old_mtime_ns, version=None)
         if entry is None:
@@ -173,26 +180,63 @@ def _write_file_draft(plan: PlannedFile, attempt: _Attempt) -> FileDraft | None:
         mtime_ns = plan.decision.mtime_ns
         if mtime_ns is None and attempt.settings.mtime == "now":
             mtime_ns = path.stat().st_mtime_ns
-        copy_metadata(
-            plan.real, path, plan.before, mtime_ns=mtime_ns
-        )  # last: reading moves the time of access
-    return FileDraft(plan.number, plan.decision.status, path, entry, plan.real, plan.before)
+        has_new_owner = _copy_metadata(plan, path, attempt.settings, mtime_ns)  # last: reading moves atime
+    return FileDraft(plan.number, plan.decision.status, path, entry, plan.real, plan.before, has_new_owner)
 
 
-def _swap(draft: FileDraft, attempt: _Attempt) -> SwapResult:
+def _copy_metadata(plan: PlannedFile, draft: Path, settings: WriteSettings, mtime_ns: int | None) -> bool:
+    """Return whether the draft belongs to another user than the file. Raises: FileSkipped if it must not."""
+    try:
+        return copy_metadata(plan.real, draft, plan.before, owner=settings.owner, mtime_ns=mtime_ns)
+    except PermissionError as why:  # of a share that does not let root give files away, for example
+        raise FileSkipped("other-owner", describe_lost_owner(plan.before)) from why
+
+
+def _swap(draft: FileDraft, attempt: _Attempt, handles: dict[Path, int]) -> SwapResult:
     """Rename a draft over its file, if that is still what it was when planned."""
     try:
         with skip_if_unusable(str(draft.real)), translate_errors(draft.real):
-            now = draft.real.stat()
+            now = retry_if_stale(draft.real.stat)
             if not is_unchanged(draft.before, now):
                 if digest_file(draft.real) == draft.entry["new_digest"]:  # by another attempt at this batch
                     return _result(draft.status, draft.before, now)
                 raise FileSkipped("changed", "another program changed the file meanwhile")
             attempt.touched.add(draft.real.parent)
-            os.replace(draft.path, draft.real)
-            return _result(draft.status, draft.before, draft.real.stat())
+            _replace(draft, attempt, handles)
+            result = _result(draft.status, draft.before, draft.real.stat())
+            if draft.has_new_owner:
+                detail = f"it belonged to {owner_name(draft.before)} and now belongs to this user"
+                return replace(result, reason="new-owner", detail=detail)
+            return result
     except FileSkipped as why:
         return skipped_result(why)
+
+
+def _replace(draft: FileDraft, attempt: _Attempt, handles: dict[Path, int]) -> None:
+    """Rename a draft over its file; where a disk refuses that for an open file, such as SMB, close it first.
+
+    Raises: FileSkipped if another program holds the file open there.
+    """
+    try:
+        retry_if_stale(os.replace, draft.path, draft.real)
+        return
+    except OSError as why:
+        if why.errno not in HELD_OPEN_CODES:
+            raise
+        refusal = why
+    handle = handles.pop(draft.real, None)
+    if handle is not None:
+        attempt.holds_open = False  # for the next group
+        os.close(handle)
+        try:
+            os.replace(draft.path, draft.real)
+            return
+        except OSError as why:
+            if why.errno not in HELD_OPEN_CODES:
+                raise
+            refusal = why
+    detail = f"it cannot be replaced ({refusal.strerror}): another program may hold it open, close that and try again"
+    raise FileSkipped("no-permission", detail) from refusal
 
 
 def _result(status: str, before: os.stat_result, now: os.stat_result) -> SwapResult:
@@ -200,20 +244,20 @@ def _result(status: str, before: os.stat_result, now: os.stat_result) -> SwapRes
 
 
 @contextmanager
-def _held_open(paths: Sequence[Path]) -> Iterator[None]:
+def _held_open(paths: Sequence[Path], attempt: _Attempt) -> Iterator[dict[Path, int]]:
     """Keep the old files open while they are replaced, and close all at once.
 
     A disk takes some milliseconds to free a file: so the swaps do not wait for that, nor for each other.
     """
-    handles: list[int] = []
-    for path in paths:
+    handles: dict[Path, int] = {}
+    for path in paths if attempt.holds_open else ():
         with suppress(OSError):  # if something is wrong with the file, its swap reports it
-            handles.append(os.open(path, os.O_RDONLY))
+            handles[path] = os.open(path, os.O_RDONLY)
     try:
-        yield
+        yield handles
     finally:
         with ThreadPoolExecutor(SYNC_THREADS) as pool:
-            list(pool.map(os.close, handles))
+            list(pool.map(os.close, handles.values()))
 
 
 def _sync_all(paths: Sequence[Path]) -> None:

@@ -61,14 +61,20 @@ class TaggingRun:
         """Yield parts one after the other."""
         return (self.read_part(folder, part) for part in parts)
 
-    def complete_plan(self, parts: Sequence[str]) -> None:
+    def complete_plan(self, parts: Sequence[str], source_counts: Mapping[str, Any] | None = None) -> None:
         """Record that the plan is complete: from now on nothing is predicted, and files may be written."""
-        write_atomic(join(self.url, PLAN), json.dumps({"parts": parts}).encode())
+        plan = {"parts": parts, "source_counts": source_counts}
+        write_atomic(join(self.url, PLAN), json.dumps(plan).encode())
 
     def planned_parts(self) -> list[str] | None:
         """Return the names of the parts of the plan in order; None while it is not complete."""
         plan = _read_json(join(self.url, PLAN))
         return None if plan is None else list(plan["parts"])
+
+    def source_counts(self) -> dict[str, Any] | None:
+        """Return the account of the files of the source, as it was when the plan was completed."""
+        plan = _read_json(join(self.url, PLAN))
+        return None if plan is None else plan["source_counts"]
 
     def has_started_writing(self) -> bool:
         """Return whether files, or copies of them, may have been written."""
@@ -130,7 +136,7 @@ def find_run(runs: str, which: str) -> TaggingRun:
     found = writing[-1:] if which == "latest" else [run for run in known if run.name.startswith(which)]
     if len(found) > 1:
         names = ", ".join(run.name for run in found)
-        raise BadInput(f"{runs}: {len(found)} runs begin with {which}: {names}; give more of it")
+        raise BadInput(f"{runs}: {len(found)} runs begin with {which}: {names}; type more of the name")
     if not found:
         raise BadInput(
             f"{runs}: no run {which} that wrote into files; `spectrogram-one tags runs` lists them, "

@@ -11,6 +11,11 @@ class WriteSettings(BaseModel, frozen=True, extra="forbid"):
     mtime: Literal["keep", "now"] = Field(
         "keep", description="Time of modification after tagging: keep the old one, or set it to now"
     )
+    owner: Literal["keep", "change"] = Field(
+        "keep",
+        description="Files of another user, which this user may write but not give back: leave them as they are, "
+        "or let them change hands to this user; each is reported",
+    )
     hard_links: Literal["refuse", "break"] = Field(
         "refuse",
         description="Files with several names (hard links): refuse them, or break the link, "

@@ -20,7 +20,9 @@ MAX_GROUP_FILES = 64  # they are held open while they are synced
 MAX_GROUP_BYTES = 1 << 30  # the space that drafts may take on the disk of the music
 MAX_SUFFIX_CHARS = 16
 DRAFT_PREFIX = ".spectrogram-one-"  # of the hidden folders of drafts; a listing of music leaves them out
-SINGLE_FILE_CODES = (errno.EBUSY, errno.EXDEV, errno.ENAMETOOLONG)  # a mounted file; a path of maximum length
+# A mounted file; a path of maximum length; a name that the disk of the copies cannot hold; a file that another host
+# of a share keeps replacing.
+SINGLE_FILE_CODES = (errno.EBUSY, errno.EXDEV, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ESTALE)
 
 OwnWork = Mapping[str, Collection[bytes]]  # by URL: digests that earlier attempts at the batch journalled
 
@@ -153,7 +155,7 @@ def skip_if_unusable(url: str) -> Iterator[None]:
         if why.errno == errno.ELOOP:
             raise FileSkipped("missing", "its link is circular") from why
         if why.errno in SINGLE_FILE_CODES:
-            raise FileSkipped("unsupported", f"the file cannot be replaced: {why.strerror}") from why
+            raise FileSkipped("unsupported", f"the file cannot be written: {why.strerror}") from why
         raise
 
 

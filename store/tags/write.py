@@ -6,7 +6,6 @@ with the original in everything but the genre, and renamed over it.
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import mutagen
 
 from store.errors import BadInput
 from store.fs.files import replacing
+from store.fs.metadata import copy_metadata, is_read_only, is_unchanged
 from store.tags.formats import (
     CUSTOM_TAG_NAMES,
     Credits,
@@ -117,7 +117,7 @@ def copy_with_genres(
         destination.parent.mkdir(parents=True, exist_ok=True)
         with replacing(destination) as draft:
             write_tagged_copy(real, draft, edit)
-            copy_metadata(real, draft, before, owner=False)
+            copy_metadata(real, draft, before, owner="ignore")
 
 
 def _differ_in_genres_only(one: Path, other: Path) -> bool:
@@ -191,48 +191,6 @@ def resolve_audio_file(path: Path | str) -> Path:
     if not stat.S_ISREG(real.stat().st_mode):
         raise BadInput("not a file")
     return real
-
-
-def is_read_only(real: Path, status: os.stat_result) -> bool:
-    """Return whether a file is read-only, though a rename in its folder, or root, could replace it."""
-    return not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(real, os.W_OK)
-
-
-def is_unchanged(before: os.stat_result, now: os.stat_result) -> bool:
-    """Return whether a file is unchanged since `before`; of a file with several names, ctime is ignored.
-
-    Another of its names that is replaced changes its ctime.
-    """
-    kept = (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns)
-    alike = kept == (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
-    return alike and (before.st_nlink > 1 or before.st_ctime_ns == now.st_ctime_ns)
-
-
-def copy_metadata(
-    real: Path, draft: Path, before: os.stat_result, *, owner: bool = True, mtime_ns: int | None = None
-) -> None:
-    """Copy owner, mode, extended attributes and times of the original to the draft; set `mtime_ns` if given."""
-    mine = draft.stat()
-    if owner and (mine.st_uid, mine.st_gid) != (before.st_uid, before.st_gid):
-        os.chown(draft, before.st_uid, before.st_gid)
-    shutil.copystat(real, draft)
-    lost = _attributes(real) - _attributes(draft) if owner else set()
-    if lost:  # copystat skips what it may not set
-        raise BadInput(f"it would lose its attribute {min(lost)}: this user may not set it")
-    # Reading has changed the time of access.
-    os.utime(draft, ns=(before.st_atime_ns, before.st_mtime_ns if mtime_ns is None else mtime_ns))
-
-
-def _attributes(path: Path) -> set[str]:
-    """Return the names of the extended attributes that a user has set, and of the access control lists."""
-    if not hasattr(os, "listxattr"):
-        return set()
-    try:
-        return {name for name in os.listxattr(path) if name.startswith(("user.", "system.posix_acl_"))}
-    except OSError as why:
-        if why.errno == errno.ENOTSUP:
-            return set()
-        raise
 
 
 @contextmanager

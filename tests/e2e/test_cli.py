@@ -63,7 +63,7 @@ MISTAKES = {
     "models show nobody --models models": "models/nobody: no model version",
     "models rollback --models models": "models/champion.json: no champion to go back to",
     "models compare champion latest --models models": "has no stored predictions",
-    "models list --models damaged": "damaged/champion.json: does not say which model is in service",
+    "models list --models damaged": "damaged/champion.json: names no champion that can be read",
     "retrain-nightly --build.source good --build.store store": "--build.store store and --train.store data/store",
     "build --config gone.toml": "gone.toml: no such file",
     "build --config not.toml": "not.toml: Invalid value (at line 1, column 10); --config wants a TOML file",

@@ -128,6 +128,7 @@ def test_files_that_crash_hang_or_exhaust_memory_cost_themselves_only(tmp_path, 
         "allocate": "decoder-out-of-memory",
     }
     assert any("--retry-rejects" in line for line in summary.lines())
+    assert "all files of the source (9): 6 with a spectrogram, 3 rejected" in summary.lines()
 
 
 def upload(folder, url):

@@ -79,11 +79,17 @@ def pretend_to_have_heard(runs: Path, probabilities: list[float]) -> list[str]:
 
 
 def test_dry_run_write_and_undo(common, music, tmp_path):
+    (music / "@eaDir").mkdir()
+    (music / "@eaDir/1.mp3").write_bytes(b"a thumbnail")
+    (music / "cover.jpg").write_bytes(b"")
     before, hashes = contents(music), {name: audio_hash(music / name) for name in list(SONGS)[:3]}
     dry = tag_catalogue(TagSettings(**common))
     assert dry.dry_run
     assert dry.statuses == {"change": 3, "rejected": 1}
     assert contents(music) == before
+    accounted = "3 change, 1 rejected, 1 not audio (1 .jpg), 1 excluded (1 nas-index)"
+    assert f"all files of the source (6): {accounted}" in dry.lines()
+    assert not any("media servers" in line for line in dry.lines())
     lines = {row["track_id"]: row for row in csv.DictReader(Path(dry.csv).read_text().splitlines())}
     assert (lines["broken.mp3"]["status"], lines["broken.mp3"]["reason"]) == ("rejected", "empty")
     assert "spectrogram-one tag --apply" in " ".join(dry.lines())
@@ -91,6 +97,7 @@ def test_dry_run_write_and_undo(common, music, tmp_path):
 
     written = tag_catalogue(TagSettings(**common, write=True))
     assert written.statuses == {"written": 3, "rejected": 1}
+    assert any("media servers" in line and "--mtime now" in line for line in written.lines())
     for name, hashed in hashes.items():
         assert read_genres(music / name) == [lines[name]["new_genres"]]
         assert audio_hash(music / name) == hashed

@@ -57,7 +57,15 @@ def decide_promotion(
     return PromotionDecision(True, reason)
 
 
-def check_forgotten_genres(champion: ModelIdentity, challenger: ModelIdentity) -> PromotionDecision | None:
+def decide_first_promotion(correct: int, tracks: int, chance: float) -> PromotionDecision:
+    """Decide whether a model may serve where none does: if it is correct more often than a random guess."""
+    return PromotionDecision(
+        correct / tracks > chance,
+        f"no champion yet; {correct} of {tracks} test tracks right, chance {chance:.1%}",
+    )
+
+
+def refuse_forgotten_genres(champion: ModelIdentity, challenger: ModelIdentity) -> PromotionDecision | None:
     """Refuse a challenger that lacks a genre of the champion; return None if it lacks none.
 
     Scores cannot show this: they are computed on the genres that both have.

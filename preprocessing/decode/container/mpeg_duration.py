@@ -19,7 +19,8 @@ RESYNC_BYTES = 1 << 16
 MIN_SAMPLED_BYTES = 1 << 20  # the frames of a smaller file are counted within 5 ms
 SAMPLED_POSITIONS, SAMPLED_BYTES = 8, 1 << 14
 MAX_TAIL_BYTES = 1 << 12  # tags after the audio
-CUT_RATE_TOLERANCE = 0.3  # the rest of a track of varying bit rate may be louder
+CUT_RATE_FACTOR = 2.0  # the rest of a track of varying bit rate may be louder
+MIN_RATED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,12 @@ def mpeg_duration_s(path: Path, head: bytes) -> float | None:
 
 def _was_cut(path: Path, head: bytes, statement: MpegStatement, counted_s: float) -> bool:
     size_bytes = path.stat().st_size - id3_end(head)
-    if statement.size_bytes is None or statement.size_bytes <= 1.01 * size_bytes or counted_s <= 0:
+    if statement.size_bytes is None or statement.size_bytes <= 1.01 * size_bytes:
         return False
-    stated_rate, counted_rate = statement.size_bytes / statement.duration_s, size_bytes / counted_s
-    return statement.duration_s > counted_s and abs(stated_rate / counted_rate - 1) < CUT_RATE_TOLERANCE
+    if counted_s < MIN_RATED_S:  # too short to have a rate
+        return True
+    ratio = statement.size_bytes / statement.duration_s / (size_bytes / counted_s)
+    return statement.duration_s > counted_s and 1 / CUT_RATE_FACTOR < ratio < CUT_RATE_FACTOR
 
 
 def _agrees_with_bytes(path: Path, head: bytes, statement: MpegStatement) -> bool:

@@ -102,7 +102,7 @@ def test_other_settings_need_their_flags(arguments, monkeypatch, flow_settings, 
         (CommitConflict("snapshot 3 exists"), "snapshot 3 exists"),
         (
             OSError(28, "No space left on device", "store/shard"),
-            "[Errno 28] No space left on device: 'store/shard'; correct that, "
+            "store/shard: No space left on device; free some space on that disk; "
             "then run the same command again to resume",
         ),
     ],

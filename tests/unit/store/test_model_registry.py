@@ -150,9 +150,7 @@ def test_a_damaged_champion_is_reported_in_one_line_and_not_overwritten(content,
     version = add(root)
     write_atomic(join(root, "champion.json"), content)
     for ask in (champion, promotion_history, rollback, lambda it: promote(it, version)):
-        with pytest.raises(
-            BadInput, match=r"champion\.json: does not say which model is in service .*remove it"
-        ):
+        with pytest.raises(BadInput, match=r"champion\.json: names no champion that can be read .*remove it"):
             ask(root)
     assert read_bytes(join(root, "champion.json")) == content
 
@@ -164,7 +162,7 @@ def test_a_version_is_found_by_the_beginning_of_its_name_if_only_one_begins_so(t
     assert resolve_version(root, "20260101") == join(root, "20260101T0-a")
     assert resolve_version(root, "20260102T0-b") == join(root, "20260102T0-b"), "a whole name is no beginning"
     with pytest.raises(
-        BadInput, match="2 versions begin with 20260102: 20260102T0-b, 20260102T0-bc; give more"
+        BadInput, match="2 versions begin with 20260102: 20260102T0-b, 20260102T0-bc; type more"
     ):
         resolve_version(root, "20260102")
     with pytest.raises(BadInput, match="no model version"):

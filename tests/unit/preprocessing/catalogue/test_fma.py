@@ -13,6 +13,7 @@ import pytest
 
 from preprocessing.catalogue.duplicates import add_duplicate_groups
 from preprocessing.catalogue.settings import CatalogueSettings, SplitSettings
+from preprocessing.catalogue.source_counts import SourceCounts
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, read_catalogue
 from preprocessing.catalogue.splits import split_tracks
 from store.dataset.recipe import Recipe
@@ -53,6 +54,18 @@ def set_cell(fma: Path, track: int, column: str, text: str) -> None:
         rows[3 + track][names.index(column) if "." in column else 0] = text
 
     change_table(fma / "fma_metadata/tracks.csv", change)
+
+
+def test_files_without_a_track_and_tracks_without_a_file_are_counted(fma):
+    write_files(fma / "fma_small", ["999/999999.mp3", "200/notes.txt", "@eaDir/200001.mp3"])
+    (fma / "fma_small/200/200001.mp3").unlink()
+    counts = SourceCounts()
+    table = read_catalogue(str(fma), AUTO, counts=counts)
+    assert (len(table), counts.missing, counts.not_in_catalogue, counts.audio) == (51, 1, 1, 51)
+    assert counts.line({"with a spectrogram": 50}) == (
+        "all files of the source (53): 50 with a spectrogram, 1 not in the table of tracks, "
+        "1 not audio (1 .txt), 1 excluded (1 nas-index)"
+    )
 
 
 def test_the_demo_music_is_read_as_published():

@@ -8,6 +8,7 @@ import mutagen.id3
 import pytest
 
 from preprocessing.catalogue.settings import CatalogueSettings
+from preprocessing.catalogue.source_counts import SourceCounts
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA, read_catalogue
 from preprocessing.catalogue.splits import split_tracks
 from store.errors import BadInput
@@ -83,10 +84,8 @@ def test_folders_are_taken_for_genres_only_if_most_are_named_so(names, labelled)
     assert (table["genres"].null_count == 0) == labelled
 
 
-def test_only_visible_audio_is_a_track(tmp_path):
-    write_files(
-        tmp_path, ["a/b/x.MP3", "y.flac", "z.opus", "a/.hidden.mp3", ".trash/q.mp3", "a.jpg", "w.mid"]
-    )
+def test_only_audio_that_is_no_junk_is_a_track(tmp_path):
+    write_files(tmp_path, ["a/b/x.MP3", "y.flac", "z.opus", "a/._x.MP3", ".trash/q.mp3", "a.jpg", "w.mid"])
     table = read_catalogue(str(tmp_path), AUTO)
     assert table["track_id"].to_pylist() == ["a/b/x.MP3", "y.flac", "z.opus"]
     assert (
@@ -99,7 +98,9 @@ def test_folders_that_hold_no_tracks_are_bad_input(tmp_path):
     with pytest.raises(BadInput, match=": 0 files, none of them audio; wanted"):
         read_catalogue(str(tmp_path), AUTO)
     write_files(tmp_path, ["cover.jpg"])
-    with pytest.raises(BadInput, match=r": 1 files, none of them audio; wanted \.mp3"):
+    with pytest.raises(
+        BadInput, match=r": 1 files, none of them audio; 1 not audio \(1 \.jpg\); wanted \.mp3"
+    ):
         read_catalogue(str(tmp_path), AUTO)
     with pytest.raises(BadInput, match="missing: no such folder; check"):
         read_catalogue(str(tmp_path / "missing"), AUTO)
@@ -107,10 +108,11 @@ def test_folders_that_hold_no_tracks_are_bad_input(tmp_path):
         read_catalogue(str(tmp_path / "cover.jpg"), AUTO)
 
 
-def test_a_file_name_that_is_no_text_is_bad_input(tmp_path):
+def test_a_file_name_that_is_no_text_is_named_and_the_rest_goes_on(tmp_path):
     write_files(tmp_path, ["a.mp3", "caf\udce9.mp3"])
-    with pytest.raises(BadInput, match=r"1 files are not UTF-8, the first 'caf\\udce9\.mp3'; .*rename"):
-        read_catalogue(str(tmp_path), AUTO)
+    counts = SourceCounts()
+    assert read_catalogue(str(tmp_path), AUTO, counts=counts)["track_id"].to_pylist() == ["a.mp3"]
+    assert counts.unusable == {"name-not-utf-8": 1}
 
 
 # Other places than a folder of this machine
@@ -191,10 +193,11 @@ def test_an_archive_that_is_none_is_bad_input(tmp_path):
         read_catalogue(str(tmp_path / "empty.zip"), AUTO)
 
 
-def test_a_name_that_would_part_a_url_is_bad_input(tmp_path):
+def test_a_name_that_would_split_a_url_is_named_and_the_rest_goes_on(tmp_path):
     write_files(tmp_path / "music", ["a::b.mp3", "c.mp3"], b"abc")
     table = read_catalogue(str(tmp_path / "music"), AUTO)
     assert read_bytes(table["url"][0].as_py()) == b"abc"
     archive = zip_folder(tmp_path / "music", tmp_path / "music.zip")
-    with pytest.raises(BadInput, match=r"1 files hold '::', the first 'music/a::b\.mp3'"):
-        read_catalogue(str(archive), AUTO)
+    counts = SourceCounts()
+    assert read_catalogue(str(archive), AUTO, counts=counts)["track_id"].to_pylist() == ["music/c.mp3"]
+    assert counts.unusable == {"name-breaks-url": 1}

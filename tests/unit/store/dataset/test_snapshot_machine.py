@@ -406,7 +406,7 @@ def test_s3(s3_url):
         def new_root(self) -> str:
             return f"{s3_url}/{uuid4().hex}"
 
-    run_state_machine_as_test(S3Machine, settings=bounds(2, 8))
+    run_state_machine_as_test(S3Machine, settings=bounds(2, 6))
 
 
 @pytest.mark.soak

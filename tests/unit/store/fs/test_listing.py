@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from store.errors import BadInput
 from store.fs import listing
 from store.fs.files import open_for_reading, read_bytes
-from store.fs.listing import LISTING_SCHEMA, child_url, child_urls, list_files, stream_files
+from store.fs.listing import LISTING_SCHEMA, PathFilter, child_url, child_urls, list_files, stream_files
 from store.fs.signatures import read_signature
 from tests.support.audio_folders import write_files
 
@@ -271,8 +271,11 @@ def problems(source: object, **options) -> dict[str, str | None]:
     return {file.path: file.problem for file in stream_files(str(source), **options)}
 
 
-def is_plain_mp3(path: str) -> bool:
-    return not any(name.startswith(".") for name in path.split("/")) and path.endswith(("/", ".mp3"))
+class PlainMp3(PathFilter):
+    """Only .mp3 files outside of folders that begin with a dot."""
+
+    def includes(self, path: str) -> bool:
+        return not any(name.startswith(".") for name in path.split("/")) and path.endswith(("/", ".mp3"))
 
 
 @pytest.fixture
@@ -308,7 +311,7 @@ def test_all_files_are_streamed_in_order_of_their_paths(source, monkeypatch):
 @everywhere
 def test_only_what_is_included_is_streamed(source):
     url = source(["a.mp3", "b.txt", ".hidden/c.mp3", "d/.e.mp3", "d/f.mp3"])
-    assert problems(url, include=is_plain_mp3) == {"a.mp3": None, "d/f.mp3": None}
+    assert problems(url, selection=PlainMp3()) == {"a.mp3": None, "d/f.mp3": None}
 
 
 @everywhere

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.fs.listing import FoundFile, list_files, stream_files
+from store.fs.listing import FoundFile, PathFilter, list_files, stream_files
 from store.fs.signatures import read_signature
 from tests.support.audio_folders import write_files
 
@@ -24,8 +24,11 @@ def problems(source: object, **options) -> dict[str, str | None]:
     return {file.path: file.problem for file in stream_files(str(source), **options)}
 
 
-def is_plain_mp3(path: str) -> bool:
-    return not any(name.startswith(".") for name in path.split("/")) and path.endswith(("/", ".mp3"))
+class PlainMp3(PathFilter):
+    """Only .mp3 files outside of folders that begin with a dot."""
+
+    def includes(self, path: str) -> bool:
+        return not any(name.startswith(".") for name in path.split("/")) and path.endswith(("/", ".mp3"))
 
 
 # Links
@@ -47,7 +50,7 @@ def test_a_link_to_what_is_not_listed_otherwise_is_followed(tmp_path):
         (tmp_path / name).symlink_to(".git/annex/tree")
     (tmp_path / ".git/annex/tree/round").symlink_to("../tree")
     (tmp_path / ".git/annex/tree/up").symlink_to("..")
-    found = list(stream_files(str(tmp_path), include=is_plain_mp3))
+    found = list(stream_files(str(tmp_path), selection=PlainMp3()))
     assert [(file.path, file.size_bytes) for file in found] == [("one/z.mp3", 4), ("song.mp3", 4)]
     assert found[1].signature == read_signature(str(tmp_path / "song.mp3"))
 
@@ -115,26 +118,6 @@ def test_what_vanishes_meanwhile_is_left_out(tmp_path):
     assert [file.path for file in files] == ["e.mp3"]
 
 
-@pytest.fixture
-def open_folder():
-    """A folder that every user may look into, with us as a user who may not do all."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.fixture
-def as_nobody():
-    """Root may look everywhere: call it when the files are made."""
-
-    def step_down() -> None:
-        if os.geteuid() == 0:
-            os.seteuid(65534)
-
-    yield step_down
-    os.seteuid(os.getuid())
-
-
 def test_a_folder_that_may_not_be_listed_is_named_and_the_rest_goes_on(open_folder, as_nobody):
     write_files(open_folder, ["a.mp3", "closed/x.mp3", "names only/y.mp3", "z.mp3"])
     (open_folder / "names only/link.mp3").symlink_to("y.mp3")
@@ -143,7 +126,7 @@ def test_a_folder_that_may_not_be_listed_is_named_and_the_rest_goes_on(open_fold
     as_nobody()
     assert problems(open_folder) == {
         "a.mp3": None,
-        "closed/": "no-permission",
+        "closed/": "not-listable",
         "names only/link.mp3": "no-permission",
         "names only/y.mp3": "no-permission",
         "z.mp3": None,

@@ -318,7 +318,7 @@ def test_a_folder_that_may_not_be_written_is_named(originals, journal, open_fold
         os.seteuid(os.getuid())
         album.chmod(0o755)
     assert set(reasons(done)) == {"no-permission"}
-    assert all(row["detail"] == f"{album}: no permission (Permission denied)" for row in done)
+    assert all(row["detail"].startswith(f"{album}: this user may not write into the folder") for row in done)
 
 
 def test_a_path_that_leaves_no_room_for_a_draft_is_left_alone(song, journal, tmp_path):
@@ -330,7 +330,7 @@ def test_a_path_that_leaves_no_room_for_a_draft_is_left_alone(song, journal, tmp
     (done, other) = tag([row_of(folder / "a.mp3"), row_of(song)], journal)
     assert (done["reason"], done["detail"]) == (
         "unsupported",
-        "the file cannot be replaced: File name too long",
+        "the file cannot be written: File name too long",
     )
     assert other["status"] == "written"
 

@@ -19,7 +19,7 @@ from training.selection.champion import (
     shared_genres,
 )
 from training.selection.comparison import Comparison, Gain, GenreGain
-from training.selection.promotion import check_forgotten_genres, decide_promotion
+from training.selection.promotion import decide_promotion, refuse_forgotten_genres
 
 
 def candidate(genres, predictions, target="top", calibration=None):
@@ -74,8 +74,8 @@ def test_with_equal_genres_nothing_is_changed():
 
 
 def test_a_challenger_that_lacks_a_genre_is_refused_and_the_genre_named():
-    assert check_forgotten_genres(OLD.identity, NEW.identity) is None, "another genre may be added"
-    decision = check_forgotten_genres(NEW.identity, OLD.identity)
+    assert refuse_forgotten_genres(OLD.identity, NEW.identity) is None, "another genre may be added"
+    decision = refuse_forgotten_genres(NEW.identity, OLD.identity)
     assert not decision.is_better
     assert decision.reason == (
         "lacks Folk, which the champion predicts; to promote it all the same, use `spectrogram-one models promote`"

@@ -9,6 +9,7 @@ from training.selection.promotion import (
     PromotionCriteria,
     PromotionDecision,
     apply_decision,
+    decide_first_promotion,
     has_decision,
     read_refusal_criteria,
 )
@@ -69,3 +70,10 @@ def test_a_damaged_record_is_decided_again(models, content):
     write_atomic(join(models, "promotion_decisions/B.json"), content)
     assert has_decision(models, "B")
     assert read_refusal_criteria(models, "B") is None
+
+
+def test_the_first_model_must_beat_a_random_guess():
+    assert decide_first_promotion(5, 12, 1 / 3) == PromotionDecision(
+        True, "no champion yet; 5 of 12 test tracks right, chance 33.3%"
+    )
+    assert not decide_first_promotion(3, 12, 1 / 3).is_better

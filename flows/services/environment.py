@@ -1,0 +1,58 @@
+"""The environment that Prefect reads when it is imported, corrected for this machine before that."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+HOME_IN_WORKING_FOLDER = Path("data", "prefect")  # beside data/store and data/models
+
+
+def bypass_proxies_on_loopback() -> None:
+    """Exempt this machine from the proxies of the environment, for this process and those that it starts.
+
+    HTTP clients follow HTTP_PROXY and ALL_PROXY for 127.0.0.1 too, and a proxy on another host cannot reach it.
+    Both spellings are set: of two, most programs read the one in small letters.
+    """
+    before = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host for host in before.split(",") if host.strip()]
+    missing = [host for host in LOOPBACK_HOSTS if host not in map(str.strip, hosts)]
+    if "*" not in map(str.strip, hosts) and missing:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *missing])
+
+
+def choose_prefect_home() -> None:
+    """Have Prefect use a folder in the working folder if the home of this user cannot be written.
+
+    Profiles of the home stay in use, since they may name a server. A PREFECT_HOME that was set is left as it is.
+    """
+    if "PREFECT_HOME" in os.environ:
+        return
+    home = Path("~/.prefect").expanduser()
+    if is_writable(home) or not is_writable(HOME_IN_WORKING_FOLDER):
+        return
+    os.environ["PREFECT_HOME"] = str(HOME_IN_WORKING_FOLDER.absolute())
+    if (home / "profiles.toml").is_file():
+        os.environ.setdefault("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))
+
+
+def choose_matplotlib_folder() -> None:
+    """Have matplotlib keep its list of fonts in the working folder if the home of this user cannot be written."""
+    folder = HOME_IN_WORKING_FOLDER.with_name("matplotlib")
+    if not is_writable(Path("~/.config").expanduser()) and is_writable(folder):
+        os.environ.setdefault("MPLCONFIGDIR", str(folder.absolute()))
+
+
+def make_prefect_home() -> None:
+    """Create the folder that was chosen: Prefect creates none below one that does not exist."""
+    if "PREFECT_HOME" in os.environ:
+        with suppress(OSError):  # reported when the server is to be started
+            Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether this user may write into a folder, or create it."""
+    existing = next(
+        (it for it in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(it)), None
+    )
+    return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

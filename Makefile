@@ -39,6 +39,8 @@ check: setup
 bench: setup
 	$(BIN)/python -m tests.benchmarks.preprocessing
 	$(BIN)/python -m tests.benchmarks.scaling
+	$(BIN)/python -m tests.benchmarks.loader
+	$(BIN)/python -m tests.benchmarks.million_tracks
 	$(BIN)/python -m tests.benchmarks.training
 	$(BIN)/python -m tests.benchmarks.tagging
 	$(BIN)/python -m tests.benchmarks.tag_writing

@@ -29,6 +29,7 @@ from preprocessing.catalogue.source_counts import SourceCounts
 from preprocessing.catalogue.sources import read_catalogue
 from preprocessing.catalogue.splits import find_cross_split_duplicates, resolve_split_mode, split_tracks
 from preprocessing.errors import RETRYABLE_REASONS
+from store.dataset.concatenation import link_concatenation
 from store.dataset.parts import part_rows
 from store.dataset.recipe import Recipe
 from store.dataset.shards import Shard
@@ -76,6 +77,7 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     previous_splits = read_previous_splits(settings.store, catalogue, settings.catalogue.split)
     statistics = build_shards(catalogue, completed, previous_splits, settings)
     left_out = publish_splits(catalogue, previous_splits, settings)
+    link_concatenation(settings.store)
     seconds = time.monotonic() - started
     return summarise_build(
         statistics, settings, counts, left_out=left_out, repaired=completed.damaged, seconds=seconds

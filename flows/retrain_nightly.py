@@ -141,7 +141,7 @@ def find_equivalent_version(snapshot: Snapshot, settings: TrainModelSettings) ->
 
 
 def _settings_that_matter(training: dict[str, Any]) -> dict[str, Any]:
-    ignored = ("pretrained", "cache_gib", "stall_timeout_s")
+    ignored = ("pretrained", "loader_threads", "stall_timeout_s")
     return {name: value for name, value in training.items() if name not in ignored}
 
 

@@ -110,8 +110,12 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
     copy_to: str = Field("", description="Write genres into copies of the files, in this folder")
     apply: str = Field(
         "",
-        description="predictions.parquet of an earlier run: write its genres, without predicting again; files "
-        "that changed since are skipped and reported",
+        description="predictions.parquet or predictions.csv of an earlier run, which you may have corrected: write its "
+        "genres, without predicting again; files that changed since are skipped and reported",
+    )
+    allow_new_genres: bool = Field(
+        False,
+        description="With --apply: write corrected genres that neither the model nor the genre map has, too",
     )
     models: str = Field("data/models", description="Folder or URL where model versions are kept")
     model: str = Field("champion", description="champion, latest, or the name of a model version")

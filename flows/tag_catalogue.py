@@ -5,8 +5,9 @@ of the plan if that is asked for, and summarises the run on a page. A plan can a
 """
 
 import shlex
+import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -21,13 +22,16 @@ from flows.reporting.tagging_summary import TagSummary, summarise_tagging
 from flows.settings import TagSettings
 from preprocessing.catalogue.audio_files import stream_audio
 from preprocessing.catalogue.source_counts import SourceCounts
+from store.errors import BadInput
 from store.fs.files import absolute, join, local_path
-from store.model_registry import resolve_version
+from store.model_registry import read_card, resolve_version
 from store.tagging.batching import batch_name, iter_batches
+from store.tagging.corrections.plan import CorrectedPlan
 from store.tagging.journal import digest_file
-from store.tagging.predictions import read_plan
+from store.tagging.predictions import CSV_FILE, PREDICTIONS_FILE
 from store.tagging.run import TaggingRun, inference_url, open_run
 from store.tagging.statistics import TaggingStatistics
+from store.tagging.swap import MAX_GROUP_BYTES, MAX_GROUP_FILES
 from store.tagging.tasks import write_parts
 from store.tags.genre_map import GenreMap, read_genre_map
 from training.inference.model_version import read_identity
@@ -42,35 +46,64 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
     """Predict genres and write them as tags: a dry run, unless writing is asked for. Rerun it to resume it."""
     started = time.monotonic()
     check_tag(settings)
-    check_copies_apart(settings)
-    config = None if settings.apply else make_inference_config(settings)
+    corrected = open_corrected_plan(settings) if settings.apply else None
+    source = absolute(settings.source) if corrected is None else corrected.source
+    check_copies_apart(settings, source)
+    config = make_inference_config(settings) if corrected is None else None
     total = 0 if config is None else count_files(settings)
     run = open_run(absolute(settings.runs), make_request(settings, config))
     with open_cluster(choose_cluster(settings)) as cluster:
-        if config is None:
-            parts = import_predictions(run, settings)
+        if corrected is not None:
+            parts = import_predictions(run, corrected, settings)
         else:
+            assert config is not None
             parts = predict_files(cluster, run, config, total, settings)
         if not settings.is_dry_run:
             write_tags(cluster, run, parts, config, settings)
-    facts = make_run_facts(run, settings, config, seconds=time.monotonic() - started)
+    facts = make_run_facts(run, settings, config, source, seconds=time.monotonic() - started)
+    known = (
+        corrected.known_genres
+        if corrected is not None
+        else None
+        if config is None
+        else config.genre_map.names
+    )
+    facts = replace(facts, genres=known or ())
     return summarise_tagging(
         run, "plan" if settings.is_dry_run else "done", parts, facts, exclude=settings.selection.exclude
     )
 
 
-def resolve_source(settings: TagSettings) -> str:
-    """Return the folder of the files. Raises: BadInput if predictions are to be applied that do not name it."""
+@stage
+def open_corrected_plan(settings: TagSettings) -> CorrectedPlan:
+    """Open the predictions to apply, as corrected. Raises: BadInput if a correction cannot be applied."""
     source = absolute(settings.source) if settings.source else ""
-    return read_plan(settings.apply, source, 1)[0] if settings.apply else source
+    plan = CorrectedPlan(absolute(settings.apply), source, absolute(settings.runs))
+    if not settings.allow_new_genres:
+        genre_map = read_genre_map(settings.genre_map) if settings.genre_map else GenreMap()
+        version = plan.model_version()
+        known = plan.known_genres or (read_model_genres(version, settings) if version is not None else ())
+        plan.check_genres((*known, *genre_map.names))
+    return plan
 
 
-def check_copies_apart(settings: TagSettings) -> None:
+def read_model_genres(version: str, settings: TagSettings) -> tuple[str, ...]:
+    """Return the genres of the model of predictions that do not name them. Raises: BadInput if it is not there."""
+    try:
+        return tuple(read_card(resolve_version(absolute(settings.models), version)).get("genres", ()))
+    except BadInput as why:
+        raise BadInput(
+            f"{settings.apply}: does not contain the genres that its model has ({why}); name the folder of the model "
+            "with --models, or allow all genres with --allow-new-genres"
+        ) from None
+
+
+def check_copies_apart(settings: TagSettings, source_url: str) -> None:
     """Check the folder of copies against the source, which applied predictions may name.
 
     Raises: BadInput if one of the two is within the other.
     """
-    copies, source = local_path(settings.copy_to), local_path(resolve_source(settings))
+    copies, source = local_path(settings.copy_to), local_path(source_url)
     if settings.copy_to and copies is not None and source is not None:
         check_apart(copies, source)
 
@@ -84,7 +117,7 @@ def make_inference_config(settings: TagSettings) -> InferenceConfig:
         identity=identity,
         selection_rules=fit_selection_rules(identity, version_url, settings.genre_selection),
         policy=settings.policy,
-        genre_map=read_genre_map(settings.genre_map, identity.genres) if settings.genre_map else GenreMap(),
+        genre_map=choose_genre_map(settings, identity.genres),
         windows=settings.windows,
         limits=settings.limits,
         device=settings.device,
@@ -92,7 +125,14 @@ def make_inference_config(settings: TagSettings) -> InferenceConfig:
         onnx_url=absolute(settings.onnx) if settings.onnx else None,
         files_per_group=FILES_PER_GROUP[settings.device],
         retry_rejects=settings.retry_rejects,
+        rehearsal=settings.writing if settings.is_dry_run else None,
     )
+
+
+def choose_genre_map(settings: TagSettings, genres: tuple[str, ...]) -> GenreMap:
+    """Return the owner's map, or an empty one; it never confuses the model's genres, nor those not to be touched."""
+    own = GenreMap() if not settings.genre_map else read_genre_map(settings.genre_map, genres)
+    return GenreMap(genres=own.genres, spellings=own.spellings, known=(*genres, *settings.policy.never_touch))
 
 
 def make_request(settings: TagSettings, config: InferenceConfig | None) -> dict[str, Any]:
@@ -146,7 +186,7 @@ def predict_files(
             iter_batches(
                 files,
                 target_size=settings.files_per_batch,
-                keep_folders=settings.genre_selection.smooth_albums,
+                keep_folders=settings.genre_selection.uses_albums,
             ),
             on_poison=partial(reject_crashing_file, run=run, config=config),
             run=run,
@@ -170,24 +210,20 @@ def inference_folder(settings: TagSettings, config: InferenceConfig) -> str:
             "source": absolute(settings.source),
             "version": config.version_url,
             "windows": config.windows.model_dump(),
-            "keep_folders": settings.genre_selection.smooth_albums,
+            "keep_folders": settings.genre_selection.uses_albums,
             "files_per_batch": settings.files_per_batch,
         },
     )
 
 
 @stage
-def import_predictions(run: TaggingRun, settings: TagSettings) -> list[str]:
-    """Import the predictions of an earlier run, as edited since; return the parts of the plan in order.
-
-    Raises: BadInput if the file of predictions cannot be used.
-    """
+def import_predictions(run: TaggingRun, corrected: CorrectedPlan, settings: TagSettings) -> list[str]:
+    """Import the predictions of an earlier run, as corrected since; return the parts of the plan in order."""
     parts = run.planned_parts()
     if parts is not None and run.has_started_writing():
         return parts
     parts = []
-    _, tables = read_plan(settings.apply, resolve_source(settings), settings.files_per_batch)
-    for number, table in enumerate(tables):
+    for number, table in enumerate(corrected.tables(settings.files_per_batch)):
         parts.append(f"{number:08d}")
         run.write_part("plan", parts[-1], table)
     run.complete_plan(parts)
@@ -208,6 +244,7 @@ def write_tags(
         "Tagging",
         write_parts,
         parts,
+        count_files=partial(run.count_files, "plan"),
         run=run,
         settings=settings.writing,
         copy_to=absolute(settings.copy_to) if settings.copy_to else None,
@@ -216,25 +253,40 @@ def write_tags(
 
 
 def make_run_facts(
-    run: TaggingRun, settings: TagSettings, config: InferenceConfig | None, *, seconds: float
+    run: TaggingRun, settings: TagSettings, config: InferenceConfig | None, source: str, *, seconds: float
 ) -> RunFacts:
     """Return the facts that the page of a run shows beside the counts, with the next steps."""
-    predictions = join(run.url, "predictions.parquet")
+    predictions = join(run.url, PREDICTIONS_FILE)
     mode: Literal["dry-run", "copy", "write"] = (
         "dry-run" if settings.is_dry_run else "copy" if settings.copy_to else "write"
     )
     return RunFacts(
         name=run.name,
         mode=mode,
-        source=resolve_source(settings),
+        source=source,
         seconds=seconds,
         predictions=predictions,
-        csv_url=join(run.url, "predictions.csv"),
+        csv_url=join(run.url, CSV_FILE),
         model="" if config is None else config.version,
         commands=next_commands(run, mode, predictions, settings.runs),
-        notes=() if config is None else config.selection_rules.notes,
+        notes=(
+            *(() if config is None else config.selection_rules.notes),
+            *(disk_notes(source) if mode != "copy" else ()),
+        ),
         settings=settings.model_dump(mode="json", exclude={"cluster", "limits"}),
     )
+
+
+def disk_notes(source: str) -> list[str]:
+    """Return a warning if the disk of the files has less room than a group of drafts may take."""
+    path = local_path(source)
+    free = None if path is None or not path.is_dir() else shutil.disk_usage(path).free
+    if free is None or free >= MAX_GROUP_BYTES:
+        return []
+    return [
+        f"{source}: {free / 2**20:,.0f} MiB are free on this disk; writing needs room for copies of up to "
+        f"{MAX_GROUP_FILES} files at a time, and stops, all files whole, when the disk is full"
+    ]
 
 
 def next_commands(run: TaggingRun, mode: str, predictions: str, runs: str) -> list[tuple[str, str]]:
@@ -242,7 +294,14 @@ def next_commands(run: TaggingRun, mode: str, predictions: str, runs: str) -> li
     where = f"--runs {shlex.quote(runs)}"
     undo = f"spectrogram-one undo {run.name} {where}"
     if mode == "dry-run":
-        return [("write these genres", f"spectrogram-one tag --apply {shlex.quote(predictions)} {where}")]
+        table = join(run.url, CSV_FILE)
+        return [
+            ("write these genres", f"spectrogram-one tag --apply {shlex.quote(predictions)} {where}"),
+            (
+                "correct genres first, edit the columns genres and apply of the CSV file, then",
+                f"spectrogram-one tag --apply {shlex.quote(table)} {where}",
+            ),
+        ]
     if mode == "write" and run.has_journal():
         return [("undo the run", undo), ("see what an undo would do", f"{undo} --dry-run")]
     return []

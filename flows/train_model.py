@@ -25,6 +25,7 @@ from flows.reporting.build_report import list_rejects
 from flows.reporting.stage import stage
 from flows.services.mlflow_log import check_mlflow_uri, log_to_mlflow
 from flows.settings import TrainModelSettings
+from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.model_registry import champion, promote, publish_version, read_card, resolve_version
 from store.reader import Snapshot, open_snapshot
@@ -136,8 +137,9 @@ def select_training_data(
 ) -> tuple[tuple[str, ...], pa.Table]:
     """Choose the genres, and the labelled tracks of each split."""
     target = settings.training.target
-    genres = select_training_genres(snapshot.tracks, target, settings.genres)
-    return genres, select_labelled_tracks(snapshot.tracks, target, genres)
+    tracks = snapshot.track_columns(("split", "genre_top", "genres"), LOCATION_COLUMNS)
+    genres = select_training_genres(tracks, target, settings.genres)
+    return genres, select_labelled_tracks(tracks, target, genres)
 
 
 def resolve_start(training: TrainSettings, models: str) -> TrainSettings:

@@ -10,9 +10,10 @@ from flows.reporting.stage import stage
 from flows.reporting.tagging_summary import TagSummary, summarise_tagging
 from flows.settings import UndoSettings
 from store.fs.files import absolute, join
-from store.tagging.journal import list_journalled_batches
+from store.tagging.journal import count_entries, list_journalled_batches
+from store.tagging.predictions import CSV_FILE, PREDICTIONS_FILE
 from store.tagging.run import TaggingRun, find_run, open_run
-from store.tagging.tasks import undo_parts
+from store.tagging.tasks import sweep_killed_run, undo_parts
 from training.report.tagging_page import RunFacts
 
 
@@ -23,6 +24,8 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
     target = find_run(absolute(settings.runs), settings.run)
     request = settings.model_dump(mode="json", include={"dry_run", "even_changed", "writing"})
     run = open_run(absolute(settings.runs), {"undo": target.name, **request})
+    if not settings.dry_run and "undone" in (target.summary() or {"undone": run.name}):
+        sweep_killed_run(target)
     if not settings.dry_run and target.summary() is None:
         # An unfinished run would be resumed by its command, as if it were not undone.
         target.finish({"statuses": {"undone": 1}, "undone": run.name})
@@ -35,8 +38,8 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
         mode="undo-dry-run" if settings.dry_run else "undo",
         source=target.name,
         seconds=time.monotonic() - started,
-        predictions=join(run.url, "predictions.parquet"),
-        csv_url=join(run.url, "predictions.csv"),
+        predictions=join(run.url, PREDICTIONS_FILE),
+        csv_url=join(run.url, CSV_FILE),
         commands=() if settings.dry_run else (("undo this undo", redo),),
         settings=settings.model_dump(mode="json", exclude={"cluster"}),
     )
@@ -53,6 +56,7 @@ def restore_tags(
         "Undoing",
         undo_parts,
         parts,
+        count_files=count_entries(target.journal_url).__getitem__,
         run=run,
         target=target,
         settings=settings.writing,

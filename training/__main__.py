@@ -89,9 +89,7 @@ def _to_report(error: Exception) -> BadInput | TrainingStopped | None:
                 f"the GPU's memory is full ({_first_line(error)}); lower training.micro_batch_size, or model.width"
             )
         case MemoryError():
-            return BadInput(
-                f"this host's memory is full ({_first_line(error)}); lower training.cache_gib or batch_size"
-            )
+            return BadInput(f"this host's memory is full ({_first_line(error)}); lower training.batch_size")
         case RuntimeError() if "DefaultCPUAllocator" in str(error):
             return BadInput(
                 f"this host's memory is full ({_first_line(error)}); lower training.micro_batch_size, or model.width"

@@ -16,14 +16,18 @@ def run_pending_parts(
     body: Callable[..., TaggingStatistics],
     parts: Sequence[str],
     *,
+    count_files: Callable[[str], int],
     run: TaggingRun,
     **arguments: Any,
 ) -> None:
-    """Run `body([part], run=run, **arguments)` for each part that is not done yet; show `title` meanwhile."""
+    """Run `body([part], run=run, **arguments)` for each part that is not done yet; show `title` meanwhile.
+
+    `count_files` returns the number of files of a part.
+    """
     done = set(run.list_parts("done"))
     pending = [part for part in parts if part not in done]
     total = TaggingStatistics()
-    with showing_progress(title, len(pending), "batches") as advance:
-        for batch, statistics in fan_out(cluster, body, in_batches(pending, 1), run=run, **arguments):
+    with showing_progress(title, sum(map(count_files, pending)), "files") as advance:
+        for _, statistics in fan_out(cluster, body, in_batches(pending, 1), run=run, **arguments):
             total += statistics
-            advance(len(batch), total.summary_line())
+            advance(statistics.files, total.summary_line())

@@ -3,6 +3,7 @@
 A flow is imported when its settings were checked, since its imports take seconds.
 """
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -32,6 +33,7 @@ from flows.settings import (
 if TYPE_CHECKING:
     from flows.reporting.tagging_summary import TagSummary
 
+EXIT_FILES_LEFT = 3  # all was done that could be, and files were skipped or rejected
 Flags = Parameter(name="*")  # every field of the settings is a flag: --spectrogram.mel.hop 256
 
 
@@ -48,13 +50,16 @@ def train(settings: Annotated[TrainModelSettings, Flags] = TrainModelSettings())
 
 
 def tag(settings: Annotated[TagSettings, Flags] = TagSettings()) -> None:
-    """Predict the genres of audio files and show them; write them into the files if asked to."""
+    """Predict the genres of audio files and show them; write them into the files if asked to.
+
+    The exit status is 3 if files were skipped or rejected.
+    """
     check_tag(settings)
     _print_tagging(run_flow("tag_catalogue", settings))
 
 
 def undo(settings: Annotated[UndoSettings, Flags]) -> None:
-    """Restore the tags that a run replaced. An undo can be undone."""
+    """Restore the tags that a run replaced. An undo can be undone. The exit status is 3 if files were skipped."""
     check_undo(settings)
     _print_tagging(run_flow("undo_tagging", settings))
 
@@ -99,4 +104,6 @@ def _print_tagging(summary: "TagSummary") -> None:
     console = Console(markup=False)  # file names may contain brackets
     for table in summary.tables():
         console.print(table)
-    print("\n".join(summary.lines()))
+    print("\n".join(summary.lines()), flush=True)
+    if any(summary.statuses.get(status) for status in ("skipped", "rejected")):
+        sys.exit(EXIT_FILES_LEFT)

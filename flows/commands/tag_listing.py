@@ -5,6 +5,7 @@ from pathlib import Path
 
 from store.errors import BadInput
 from store.tags.all_fields import read_fields
+from store.tags.vocabulary.printable import mark_invisible
 
 Fields = dict[str, list[str]]
 MISSING = "(no such file)"
@@ -15,11 +16,13 @@ def show_tags(paths: Sequence[Path]) -> Iterator[str]:
 
     Raises: BadInput for a path that does not exist; and for a file without readable tags, if it is the only one.
     """
+    if not paths:
+        raise BadInput("tags show: name at least one file or folder: spectrogram-one tags show MY_FILES")
     files = [(str(path), path) for given in paths for path in _files_of(given).values()]
     for name, path in files:
-        yield name.encode("utf-8", "backslashreplace").decode()
+        yield mark_invisible(name)
         fields = read_fields(path) if len(files) == 1 else _read(path)
-        yield from (f"  {field}: {'; '.join(texts)}" for field, texts in fields.items())
+        yield from (mark_invisible(f"  {field}: {'; '.join(texts)}") for field, texts in fields.items())
 
 
 def diff_tags(one: Path, other: Path) -> Iterator[str]:
@@ -34,7 +37,7 @@ def diff_tags(one: Path, other: Path) -> Iterator[str]:
         before, after = (_read(files[name]) if name in files else {MISSING: [""]} for files in (ones, others))
         changed = [field for field in {**before, **after} if before.get(field) != after.get(field)]
         if changed:
-            yield name
+            yield mark_invisible(name)
         for field in changed:
             yield from _changed("-", field, before)
             yield from _changed("+", field, after)
@@ -42,7 +45,8 @@ def diff_tags(one: Path, other: Path) -> Iterator[str]:
 
 def _changed(sign: str, field: str, fields: Fields) -> Iterator[str]:
     if field in fields:
-        yield f"  {sign} {field}: {'; '.join(fields[field])}" if field != MISSING else f"  {sign} {MISSING}"
+        text = f"  {sign} {field}: {'; '.join(fields[field])}" if field != MISSING else f"  {sign} {MISSING}"
+        yield mark_invisible(text)
 
 
 def _files_of(path: Path) -> dict[str, Path]:

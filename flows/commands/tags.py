@@ -6,6 +6,7 @@ from cyclopts import App
 
 app = App(name="tags", help="Inspect the tags of files, and the runs that wrote them.")
 RUNS = "data/tagging"
+MOST_COLUMNS = 10_000
 
 
 @app.command
@@ -31,4 +32,7 @@ def list_runs(*, runs: str = RUNS) -> None:
 
     from flows.commands.run_listing import runs_table
 
-    Console(markup=False).print(runs_table(runs))
+    console, table = Console(markup=False), runs_table(runs)
+    # A pipe has 80 columns for rich, and the names of runs are there to be copied.
+    widest = console.measure(table, options=console.options.update(width=MOST_COLUMNS)).maximum
+    Console(markup=False, width=max(console.width, widest)).print(table)

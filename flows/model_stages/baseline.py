@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from flows.cluster.client import Cluster
 from flows.cluster.fan_out import fan_out, in_batches
+from flows.model_stages.features import hash_stored_tracks
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
 from store.fs.files import absolute, exists, join, write_atomic
@@ -51,7 +52,7 @@ def load_baseline_features(
 ) -> NDArray[np.float32]:
     """Return the features of the baseline, computed once for these tracks and kept in `root`. Shapes: (T, D)."""
     ordered = sorted(track_ids)
-    url = join(absolute(root), "features", f"{snapshot.content_hash(ordered)}-baseline.parquet")
+    url = join(absolute(root), "features", f"{hash_stored_tracks(snapshot, ordered)}-baseline.parquet")
     if exists(url):
         table = read_table(url)
     else:

@@ -13,6 +13,7 @@ from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
 from preprocessing.features.patches import PatchDictionary
 from preprocessing.mel.settings import MelSettings
+from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.fs.files import absolute, exists, join, write_atomic
 from store.fs.parquet import read_table, to_parquet
 from store.reader import Snapshot
@@ -67,12 +68,19 @@ def fit_on_tracks(
 def load_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> pa.Table:
     """Return the features that need no dictionary, computed once for these tracks and kept in `root`."""
     ordered = sorted(track_ids)
-    url = join(absolute(root), "features", f"{snapshot.content_hash(ordered)}-{RECIPE}.parquet")
+    url = join(absolute(root), "features", f"{hash_stored_tracks(snapshot, ordered)}-{RECIPE}.parquet")
     if exists(url):
         return read_table(url)
     table = compute_blocks(cluster, ordered, snapshot)
     write_atomic(url, to_parquet(table))
     return table
+
+
+def hash_stored_tracks(snapshot: Snapshot, track_ids: list[str]) -> str:
+    """Return a hash of what is stored of some tracks."""
+    column = pa.chunked_array([track_ids], pa.string())
+    rows = snapshot.read_index(column, LOCATION_COLUMNS)
+    return snapshot.content_hash(rows.append_column("track_id", column))
 
 
 @stage

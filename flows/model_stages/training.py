@@ -58,7 +58,7 @@ def plan_run(
     """Describe a run: genres, data and settings. Writes nothing."""
     return TrainingRun(
         snapshot_url=absolute(snapshot.url),
-        spectrograms_hash=snapshot.content_hash(tracks["track_id"].to_pylist()),
+        spectrograms_hash=snapshot.content_hash(tracks),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
         genre_parents=restrict_genre_tree(genres, snapshot.genre_parents),

@@ -1,5 +1,6 @@
 """The summary of a tagging run: in the terminal, in files, on a page, and in the Prefect UI."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,9 @@ from store.fs.files import join, write_atomic
 from store.tagging.predictions import write_predictions
 from store.tagging.run import Folder, TaggingRun
 from store.tagging.statistics import Sample, TaggingStatistics, by_descending_count, count_rows
-from training.report.tagging_page import RunFacts, mark_invisible, markdown_summary, render_page
+from store.tags.vocabulary.printable import mark_invisible
+from store.tags.vocabulary.spelling import is_split_by_servers, without_separators
+from training.report.tagging_page import RunFacts, markdown_summary, render_page
 
 MAX_PRINTED_CHANGES = 20  # in the terminal; the page shows more, the CSV all
 MAX_PRINTED_UNCHANGED = 20
@@ -36,6 +39,9 @@ class TagSummary(BaseModel, frozen=True):
     reasons: dict[str, dict[str, int]] = Field(description="Number of files by reason, for each status")
     genres: dict[str, int] = Field(description="Number of files that get each genre")
     changes: list[dict[str, str]] = Field(description="Some files with the genres they get")
+    disagreements: list[dict[str, str]] = Field(
+        description="Some tracks that get the genres of their album, and would get others alone"
+    )
     unchanged: list[dict[str, str]] = Field(description="Some files that stay unchanged, and why")
     notes: list[str] = Field(
         description="The precision that was reached, and the genres that are never assigned"
@@ -65,12 +71,14 @@ class TagSummary(BaseModel, frozen=True):
             yield table
         for title, rows, most in (
             ("some of the changes", self.changes, MAX_PRINTED_CHANGES),
+            ("tracks that disagree with their album", self.disagreements, MAX_PRINTED_CHANGES),
             ("some of the unchanged files", self.unchanged, MAX_PRINTED_UNCHANGED),
         ):
             if rows:
-                table = Table(*rows[0], title=title)
+                columns = list(dict.fromkeys(name for row in rows for name in row))
+                table = Table(*columns, title=title)
                 for row in rows[:most]:
-                    table.add_row(*row.values())
+                    table.add_row(*(row.get(name, "") for name in columns))
                 yield table
 
 
@@ -88,10 +96,18 @@ def summarise_tagging(
             yield table
 
     metadata = {"source": facts.source, "model": facts.model, "run": run.name}
+    if facts.genres:
+        metadata["genres"] = json.dumps(list(facts.genres), ensure_ascii=False)
     write_predictions(facts.predictions, facts.csv_url, tables(), metadata)
     facts = replace(
         facts,
-        notes=[*facts.notes, *_source_lines(run, statistics, exclude), *_write_lines(statistics, facts)],
+        notes=[
+            *facts.notes,
+            *_split_name_notes(statistics, facts),
+            *_source_lines(run, statistics, exclude),
+            *_write_lines(statistics, facts),
+        ],
+        commands=facts.commands if statistics.changed else (),
     )
     page = join(run.url, "summary.html")
     write_atomic(page, render_page(statistics, facts))
@@ -105,6 +121,7 @@ def summarise_tagging(
         reasons={status: dict(reasons) for status, reasons in statistics.reasons.items()},
         genres=dict(by_descending_count(statistics.genres)),
         changes=[_change(sample) for sample in statistics.changes],
+        disagreements=[_disagreement(sample) for sample in statistics.disagreements],
         unchanged=[_unchanged(sample) for sample in statistics.unchanged_samples],
         notes=list(facts.notes),
         commands=list(facts.commands),
@@ -115,6 +132,19 @@ def summarise_tagging(
     )
     run.finish(summary.model_dump())
     return summary
+
+
+def _split_name_notes(statistics: TaggingStatistics, facts: RunFacts) -> list[str]:
+    """Return a warning for each genre in which media servers read several, with the line of a map that avoids it."""
+    if facts.mode.startswith("undo"):
+        return []
+    return [
+        f"media servers split {name!r} into several genres; to avoid it, put this line under [genres] in the file of "
+        f"--genre-map: {json.dumps(name, ensure_ascii=False)} = "
+        f"{json.dumps(without_separators(name), ensure_ascii=False)}"
+        for name in statistics.genres
+        if is_split_by_servers(name)
+    ]
 
 
 def _source_lines(run: TaggingRun, statistics: TaggingStatistics, exclude: Sequence[str]) -> list[str]:
@@ -146,12 +176,21 @@ def _write_lines(statistics: TaggingStatistics, facts: RunFacts) -> list[str]:
 
 
 def _change(sample: Sample) -> dict[str, str]:
+    confidence = {} if sample.confidence is None else {"confidence": _share(sample.confidence)}
     return {
         "file": mark_invisible(sample.track_id),
-        "old_genres": mark_invisible("; ".join(sample.old_genres)),
-        "new_genres": "; ".join(sample.new_genres),
-        "confidence": _share(sample.confidence),
+        "had": mark_invisible("; ".join(sample.old_genres)),
+        "gets": mark_invisible("; ".join(sample.new_genres)),
+        **confidence,
         "status": sample.status,
+    }
+
+
+def _disagreement(sample: Sample) -> dict[str, str]:
+    return {
+        "file": mark_invisible(sample.track_id),
+        "gets": mark_invisible("; ".join(sample.new_genres)),
+        "detail": mark_invisible(sample.detail),
     }
 
 

@@ -4,16 +4,16 @@ Axes: F frames, M mel bands.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import zarr
 from numpy.typing import NDArray
 
+from store.dataset.frame_reader import LOCATION_COLUMNS, FrameReader, Locations
 from store.dataset.genre_tree import genre_parents
 from store.dataset.recipe import Encoding
 from store.dataset.shards import decode_db
@@ -25,6 +25,7 @@ from store.dataset.snapshots import (
     snapshot_url,
 )
 from store.errors import BadInput
+from store.fs.column_hash import hash_columns
 from store.fs.files import join
 from store.fs.parquet import read_table
 
@@ -46,12 +47,11 @@ def open_snapshot(url: str) -> "Snapshot":
 
 
 class Snapshot:
-    """The content of one snapshot. Arrays are opened when first read, so it pickles small."""
+    """The content of one snapshot. Files are opened when first read, so it pickles small."""
 
     def __init__(self, root: str, file: SnapshotFile) -> None:
         self.root = root
         self.file = file
-        self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Snapshot, (self.root, self.file)
@@ -89,7 +89,7 @@ class Snapshot:
     @property
     def genre_parents(self) -> dict[str, str]:
         """The parent of each genre, by title; {} where the source has no tree."""
-        return genre_parents(self.catalogue.schema)
+        return genre_parents(self.catalogue_columns(["track_id"]).schema)
 
     def catalogue_columns(self, columns: Sequence[str]) -> pa.Table:
         """Read some columns of the catalogue."""
@@ -103,6 +103,14 @@ class Snapshot:
         tracks = self.catalogue
         for name in names:
             tracks = tracks.append_column(INDEX_SCHEMA.field(name), index[name])
+        return tracks
+
+    def track_columns(self, catalogue: Sequence[str], index: Sequence[str]) -> pa.Table:
+        """Return some columns of the catalogue, joined with some of the index: less than `tracks` of a million."""
+        tracks = self.catalogue_columns(["track_id", *catalogue])
+        rows = self.read_index(tracks["track_id"], index)
+        for name in index:
+            tracks = tracks.append_column(INDEX_SCHEMA.field(name), rows[name])
         return tracks
 
     def read_index(self, track_ids: pa.ChunkedArray, columns: Sequence[str]) -> pa.Table:
@@ -121,30 +129,46 @@ class Snapshot:
         found = pc.subtract(len(rows) - 1, pc.index_in(track_ids, value_set=newest_first))
         return rows.select(list(columns)).take(found)
 
+    def locate(self, track_ids: pa.ChunkedArray) -> Locations:
+        """Return where the spectrograms of some tracks lie, by column: Python objects for a million take seconds.
+
+        Shapes: one location for each of `track_ids`, in their order.
+        """
+        return Locations.of(self.read_index(track_ids, LOCATION_COLUMNS))
+
+    @cached_property
+    def reader(self) -> FrameReader:
+        """The reader of its shards."""
+        return FrameReader(self.root, np.dtype(self.encoding), int(self.mel_settings["bands"]))
+
     @cached_property
     def track_ids(self) -> list[str]:
         """The tracks with a spectrogram, in the catalogue's order."""
-        return list(self._locations)
+        has_one_T = self._locations.shard_T >= 0
+        ids: list[str] = self.catalogue["track_id"].filter(pa.array(has_one_T)).to_pylist()
+        return ids
 
     @cached_property
-    def _locations(self) -> dict[str, tuple[str, int, int]]:
-        track_ids = self.catalogue["track_id"]
-        columns = self.read_index(track_ids, ("shard", "start_frame", "frames")).columns
-        locations = zip(*(column.to_pylist() for column in columns), strict=True)
-        return {
-            track_id: location
-            for track_id, location in zip(track_ids.to_pylist(), locations, strict=True)
-            if location[0]
-        }
+    def _locations(self) -> Locations:
+        return self.locate(self.catalogue["track_id"])
 
-    def content_hash(self, track_ids: Iterable[str]) -> str:
-        """Return a hash of what is stored of some tracks: it changes if they are built again."""
-        content = [self.file.recipe, *((track_id, self._locations[track_id]) for track_id in track_ids)]
-        return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        rows = zip(self.catalogue["track_id"].to_pylist(), self._locations.shard_T.tolist(), strict=True)
+        return {track_id: row for row, (track_id, shard) in enumerate(rows) if shard >= 0}
+
+    def content_hash(self, tracks: pa.Table) -> str:
+        """Return a hash of what is stored of some tracks: it changes if they are built again.
+
+        `tracks` has the column track_id and LOCATION_COLUMNS.
+        """
+        digest = hashlib.sha256(repr(self.file.recipe).encode())
+        hash_columns(tracks.select(["track_id", *LOCATION_COLUMNS]), digest)
+        return digest.hexdigest()[:12]
 
     def frames(self, track_id: str) -> int:
         """Return the number of frames of a track. Raises: KeyError if it has no spectrogram here."""
-        return self._locations[track_id][2]
+        return int(self._locations.frames_T[self._row_of[track_id]])
 
     def mel(self, track_id: str) -> NDArray[np.float32]:
         """Read a track's whole spectrogram. Shapes: (F, M), in dB. Raises: KeyError."""
@@ -152,25 +176,5 @@ class Snapshot:
 
     def mel_slice(self, track_id: str, start_frame: int, frames: int) -> NDArray[np.float32]:
         """Read some frames of a track; fewer than requested at the end of the track. Shapes: (F, M)."""
-        shard, start, count = self._locations[track_id]
-        if shard not in self._arrays:
-            self._arrays[shard] = _open_whole(join(self.root, "shards", shard))
-        low, high = min(start_frame, count), min(start_frame + frames, count)
-        return decode_db(np.asarray(self._arrays[shard][start + low : start + high]))
-
-
-def _open_whole(url: str) -> "zarr.Array[Any]":
-    """Open a shard's array. Raises: BadInput if it, or one of its objects, is missing: zarr would read 0 dB there."""
-    try:
-        array = zarr.open_array(url, mode="r")
-    except FileNotFoundError:
-        raise BadInput(f"{url}: this shard is missing from the store; build again into a new store") from None
-    assert array.shards is not None
-    wanted = -(-array.shape[0] // array.shards[0])
-    found = array.nchunks_initialized * array.chunks[0] // array.shards[0]
-    if found < wanted:
-        raise BadInput(
-            f"{url}: {wanted - found} of the {wanted} objects of this shard are missing from the store; "
-            "build again into a new store"
-        )
-    return array
+        row = self._row_of[track_id]
+        return decode_db(self.reader.read_track(self._locations, row, start_frame, frames))

@@ -1,4 +1,4 @@
-"""A shard: a batch of tracks, end to end, in one immutable Zarr array.
+"""A shard: a batch of tracks, end to end, in one immutable, uncompressed Zarr array.
 
 Axes: F frames, M mel bands.
 """
@@ -6,20 +6,26 @@ Axes: F frames, M mel bands.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BloscShuffle
 
 from store.dataset.checksums import StoredFile, checksum_file
 from store.dataset.recipe import Encoding
-from store.fs.files import file_system, join, local_path, read_bytes, sync_to_disk
+from store.dataset.shard_objects import CHUNK_FRAMES, OBJECT_FRAMES, encode_index, pad_to_chunks
+from store.fs.files import (
+    file_system,
+    join,
+    local_path,
+    make_folder,
+    read_bytes,
+    sync_to_disk,
+    translate_server_errors,
+)
 
-CHUNK_FRAMES = 1_024  # the unit of reading: about the 30 s clip of FMA
-OBJECT_FRAMES = 65_536  # the unit of storage, a file or object: 16 MiB of float16 at 128 bands
 UINT8_MIN_DB, UINT8_STEP_DB = -100.0, 140.0 / 255  # -100 to +40 dB: all that 16-bit music reaches
 ENCODING_ERROR_DB: Mapping[Encoding, float] = {  # the largest error of a value in [-100, 40] dB
     "float32": 0.0,
@@ -78,11 +84,9 @@ def write_shard(
     starts: dict[str, int] = {}
     frames: dict[str, int] = {}
     try:
-        array = _create_mel_array(url, bands, encoding, attributes)
-        for first, rows_FM in _as_objects(_concatenate(mels, starts, frames), bands, encoding):
-            array.resize((first + len(rows_FM), bands))
-            array[first : first + len(rows_FM)] = rows_FM
-        array.attrs.update({"track_ids": list(starts), "start_frames": list(starts.values())})
+        total = _write_objects(root, name, _as_objects(_concatenate(mels, starts, frames), bands, encoding))
+        tracks = {"track_ids": list(starts), "start_frames": list(starts.values())}
+        create_mel_metadata(url, (total, bands), encoding, {**attributes, **tracks})
         _sync_local_files(url)
         return Shard(name, starts, frames, _checksum_files(url))
     except (
@@ -92,21 +96,60 @@ def write_shard(
         raise
 
 
-def _create_mel_array(
-    url: str, bands: int, encoding: Encoding, attributes: Mapping[str, Any]
-) -> "zarr.Array[Any]":
+def object_url(root: str, shard: str, number: int) -> str:
+    """Return the URL of one of a shard's objects, as Zarr names it."""
+    return join(root, "shards", shard, "c", str(number), "0")
+
+
+def _write_objects(root: str, name: str, objects: Iterable[NDArray[Any]]) -> int:
+    """Write the objects of a shard; return the number of its frames.
+
+    zarr-python pads the last object to its full size, and copies each one several times.
+    """
+    total = 0
+    for number, rows_FM in enumerate(objects):
+        total += len(rows_FM)
+        chunks_FM = pad_to_chunks(rows_FM)
+        chunk_bytes = CHUNK_FRAMES * chunks_FM[0].nbytes
+        index = encode_index(len(chunks_FM) // CHUNK_FRAMES, chunk_bytes)
+        _write_object(object_url(root, name, number), chunks_FM, index)
+    return total
+
+
+def _write_object(url: str, chunks_FM: NDArray[Any], index: bytes) -> None:
+    path = local_path(url)
+    if path is None:
+        fs, remote = file_system(url)
+        with translate_server_errors(url):
+            fs.pipe_file(remote, chunks_FM.tobytes() + index)
+        return
+    make_folder(path.parent)
+    with path.open("xb") as file:
+        file.write(chunks_FM.data)
+        file.write(index)
+
+
+def create_mel_metadata(
+    url: str,
+    shape: tuple[int, int],
+    encoding: Encoding,
+    attributes: Mapping[str, Any],
+    chunk_separator: Literal[".", "/"] = "/",
+) -> None:
+    """Create the array that objects are of, without any content."""
     scale = {"scale_factor": UINT8_STEP_DB, "add_offset": UINT8_MIN_DB} if encoding == "uint8" else {}
-    return zarr.create_array(
+    bands = shape[1]
+    zarr.create_array(  # last: a folder without it is the rest of a build that was killed
         url,
-        shape=(0, bands),
+        shape=shape,
         dtype=encoding,
         chunks=(CHUNK_FRAMES, bands),
         shards=(OBJECT_FRAMES, bands),
-        compressors=BloscCodec(cname="lz4", clevel=5, shuffle=BloscShuffle.shuffle),
+        compressors=None,
+        chunk_key_encoding={"name": "default", "separator": chunk_separator},
+        fill_value=0 if encoding == "uint8" else float("nan"),  # of a lost object; silence is stored
         dimension_names=("frame", "mel_band"),
         attributes={"units": "dB", **scale, **attributes},
-        # Silence is stored like sound: so a missing object is a lost one.
-        config={"write_empty_chunks": True},
     )
 
 
@@ -126,20 +169,20 @@ def _concatenate(
 
 def _as_objects(
     pieces: Iterator[NDArray[np.float32]], bands: int, encoding: Encoding
-) -> Iterator[tuple[int, NDArray[Any]]]:
+) -> Iterator[NDArray[Any]]:
     """Encode pieces and split them where storage objects end, so that no object is written twice."""
     full_FM = np.empty((OBJECT_FRAMES, bands), encoding)
-    first = filled = 0
+    filled = 0
     for piece_FM in pieces:
         while len(piece_FM):
             taken = min(len(piece_FM), OBJECT_FRAMES - filled)
             full_FM[filled : filled + taken] = encode_db(piece_FM[:taken], encoding)
             filled, piece_FM = filled + taken, piece_FM[taken:]
             if filled == OBJECT_FRAMES:
-                yield first, full_FM
-                first, filled = first + filled, 0
+                yield full_FM
+                filled = 0
     if filled:
-        yield first, full_FM[:filled]
+        yield full_FM[:filled]
 
 
 def _checksum_files(url: str) -> tuple[StoredFile, ...]:

@@ -22,6 +22,12 @@ def write_table(url: str, table: pa.Table) -> None:
     write_atomic(url, to_parquet(table))
 
 
+def row_count(url: str) -> int:
+    """Return the number of rows of a table. Raises: FileNotFoundError."""
+    rows: int = pq.read_metadata(pa.BufferReader(read_bytes(url))).num_rows
+    return rows
+
+
 def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table, or those of `columns` that it has.
 

@@ -5,6 +5,7 @@ Each file passes these steps: decide what it is to become (changes), write and v
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from store.tagging.changes import Request, TagRequest, UndoRequest
@@ -39,8 +40,8 @@ def apply_batch(
         {
             **row,
             "status": result.status,
-            "reason": result.reason,
-            "detail": result.detail,
+            "reason": result.reason or (None if result.status == "skipped" else row.get("reason")),
+            "detail": result.detail or (None if result.status == "skipped" else row.get("detail")),
             "signature": result.signature or row["signature"],
             "old_signature": row["signature"],
         }
@@ -56,10 +57,12 @@ def undo_batch(
     name: str,
     even_changed: bool,
     dry_run: bool,
+    genres_now: Mapping[str, Sequence[str] | None] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Restore files to their state in one batch's journal, byte for byte where possible.
 
-    Shapes: a row a file: track_id, url, genres, custom_tags, status restored | restored-tags | as-it-was |
+    Shapes: a row a file: track_id, url, old_genres (of `genres_now`, by URL), genres, custom_tags,
+        status restored | restored-tags | as-it-was |
         skipped, reason, detail, signature, old_signature; in a dry run would-restore | would-restore-tags,
         and nothing is touched.
     Raises: OSError if a disk is full or fails; the same call then completes the batch.
@@ -79,6 +82,7 @@ def undo_batch(
         {
             "track_id": request.track_id,
             "url": request.url,
+            "old_genres": genres_now.get(request.url),
             "genres": request.entries[-1]["old_genres"],
             "custom_tags": request.entries[-1]["old_custom_tags"],
             "status": DRY_RUN_STATUSES.get(result.status, result.status) if dry_run else result.status,

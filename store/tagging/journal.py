@@ -7,6 +7,7 @@ changed the file: only a file with the new bytes is restored.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from store.fs.files import join, list_names, read_bytes, write_atomic
+from store.fs.parquet import row_count
 
 DIGEST_BYTES = 16
 BLOCK_BYTES = 1 << 20
@@ -57,6 +59,14 @@ def read_journal(journal_url: str, name: str) -> list[dict[str, Any]]:
     """Return the rows of all attempts at a batch; none if it has no journal."""
     parts = (part for part in _parts(journal_url) if part.rsplit("-", 1)[0] == name)
     return [row for part in parts for row in read_entries(join(journal_url, part))]
+
+
+def count_entries(journal_url: str) -> Counter[str]:
+    """Return the number of rows of each batch, of all attempts at it."""
+    counts: Counter[str] = Counter()
+    for part in _parts(journal_url):
+        counts[part.rsplit("-", 1)[0]] += row_count(join(journal_url, part))
+    return counts
 
 
 def _parts(journal_url: str) -> list[str]:

@@ -42,6 +42,7 @@ from store.tagging.swap import (
 from store.tags.write import resolve_audio_file, translate_errors
 
 SYNC_THREADS = 8
+ABANDONED_AFTER_S = 3_600
 HELD_OPEN_CODES = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY)
 
 
@@ -86,8 +87,7 @@ def swap_files(
     Raises: OSError if a disk is full or fails; every file is then whole, old or new, no draft is
         left, and the same call completes the batch.
     """
-    batch = f"{journal_url}/{name}".encode()  # with the run: another run may work on the same files
-    attempt = _Attempt(settings, hashlib.blake2b(batch, digest_size=6).hexdigest(), uuid4().hex[:12])
+    attempt = _Attempt(settings, _token(journal_url, name), uuid4().hex[:12])
     real_paths = (Path(os.path.realpath(_local(request.url))) for request in requests)
     _remove_drafts({_draft_folder(real, attempt) for real in real_paths}, mark="")
     plans = plan_files(requests, settings=settings, own_work=own_work)
@@ -281,6 +281,7 @@ def _draft_path(real: Path, attempt: _Attempt) -> Iterator[Path]:
     if folder not in attempt.folders:
         folder.mkdir(0o700, exist_ok=True)
         attempt.folders.add(folder)
+        _remove_abandoned_drafts(folder)
     path = folder / f"{attempt.mark}{uuid4().hex[:12]}{real.suffix[:MAX_SUFFIX_CHARS]}"
     try:
         yield path
@@ -293,10 +294,33 @@ def _draft_folder(real: Path, attempt: _Attempt) -> Path:
     return real.parent / f"{DRAFT_PREFIX}{attempt.token}"
 
 
+def _token(journal_url: str, name: str) -> str:
+    """Return what names the drafts of a batch; of its run too, since another run may work on the same files."""
+    return hashlib.blake2b(f"{journal_url}/{name}".encode(), digest_size=6).hexdigest()
+
+
 def _local(url: str) -> Path:
     path = local_path(url)
     assert path is not None, "files on this machine's disks only"
     return path
+
+
+def sweep_drafts(urls: Iterable[str], *, journal_url: str, name: str) -> None:
+    """Remove the drafts of a batch that was killed, beside these files."""
+    folders = {Path(os.path.realpath(_local(url))).parent for url in urls if local_path(url) is not None}
+    _remove_drafts((folder / f"{DRAFT_PREFIX}{_token(journal_url, name)}" for folder in folders), mark="")
+
+
+def _remove_abandoned_drafts(own_folder: Path) -> None:
+    """Remove the drafts beside a new folder of drafts into which nothing was written for an hour.
+
+    Their run was killed, and nobody resumed it. Should it live on, it repeats its batch. The time of the new folder
+    is the present one by the clock of that disk.
+    """
+    latest = own_folder.stat().st_mtime - ABANDONED_AFTER_S
+    with suppress(FileNotFoundError, PermissionError), os.scandir(own_folder.parent) as entries:
+        old = [Path(it) for it in entries if it.name.startswith(DRAFT_PREFIX) and it.stat().st_mtime < latest]
+        _remove_drafts(old, mark="")
 
 
 def _remove_drafts(folders: Iterable[Path], *, mark: str) -> None:

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from store.errors import BadInput
-from store.fs.csv_rows import write_csv
+from store.fs.csv_rows import BOM, quote_formula, write_csv
 from store.fs.files import file_system, join, local_path, read_bytes, replacing, translate_server_errors
+from store.tags.vocabulary.printable import mark_invisible
 
 CUSTOM_TAGS = pa.map_(pa.string(), pa.string())
 
@@ -58,12 +59,16 @@ CSV_COLUMNS = (
     "track_id",
     "status",
     "old_genres",
-    "new_genres",
+    "genres",
+    "apply",
     "predicted_genres",
     "confidence",
     "reason",
     "detail",
+    "run",
 )
+APPLY = "apply"
+PREDICTIONS_FILE, CSV_FILE = "predictions.parquet", "predictions.csv"
 INCOMPLETE = {"status": "skipped", "reason": "incomplete"}
 REQUIRED_COLUMNS = ("track_id", "url", "signature", "status", "genres")
 
@@ -77,7 +82,8 @@ def table_rows(table: pa.Table) -> list[dict[str, Any]]:
 def write_predictions(url: str, csv_url: str, tables: Iterable[pa.Table], about: Mapping[str, str]) -> None:
     """Write tables of PREDICTIONS_SCHEMA, one after the other, into one Parquet file and one CSV.
 
-    The Parquet file contains all columns, and `about` as metadata; the CSV what a person reads, a line a file.
+    The Parquet file contains all columns, and `about` as metadata; the CSV what a person reads and corrects, a line a
+    file: `about["run"]` names the run of each.
     """
     schema = PREDICTIONS_SCHEMA.with_metadata(dict(about))
     with (
@@ -86,20 +92,34 @@ def write_predictions(url: str, csv_url: str, tables: Iterable[pa.Table], about:
         pq.ParquetWriter(draft, schema, compression="zstd") as writer,
         csv_draft.open("w", encoding="utf-8", newline="") as file,
     ):
-        write_csv(file, CSV_COLUMNS, _write_parquet(tables, writer))
+        file.write(BOM)
+        write_csv(file, CSV_COLUMNS, _write_parquet(tables, writer, about.get("run", "")))
 
 
-def _write_parquet(tables: Iterable[pa.Table], writer: pq.ParquetWriter) -> Iterator[dict[str, Any]]:
+def _write_parquet(
+    tables: Iterable[pa.Table], writer: pq.ParquetWriter, run: str
+) -> Iterator[dict[str, str]]:
     """Write tables into the Parquet file, and yield each row as the CSV has it."""
     for table in tables:
         writer.write_table(table.cast(writer.schema))
-        yield from map(_csv_row, table.to_pylist())
+        yield from (csv_cells(row) | {"run": run} for row in table.to_pylist())
 
 
-def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
-    genres = {name: "; ".join(row[name] or ()) for name in ("old_genres", "predicted_genres")}
-    confidence = "" if row["confidence"] is None else f"{row['confidence']:.3f}"
-    return row | genres | {"new_genres": "; ".join(row["genres"] or ()), "confidence": confidence}
+def csv_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of a row of PREDICTIONS_SCHEMA: nothing that a terminal or a spreadsheet would execute."""
+    cells = {name: row.get(name) or "" for name in ("track_id", "status", "reason", "detail")}
+    cells |= {name: "; ".join(row.get(name) or ()) for name in ("old_genres", "predicted_genres", "genres")}
+    confidence = row.get("confidence")
+    return {name: quote_formula(mark_invisible(text)) for name, text in cells.items()} | {
+        APPLY: "yes" if _is_change(row) else "no",
+        "confidence": "" if confidence is None else f"{confidence:.3f}",
+    }
+
+
+def _is_change(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is to be applied. What was skipped may be writable by now, and is examined again."""
+    status = row.get("status")
+    return status in ("change", "copied") or (status == "skipped" and bool(row.get("genres")))
 
 
 def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Iterator[pa.Table]]:
@@ -126,35 +146,24 @@ def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Itera
     return about, (_with_schema(batch, url) for batch in file.iter_batches(rows_at_once))
 
 
-def read_plan(url: str, source: str, rows_at_once: int) -> tuple[str, Iterator[pa.Table]]:
-    """Read a file of predictions as a plan; return its source, and its rows, some at a time.
-
-    Raises: BadInput if it cannot be used, or names no source and `source` does not either.
-
-    The file may come from another machine: a row outside its source is skipped.
-    """
-    about, tables = read_predictions(url, rows_at_once)
-    root = source or about.get("source", "")
-    if not root:
-        raise BadInput(f"{url}: names no source; name the folder with --source")
-    planned = ([_planned_row(row, root) for row in table_rows(table)] for table in tables)
-    return root, (pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA) for rows in planned)
-
-
-def _planned_row(row: dict[str, Any], root: str) -> dict[str, Any]:
+def planned_row(row: dict[str, Any], root: str) -> dict[str, Any]:
+    """Return what is to be done with the file of a row, which other programs may have written."""
     row["track_id"] = row["track_id"] or row["url"] or "(no name)"
+    is_change = _is_change(row)
     if not all(row[name] for name in ("url", "status", "signature")):
-        if row["status"] not in ("change", "copied", None):
+        if row["status"] is not None and not is_change:
             return row
         return row | INCOMPLETE | {"detail": "url, status or signature is missing"}
     if row["status"] == "written":
         return row | {"status": "kept", "reason": "has-genre", "detail": "written by the run before"}
-    if row["status"] not in ("change", "copied"):
+    if not is_change:
         return row
     if not row["genres"]:
         return row | INCOMPLETE | {"detail": "no genre to write"}
     if not _lies_within(row, root):
         return row | {"status": "skipped", "reason": "outside-root", "detail": f"it is not in {root}"}
+    if row["reason"] == "album-disagrees" and row["status"] == "change":
+        return row
     return row | {"status": "change", "reason": None, "detail": None}
 
 

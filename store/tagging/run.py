@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from store.errors import BadInput
 from store.fs.files import exists, join, list_names, put_if_absent, read_bytes, write_atomic
-from store.fs.parquet import read_table, write_table
+from store.fs.parquet import read_table, row_count, write_table
 
 RUN, PLAN, SUMMARY, INFERENCE = "run.json", "plan.json", "summary.json", "inference"
 KEY_LETTERS = 8
@@ -46,6 +46,10 @@ class TaggingRun:
     def read_part(self, folder: Folder, part: str) -> pa.Table:
         """Read one part of the plan or of the results. Raises: FileNotFoundError."""
         return read_table(self._part_url(folder, part))
+
+    def count_files(self, folder: Folder, part: str) -> int:
+        """Return the number of files of one part. Raises: FileNotFoundError."""
+        return row_count(self._part_url(folder, part))
 
     def write_part(self, folder: Folder, part: str, rows: pa.Table) -> None:
         """Write one part in one step."""

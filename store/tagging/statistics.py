@@ -24,6 +24,7 @@ CHANGED_STATUSES = (
     "would-restore-tags",
 )  # of files that are changed, or would be
 COUNTED_COLUMNS = ("track_id", "status", "reason", "detail", "old_genres", "genres", "confidence")
+DISAGREES = "album-disagrees"
 Counts = Mapping[str, int]
 Bins = tuple[int, ...]
 
@@ -52,6 +53,7 @@ class TaggingStatistics:
     unchanged_confidences: Bins = (0,) * CONFIDENCE_BINS  # of predicted files that stay as they are
     changes: tuple[Sample, ...] = ()
     unchanged_samples: tuple[Sample, ...] = ()
+    disagreements: tuple[Sample, ...] = ()  # tracks whose album gets another genre than they would alone
 
     def __add__(self, other: "TaggingStatistics") -> "TaggingStatistics":
         return TaggingStatistics(
@@ -69,6 +71,7 @@ class TaggingStatistics:
             ),
             changes=_first_samples(self.changes + other.changes),
             unchanged_samples=_samples_per_reason(self.unchanged_samples + other.unchanged_samples),
+            disagreements=_first_samples(self.disagreements + other.disagreements),
         )
 
     @property
@@ -117,6 +120,7 @@ def count_rows(table: pa.Table) -> TaggingStatistics:
         unchanged_confidences=_histogram(others),
         changes=_first_samples(changes),
         unchanged_samples=_samples_per_reason(others),
+        disagreements=_first_samples(sample for sample in changes if sample.reason == DISAGREES),
     )
 
 

@@ -77,7 +77,7 @@ def write_draft(
         draft.unlink()
         return None
     if isinstance(decision.change, Retag):
-        _check_genres(decision.change, tags)
+        check_genres(decision.change, tags)
     return {
         "track_id": request.track_id,
         "url": request.url,
@@ -107,7 +107,7 @@ def _apply_change(change: Change, path: Path, draft: Path) -> FileTags:
     return parse_tags(path, detect_tag_format(path))
 
 
-def _check_genres(change: Retag, tags: FileTags) -> None:
+def check_genres(change: Retag, tags: FileTags) -> None:
     """Raise FileSkipped if a file has other genres than it had when its new ones were chosen.
 
     An edit within the padding of a tag by a program that restores the time keeps the signature.

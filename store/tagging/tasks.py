@@ -1,6 +1,7 @@
 """The bodies of the tasks that write parts of a plan into files, or into copies, and that undo them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.changes import FileSkipped
 from store.tagging.inference_cache import update_inference
 from store.tagging.journal import read_journal
+from store.tagging.local_swap import sweep_drafts
 from store.tagging.predictions import PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import TaggingRun
 from store.tagging.statistics import TaggingStatistics, count_rows
@@ -74,6 +76,21 @@ def _copy_file(row: Row, folder: Path) -> Path:
     return target
 
 
+def sweep_killed_run(run: TaggingRun) -> None:
+    """Remove the drafts that a run left beside its files when it was killed."""
+    for part in run.planned_parts() or ():
+        urls = run.read_part("plan", part).column("url").to_pylist()
+        sweep_drafts((url for url in urls if url), journal_url=run.journal_url, name=part)
+
+
+def _written_genres(target: TaggingRun, part: str) -> dict[str, list[str]]:
+    """Return the genres that a run wrote or was about to write into the files of a part, by URL."""
+    for folder in ("done", "plan"):
+        with suppress(FileNotFoundError):
+            return {row["url"]: row["genres"] or [] for row in table_rows(target.read_part(folder, part))}
+    return {}
+
+
 def undo_parts(
     parts: Sequence[str],
     *,
@@ -96,6 +113,7 @@ def undo_parts(
             name=part,
             even_changed=even_changed,
             dry_run=dry_run,
+            genres_now=_written_genres(target, part),
         )
         if not dry_run:
             for url in run.inference_urls():

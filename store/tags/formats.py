@@ -26,10 +26,19 @@ from mutagen.wavpack import WavPack
 
 from store.errors import BadInput
 from store.tags.containers import asf, mp4
-from store.tags.id3 import read_id3v1
+from store.tags.id3 import id3_other_fields, read_id3v1
 from store.tags.id3_files import ape_values, read_id3_file, restore_id3v1, write_id3_file
 from store.tags.payload import check_structure, detect_container, end_of_leading_tags, prefixed_container
 from store.tags.schema import CUSTOM_TAG_NAMES, Credits, FileTags, TagEdit, join_values
+from store.tags.second_places import (
+    SECOND_KEYS,
+    edited_leading_tags,
+    leading_genres,
+    merge_places,
+    read_leading_id3,
+    second_field_genres,
+    set_second_fields,
+)
 from store.tags.vorbis_comments import check_comments
 from store.tags.wav_aiff import read_wav_aiff_file, write_wav_aiff_file
 
@@ -89,8 +98,9 @@ def parse_tags(path: Path, kind: TagFormat) -> FileTags:
     tags: Any = audio.tags if audio.tags is not None else {}
     genre_key, *credit_keys = _keys(kind)
     custom_tags = {name: _texts(tags, _custom_tag_key(kind, name)) for name in CUSTOM_TAG_NAMES}
+    seconds = leading_genres(path) if kind == "flac" else second_field_genres(kind, tags)
     return FileTags(
-        list(dict.fromkeys(_texts(tags, genre_key))),
+        merge_places(_texts(tags, genre_key), seconds),
         Credits(*(join_values(_texts(tags, key)) for key in credit_keys)),
         _other_fields(audio, kind, path),
         {name: texts[0] for name, texts in custom_tags.items() if texts},
@@ -116,10 +126,10 @@ def write_edited_copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat)
         case "riff" | "aiff":
             write_wav_aiff_file(source, draft, edit, kind)
             return
-    shutil.copyfile(source, draft)
+    _copy(source, draft, edit, kind)
     audio = open_tags(draft, kind)
     if edit.genres is not None:
-        _set_field(audio, _keys(kind)[0], list(edit.genres))
+        _set_genres(audio, kind, edit.genres)
     for name, text in edit.custom_tags.items():
         value = text.encode() if kind == "mp4" and text is not None else text
         _set_field(audio, _custom_tag_key(kind, name), [] if value is None else [value])
@@ -138,6 +148,28 @@ def _correct_structure(source: Path, draft: Path, kind: Literal["mp4", "asf"]) -
             mp4.correct_offsets(old, new)
         else:
             asf.correct_file_size(old, new)
+
+
+def _copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat) -> None:
+    """Copy a file; of a FLAC file, with the new genres in ID3 tags before it."""
+    if kind != "flac":
+        shutil.copyfile(source, draft)
+        return
+    with source.open("rb") as old, draft.open("wb") as new:
+        new.write(edited_leading_tags(old, edit))
+        old.seek(end_of_leading_tags(old))
+        shutil.copyfileobj(old, new, 1 << 20)
+
+
+def _set_genres(audio: Any, kind: TagFormat, genres: tuple[str, ...]) -> None:
+    """Set the genres in all places; those that the file has keep their values, with spaces around them too."""
+    key = _keys(kind)[0]
+    present = audio.tags.get(key, []) if audio.tags is not None else []
+    # A WMA attribute would come back behind the new ones, since mutagen writes it into another block than those.
+    texts = present if isinstance(present, list) and kind != "asf" else []
+    values = {text.strip(): text for text in texts}
+    _set_field(audio, key, [values.get(name, name) for name in genres])
+    set_second_fields(kind, audio.tags, genres)
 
 
 def _set_field(audio: Any, key: str, values: list[Any]) -> None:
@@ -180,7 +212,7 @@ def _keys(kind: TagFormat) -> tuple[str, str, str, str]:
 
 def edited_fields(kind: TagFormat, *, with_credits: bool = True) -> set[str]:
     """Return the names of the fields of genres, custom tags and credits, in lower case."""
-    keys = _keys(kind)[: None if with_credits else 1]
+    keys = (*_keys(kind)[: None if with_credits else 1], *SECOND_KEYS.get(kind, ()))
     return {key.lower() for key in (*keys, *(_custom_tag_key(kind, name) for name in CUSTOM_TAG_NAMES))}
 
 
@@ -207,8 +239,9 @@ def _other_fields(audio: Any, kind: TagFormat, path: Path) -> list[str]:
                 for block in audio.metadata_blocks
                 if block.code not in (1, 4)
             ]
+            before = [it for tag in read_leading_id3(path) for it in id3_other_fields(tag)]
             return sorted(
-                pictures + [f"{key}={text}" for key, text in tags or [] if key.lower() not in edited]
+                before + pictures + [f"{key}={text}" for key, text in tags or [] if key.lower() not in edited]
             )
         case "ogg":
             return sorted(f"{key}={text}" for key, text in tags if key.lower() not in edited)

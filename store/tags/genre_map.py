@@ -9,8 +9,7 @@
 """
 
 import tomllib
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,19 +17,10 @@ from pydantic import BaseModel, Field, model_validator
 
 from store.errors import BadInput
 from store.fs.files import read_bytes
+from store.tags.vocabulary.aliases import alias_groups
+from store.tags.vocabulary.spelling import readings, spelling_key, split_strong, split_weak
 
 Names = tuple[str, ...]
-
-
-def spelling_key(name: str) -> str:
-    """Return what all spellings of a genre have in common: its letters and digits, "&" as "and".
-
-    A name of neither is its own key, else "???" and "!!!" would be one genre.
-    """
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    letters = plain.replace("&", " and ")
-    # Marks are part of letters in scripts that have no composed ones.
-    return "".join(sign for sign in letters if unicodedata.category(sign)[0] in "LNM") or plain.strip()
 
 
 class GenreMap(BaseModel, frozen=True, extra="forbid"):
@@ -38,6 +28,9 @@ class GenreMap(BaseModel, frozen=True, extra="forbid"):
 
     genres: dict[str, Names] = Field({}, description="Model's name to those written")
     spellings: dict[str, str] = Field({}, description="Other spelling to the name it stands for")
+    known: Names = Field(
+        (), description="Genres of the model, and the owner's own: never one for their aliases"
+    )
 
     @model_validator(mode="after")
     def _one_meaning(self) -> "GenreMap":
@@ -45,8 +38,34 @@ class GenreMap(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def key(self, name: str) -> str:
-        """Return the key of a genre: two names have the same key if and only if they mean the same genre."""
+        """Return the key of a genre: two names have the same key if and only if they mean the same genre.
+
+        The aliases of the shipped list count, but two names of the model or of the map are always two genres.
+        """
+        key = self.spelled_key(name)
+        if key in self._own:
+            return key
+        group = alias_groups().get(key, (key,))
+        own = [alias for alias in group if alias in self._own]
+        return own[0] if len(own) == 1 else key if own else group[0]
+
+    def spelled_key(self, name: str) -> str:
+        """Return the key of a genre without the shipped list: names of the same key are spellings of one name."""
         return spelling_key(self.preferred_name(name))
+
+    def keys_in(self, text: str) -> set[str]:
+        """Return the keys of all genres that a text of a file may be read as; several may be joined in it."""
+        return {self.key(name) for name in readings(text)}
+
+    def values(self, text: str, wanted: Collection[str]) -> list[str]:
+        """Return the keys of the genres in a text, in order; `wanted` keys decide whether a "/" separates two."""
+        if self.key(text) in wanted:
+            return [self.key(text)]
+        keys = []
+        for part in split_strong(text):
+            parts = [self.key(name) for name in split_weak(part)]
+            keys += [self.key(part)] if self.key(part) in wanted or not set(parts) <= set(wanted) else parts
+        return keys
 
     def preferred_name(self, name: str) -> str:
         """Return a genre in the owner's spelling, or as it is if the map has none."""
@@ -57,9 +76,32 @@ class GenreMap(BaseModel, frozen=True, extra="forbid"):
         written = (name for genre in predicted for name in self._names_of.get(spelling_key(genre), (genre,)))
         return tuple(self.preferred_name(name) for name in written)
 
+    def renamed(self, predicted: Sequence[str]) -> dict[str, Names]:
+        """Return the names that replace those predicted genres that the map renames, by their spelling keys."""
+        return {
+            spelling_key(genre): names
+            for genre in predicted
+            if (names := self.map_genres([genre]))
+            and spelling_key(genre) not in {spelling_key(name) for name in names}
+        }
+
+    @property
+    def names(self) -> Names:
+        """The genres that the model or the map can give a file."""
+        return tuple(dict.fromkeys((*self.known, *self.map_genres(self.known), *self._written)))
+
     @cached_property
     def _names_of(self) -> dict[str, Names]:
         return {spelling_key(genre): names for genre, names in self.genres.items()}
+
+    @cached_property
+    def _written(self) -> Names:
+        return (*(name for names in self.genres.values() for name in names), *self.spellings.values())
+
+    @cached_property
+    def _own(self) -> set[str]:
+        """The spelling keys of the genres that are never one with another of them."""
+        return {self.spelled_key(name) for name in (*self.known, *self.genres, *self._written)}
 
     @cached_property
     def _name_of(self) -> dict[str, str]:
@@ -102,7 +144,7 @@ def parse_genre_map(content: bytes, where: str, known: Sequence[str] = ()) -> Ge
         if spelling_key(genre) not in trained:
             raise BadInput(f"{where}: [genres] {genre!r}: not one of this model's: {', '.join(known)}")
     _refuse_contradictions(where, genres, spellings)
-    return GenreMap(genres=genres, spellings=spellings)
+    return GenreMap(genres=genres, spellings=spellings, known=tuple(known))
 
 
 def validate_genre_name(name: str) -> None:

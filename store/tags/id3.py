@@ -16,6 +16,8 @@ from store.tags.schema import CUSTOM_TAG_NAMES, Credits, TagEdit, join_values
 ID3V1_BYTES = 128
 PADDING_BYTES = 1024  # space for the next editor to write in place
 NO_GENRE_CODE = 255
+NO_GENRE_TEXTS = (str(NO_GENRE_CODE), f"({NO_GENRE_CODE})")
+LATIN_1, UTF_16, UTF_8 = 0, 1, 3  # text encodings of ID3v2
 LOOKS_LIKE_A_CODE = re.compile(r"\((\d+|RX|CR)\)|\(\(")
 FRAME_NAME = re.compile(rb"[A-Z][A-Z0-9]{3}")
 UNSYNCHRONISED, EXTENDED, FOOTER = 0x80, 0x40, 0x10
@@ -36,8 +38,21 @@ def load_id3(file: BinaryIO, *, with_v1: bool = False) -> ID3 | None:
 
 def id3_genres(tag: ID3) -> list[str]:
     """Return the genres of a tag, codes as names ("17" and "(17)" are Rock)."""
-    names = [name.strip() for frame in tag.getall("TCON") for name in frame.genres]
-    return [name for name in dict.fromkeys(names) if name]
+    names = [name for text, _ in _genre_texts(tag) for name in names_in(text)]
+    return list(dict.fromkeys(names))
+
+
+def _genre_texts(tag: ID3 | None) -> list[tuple[str, int]]:
+    """Return the genres of a tag as they are written, with their text encodings: a text may be codes for several."""
+    frames = [] if tag is None else tag.getall("TCON")
+    return [(text, int(frame.encoding)) for frame in frames for text in frame.text]
+
+
+def names_in(text: str) -> list[str]:
+    """Return the genres in one text of a TCON frame; the code 255 is none."""
+    if text in NO_GENRE_TEXTS:
+        return []
+    return [name.strip() for name in TCON(encoding=3, text=[text]).genres if name.strip()]
 
 
 def id3_custom_tags(tag: ID3) -> dict[str, str]:
@@ -91,7 +106,9 @@ def edit_id3(block: bytes, tag: ID3 | None, edit: TagEdit) -> bytes:
         for name, text in edit.custom_tags.items()
         if text is not None
     ]
-    body = b"".join([*before, _genre_frame(edit.genres or (), version), *others[len(before) :], *custom_tags])
+    body = b"".join(
+        [*before, _genre_frame(edit.genres or (), version, tag), *others[len(before) :], *custom_tags]
+    )
     if not body:
         return b""
     space = len(block) - 10 - len(body)
@@ -125,14 +142,59 @@ def _description(frame: bytes, block: bytes) -> str:
     return ""
 
 
-def _genre_frame(genres: Sequence[str], version: int) -> bytes:
-    """Render a TCON frame; values are separated by NUL in 2.3 too, since "/" occurs in genres."""
-    return _text_frame(TCON, [_as_text(name) for name in genres], version) if genres else b""
+def _genre_frame(genres: Sequence[str], version: int, tag: ID3 | None) -> bytes:
+    """Render a TCON frame; values are separated by NUL in 2.3 too, since "/" occurs in genres.
+
+    Raises: BadInput if a genre that is kept would be written in another encoding than it has.
+
+    Genres that the file has keep their texts, and these their encoding: many files contain bytes of another
+    code page than the Latin-1 that they claim, and to translate these would damage them for good.
+    """
+    if not genres:
+        return b""
+    kept, texts = _keep_texts(genres, _genre_texts(tag))
+    encodings = {encoding for text, encoding in kept if not text.isascii()}
+    if encodings <= {UTF_16, UTF_16 + 1, UTF_8}:
+        return _text_frame(TCON, texts, version)
+    try:
+        "".join(texts).encode("latin-1")
+    except UnicodeEncodeError:
+        encodings.add(UTF_16)
+    if encodings != {LATIN_1}:
+        name = next(text for text, encoding in kept if encoding == LATIN_1 and not text.isascii())
+        raise BadInput(
+            f"its genre {name!r} is in a single-byte encoding, which the new genres cannot be written in, and "
+            "to rewrite it could damage it"
+        )
+    return _text_frame(TCON, texts, version, encoding=LATIN_1)
 
 
-def _text_frame(kind: "type[TCON | TXXX]", texts: Sequence[str], version: int, **more: str) -> bytes:
+def _keep_texts(
+    genres: Sequence[str], old: Sequence[tuple[str, int]]
+) -> tuple[list[tuple[str, int]], list[str]]:
+    """Return the old texts that are kept, and all texts to write for `genres`."""
+    kept: list[tuple[str, int]] = []
+    texts: list[str] = []
+    left = list(genres)
+    while left:
+        for text, encoding in old:
+            names = names_in(text)
+            if names and left[: len(names)] == names:
+                kept.append((text, encoding))
+                break
+        else:
+            text, names = _as_text(left[0]), left[:1]
+        texts.append(text)
+        left = left[len(names) :]
+    return kept, texts
+
+
+def _text_frame(
+    kind: "type[TCON | TXXX]", texts: Sequence[str], version: int, encoding: int | None = None, **more: str
+) -> bytes:
     tag = ID3()
-    encoding = 0 if all(text.isascii() for text in texts) else 1 if version == 3 else 3
+    if encoding is None:
+        encoding = LATIN_1 if all(text.isascii() for text in texts) else UTF_16 if version == 3 else UTF_8
     tag.add(kind(encoding=encoding, text=list(texts), **more))
     return _body(tag, version)
 
@@ -164,13 +226,18 @@ def read_id3v1(file: BinaryIO) -> bytes:
     return block if block[:3] == b"TAG" and block[:5] != b"TAGEX" else b""
 
 
+def code_of_genre(genre: str) -> int | None:
+    """Return the code of a genre in the list of ID3v1; None if it is not in it."""
+    return TCON.GENRES.index(genre) if genre in TCON.GENRES else None
+
+
 def id3v1_with_genres(block: bytes, genres: Sequence[str]) -> bytes:
     """Set the genre of an ID3v1 tag, which has a fixed list of them, to the first one; keep the rest.
 
     Mutagen would create the whole block from the ID3v2 tag and lose the comment.
     """
-    code = TCON.GENRES.index(genres[0]) if genres and genres[0] in TCON.GENRES else NO_GENRE_CODE
-    return block[:-1] + bytes([code]) if block else b""
+    code = code_of_genre(genres[0]) if genres else None
+    return block[:-1] + bytes([NO_GENRE_CODE if code is None else code]) if block else b""
 
 
 # A tag as bytes: split into frames, whose content is not read.

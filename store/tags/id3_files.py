@@ -20,6 +20,7 @@ from store.tags.id3 import (
 )
 from store.tags.payload import end_of_leading_tags
 from store.tags.schema import FileTags, TagEdit
+from store.tags.second_places import edited_leading_tags, leading_genres, merge_places, read_leading_id3
 
 
 def read_id3_file(path: Path) -> FileTags:
@@ -27,9 +28,10 @@ def read_id3_file(path: Path) -> FileTags:
     tag, ape = read_id3_tags(path)
     with path.open("rb") as file:
         v1 = read_id3v1(file)
-    genres = id3_genres(tag) or ape_values(ape, "genre")
+    genres = merge_places(id3_genres(tag), leading_genres(path, skip=1), ape_values(ape, "genre"))
     apes = [f"APE {key} {value!r}" for key, value in ape.items() if key.lower() != "genre"]
-    others = [*id3_other_fields(tag), *apes, f"ID3v1 {v1[:-1]!r}"]
+    seconds = [it for second in read_leading_id3(path, skip=1) for it in id3_other_fields(second)]
+    others = [*id3_other_fields(tag), *seconds, *apes, f"ID3v1 {v1[:-1]!r}"]
     return FileTags(genres, id3_credits(tag), sorted(others), id3_custom_tags(tag))
 
 
@@ -56,7 +58,8 @@ def write_id3_file(source: Path, draft: Path, edit: TagEdit) -> None:
         block = old.read(size)
         if block or edit.genres or any(edit.custom_tags.values()):
             new.write(edit_id3(block, tag, edit))
-        old.seek(size)
+        new.write(edited_leading_tags(old, edit, skip=1))
+        old.seek(end_of_leading_tags(old))
         shutil.copyfileobj(old, new, 1 << 20)
     ape = _load_ape(draft)
     if "genre" in ape and edit.genres is not None:

@@ -8,6 +8,7 @@ from typing import BinaryIO, Literal
 
 from mutagen.id3 import ID3
 
+from store.errors import BadInput
 from store.tags.id3 import edit_id3, id3_credits, id3_custom_tags, id3_genres, id3_other_fields, load_id3
 from store.tags.riff import (
     AUDIO,
@@ -20,6 +21,7 @@ from store.tags.riff import (
     read_chunk,
 )
 from store.tags.schema import Credits, FileTags, TagEdit
+from store.tags.second_places import merge_places
 
 ChunkFormat = Literal["riff", "aiff"]
 
@@ -35,7 +37,7 @@ def read_wav_aiff_file(path: Path) -> FileTags:
             if not (_is_id3(chunk) or _is_info(file, chunk) or chunk.id in AUDIO)
         ]
     info = {name: _info_text(text) for name, text in entries}
-    genres = id3_genres(tag) or [text.strip() for text in info.get(b"IGNR", "").split(";") if text.strip()]
+    genres = merge_places(id3_genres(tag), _split(info.get(b"IGNR", "")))
     of_id3 = id3_credits(tag)
     return FileTags(
         genres,
@@ -59,6 +61,10 @@ def _tags_in(file: BinaryIO, chunks: Sequence[Chunk]) -> tuple[ID3, list[tuple[b
     infos = [read_chunk(file, chunk) for chunk in chunks if _is_info(file, chunk)]
     tag = _chunk_id3(file, chunks)
     return ID3() if tag is None else tag, [entry for info in infos for entry in parse_info(info)]
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(";") if part.strip()]
 
 
 def _info_text(text: bytes) -> str:
@@ -113,7 +119,7 @@ def _with_info(file: BinaryIO, chunks: list[Chunk], genres: Sequence[str]) -> li
 
     The text is UTF-8, as ffmpeg and taglib read it; the standard leaves the encoding open.
     """
-    text = "; ".join(genres).encode() + b"\0" if genres else b""
+    text = _info_genres(file, chunks, genres)
     result = []
     for chunk in chunks:
         if _is_info(file, chunk):
@@ -123,6 +129,27 @@ def _with_info(file: BinaryIO, chunks: list[Chunk], genres: Sequence[str]) -> li
         else:
             result.append(chunk)
     return result if not text else [*result, new_chunk(b"LIST", build_info([(b"IGNR", text)]))]
+
+
+def _info_genres(file: BinaryIO, chunks: Sequence[Chunk], genres: Sequence[str]) -> bytes:
+    """Return the text of the new genres; what the file has keeps its bytes if it is kept.
+
+    Raises: BadInput if it is kept and is not UTF-8: nobody knows its encoding.
+    """
+    _, entries = _tags_in(file, chunks)
+    old = next((content.split(b"\0")[0] for name, content in entries if name == b"IGNR"), b"")
+    kept = [name for name in _split(_info_text(old)) if name in genres]
+    if kept and not _is_utf_8(old):
+        raise BadInput(f"its genre {kept[0]!r} is in an unknown encoding, and to rewrite it could damage it")
+    return "; ".join(genres).encode() + b"\0" if genres else b""
+
+
+def _is_utf_8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _entries_with_genre(entries: Sequence[tuple[bytes, bytes]], text: bytes) -> list[tuple[bytes, bytes]]:

@@ -32,13 +32,14 @@ from store.reader import open_snapshot
 from tests.support.dask_cluster import list_rank_processes
 from training.fit.checkpoint import EpochProgress
 from training.fit.context import make_training_context
-from training.fit.crops import plan_epoch
 from training.fit.distributed import RankContext
-from training.fit.epoch import read_batch, train_epoch
+from training.fit.epoch import read_crops_of_step, train_epoch
 from training.fit.run import read_run
 from training.fit.settings import AugmentSettings, TrainSettings
 from training.fit.step import genre_loss
 from training.fit.train_state import make_train_state
+from training.loading.batches import to_db
+from training.loading.crops import plan_epoch
 
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
 MUSIC = Path(__file__).parents[1] / "data" / "demo_music"
@@ -110,9 +111,9 @@ def ours_and_bare_s(run_folder: Path) -> tuple[float, float]:
         epoch=2,
     )
     size = settings.batch_size
-    batches = [read_batch(context, plan[first : first + size]) for first in range(0, len(plan), size)]
+    batches = [read_crops_of_step(context, plan[first : first + size]) for first in range(0, len(plan), size)]
     held = [
-        [(group.mel_BFM.float(), group.target_BG) for group in it.micro_batches(settings.micro_batch_size)]
+        [(to_db(group.mel_BFM), group.target_BG) for group in it.micro_batches(settings.micro_batch_size)]
         for it in batches
     ]
     model, optimizer = train_state.model.train(), train_state.optimizer

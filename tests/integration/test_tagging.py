@@ -90,7 +90,10 @@ def test_dry_run_write_and_undo(common, music, tmp_path):
     accounted = "3 change, 1 rejected, 1 not audio (1 .jpg), 1 excluded (1 nas-index)"
     assert f"all files of the source (6): {accounted}" in dry.lines()
     assert not any("media servers" in line for line in dry.lines())
-    lines = {row["track_id"]: row for row in csv.DictReader(Path(dry.csv).read_text().splitlines())}
+    lines = {
+        row["track_id"]: row
+        for row in csv.DictReader(Path(dry.csv).read_text(encoding="utf-8-sig").splitlines())
+    }
     assert (lines["broken.mp3"]["status"], lines["broken.mp3"]["reason"]) == ("rejected", "empty")
     assert "spectrogram-one tag --apply" in " ".join(dry.lines())
     assert "a/1.mp3" in Path(dry.page).read_text()
@@ -99,22 +102,31 @@ def test_dry_run_write_and_undo(common, music, tmp_path):
     assert written.statuses == {"written": 3, "rejected": 1}
     assert any("media servers" in line and "--mtime now" in line for line in written.lines())
     for name, hashed in hashes.items():
-        assert read_genres(music / name) == [lines[name]["new_genres"]]
+        assert read_genres(music / name) == [lines[name]["genres"]]
         assert audio_hash(music / name) == hashed
     again = tag_catalogue(TagSettings(**common, write=True))
     assert again.statuses == {"kept": 3, "rejected": 1}
 
+    assert again.commands == [], "there is nothing to undo"
     tried = undo_tagging(
         UndoSettings(run=written.run, runs=common["runs"], dry_run=True, cluster=common["cluster"])
     )
     assert tried.statuses == {"would-restore": 3}
+    assert [(it["had"], it["gets"]) for it in tried.changes if it["file"] == "a/1.mp3"] == [
+        (lines["a/1.mp3"]["genres"], "")
+    ]
     assert contents(music) != before
     undone = undo_tagging(UndoSettings(run=written.run, runs=common["runs"], cluster=common["cluster"]))
     assert undone.statuses == {"restored": 3}
     assert contents(music) == before
     redone = undo_tagging(UndoSettings(run="latest", runs=common["runs"], cluster=common["cluster"]))
     assert redone.statuses == {"restored": 3}
-    assert read_genres(music / "a/1.mp3") == [lines["a/1.mp3"]["new_genres"]]
+    assert read_genres(music / "a/1.mp3") == [lines["a/1.mp3"]["genres"]]
+    undo_tagging(UndoSettings(run="latest", runs=common["runs"], cluster=common["cluster"]))
+    for path in music.rglob("*.mp3"):
+        path.chmod(0o640)
+    applied = tag_catalogue(TagSettings(apply=dry.csv, runs=common["runs"], cluster=common["cluster"]))
+    assert applied.statuses == {"written": 3, "rejected": 1}, "the dry run is still right, as a table too"
 
 
 def test_a_dry_run_is_applied_as_a_person_left_it(common, music):
@@ -133,7 +145,9 @@ def test_a_dry_run_is_applied_as_a_person_left_it(common, music):
         file.write(b"somebody else's")
     before = contents(music)
     apply = {"apply": dry.predictions, "runs": common["runs"], "cluster": common["cluster"]}
-    applied = tag_catalogue(TagSettings(**apply))
+    with pytest.raises(BadInput, match=r"'a/1.mp3' is to get 'Old-Time / Historic', which neither the model"):
+        tag_catalogue(TagSettings(**apply))
+    applied = tag_catalogue(TagSettings(**apply, allow_new_genres=True))
     assert applied.statuses == {"written": 1, "skipped": 1, "rejected": 1}
     assert [(it["file"], it["status"]) for it in applied.unchanged if "changed" in it["status"]] == [
         ("b/3.mp3", "skipped: changed")

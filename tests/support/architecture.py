@@ -58,7 +58,9 @@ def picture() -> str:
     lines = ["```"]
     for floor in FLOORS:
         arrows = room_imports(floor)
-        order = reversed([*TopologicalSorter(arrows).static_order()])
+        order = reversed(
+            [*TopologicalSorter({room: sorted(its) for room, its in arrows.items()}).static_order()]
+        )
         own = [path.stem for path in Path(floor).glob("*.py") if not path.stem.startswith("__init")]
         lines += _wrapped(f"{floor}/", sorted(own), "")
         for room in (name for name in order if not name.endswith(".py")):

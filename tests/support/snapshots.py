@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from preprocessing.mel.settings import MelSettings
 from store.dataset.recipe import Encoding, Recipe
 from store.dataset.shards import Shard, write_shard
-from store.dataset.snapshots import INDEX_SCHEMA, publish, put_catalogue
+from store.dataset.snapshots import INDEX_SCHEMA, latest_snapshot, publish, put_catalogue
 from store.reader import Snapshot, open_snapshot
 
 
@@ -53,3 +53,27 @@ def index_of(shard: Shard) -> pa.Table:
         for it, start in shard.starts.items()
     ]
     return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+
+
+def add_mels(
+    root: str, mels: Mapping[str, NDArray[np.float32]], mel: MelSettings, encoding: Encoding = "float16"
+) -> None:
+    """Publish one more shard on top of the latest snapshot, with its catalogue."""
+    shard = write_shard(
+        root,
+        ((it, [mel_FM]) for it, mel_FM in mels.items()),
+        bands=mel.bands,
+        encoding=encoding,
+        attributes={},
+    )
+    parent = latest_snapshot(root)
+    assert parent is not None
+    publish(
+        root,
+        parent=parent,
+        shards=[shard],
+        index=index_of(shard),
+        catalogue=parent.catalogue,
+        recipe=parent.recipe,
+        settings={},
+    )

@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing.mel.settings import MelSettings
+from store.dataset.frame_reader import Locations
 from store.errors import BadInput
 from store.reader import Snapshot
-from training.fit.crops import MelSlice, Tracks, cache_in_memory, micro_batches_of_rank
 from training.fit.distributed import RankContext
-from training.fit.events import Emit, make_heartbeat
-from training.fit.run import TrainingRun
+from training.fit.events import Emit
+from training.fit.run import TrainingRun, targets_of
 from training.fit.settings import TrainSettings
+from training.loading.batches import BatchMemory, CropSource
+from training.loading.crops import Tracks, micro_batches_of_rank
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class TrainingContext:
     emit: Emit
     training: Tracks
     validation: Tracks
-    mel_slice: MelSlice
+    source: CropSource
+    memory: BatchMemory
     crop_frames: int
     steps: int  # in one epoch
     micro_batches: range  # of each step: those of this rank
@@ -59,7 +62,7 @@ def make_training_context(
         rank=rank_context.rank,
         world_size=rank_context.world_size,
     )
-    training, validation = (_tracks_of_split(it, tracks, snapshot) for it in ("training", "validation"))
+    training, validation = _tracks_of_splits(tracks, snapshot)
     return TrainingContext(
         settings=settings,
         genres=run.genres,
@@ -67,30 +70,30 @@ def make_training_context(
         emit=emit,
         training=training,
         validation=validation,
-        mel_slice=_cache_if_small(snapshot, training, validation, settings.cache_gib, emit),
+        source=snapshot.reader,
+        memory=BatchMemory(pinned=rank_context.device.type == "cuda"),
         crop_frames=MelSettings.model_validate(snapshot.mel_settings).count_frames(settings.crop_s),
-        steps=math.ceil(len(training.ids) * settings.crops_per_track / settings.batch_size),
+        steps=math.ceil(len(training) * settings.crops_per_track / settings.batch_size),
         micro_batches=micro_batches,
     )
 
 
-def _cache_if_small(
-    snapshot: Snapshot, training: Tracks, validation: Tracks, cache_gib: float, emit: Emit
-) -> MelSlice:
-    frames = int(training.frames_T.sum() + validation.frames_T.sum())
-    if frames * int(snapshot.mel_settings["bands"]) * np.float16().nbytes > cache_gib * 2**30:
-        return snapshot.mel_slice
-    return cache_in_memory(snapshot.mel_slice, training, validation, heartbeat=make_heartbeat(emit))
-
-
-def _tracks_of_split(split: str, tracks: pa.Table, snapshot: Snapshot) -> Tracks:
-    rows = tracks.filter(pc.equal(tracks["split"], split))
-    ids = tuple(rows["track_id"].to_pylist())
-    missing = sorted(set(ids) - set(snapshot.track_ids))
-    if missing:
+def _tracks_of_splits(tracks: pa.Table, snapshot: Snapshot) -> tuple[Tracks, Tracks]:
+    """Return the training and the validation tracks. Raises: BadInput if one has no spectrogram."""
+    is_located = "shard" in tracks.column_names
+    locations = Locations.of(tracks) if is_located else snapshot.locate(tracks["track_id"])
+    target_TG = targets_of(tracks)
+    missing = tracks["track_id"].filter(pa.array(locations.shard_T < 0))
+    if len(missing):
         raise BadInput(
             f"{snapshot.url}: has no spectrogram of track {missing[0]} ({len(missing)} missing); "
             "build them, or leave them out of the run"
         )
-    frames_T = np.array([snapshot.frames(track_id) for track_id in ids], np.int64)
-    return Tracks(ids, frames_T, np.array(rows["target"].to_pylist(), np.float32))
+    training_T, validation_T = (
+        np.flatnonzero(pc.equal(tracks["split"], split).to_numpy()) for split in ("training", "validation")
+    )
+    training, validation = (
+        Tracks(tracks["track_id"].take(pa.array(row_T)), locations.take(row_T), target_TG[row_T])
+        for row_T in (training_T, validation_T)
+    )
+    return training, validation

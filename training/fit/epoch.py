@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from preprocessing.prefetch import prefetch
 from store.errors import TrainingStopped
 from training.fit import events
 from training.fit.checkpoint import EpochProgress
 from training.fit.context import TrainingContext
-from training.fit.crops import Crops, crops_of_rank, plan_epoch, read_crops
 from training.fit.distributed import all_reduce_mean, average_batch_norm_statistics, communication_wait_s
 from training.fit.settings import TrainSettings
-from training.fit.step import Batch, Step, micro_batch_seeds, train_step
+from training.fit.step import Step, micro_batch_seeds, train_step
 from training.fit.train_state import TrainState
+from training.loading.batches import Batch, read_ahead, read_batch
+from training.loading.crops import Crops, crops_of_rank, plan_epoch
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,10 @@ def train_epoch(
     `save` is called after every `checkpoint_steps` steps, when all ranks have the same weights and statistics.
     """
     settings = context.settings
-    step_crops = _crops_of_steps(context, epoch)[before.steps :]
-    batches = prefetch(lambda crops: read_batch(context, crops), step_crops)
+    step_crops = crops_of_steps(context, epoch)[before.steps :]
+    batches = read_ahead(
+        lambda crops: read_crops_of_step(context, crops), step_crops, threads=settings.loader_threads
+    )
     meter = _Meter(context, before)
     train_state.ddp_model.train()
     last_event = time.perf_counter()
@@ -129,7 +131,7 @@ def learning_rate_at(step: int, steps: int, settings: TrainSettings) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
 
 
-def _crops_of_steps(context: TrainingContext, epoch: int) -> list[Crops]:
+def crops_of_steps(context: TrainingContext, epoch: int) -> list[Crops]:
     """Return this rank's crops of an epoch, step by step."""
     settings = context.settings
     plan = plan_epoch(
@@ -149,12 +151,9 @@ def _crops_of_steps(context: TrainingContext, epoch: int) -> list[Crops]:
     )
 
 
-def read_batch(context: TrainingContext, crops: Crops) -> Batch:
-    mel_BFM = torch.from_numpy(read_crops(context.mel_slice, context.training, crops, context.crop_frames))
-    target_BG = torch.from_numpy(context.training.target_TG[crops.track_N])
-    if context.rank_context.device.type == "cuda":
-        return Batch(mel_BFM.pin_memory(), target_BG.pin_memory())
-    return Batch(mel_BFM, target_BG)
+def read_crops_of_step(context: TrainingContext, crops: Crops) -> Batch:
+    """Read the crops of one step."""
+    return read_batch(context.source, context.training, crops, context.crop_frames, context.memory)
 
 
 def _make_step(context: TrainingContext, train_state: TrainState, batch: Batch, step: int) -> Step:

@@ -1,14 +1,20 @@
-"""The tracks and the genres that a network is trained on."""
+"""The tracks and the genres that a network is trained on, chosen by column: there may be a million tracks.
+
+Axes: T tracks, G genres, N pairs of a track and one of its genres.
+"""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from preprocessing.catalogue.splits import SPLITS
+from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.errors import BadInput
 from training.evaluation.calibration import Target
-from training.fit.run import TRACKS_SCHEMA
+from training.fit.run import LABELLED_SCHEMA
 
 
 def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -18,7 +24,7 @@ def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[st
     """
     labels = tracks.filter(pc.and_(pc.equal(tracks["split"], "training"), pc.is_valid(tracks["shard"])))
     column = pc.list_flatten(labels["genres"]) if target == "multi" else labels["genre_top"]
-    known = sorted(genre for genre in set(column.to_pylist()) if genre is not None)
+    known = sorted(genre for genre in pc.unique(column).to_pylist() if genre is not None)
     for genre in wanted:
         if genre not in known:
             raise BadInput(
@@ -34,23 +40,25 @@ def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[st
 
 
 def select_labelled_tracks(tracks: pa.Table, target: Target, genres: Sequence[str]) -> pa.Table:
-    """Return the tracks that have a spectrogram, a split and one of the genres, with their targets.
+    """Return the tracks that have a spectrogram, a split and one of the genres, with targets and locations.
 
+    Shapes: rows of LABELLED_SCHEMA.
     Raises: BadInput if a split has none.
     """
-    rows = [
-        {"track_id": row["track_id"], "split": row["split"], "target": targets}
-        for row in tracks.select(["track_id", "split", "shard", "genre_top", "genres"]).to_pylist()
-        if row["shard"] and row["split"] in SPLITS
-        for targets in [_targets(row["genre_top"], row["genres"] or [], target, genres)]
-        if any(targets)
-    ]
+    usable_T = pc.and_(pc.is_valid(tracks["shard"]), pc.is_in(tracks["split"], value_set=pa.array(SPLITS)))
+    usable = tracks.filter(usable_T)
+    target_TG = _targets(usable, target, genres)
+    has_one_T = target_TG.any(axis=1)
+    labelled = usable.select(["track_id", "split", *LOCATION_COLUMNS]).filter(pa.array(has_one_T))
     for split in SPLITS:
-        if not any(row["split"] == split for row in rows):
+        if not pc.any(pc.equal(labelled["split"], split)).as_py():
             raise BadInput(
                 f"no {split} track has one of the genres {', '.join(genres)}; build with --catalogue.split.mode artist"
             )
-    return pa.Table.from_pylist(rows, schema=TRACKS_SCHEMA)
+    values = target_TG[has_one_T].ravel()
+    offsets = np.arange(len(labelled) + 1, dtype=np.int32) * len(genres)
+    targets = pa.ListArray.from_arrays(offsets, values)
+    return labelled.append_column("target", targets).select(LABELLED_SCHEMA.names).cast(LABELLED_SCHEMA)
 
 
 def restrict_genre_tree(genres: Sequence[str], tree: Mapping[str, str]) -> dict[str, str]:
@@ -65,8 +73,14 @@ def restrict_genre_tree(genres: Sequence[str], tree: Mapping[str, str]) -> dict[
     return parents
 
 
-def _targets(
-    genre_top: str | None, all_genres: Sequence[str], target: Target, genres: Sequence[str]
-) -> list[int]:
-    has = {genre_top} if target == "top" else set(all_genres)
-    return [int(genre in has) for genre in genres]
+def _targets(tracks: pa.Table, target: Target, genres: Sequence[str]) -> NDArray[np.int8]:
+    """Return whether each track has each genre. Shapes: (T, G)."""
+    if target == "top":
+        track_N, genre_N = np.arange(len(tracks)), tracks["genre_top"]
+    else:
+        lists = tracks["genres"].combine_chunks()
+        track_N, genre_N = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists)
+    index_N = pc.fill_null(pc.index_in(genre_N, value_set=pa.array(genres)), -1).to_numpy()
+    target_TG = np.zeros((len(tracks), len(genres)), np.int8)
+    target_TG[track_N[index_N >= 0], index_N[index_N >= 0]] = 1
+    return target_TG

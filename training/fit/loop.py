@@ -93,8 +93,8 @@ def _emit_start(context: TrainingContext, train_state: TrainState, checkpoint: C
             "steps_per_epoch": context.steps,
             "processes": context.rank_context.world_size,
             "device": str(context.rank_context.device),
-            "training_tracks": len(context.training.ids),
-            "validation_tracks": len(context.validation.ids),
+            "training_tracks": len(context.training),
+            "validation_tracks": len(context.validation),
             "parameters": sum(weight.numel() for weight in train_state.model.parameters()),
         }
     )
@@ -153,7 +153,7 @@ def _validation_row(
     """Validate the network; return a row of the training history but for its epoch and time."""
     scores = validate(
         train_state.model,
-        context.mel_slice,
+        context.source,
         context.validation,
         context.genres,
         crop_frames=context.crop_frames,

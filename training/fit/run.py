@@ -6,21 +6,27 @@ weights.safetensors and history.json when it is finished.
 """
 
 import hashlib
-import io
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from store.errors import BadInput
+from store.fs.column_hash import hash_columns
 from store.fs.files import exists, join, read_bytes, write_atomic
+from store.fs.parquet import read_table, write_table
 from training.fit.settings import TrainSettings
 from training.networks.network import WEIGHTS_FILE
 
 TRACKS_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("split", pa.string()), ("target", pa.list_(pa.int8()))]
 )
-HISTORY_FILE, PRETRAINED_FILE = "history.json", "pretrained.safetensors"
+LABELLED_SCHEMA = pa.schema(
+    [*TRACKS_SCHEMA, ("shard", pa.string()), ("start_frame", pa.int64()), ("frames", pa.int64())]
+)
+HISTORY_FILE, PRETRAINED_FILE, TRACKS_FILE = "history.json", "pretrained.safetensors", "tracks.parquet"
 
 
 class TrainingRun(BaseModel, frozen=True, extra="forbid"):
@@ -42,13 +48,13 @@ class TrainingRun(BaseModel, frozen=True, extra="forbid"):
 def write_run(folder: str, run: TrainingRun, tracks: pa.Table, pretrained: bytes | None = None) -> None:
     """Write the folder of a run for `python -m training`; run.json is written last and completes it.
 
+    Tracks are rows of TRACKS_SCHEMA, or of LABELLED_SCHEMA: with locations, no rank need look for them.
     `pretrained` is the result of `read_pretrained`, where training does not start from random weights.
     """
     if pretrained is not None:
         write_atomic(join(folder, PRETRAINED_FILE), pretrained)
-    table = io.BytesIO()
-    pq.write_table(tracks.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA), table)
-    write_atomic(join(folder, "tracks.parquet"), table.getvalue())
+    schema = LABELLED_SCHEMA if "shard" in tracks.column_names else TRACKS_SCHEMA
+    write_table(join(folder, TRACKS_FILE), _pack_targets(tracks.select(schema.names).cast(schema)))
     write_atomic(join(folder, "run.json"), run.model_dump_json(indent=2).encode())
 
 
@@ -59,14 +65,22 @@ def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:
     """
     try:
         run = TrainingRun.model_validate_json(read_bytes(join(folder, "run.json")))
-        table = io.BytesIO(read_bytes(join(folder, "tracks.parquet")))
-        tracks = pq.read_table(table, filters=[("split", "in", ["training", "validation"])])
+        tracks = read_run_tracks(folder)
     except FileNotFoundError as error:
         raise BadInput(f"{folder}: {error.filename or error} is missing; write_run makes it") from None
     except (ValidationError, pa.ArrowInvalid) as error:
         raise BadInput(f"{folder}: not a training run: {' '.join(str(error).split())}") from None
+    tracks = tracks.filter(pc.not_equal(tracks["split"], "test"))
     _check_tracks(folder, run, tracks)
     return run, tracks
+
+
+def read_run_tracks(folder: str) -> pa.Table:
+    """Return all tracks of a run, as they were written. Raises: FileNotFoundError."""
+    packed = read_table(join(folder, TRACKS_FILE))
+    return packed.set_column(
+        2, TRACKS_SCHEMA.field(2), _recast(packed["target"], TRACKS_SCHEMA.field(2).type)
+    )
 
 
 def read_run_pretrained(folder: str, run: TrainingRun) -> bytes:
@@ -92,7 +106,7 @@ def is_finished(folder: str) -> bool:
 def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
     """Hash all that decides the result of a run, and nothing else: not the place nor the number of processes."""
     settings = run.settings.model_dump_json(
-        exclude={"cache_gib": True, "stall_timeout_s": True, "pretrained": {"weights"}}
+        exclude={"loader_threads": True, "stall_timeout_s": True, "pretrained": {"weights"}}
     )
     return hashlib.sha256(
         f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode()
@@ -102,24 +116,50 @@ def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
 def hash_training_data(run: TrainingRun, tracks: pa.Table) -> str:
     """Hash the data of a run, whatever its settings: tracks, targets and spectrograms."""
     digest = hashlib.sha256(f"{run.spectrograms_hash}{run.mel_fingerprint}{list(run.genres)}".encode())
-    for row in tracks.select(TRACKS_SCHEMA.names).to_pylist():
-        digest.update(repr(tuple(row.values())).encode())
+    hash_columns(tracks.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA), digest)
     return digest.hexdigest()[:12]
 
 
 def _check_tracks(folder: str, run: TrainingRun, tracks: pa.Table) -> None:
-    splits, targets = tracks["split"].to_pylist(), tracks["target"].to_pylist()
     for split in ("training", "validation"):
-        if split not in splits:
+        if not pc.any(pc.equal(tracks["split"], split)).as_py():
             raise BadInput(f"{folder}: no {split} track; need at least one")
-    ones = [sum(target) if len(target) == len(run.genres) else -1 for target in targets]
     wanted = "one 1" if run.settings.target == "top" else "any number of 1"
-    for track_id, count in zip(tracks["track_id"].to_pylist(), ones, strict=True):
-        if count < 0 or (run.settings.target == "top" and count != 1):
-            raise BadInput(
-                f"{folder}: the target of track {track_id} must be {len(run.genres)} values, {wanted}"
-            )
-    training_targets = [target for split, target in zip(splits, targets, strict=True) if split == "training"]
-    for genre, *row in zip(run.genres, *training_targets, strict=True):
-        if not any(row):
+    lengths_T = pc.list_value_length(tracks["target"]).to_numpy()
+    wrong_T = lengths_T != len(run.genres)
+    if not wrong_T.any():
+        target_TG = targets_of(tracks)
+        ones_T = target_TG.sum(axis=1)
+        wrong_T = ones_T != 1 if run.settings.target == "top" else ones_T < 0
+    if wrong_T.any():
+        track_id = tracks["track_id"][int(wrong_T.argmax())]
+        raise BadInput(f"{folder}: the target of track {track_id} must be {len(run.genres)} values, {wanted}")
+    is_trained_G = target_TG[pc.equal(tracks["split"], "training").to_numpy()].any(axis=0)
+    for genre, is_trained in zip(run.genres, is_trained_G, strict=True):
+        if not is_trained:
             raise BadInput(f"{folder}: no training track has the genre {genre}; leave it out or add tracks")
+
+
+def _pack_targets(tracks: pa.Table) -> pa.Table:
+    """Turn lists of targets to strings of bytes: Parquet takes ten times as long for lists of small numbers."""
+    return tracks.set_column(2, "target", _recast(tracks["target"], pa.binary()))
+
+
+def _recast(column: pa.ChunkedArray, to: pa.DataType) -> pa.Array:
+    """Return lists of int8 as strings of bytes, or these as lists: offsets and values are the same."""
+    array = pa.concat_arrays([*column.chunks, pa.array([], column.type)])
+    if pa.types.is_list(to):
+        _, offsets, values = array.buffers()
+        numbers = pa.Array.from_buffers(pa.int8(), values.size if values else 0, [None, values])
+        return pa.ListArray.from_arrays(
+            pa.Array.from_buffers(pa.int32(), len(array) + 1, [None, offsets]), numbers
+        )
+    return pa.Array.from_buffers(
+        to, len(array), [None, array.offsets.buffers()[1], array.values.buffers()[1]]
+    )
+
+
+def targets_of(tracks: pa.Table) -> NDArray[np.int8]:
+    """Return the targets of tracks that all have the same number of them. Shapes: (T, G)."""
+    target_TG: NDArray[np.int8] = pc.list_flatten(tracks["target"]).to_numpy().reshape(len(tracks), -1)
+    return target_TG

@@ -69,8 +69,8 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         False,
         description="Compile the network with torch.compile, which takes a minute; no gain on CPUs",
     )
-    cache_gib: float = Field(
-        2.0, ge=0.0, description="Spectrograms are cached in memory if they fit into this, in GiB per process"
+    loader_threads: int = Field(
+        2, ge=1, le=64, description="Threads of each process that read crops ahead of the steps"
     )
     checkpoint_steps: int = Field(
         500, ge=1, description="Steps between two checkpoints; one more is written after each epoch"

@@ -21,23 +21,7 @@ from torch.optim import Optimizer
 
 from training.fit.augment import augment
 from training.fit.settings import TrainSettings
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Crops (B, F, M) in dB and their targets (B, G) in [0, 1]."""
-
-    mel_BFM: Tensor
-    target_BG: Tensor
-
-    def to(self, device: torch.device) -> "Batch":
-        """Copy the batch to a device; pinned memory is copied asynchronously."""
-        return Batch(*(part.to(device, non_blocking=True) for part in (self.mel_BFM, self.target_BG)))
-
-    def micro_batches(self, size: int) -> list["Batch"]:
-        """Split the batch into micro-batches of `size` crops."""
-        parts = zip(torch.split(self.mel_BFM, size), torch.split(self.target_BG, size), strict=True)
-        return [Batch(*part) for part in parts]
+from training.loading.batches import Batch, to_db
 
 
 @dataclass(frozen=True)
@@ -59,7 +43,7 @@ def train_step(
 ) -> Step:
     """Move the model one step down the loss, with one seed for each micro-batch of this rank.
 
-    Shapes: batch.mel_BFM (B, F, M); batch.target_BG (B, G); both on the device.
+    Shapes: batch.mel_BFM (B, F, M), as stored; batch.target_BG (B, G); both on the device.
 
     DDP averages over ranks, which may have unequal numbers of micro-batches: each has the weight
     `world_size` / micro-batches of all ranks, so that the result is the mean over micro-batches.
@@ -109,7 +93,7 @@ def genre_loss(logits_BG: Tensor, target_BG: Tensor, settings: TrainSettings) ->
 
 def _micro_batch_loss(model: nn.Module, micro_batch: Batch, settings: TrainSettings) -> Tensor:
     device = micro_batch.mel_BFM.device.type
-    mel_BFM, target_BG = augment(micro_batch.mel_BFM.float(), micro_batch.target_BG, settings.augment)
+    mel_BFM, target_BG = augment(to_db(micro_batch.mel_BFM), micro_batch.target_BG, settings.augment)
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         logits_BG = model(mel_BFM)
     return genre_loss(logits_BG.float(), target_BG, settings)

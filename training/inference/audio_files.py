@@ -24,7 +24,6 @@ from preprocessing.decode.spool import DecodedWindow
 from preprocessing.errors import BadAudio
 from preprocessing.prefetch import prefetch
 from store.errors import BadInput
-from training.fit.crops import Tracks, evenly_spaced_crops
 from training.inference.backends import (
     CropPredictor,
     onnx_mel_predictor,
@@ -34,6 +33,7 @@ from training.inference.backends import (
 from training.inference.members import OpenMember, combine_members, open_feature_member
 from training.inference.model_version import ModelIdentity
 from training.inference.settings import Backend
+from training.loading.crops import evenly_spaced_crops
 from training.networks.settings import FEATURES, NETWORK
 
 CPU_BATCH_SIZE = 16  # more do not fit into the cache, and are slower
@@ -194,8 +194,9 @@ def iter_crops(
 ) -> Iterator[Crop]:
     """Yield crops evenly spaced within each window, as many as `count_crops` returns for its frames."""
     for window in windows:
-        track = Tracks(("",), np.array([window.frames]), np.zeros((1, 1), np.float32))
-        crops = evenly_spaced_crops(track, crop_frames=crop_frames, count=count_crops(window.frames))
+        crops = evenly_spaced_crops(
+            np.array([window.frames]), crop_frames=crop_frames, count=count_crops(window.frames)
+        )
         for start in crops.start_N:
             yield window.read(int(start), min(crop_frames, window.frames))
 

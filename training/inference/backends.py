@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from preprocessing.mel.settings import MelSettings
-from training.fit.crops import repeat_to_length
 from training.inference.model_version import ModelIdentity, load_model
 from training.inference.onnx_export import open_session
+from training.loading.crops import repeat_to_length
 
 # From crops, each (F, M) in dB or (S,), to probabilities (B, G). A shorter crop is repeated to full length.
 CropPredictor = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float64]]

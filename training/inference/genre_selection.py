@@ -8,7 +8,7 @@ are never selected: such a track is unsure, and its file stays as it is.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -20,6 +20,8 @@ from training.evaluation.calibration import UNREACHABLE_THRESHOLD, propagate_to_
 from training.evaluation.probabilities import clip_probabilities, expit, logit, softmax
 from training.inference.model_version import ModelIdentity
 
+DISAGREEMENT_PROBABILITY = 0.5  # of another genre, by the track alone
+DISAGREEMENT_RATIO = 5.0  # of that genre's probability to that of its album's genre, by the track alone
 OWN_WEIGHT = 0.5  # of a track's own prediction, beside that of its album: see DECISIONS.md
 SelectionKind = Literal["top", "multi", "path"]
 Probabilities = NDArray[np.float64]
@@ -37,6 +39,7 @@ class SelectionRules(BaseModel, frozen=True, extra="forbid"):
     genres: tuple[str, ...] = Field((), description="Those that may be selected; empty for all")
     max_genres: int = 0
     smooth_albums: bool = False
+    per_album: bool = False
     notes: tuple[str, ...] = Field(
         (), description="The precision on the validation tracks, and genres that are never selected"
     )
@@ -47,7 +50,7 @@ class GenreSelection:
     """The genres selected for one track, the likeliest first; none, with the reason, if the model is unsure."""
 
     status: Literal["selected", "unsure"]
-    reason: str | None  # low-confidence | imprecise-genre | not-requested
+    reason: str | None  # low-confidence | imprecise-genre | not-requested; of a selected one: album-disagrees
     detail: str | None
     genres: tuple[str, ...]
     confidence: float  # the probability of the likeliest selected genre; if unsure, of the likeliest one
@@ -64,15 +67,21 @@ def select_genres(
     assert len(albums) == len(raw_TG), "an album or None for each track"
     if not len(raw_TG):
         return []
-    probability_TG = identity.calibration.calibrate(raw_TG, identity.genres, identity.training.target)
-    if rules.smooth_albums:
-        probability_TG = smooth_over_albums(probability_TG, albums, identity)
+    own_TG = identity.calibration.calibrate(raw_TG, identity.genres, identity.training.target)
+    probability_TG = own_TG
+    if rules.per_album:
+        probability_TG = smooth_over_albums(own_TG, albums, identity, own_weight=0.0)
+    elif rules.smooth_albums:
+        probability_TG = smooth_over_albums(own_TG, albums, identity)
     selected_TG = selection_mask(probability_TG, identity, rules)
     order_TG = _order_by_probability(probability_TG, identity)
-    return [
+    selections = [
         _select_for_track(*track, identity, rules)
         for track in zip(probability_TG, selected_TG, order_TG, strict=True)
     ]
+    if rules.per_album:
+        return [_mark_disagreement(*pair, identity) for pair in zip(selections, own_TG, strict=True)]
+    return selections
 
 
 def selection_mask(probability_TG: Probabilities, identity: ModelIdentity, rules: SelectionRules) -> Mask:
@@ -109,7 +118,11 @@ def candidate_mask(probability_TG: Probabilities, identity: ModelIdentity, rules
 
 
 def smooth_over_albums(
-    probability_TG: Probabilities, albums: Sequence[str | None], identity: ModelIdentity
+    probability_TG: Probabilities,
+    albums: Sequence[str | None],
+    identity: ModelIdentity,
+    *,
+    own_weight: float = OWN_WEIGHT,
 ) -> Probabilities:
     """Average each track's log-odds with the mean of its album, whose tracks mostly share genres.
 
@@ -126,7 +139,7 @@ def smooth_over_albums(
         if len(rows) > 1:
             own_TG = clip_probabilities(probability_TG[rows])
             logits_TG = np.log(own_TG) if is_top else logit(own_TG)
-            mean_TG = OWN_WEIGHT * logits_TG + (1 - OWN_WEIGHT) * logits_TG.mean(axis=0)
+            mean_TG = own_weight * logits_TG + (1 - own_weight) * logits_TG.mean(axis=0)
             smoothed_TG[rows] = softmax(mean_TG) if is_top else expit(mean_TG)
     if is_top:
         return smoothed_TG
@@ -159,6 +172,25 @@ def _order_by_probability(probability_TG: Probabilities, identity: ModelIdentity
     depth_G = [len(line) for line in ancestor_indices(identity.genres, identity.calibration.parents)]
     depth_TG = np.broadcast_to(depth_G, probability_TG.shape)
     return np.asarray(np.lexsort((depth_TG, -probability_TG), axis=1))
+
+
+def _mark_disagreement(
+    selection: GenreSelection, own_G: Probabilities, identity: ModelIdentity
+) -> GenreSelection:
+    """Return the selection of an album with the genre that one of its tracks is predicted alone, if it differs much."""
+    if not selection.genres:
+        return selection
+    best = int(own_G.argmax())
+    name, album_genre = identity.genres[best], selection.genres[0]
+    own_of_album = float(own_G[identity.genres.index(album_genre)])
+    if (
+        name in selection.genres
+        or own_G[best] < DISAGREEMENT_PROBABILITY
+        or own_G[best] < DISAGREEMENT_RATIO * own_of_album
+    ):
+        return selection
+    detail = f"alone {name} {own_G[best]:.2f}, {album_genre} {own_of_album:.2f}"
+    return replace(selection, reason="album-disagrees", detail=detail)
 
 
 def _select_for_track(

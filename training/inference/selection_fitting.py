@@ -46,6 +46,7 @@ def fit_selection_rules(
         genres=settings.genres,
         max_genres=settings.max_genres,
         smooth_albums=settings.smooth_albums,
+        per_album=settings.per_album,
     )
     if settings.precision is None:
         return rules

@@ -35,6 +35,16 @@ class GenreSelectionSettings(BaseModel, frozen=True, extra="forbid"):
     smooth_albums: bool = Field(
         False, description="Average each file's prediction with the mean prediction of its album"
     )
+    per_album: bool = Field(
+        False,
+        description="Assign the same genres to all tracks of an album in a folder, by their mean prediction; tracks "
+        "that disagree strongly are named",
+    )
+
+    @property
+    def uses_albums(self) -> bool:
+        """Return whether the prediction of a track depends on the other tracks of its album."""
+        return self.smooth_albums or self.per_album
 
 
 Backend = Literal["torch", "onnx"]

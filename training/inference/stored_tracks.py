@@ -18,11 +18,11 @@ from store.reader import Snapshot, open_snapshot
 from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.feature_machine.track_features import read_crops
 from training.feature_machine.version_file import read_across_folds
-from training.fit.crops import Tracks
 from training.fit.run import TrainingRun
 from training.fit.validation import predict_tracks
 from training.inference.members import combine_members, open_feature_member
 from training.inference.model_version import ModelIdentity, load_model, members_of
+from training.loading.crops import Tracks
 from training.networks.settings import FEATURES
 
 # A snapshot never changes: the part of its index that a worker has read serves all batches.
@@ -94,12 +94,12 @@ def _predict_by_network(
     snapshot: Snapshot, ids: tuple[str, ...], folder_url: str, identity: ModelIdentity
 ) -> NDArray[np.float64]:
     """Return the mean probabilities of each track's crops. Shapes: (T, G)."""
-    frames_T = np.array([snapshot.frames(track_id) for track_id in ids], np.int64)
-    no_target_TG = np.zeros((len(ids), len(identity.genres)), np.float32)
+    id_column = pa.chunked_array([list(ids)], pa.string())
+    no_target_TG = np.zeros((len(ids), len(identity.genres)), np.int8)
     probability_TG = predict_tracks(
         load_model(folder_url, identity),
-        snapshot.mel_slice,
-        Tracks(ids, frames_T, no_target_TG),
+        snapshot.reader,
+        Tracks(id_column, snapshot.locate(id_column), no_target_TG),
         identity.crop_frames,
         identity.training,
         torch.device("cpu"),

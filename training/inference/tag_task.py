@@ -23,7 +23,9 @@ from store.fs.parquet import read_table, write_table
 from store.fs.signatures import read_signature
 from store.tagging.batching import batch_name
 from store.tagging.predictions import INFERENCE_SCHEMA, PREDICTIONS_SCHEMA, table_rows
+from store.tagging.rehearsal import rehearse_writing
 from store.tagging.run import TaggingRun
+from store.tagging.settings import WriteSettings
 from store.tagging.statistics import TaggingStatistics, count_rows
 from store.tags.genre_map import GenreMap
 from store.tags.policy import TagPolicy, custom_tags_to_write, keep_reason, new_genres, unchanged_reason
@@ -52,6 +54,7 @@ class InferenceConfig:
     onnx_url: str | None = None
     files_per_group: int = 16  # downloaded, decoded and predicted together: bounds the memory
     retry_rejects: bool = False
+    rehearsal: WriteSettings | None = None  # of a dry run: how the files would be written
 
     @property
     def version(self) -> str:
@@ -83,7 +86,10 @@ def reject_crashing_file(file: FoundFile, *, run: TaggingRun, config: InferenceC
 def _store_plan(
     run: TaggingRun, part: str, rows: Sequence[InferenceRow], config: InferenceConfig
 ) -> TaggingStatistics:
-    plan = pa.Table.from_pylist(plan_rows(rows, config), schema=PREDICTIONS_SCHEMA)
+    planned = plan_rows(rows, config)
+    if config.rehearsal is not None:
+        planned = rehearsed_rows(planned, config.rehearsal)
+    plan = pa.Table.from_pylist(planned, schema=PREDICTIONS_SCHEMA)
     run.write_part("plan", part, plan)
     return count_rows(plan)
 
@@ -204,6 +210,18 @@ def plan_rows(rows: Sequence[InferenceRow], config: InferenceConfig) -> list[Inf
     return [
         _plan_row(row, next(selections) if _needs_genres(row, config) else None, config)
         | {"model_version": config.version}
+        for row in rows
+    ]
+
+
+def rehearsed_rows(rows: Sequence[InferenceRow], settings: WriteSettings) -> list[InferenceRow]:
+    """Return the rows of a plan, with the files that writing would skip as skipped; they keep their genres."""
+    changes = [row for row in rows if row["status"] == "change"]
+    problems = iter(rehearse_writing(changes, settings))
+    return [
+        row | {"status": "skipped", "reason": problem[0], "detail": problem[1]}
+        if row["status"] == "change" and (problem := next(problems)) is not None
+        else row
         for row in rows
     ]
 

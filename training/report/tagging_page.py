@@ -1,6 +1,5 @@
 """The page of a tagging run, in one file, and its summary in Markdown for the Prefect UI."""
 
-import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from store.tagging.statistics import (
     TaggingStatistics,
     by_descending_count,
 )
+from store.tags.vocabulary.printable import mark_invisible
 from training.report.dotted_names import flatten
 from training.report.formatting import format_setting, make_environment
 
@@ -26,6 +26,8 @@ STATUS_GROUPS = {  # in the order of the page
     "not possible": ("rejected", "skipped"),
 }
 REASON_TEXTS = {
+    "not-applied": "it is not to be applied: its column apply is no",
+    "album-disagrees": "alone it would get another genre than its album",
     "broken-link": "a link to nothing",
     "changed": "the file changed during the run",
     "checksum": "its content differs from the checksum of the catalogue",
@@ -74,12 +76,9 @@ class RunFacts:
     csv_url: str  # the same as CSV
     model: str = ""
     commands: Sequence[tuple[str, str]] = ()  # next steps: words that follow "to", and a command line
-    notes: Sequence[str] = ()  # on how genres were selected
+    notes: Sequence[str] = ()  # on how genres were selected, and on what was written
+    genres: Sequence[str] = ()  # the names that the model and the map can give
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-# Control characters, and those that change the direction of text, which can hide how a name ends.
-INVISIBLE_CHARS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class BarSegment(NamedTuple):
@@ -166,7 +165,7 @@ def markdown_summary(statistics: TaggingStatistics, facts: RunFacts) -> str:
         ),
         *_table("Files by genre", ["genre", "files"], genres),
         *_table("Files that stay as they are", ["status", "reason", "files", "why"], left),
-        *_table("Some of the files", ["file", "old_genres", "new_genres", "confidence"], sorted(files)),
+        *_table("Some of the files", ["file", "had", "gets", "confidence"], sorted(files)),
         *(escape_markdown(note) for note in facts.notes),
         f"Every file: {escape_markdown(facts.predictions)} and {escape_markdown(facts.csv_url)}",
     ]
@@ -294,11 +293,6 @@ def format_genres(genres: Sequence[str] | None) -> str:
 def format_confidence(sample: Sample) -> str:
     """Return a sample's confidence as text."""
     return "" if sample.confidence is None else f"{sample.confidence:.2f}"
-
-
-def mark_invisible(text: str) -> str:
-    """Replace invisible characters by a visible mark."""
-    return INVISIBLE_CHARS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def escape_markdown(text: str) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from preprocessing.catalogue.splits import SPLITS
 from preprocessing.mel.settings import MelSettings
 from store.fs.files import join, read_bytes
-from store.fs.parquet import read_table, to_parquet
+from store.fs.parquet import to_parquet
 from store.reader import Snapshot
 from training.evaluation.calibration import Calibration
 from training.evaluation.calibration_fitting import explain_calibration, fit_calibration
@@ -18,7 +18,7 @@ from training.evaluation.metrics import Scores
 from training.evaluation.settings import CalibrationSettings
 from training.evaluation.test_set_use import record_test_use
 from training.feature_machine.version_file import FEATURES_FILE
-from training.fit.run import HISTORY_FILE, TrainingRun, hash_training_data
+from training.fit.run import HISTORY_FILE, TrainingRun, hash_training_data, read_run_tracks
 from training.inference.stored_tracks import run_identity
 from training.networks.network import WEIGHTS_FILE
 from training.networks.settings import FEATURES, NETWORK
@@ -27,7 +27,6 @@ from training.report.page import ReportInputs, render_report
 from training.selection.model_choice import ModelChoice
 
 MODEL_CARD_FILE = "MODEL_CARD.md"
-TRACKS_FILE = "tracks.parquet"  # of a run: see write_run
 
 
 def assemble_version(
@@ -111,7 +110,7 @@ def _files(
 
 
 def _describe_run(folder: str, run: TrainingRun) -> dict[str, Any]:
-    tracks = read_table(join(folder, TRACKS_FILE))
+    tracks = read_run_tracks(folder)
     splits = tracks["split"].to_pylist()
     return {
         "run": folder,

@@ -19,7 +19,8 @@ PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf", b"udta", b"moof
 POINTING = (b"stco", b"co64", b"tfhd", b"trun", b"tfra", b"sidx", b"saio", b"iloc")
 PADDING = (b"free", b"skip", b"wide")
 HEADER_ONLY = 8  # bytes of the shortest box
-BASE_IS_GIVEN, DATA_OFFSET_IS_GIVEN, IS_SELF_CONTAINED = 1, 1, 1
+BASE_IS_GIVEN, DATA_OFFSET_IS_GIVEN, IS_SELF_CONTAINED = 1, 1, 1  # flags
+BASE_IS_FRAGMENT = 0x020000
 
 
 class Box(NamedTuple):
@@ -45,6 +46,7 @@ class Pointer(NamedTuple):
     width: int
     added: int
     target: int
+    is_audio: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,12 @@ class Layout:
             )
         return number, target - self.landmarks[number].start
 
+    def is_header(self, target: int) -> bool:
+        """Return whether a byte is inside a box of headers, which an edit may change."""
+        number = bisect_right(self.starts, target) - 1
+        box = self.landmarks[max(number, 0)]
+        return box.start < target < box.stop and box.kind in (*PARENTS, *POINTING)
+
     def position(self, place: tuple[int, int]) -> int:
         """Return the byte that `locate` described in a file of the same boxes."""
         number, distance = place
@@ -106,6 +114,10 @@ def check_offsets(file: BinaryIO) -> None:
     layout = read_layout(file)
     for pointer in layout.pointers:
         layout.locate(pointer.target)
+        if pointer.is_audio and pointer.target and layout.is_header(pointer.target):
+            raise BadInput(
+                f"an offset to its audio leads into a header (byte {pointer.target}): it is damaged"
+            )
 
 
 def correct_offsets(source: BinaryIO, draft: BinaryIO) -> None:
@@ -130,6 +142,7 @@ def correct_offsets(source: BinaryIO, draft: BinaryIO) -> None:
 
 def payload_pieces(file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
     """Yield the boxes without the tags, and each offset as the byte that it leads to."""
+    check_offsets(file)
     layout = read_layout(file)
     fields = [pointer.at for pointer in layout.pointers]
     for box in layout.boxes:
@@ -201,22 +214,26 @@ def _first_child(file: BinaryIO, box: Box) -> int:
 
 def _pointers(file: BinaryIO, boxes: Sequence[Box]) -> Iterator[Pointer]:
     """Yield the offsets in the order of their fields."""
-    base, fragment = 0, 0
+    base, fragment, tracks = 0, 0, 0
+    is_known = True  # where the audio of a track fragment is counted from
     for box in boxes:
         match box.kind:
             case b"moof":
-                fragment = box.start
+                fragment, tracks = box.start, 0
             case b"traf":
-                base = fragment
+                base, tracks = fragment, tracks + 1
+                is_known = tracks == 1
             case b"dref":
                 _check_references(file, box)
             case b"tfhd" if _flags(file, box) & BASE_IS_GIVEN:
                 pointer = _field(file, box.content + 8, 8)
-                base = pointer.target
+                base, is_known = pointer.target, True
                 yield pointer
+            case b"tfhd":
+                is_known = is_known or bool(_flags(file, box) & BASE_IS_FRAGMENT)
             case b"trun" if _flags(file, box) & DATA_OFFSET_IS_GIVEN:
-                (distance,) = struct.unpack(">i", _exactly(file, box.content + 8, 4))
-                yield Pointer(box.content + 8, 0, base, base + distance)
+                samples, distance = struct.unpack(">Ii", _exactly(file, box.content + 4, 8))
+                yield Pointer(box.content + 8, 0, base, base + distance, is_known and samples > 0)
             case b"saio":
                 yield from _of_auxiliary(file, box, base if b"traf" in box.path else None)
             case b"stco" | b"co64":
@@ -248,7 +265,7 @@ def _of_chunks(file: BinaryIO, box: Box) -> Iterator[Pointer]:
     count = min(_number(file, box.content + 4, 4), (box.stop - box.content - 8) // width)
     table = _exactly(file, box.content + 8, count * width)
     for row, (offset,) in enumerate(struct.iter_unpack(">I" if width == 4 else ">Q", table)):
-        yield Pointer(box.content + 8 + row * width, width, 0, offset)
+        yield Pointer(box.content + 8 + row * width, width, 0, offset, is_audio=True)
 
 
 def _of_auxiliary(file: BinaryIO, box: Box, base: int | None) -> Iterator[Pointer]:

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from preprocessing.mel.settings import MelSettings
+from store.dataset.frame_reader import Locations
+from tests.support.held_frames import HeldFrames, locations_of
 from training.fit.run import TrainingRun
 from training.fit.settings import AugmentSettings, TrainSettings
 from training.networks.settings import ModelSettings
@@ -31,14 +33,12 @@ class HeldSnapshot:
         return MEL.model_dump()
 
     @property
-    def track_ids(self) -> list[str]:
-        return list(self.mels)
+    def reader(self) -> HeldFrames:
+        return HeldFrames(self.mels)
 
-    def frames(self, track_id: str) -> int:
-        return len(self.mels[track_id])
-
-    def mel_slice(self, track_id: str, start: int, frames: int) -> NDArray[np.float32]:
-        return self.mels[track_id][start : start + frames]
+    def locate(self, track_ids: pa.ChunkedArray) -> Locations:
+        ids = track_ids.to_pylist()
+        return locations_of([len(self.mels.get(track_id, ())) for track_id in ids], ids)
 
 
 @dataclass(frozen=True)

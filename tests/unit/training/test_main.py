@@ -75,7 +75,7 @@ def test_a_disk_that_cannot_be_written_stops_the_training(run_folder, capfd, mon
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (MemoryError(), "cache_gib"),
+        (MemoryError(), "batch_size"),
         (torch.OutOfMemoryError("CUDA out of memory"), "micro_batch_size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "micro_batch_size"),
     ],

@@ -96,9 +96,9 @@ def test_a_damaged_version_is_listed_as_such(root):
     [
         (
             to_parquet(pa.table({"track_id": ["1"] * 9}))[:-9],
-            "truncated or damaged .*; restore it from a copy",
+            "this Parquet file is damaged .*; restore it from a backup",
         ),
-        (b"", "truncated or damaged"),
+        (b"", "this Parquet file is damaged"),
         (to_parquet(pa.table({"track_id": ["1"]})), "has no column split, artist, title, truth, prob"),
     ],
 )

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -421,6 +422,16 @@ def test_drafts_of_an_earlier_attempt_are_swept_and_no_others(song, journal):
         (folder / "draft.mp3").write_bytes(b"half")
     tag(rows, journal)
     assert drafts_in(song.parent) == [other]
+
+
+def test_drafts_that_nobody_touched_for_an_hour_are_swept_by_any_run(song, journal):
+    old, young = (attempt_folder(song, f"{journal}-{name}", "00001") for name in ("old", "young"))
+    for folder, age_s in ((old, 3_700), (young, 60)):
+        folder.mkdir()
+        (folder / "draft.mp3").write_bytes(b"half")
+        os.utime(folder, (time.time() - age_s,) * 2)
+    tag([row_of(song)], journal)
+    assert drafts_in(song.parent) == [young]
 
 
 def attempt_folder(song: Path, journal: str, name: str) -> Path:

@@ -6,9 +6,9 @@ import pytest
 
 from store.errors import BadInput
 from store.fs.files import read_bytes
+from store.tagging.corrections.plan import CorrectedPlan
 from store.tagging.predictions import (
     PREDICTIONS_SCHEMA,
-    read_plan,
     read_predictions,
     table_rows,
     write_predictions,
@@ -100,27 +100,32 @@ def test_what_cannot_be_applied_is_refused_in_one_line(tmp_path, content, messag
 
 def test_a_line_a_file_for_a_person_to_read(folder):
     url = f"{folder}/predictions.csv"
-    write_predictions(f"{folder}/x.parquet", url, [table(ROWS[0]), table(ROWS[1])], {})
-    first, second = csv.DictReader(read_bytes(url).decode().splitlines())
+    write_predictions(f"{folder}/x.parquet", url, [table(ROWS[0]), table(ROWS[1])], {"run": "R1"})
+    text = read_bytes(url).decode()
+    assert text.startswith("\ufeff"), "Excel reads UTF-8 only if it begins so"
+    first, second = csv.DictReader(text[1:].splitlines())
     assert first == {
         "track_id": "a, b/ü.mp3",
         "status": "change",
         "old_genres": "Old-Time / Historic",
-        "new_genres": "Rock; Old-Time / Historic",
+        "genres": "Rock; Old-Time / Historic",
+        "apply": "yes",
         "predicted_genres": "Rock",
         "confidence": "0.871",
         "reason": "",
         "detail": "",
+        "run": "R1",
     }
+    assert second["apply"] == "no"
     assert (second["status"], second["detail"], second["confidence"]) == ("rejected", "0 bytes", "")
 
 
 def planned(tmp_path, *rows, source="", about=None):
     url = f"{tmp_path}/predictions.parquet"
     write_predictions(url, f"{tmp_path}/x.csv", [table(*rows)], about or {})
-    root, tables = read_plan(url, source, 10)
-    assert root == (source or about["source"])
-    return [row for part in tables for row in table_rows(part)]
+    plan = CorrectedPlan(url, source, f"{tmp_path}/runs")
+    assert plan.source == (source or about["source"])
+    return [row for part in plan.tables(10) for row in table_rows(part)]
 
 
 def test_a_plan_is_what_is_to_be_changed_and_what_a_copy_got(tmp_path):

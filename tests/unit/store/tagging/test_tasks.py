@@ -1,5 +1,6 @@
 """Parts of a plan into files and copies, and what is remembered of them."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from store.tagging.journal import list_journalled_batches
 from store.tagging.predictions import PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import open_run
 from store.tagging.settings import WriteSettings
-from store.tagging.tasks import undo_parts, write_parts
+from store.tagging.swap import DRAFT_PREFIX
+from store.tagging.tasks import sweep_killed_run, undo_parts, write_parts
 from store.tags.write import read_genres, read_tags
 from tests.support.tagging_model import copy_demo_music
 
@@ -70,6 +72,31 @@ def test_a_part_is_written_and_undone(run, music, tmp_path):
     assert list_journalled_batches(run.journal_url) == ["p"]
     assert undo(run, tmp_path).statuses == {"restored": 2}
     assert {name: (music / name).read_bytes() for name in SONGS} == before
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_undo_reports_what_a_file_had_and_gets(run, music, tmp_path, dry_run):
+    old = read_genres(music / "a.mp3")
+    plan(run, music)
+    write(run)
+    (sample, *_) = undo(run, tmp_path, dry_run=dry_run).changes
+    assert (sample.old_genres, sample.new_genres) == (("Rock",), tuple(old))
+
+
+def test_drafts_of_a_killed_run_are_swept(run, music):
+    plan(run, music)
+    (music / "more").mkdir()
+    token = hashlib.blake2b(f"{run.journal_url}/p".encode(), digest_size=6).hexdigest()
+    left, other = (music / f"{DRAFT_PREFIX}{name}" for name in (token, "0" * 12))
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "draft.mp3").write_bytes(b"half")
+    sweep_killed_run(run)
+    assert left.exists(), "the plan was not complete: nothing can have been written"
+    run.complete_plan(["p"])
+    sweep_killed_run(run)
+    assert not left.exists()
+    assert other.exists()
 
 
 def keep_predictions(url, music):

@@ -5,7 +5,8 @@ from hypothesis import given
 
 from store.errors import BadInput
 from store.fs.files import write_atomic
-from store.tags.genre_map import parse_genre_map, read_genre_map, spelling_key
+from store.tags.genre_map import parse_genre_map, read_genre_map
+from store.tags.vocabulary.spelling import spelling_key
 from tests.support.genre_maps import MAP, format_genre_map, maps
 
 

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from store.tags.genre_map import GenreMap, parse_genre_map
 from store.tags.policy import TagPolicy, custom_tags_to_write, keep_reason, new_genres, unchanged_reason
+from store.tags.vocabulary.spelling import spelling_key
 from tests.support.genre_maps import MAP, good_names, maps, names
 
 FILL, REPLACE, APPEND = (TagPolicy(policy=way) for way in ("fill", "replace", "append"))
@@ -76,11 +77,14 @@ def test_append_keeps_all_there_is_in_its_order(old, told, policy, genre_map):
     policy = policy.model_copy(update={"policy": "append", "respell": False})
     new = new_genres(old, told, policy, genre_map)
     if new is not None:
-        old = tuple(name for name in old if name.strip())
-        assert new[: len(old)] == old
-        added = [genre_map.key(name) for name in new[len(old) :]]
-        assert len({*added}) == len(added)
-        assert not {*added} & {genre_map.key(name) for name in old}
+        renamed = genre_map.renamed(told)
+        old = tuple(name for name in old if name.strip() and spelling_key(name) not in renamed)
+        assert [name for name in new if name in old][: len(old)] == [*old]
+        if not renamed:
+            assert new[: len(old)] == old
+            added = [genre_map.key(name) for name in new[len(old) :]]
+            assert len({*added}) == len(added)
+            assert not {*added} & {genre_map.key(name) for name in old}
 
 
 @given(old=lists.filter(lambda old: any(name.strip() for name in old)), told=told_lists, genre_map=maps())
@@ -152,3 +156,84 @@ def test_custom_fields_are_written_on_request(wish, old, written):
     policy = TagPolicy(confidence_field=wish, model_field=wish)
     assert custom_tags_to_write(0.8712, "v2", old, policy) == written
     assert "GENRE_CONFIDENCE" not in custom_tags_to_write(None, "v2", old, policy)
+
+
+JOINED = [
+    "Audiobook; Comedy",
+    "Audiobook/Comedy",
+    "Audiobook|Comedy",
+    "Comedy, Audiobook",
+    "Comedy\\\\Audiobook",
+]
+
+
+@pytest.mark.parametrize("text", JOINED)
+def test_joined_genres_are_compared_one_by_one(text):
+    for policy in (REPLACE, APPEND):
+        guarded = policy.model_copy(update={"never_touch": ("audio book",)})
+        assert keep_reason((text,), guarded) == ("protected", text)
+        assert new_genres((text,), ("Comedy",), APPEND) is None
+    assert new_genres((text,), ("Rock",), APPEND) == (text, "Rock")
+    assert new_genres((text,), ("Rock",), REPLACE) == ("Rock",)
+
+
+def test_a_separator_within_a_name_of_the_model_separates_nothing():
+    genre_map = GenreMap(known=("Old-Time / Historic", "Rock", "Pop"))
+    historic = ("Old-Time / Historic",)
+    assert new_genres(historic, historic, REPLACE, genre_map) is None
+    assert new_genres(("Rock/Pop",), ("Rock", "Pop"), REPLACE, genre_map) is None
+    assert new_genres(("Rock; Pop",), ("Rock", "Pop"), REPLACE, genre_map) is None
+    assert new_genres(("Rock; Pop",), ("Pop", "Rock"), REPLACE, genre_map) == ("Pop", "Rock")
+    assert new_genres(("Rock; Old-Time / Historic",), ("Rock", *historic), REPLACE, genre_map) is None
+
+
+@pytest.mark.parametrize("text", ["Unknown", "other", "<unknown>", "genre", "N/A", "Unknown; Other", " "])
+def test_a_placeholder_is_no_genre(text):
+    assert new_genres((text,), ("Rock",), FILL) == ("Rock",)
+    assert new_genres((text,), ("Rock",), APPEND) == ("Rock",)
+    assert new_genres((text, "Ska"), ("Rock",), FILL) is None
+    assert (
+        keep_reason((text,), TagPolicy(never_touch=("Other", "Unknown", "Genre", "N/A")))
+        or text in " <unknown>"
+    )
+
+
+def test_which_words_are_placeholders_can_be_set():
+    policy = TagPolicy(placeholders=("Musik",))
+    assert new_genres(("Musik",), ("Rock",), policy) == ("Rock",)
+    assert new_genres(("Other",), ("Rock",), policy) is None
+
+
+def test_a_model_s_own_other_is_written_once():
+    assert new_genres((), ("Other",), FILL) == ("Other",)
+    assert new_genres(("Other",), ("Other",), FILL) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (("Electronic",), ("EDM",)),
+        (("Ska", "electronic", "Mine"), ("Ska", "EDM", "Mine")),
+        (("Electronic", "EDM"), ("EDM",)),
+        (("Rock; Electronic",), ("Rock; Electronic", "EDM")),
+        (("EDM",), None),
+    ],
+)
+def test_a_name_that_the_map_gives_replaces_the_old_one(old, new):
+    genre_map = GenreMap(genres={"Electronic": ("EDM",)}, known=("Electronic", "Rock"))
+    assert new_genres(old, ("Electronic",), APPEND, genre_map) == new
+    assert new_genres(("Electronic",), ("Rock",), APPEND, genre_map) == ("Electronic", "Rock")
+
+
+@pytest.mark.parametrize(("alias", "genre"), [("Electronica", "Electronic"), ("R&B/Soul", "Soul-RnB")])
+def test_another_name_of_a_genre_is_compared_and_never_written(alias, genre):
+    genre_map = GenreMap(known=(genre, "Rock"))
+    for policy in (APPEND, REPLACE, TagPolicy(policy="append", respell=True)):
+        assert new_genres((alias,), (genre,), policy, genre_map) is None
+    assert new_genres((alias,), ("Rock",), APPEND, genre_map) == (alias, "Rock")
+
+
+def test_two_names_of_the_model_are_two_genres():
+    genre_map = GenreMap(known=("Electronic", "Electronica"))
+    assert new_genres(("Electronica",), ("Electronic",), REPLACE, genre_map) == ("Electronic",)
+    assert new_genres(("Elektronik",), ("Electronic",), REPLACE, genre_map) == ("Electronic",)

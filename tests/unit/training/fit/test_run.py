@@ -52,7 +52,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 def test_the_hash_covers_what_decides_the_result():
     original = run_hash(RUN, GOOD)
-    moved = RUN.model_copy(update={"snapshot_url": "elsewhere", "settings": TrainSettings(cache_gib=0)})
+    moved = RUN.model_copy(update={"snapshot_url": "elsewhere", "settings": TrainSettings(loader_threads=5)})
     assert run_hash(moved, GOOD) == original
     assert run_hash(RUN.model_copy(update={"settings": TrainSettings(seed=1)}), GOOD) != original
     assert run_hash(RUN, tracks([[1, 0], [0, 1], [0, 1], [0, 1]])) != original

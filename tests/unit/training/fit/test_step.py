@@ -3,8 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from training.fit.settings import AugmentSettings, TrainSettings
-from training.fit.step import Batch, genre_loss, micro_batch_seeds, train_step
+from training.fit.step import genre_loss, micro_batch_seeds, train_step
 from training.inference.onnx_export import relative_rounding
+from training.loading.batches import Batch
 from training.networks.network import build_model
 from training.networks.settings import ModelSettings
 

@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from store.errors import BadInput, TrainingStopped
-from training.fit.crops import Tracks
+from tests.support.held_frames import locations_of
 from training.fit.distributed import CPU, RankContext
 from training.fit.validation import predict_tracks, validate
 from training.inference.onnx_export import relative_rounding
+from training.loading.crops import Tracks
 from training.networks.network import build_model
 
 
@@ -16,10 +17,10 @@ def test_a_track_is_the_mean_of_its_crops(toy, target):
     settings, mels = plain.run.settings, plain.snapshot.mels
     torch.manual_seed(0)
     model = build_model(settings.model, 2, 8).eval()
-    tracks = Tracks(("08", "02"), np.array([60, 30]), np.eye(2, dtype=np.float32))
-    probability_TG = predict_tracks(model, plain.snapshot.mel_slice, tracks, 10, settings, CPU)
+    tracks = Tracks(("08", "02"), locations_of([60, 30], ["08", "02"]), np.eye(2, dtype=np.int8))
+    probability_TG = predict_tracks(model, plain.snapshot.reader, tracks, 10, settings, CPU)
     for track, starts in (("08", (0, 25, 50)), ("02", (0, 10, 20))):
-        crops = np.stack([mels[track][start : start + 10] for start in starts]).astype(np.float16)
+        crops = np.stack([mels[track][start : start + 10] for start in starts])
         logits = model(torch.from_numpy(crops).float()).detach().double()
         probability_KG = logits.softmax(dim=1) if target == "top" else logits.sigmoid()
         # A probability changes by less than its logit.
@@ -33,8 +34,8 @@ def test_validation_leaves_the_weights_alone(toy):
     plain = toy()
     model = build_model(plain.run.settings.model, 2, 8)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tracks = Tracks(("00", "01"), np.array([20, 25]), np.eye(2, dtype=np.float32))
-    source, settings = plain.snapshot.mel_slice, plain.run.settings
+    tracks = Tracks(("00", "01"), locations_of([20, 25], ["00", "01"]), np.eye(2, dtype=np.int8))
+    source, settings = plain.snapshot.reader, plain.run.settings
     scores = [
         validate(
             model, source, tracks, ("a", "b"), crop_frames=9, settings=settings, rank_context=RankContext()
@@ -59,11 +60,11 @@ def test_output_that_is_not_finite_is_the_fault_of_the_track_or_of_the_network(
     plain.snapshot.mels["01"][:] = level_db
     model = build_model(plain.run.settings.model, 2, 8)
     model.fc.weight.data.fill_(weight)
-    tracks = Tracks(("00", "01"), np.array([20, 25]), np.eye(2, dtype=np.float32))
+    tracks = Tracks(("00", "01"), locations_of([20, 25], ["00", "01"]), np.eye(2, dtype=np.int8))
     with pytest.raises(error, match=message):
         validate(
             model,
-            plain.snapshot.mel_slice,
+            plain.snapshot.reader,
             tracks,
             ("a", "b"),
             crop_frames=9,

@@ -16,13 +16,14 @@ from preprocessing.mel.transform import log_mel
 from store.errors import BadInput
 from store.model_registry import publish_version
 from tests.support.audio_formats import DEMO_TRACK, encode
-from training.fit.crops import Tracks
+from tests.support.held_frames import HeldFrames, locations_of
 from training.fit.distributed import CPU
 from training.fit.settings import TrainSettings
 from training.fit.validation import predict_tracks
 from training.inference.audio_files import CPU_BATCH_SIZE, MeanPredictions, iter_crops, predict_audio_files
 from training.inference.model_version import ModelIdentity, load_model
 from training.inference.onnx_export import relative_rounding
+from training.loading.crops import Tracks
 from training.networks.network import WEIGHTS_FILE, build_model
 from training.networks.settings import ModelSettings
 
@@ -98,12 +99,12 @@ def float16_rounding(model):
 @pytest.mark.parametrize("target", ["top", "multi"])
 def test_a_whole_track_is_predicted_as_for_the_calibration(tmp_path, target):
     model = model_of(tmp_path, target, validation_crops=3)
-    mels = {str(path): mel_of(path) for path in SONGS}
-    frames_T = np.array([len(mel_FM) for mel_FM in mels.values()])
+    mels = {str(path): mel_of(path).astype(np.float16) for path in SONGS}
+    locations = locations_of([len(mel_FM) for mel_FM in mels.values()], list(mels))
     wanted_TG = predict_tracks(
         load_model(model["version_url"], model["identity"]),
-        lambda track_id, start, frames: mels[track_id][start : start + frames],
-        Tracks(tuple(mels), frames_T, np.zeros((3, 4), np.float32)),
+        HeldFrames(mels),
+        Tracks(tuple(mels), locations, np.zeros((3, 4), np.int8)),
         model["identity"].crop_frames,
         model["identity"].training,
         CPU,

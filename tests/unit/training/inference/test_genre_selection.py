@@ -167,3 +167,16 @@ def test_no_track_has_no_selection_and_rules_survive_json():
     assert SelectionRules.model_validate_json(fitted.model_dump_json()) == fitted
     with pytest.raises(ValidationError, match="greater than 0"):
         GenreSelectionSettings(precision=0.0)
+
+
+@pytest.mark.parametrize("target", ["top", "multi"])
+def test_an_album_gets_one_decision_and_a_track_that_disagrees_is_named(target):
+    model = model_identity(target)
+    rock, folk = [0.05, 0.05, 0.05, 0.05, 0.8], [0.05, 0.8, 0.05, 0.05, 0.05]
+    raw = np.array([rock, rock, rock, folk, folk])
+    fitted = fit_selection_rules(model, "unused", GenreSelectionSettings(kind="top", per_album=True))
+    selections = select_genres(raw, ["one"] * 4 + ["two"], model, fitted)
+    assert [each.genres for each in selections] == [("Rock",)] * 4 + [("Folk",)]
+    assert len({each.confidence for each in selections[:4]}) == 1
+    assert [each.reason for each in selections] == [None] * 3 + ["album-disagrees", None]
+    assert (selections[3].detail or "").startswith("alone Folk 0.")

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from torch.optim import AdamW
 
 from training.fit.settings import AugmentSettings, TrainSettings
-from training.fit.step import Batch, train_step
+from training.fit.step import train_step
 from training.inference.onnx_export import relative_rounding
+from training.loading.batches import Batch
 from training.networks.network import build_model
 from training.networks.settings import ModelSettings
 

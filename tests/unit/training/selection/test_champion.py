@@ -89,6 +89,8 @@ def test_test_tracks_of_genres_of_one_model_only_are_counted_for_both():
         {
             **dict(zip(("track_id", "split", "genre_top"), map(list, zip(*rows, strict=True)), strict=True)),
             "shard": ["a"] * len(rows),
+            "start_frame": range(len(rows)),
+            "frames": [1] * len(rows),
             "genres": [[genre] for *_, genre in rows],
         }
     )

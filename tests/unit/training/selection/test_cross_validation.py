@@ -33,6 +33,8 @@ def catalogue(artists_per_genre=4, tracks_per_artist=2):
             "genres": [genre, "all"],
             "split": "test",
             "shard": "a",
+            "start_frame": 0,
+            "frames": 100,
         }
         for genre in GENRES
         for artist in range(artists_per_genre)

@@ -139,9 +139,10 @@ def test_an_offset_beyond_its_field_is_refused(tmp_path):
         ),
         (box(b"moov", box(b"cmov", b"zlib")), "compressed"),
         (moov(full_box(b"stco", struct.pack(">II", 1, 150))), "leads into its tags"),
+        (moov(full_box(b"stco", struct.pack(">II", 1, 50))), "leads into a header"),
         (struct.pack(">I4s", 900, b"moov"), "claims 900 bytes, but 8 are left"),
     ],
-    ids=["external", "compressed", "into-tags", "cut"],
+    ids=["external", "compressed", "into-tags", "into-header", "cut"],
 )
 def test_a_file_whose_offsets_cannot_be_corrected_is_refused(file, reason, tmp_path):
     track = tmp_path / "track.mp4"

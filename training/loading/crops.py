@@ -1,4 +1,4 @@
-"""The crops that a network is trained and validated on: their choice, their order and their reading.
+"""The crops that a network is trained and validated on: their choice and their order.
 
 Axes: T tracks, N crops of an epoch, B crops of a batch, F frames, M mel bands, G genres.
 
@@ -7,33 +7,34 @@ one plan, so every rank makes the same number of steps, and a run can be resumed
 more or fewer ranks without any change to its crops.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from store.dataset.frame_reader import Locations
 from store.errors import BadInput
-
-# From a track, a first frame and a number of frames to (F, M) in dB, as `Snapshot.mel_slice`.
-MelSlice = Callable[[str, int, int], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """The tracks of one split."""
+    """The tracks of one split. Targets are 0 or 1, in a small type: there may be a million tracks."""
 
-    ids: tuple[str, ...]
-    frames_T: NDArray[np.int64]
-    target_TG: NDArray[np.float32]
+    ids: Sequence[str]
+    locations: Locations
+    target_TG: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.locations)
 
 
 @dataclass(frozen=True)
 class Crops:
     """Windows of tracks, in order of use."""
 
-    track_N: NDArray[np.int64]
-    start_N: NDArray[np.int64]
+    track_N: NDArray[np.int32]
+    start_N: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.track_N)
@@ -58,19 +59,25 @@ def plan_epoch(
     genre has an equal number of crops instead, whatever its number of tracks.
     """
     random = np.random.default_rng([seed, epoch])
-    wanted = len(tracks.ids) * crops_per_track
+    wanted = len(tracks) * crops_per_track
     count = -(-wanted // batch_size) * batch_size
     if balance:
         track_N = _equal_genres(tracks.target_TG.argmax(axis=1), count, random)
     else:
-        track_N = np.resize(random.permutation(np.repeat(np.arange(len(tracks.ids)), crops_per_track)), count)
-    starts_N = np.maximum(tracks.frames_T[track_N] - crop_frames, 0) + 1  # how many starts there are
-    return Crops(track_N, random.integers(starts_N))
+        track_N = np.resize(
+            random.permutation(np.repeat(np.arange(len(tracks), dtype=np.int32), crops_per_track)), count
+        )
+    starts_N = (
+        np.maximum(tracks.locations.frames_T[track_N] - crop_frames, 0) + 1
+    )  # how many starts there are
+    return Crops(track_N, random.integers(starts_N).astype(np.int32))
 
 
-def _equal_genres(genre_T: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.int64]:
+def _equal_genres(genre_T: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.int32]:
     """Draw `count` tracks so that no genre has more than one track more than another."""
-    members = [random.permutation(np.flatnonzero(genre_T == genre)) for genre in np.unique(genre_T)]
+    members = [
+        random.permutation(np.flatnonzero(genre_T == genre).astype(np.int32)) for genre in np.unique(genre_T)
+    ]
     rounds = -(-count // len(members))
     in_turn = np.stack([np.resize(tracks, rounds) for tracks in members], axis=1)
     return random.permutation(random.permuted(in_turn, axis=1).ravel()[:count])
@@ -97,43 +104,14 @@ def crops_of_rank(
     return [crops[start + first : start + last] for start in range(0, len(crops), batch_size)]
 
 
-def evenly_spaced_crops(tracks: Tracks, *, crop_frames: int, count: int) -> Crops:
+def evenly_spaced_crops(frames_T: NDArray[np.int64], *, crop_frames: int, count: int) -> Crops:
     """Return `count` crops of each track, at equal distances from its first frame to its last."""
-    last_start_T1 = np.maximum(tracks.frames_T - crop_frames, 0)[:, None]
+    last_start_T1 = np.maximum(frames_T - crop_frames, 0)[:, None]
     share = np.linspace(0, 1, count) if count > 1 else np.array([0.5])
-    start_TK = np.rint(last_start_T1 * share).astype(np.int64)
-    return Crops(np.repeat(np.arange(len(tracks.ids)), count), start_TK.ravel())
-
-
-def read_crops(mel_slice: MelSlice, tracks: Tracks, crops: Crops, crop_frames: int) -> NDArray[np.float16]:
-    """Read crops; a track shorter than a crop is repeated to its length.
-
-    Shapes: (B, F, M).
-    Units:  dB, in float16: an error of at most 0.03 dB (at -100 dB) for half the bytes to the device.
-    """
-    mels = [
-        mel_slice(tracks.ids[track], int(start), int(min(crop_frames, tracks.frames_T[track])))
-        for track, start in zip(crops.track_N, crops.start_N, strict=True)
-    ]
-    return np.stack([repeat_to_length(mel_FM, crop_frames) for mel_FM in mels])
+    start_TK = np.rint(last_start_T1 * share).astype(np.int32)
+    return Crops(np.repeat(np.arange(len(frames_T), dtype=np.int32), count), start_TK.ravel())
 
 
 def repeat_to_length(mel_FM: NDArray[np.float32], crop_frames: int) -> NDArray[np.float16]:
     """Repeat a spectrogram from its first frame until it has the length of a crop."""
     return mel_FM[np.arange(crop_frames) % len(mel_FM)].astype(np.float16)
-
-
-def cache_in_memory(
-    mel_slice: MelSlice, *splits: Tracks, heartbeat: Callable[[], None] = lambda: None
-) -> MelSlice:
-    """Read all tracks; return a function that slices them in memory. `heartbeat` is called after each track."""
-    mels = {}
-    for tracks in splits:
-        for track_id, frames in zip(tracks.ids, tracks.frames_T, strict=True):
-            mels[track_id] = mel_slice(track_id, 0, int(frames)).astype(np.float16)
-            heartbeat()
-
-    def slice_cached(track_id: str, start: int, frames: int) -> NDArray[np.float32]:
-        return mels[track_id][start : start + frames].astype(np.float32)
-
-    return slice_cached

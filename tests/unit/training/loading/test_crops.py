@@ -6,15 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import BadInput
-from training.fit.crops import (
-    Crops,
+from tests.support.held_frames import locations_of
+from training.loading.crops import (
     Tracks,
-    cache_in_memory,
     crops_of_rank,
     evenly_spaced_crops,
     micro_batches_of_rank,
     plan_epoch,
-    read_crops,
 )
 
 CROP_FRAMES = 10
@@ -25,7 +23,7 @@ def tracks(draw, genres=3):
     frames = draw(st.lists(st.integers(1, 40), min_size=1, max_size=12))
     genre_T = [draw(st.integers(0, genres - 1)) for _ in frames]
     ids = tuple(f"track {number}" for number in range(len(frames)))
-    return Tracks(ids, np.array(frames), np.eye(genres, dtype=np.float32)[genre_T])
+    return Tracks(ids, locations_of(frames, ids), np.eye(genres, dtype=np.int8)[genre_T])
 
 
 def plan(tracks, *, per_track=3, batch_size=12, balance=False, seed=0, epoch=1):
@@ -40,17 +38,6 @@ def plan(tracks, *, per_track=3, batch_size=12, balance=False, seed=0, epoch=1):
     )
 
 
-def mel_of(track_id, frames):
-    """Return a spectrogram with the number of track and frame in every cell."""
-    number = int(track_id.split()[1])
-    return (np.arange(frames, dtype=np.float32)[:, None] + 100 * number).repeat(2, axis=1)
-
-
-def slice_of(tracks):
-    frames = dict(zip(tracks.ids, tracks.frames_T, strict=True))
-    return lambda track_id, start, count: mel_of(track_id, frames[track_id])[start : start + count]
-
-
 @given(tracks(), st.integers(1, 5), st.integers(1, 16))
 def test_every_track_has_its_number_of_crops_and_more_fill_the_last_batch(tracks, per_track, batch_size):
     crops = plan(tracks, per_track=per_track, batch_size=batch_size)
@@ -63,7 +50,7 @@ def test_every_track_has_its_number_of_crops_and_more_fill_the_last_batch(tracks
 @given(tracks(), st.booleans(), st.integers(0, 99))
 def test_crops_lie_within_their_tracks(tracks, balance, seed):
     crops = plan(tracks, balance=balance, seed=seed)
-    last_N = np.maximum(tracks.frames_T[crops.track_N] - CROP_FRAMES, 0)
+    last_N = np.maximum(tracks.locations.frames_T[crops.track_N] - CROP_FRAMES, 0)
     assert (crops.start_N >= 0).all()
     assert (crops.start_N <= last_N).all()
 
@@ -96,7 +83,7 @@ def test_a_plan_is_the_same_twice(tracks, seed, epoch):
 
 
 def test_other_epochs_and_seeds_have_other_crops():
-    some = Tracks(("track 0", "track 1"), np.array([500, 500]), np.eye(2, dtype=np.float32))
+    some = Tracks(("a", "b"), locations_of([500, 500]), np.eye(2, dtype=np.int8))
     plans = [plan(some), plan(some, epoch=2), plan(some, seed=1)]
     assert len({tuple(crops.start_N.tolist()) for crops in plans}) == 3
 
@@ -116,31 +103,12 @@ def test_fewer_micro_batches_than_ranks_are_refused():
 
 @given(tracks(), st.integers(2, 9))
 def test_even_crops_reach_from_the_first_frame_to_the_last(tracks, count):
-    crops = evenly_spaced_crops(tracks, crop_frames=CROP_FRAMES, count=count)
+    crops = evenly_spaced_crops(tracks.locations.frames_T, crop_frames=CROP_FRAMES, count=count)
     start_TK = crops.start_N.reshape(-1, count)
     np.testing.assert_array_equal(start_TK[:, 0], 0)
-    np.testing.assert_array_equal(start_TK[:, -1], np.maximum(tracks.frames_T - CROP_FRAMES, 0))
+    np.testing.assert_array_equal(start_TK[:, -1], np.maximum(tracks.locations.frames_T - CROP_FRAMES, 0))
     assert np.ptp(np.diff(start_TK, axis=1), axis=1).max() <= 1
 
 
 def test_one_even_crop_lies_in_the_middle():
-    some = Tracks(("track 0",), np.array([30]), np.eye(1, dtype=np.float32))
-    assert evenly_spaced_crops(some, crop_frames=CROP_FRAMES, count=1).start_N.tolist() == [10]
-
-
-def test_a_short_track_is_repeated():
-    short = Tracks(("track 0",), np.array([4]), np.eye(1, dtype=np.float32))
-    mel_BFM = read_crops(slice_of(short), short, Crops(np.array([0]), np.array([0])), CROP_FRAMES)
-    assert mel_BFM[0, :, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
-
-
-@given(tracks(), st.integers(0, 99))
-def test_crops_are_read_from_where_the_plan_says_from_memory_too(tracks, seed):
-    crops = plan(tracks, seed=seed)
-    held = cache_in_memory(slice_of(tracks), tracks)
-    read, from_memory = (
-        read_crops(source, tracks, crops, CROP_FRAMES) for source in (slice_of(tracks), held)
-    )
-    np.testing.assert_array_equal(read, from_memory)
-    np.testing.assert_array_equal(read[:, 0, 0], 100 * crops.track_N + crops.start_N)
-    assert read.dtype == np.float16
+    assert evenly_spaced_crops(np.array([30]), crop_frames=CROP_FRAMES, count=1).start_N.tolist() == [10]

@@ -1,0 +1,1 @@
+"""Names of genres: their spellings, and other names of the same genre."""

@@ -6,8 +6,9 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,16 +16,23 @@ from pydantic import BaseModel
 
 from flows.checks import check_cross_validation
 from flows.cluster.client import Cluster, open_cluster
-from flows.cluster.fan_out import fan_out, in_batches
+from flows.model_stages.baseline import FIT_ONLY, predict_by_baseline
+from flows.model_stages.training import (
+    create_run_folder,
+    predict_held_out,
+    train_members,
+)
 from flows.reporting.artifacts import show_table
-from flows.reporting.progress import print_status, showing_progress
-from flows.reporting.stage import stage
+from flows.reporting.progress import print_status
 from flows.settings import CrossValidationSettings
-from flows.train_model import TRACKS_PER_INFERENCE_BATCH, create_run_folder, predict_held_out, train
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.reader import Snapshot, open_snapshot
+from training.evaluation.calibration import Target
+from training.evaluation.held_out_predictions import to_matrix
 from training.fit.run import HISTORY_FILE
 from training.fit.settings import TrainSettings
+from training.inference.members import combine_members
+from training.networks.settings import ModelSettings
 from training.selection.cross_validation import (
     FoldResult,
     confusion_csv,
@@ -36,9 +44,9 @@ from training.selection.cross_validation import (
     select_cross_validation_tracks,
     split_folds,
 )
-from training.selection.svm_baseline import compute_stored_features, svm_predict
 
-NETWORK, SVM = "network", "svm"
+SVM, AVERAGE = "svm", "average"
+CANDIDATES = ("features", "short-chunk-resnet")  # of `auto`, which adds their average
 
 
 class ModelScore(BaseModel, frozen=True):
@@ -79,7 +87,7 @@ class CrossValidationSummary(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class Trial:
-    """One network to train: a fold, its tracks with their splits, and a seed."""
+    """One model to train: a fold, its tracks with their splits, and a seed."""
 
     fold: int
     seed: int
@@ -88,7 +96,7 @@ class Trial:
 
 
 def cross_validate(settings: CrossValidationSettings) -> CrossValidationSummary:
-    """Cross-validate a network and a baseline on the same folds. Rerun it to resume it."""
+    """Cross-validate a model and a baseline on the same folds. Rerun it to resume it."""
     check_cross_validation(settings)
     started = time.monotonic()
     snapshot = open_snapshot(settings.store)
@@ -98,11 +106,12 @@ def cross_validate(settings: CrossValidationSettings) -> CrossValidationSummary:
     folds = assign_folds(genres, labelled, settings)
     with open_cluster(settings.cluster) as cluster:
         predictions = [
-            evaluate_fold(cluster, trial, genres, snapshot, settings)
+            table
             for trial in plan_trials(folds, settings)
+            for table in evaluate_trial(cluster, trial, genres, snapshot, settings)
         ]
         if settings.baseline:
-            predictions += evaluate_svm(cluster, folds, snapshot)
+            predictions += evaluate_svm(cluster, folds, snapshot, settings)
     return summarise_cross_validation(
         pa.concat_tables(predictions), genres, snapshot, settings, seconds=time.monotonic() - started
     )
@@ -123,11 +132,33 @@ def assign_folds(
 
 
 def plan_trials(folds: list[pa.Table], settings: CrossValidationSettings) -> Iterator[Trial]:
-    """List the networks to train: all folds with the first seed, then with the next."""
+    """List the models to train: all folds with the first seed, then with the next."""
     for seed in settings.seeds:
         training = settings.training.model_copy(update={"seed": seed})
         for fold, tracks in enumerate(folds):
             yield Trial(fold, seed, tracks, training)
+
+
+def evaluate_trial(
+    cluster: Cluster,
+    trial: Trial,
+    genres: tuple[str, ...],
+    snapshot: Snapshot,
+    settings: CrossValidationSettings,
+) -> list[pa.Table]:
+    """Evaluate the model of a trial on its test tracks; with `auto` each candidate, so that none is chosen on them."""
+    if trial.training.model.name != "auto":
+        return [evaluate_fold(cluster, trial, genres, snapshot, settings)]
+    features, network = (
+        evaluate_fold(cluster, name_model(trial, name), genres, snapshot, settings) for name in CANDIDATES
+    )
+    return [features, network, average_predictions(network, features, trial.training.target)]
+
+
+def name_model(trial: Trial, name: str) -> Trial:
+    """Return the trial of a named model."""
+    model = ModelSettings.model_validate({**trial.training.model.model_dump(), "name": name})
+    return replace(trial, training=trial.training.model_copy(update={"model": model}))
 
 
 def evaluate_fold(
@@ -137,23 +168,32 @@ def evaluate_fold(
     snapshot: Snapshot,
     settings: CrossValidationSettings,
 ) -> pa.Table:
-    """Train one network as `train` does and predict its test tracks, unless that is done; return the predictions."""
+    """Train one model as `train` does and predict its test tracks, unless that is done; return the predictions."""
     name = f"fold {trial.fold + 1} of {settings.folds}, seed {trial.seed}"
     folder, run = create_run_folder(snapshot, genres, trial.tracks, trial.training, settings.results)
     url = join(folder, "held_out_predictions.parquet")
     if exists(url):
         held_out = pq.read_table(io.BytesIO(read_bytes(url)))
     else:
-        train(cluster, folder, run, settings.hosts, f"Training, {name}")
+        train_members(
+            cluster,
+            folder,
+            run,
+            snapshot,
+            trial.tracks,
+            hosts=settings.hosts,
+            root=settings.results,
+            title=f"Training, {name}",
+        )
         held_out = predict_held_out(cluster, folder, run, snapshot, trial.tracks)
         write_atomic(url, _parquet(held_out))
     history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
     predictions = fold_predictions(
         held_out.filter(pc.equal(held_out["split"], "test")),
-        model=NETWORK,
+        model=_model_label(trial),
         seed=trial.seed,
         fold=trial.fold,
-        best_epoch=history["best_epoch"],
+        best_epoch=history["best_epoch"] or None,
         train_s=sum(epoch["seconds"] for epoch in history["epochs"]),
     )
     (result,) = score_folds(predictions, genres, run.settings.target)
@@ -161,42 +201,40 @@ def evaluate_fold(
     return predictions
 
 
-def evaluate_svm(cluster: Cluster, folds: list[pa.Table], snapshot: Snapshot) -> list[pa.Table]:
+def average_predictions(network: pa.Table, features: pa.Table, target: Target) -> pa.Table:
+    """Return the average, half each, of what two members predicted for the same test tracks."""
+    rows = pc.index_in(network["track_id"], value_set=features["track_id"].combine_chunks())
+    members = [to_matrix(table, "probabilities") for table in (network, features.take(rows))]
+    average_TG = combine_members(members, [0.5, 0.5], target)
+    table = network.select(["track_id", "truth"]).append_column(
+        "probabilities", pa.array(average_TG.tolist())
+    )
+    (seed,), (fold,) = (set(network[name].to_pylist()) for name in ("seed", "fold"))
+    return fold_predictions(table, model=AVERAGE, seed=seed, fold=fold)
+
+
+def evaluate_svm(
+    cluster: Cluster, folds: list[pa.Table], snapshot: Snapshot, settings: CrossValidationSettings
+) -> list[pa.Table]:
     """Predict the test tracks of each fold with a support-vector machine.
 
     It is trained on the validation tracks too, since it chooses no epoch by them.
     """
-    features = compute_features(cluster, folds[0]["track_id"].to_pylist(), snapshot)
     predictions = []
     for fold, tracks in enumerate(folds):
-        is_test = pc.equal(tracks["split"], "test")
-        training, test = tracks.filter(pc.invert(is_test)), tracks.filter(is_test)
-        probability_TG = svm_predict(
-            _rows_of(training, features), training["target"].to_pylist(), _rows_of(test, features)
-        )
+        is_test_T = pc.equal(tracks["split"], "test").to_numpy()
+        fold_T = np.where(is_test_T, 0, FIT_ONLY)
+        probability_TG = predict_by_baseline(cluster, tracks, fold_T, snapshot, settings.results)
+        test = tracks.filter(pa.array(is_test_T))
         rows = pa.table(
             {
                 "track_id": test["track_id"],
                 "truth": test["target"],
-                "probabilities": probability_TG.tolist(),
+                "probabilities": probability_TG[is_test_T].tolist(),
             }
         )
         predictions.append(fold_predictions(rows, model=SVM, fold=fold))
     return predictions
-
-
-@stage
-def compute_features(cluster: Cluster, track_ids: list[str], snapshot: Snapshot) -> dict[str, list[float]]:
-    """Compute the features of each track for the baseline."""
-    features: dict[str, list[float]] = {}
-    with showing_progress("Computing features", len(track_ids), "tracks") as advance:
-        batches = in_batches(track_ids, TRACKS_PER_INFERENCE_BATCH)
-        for batch, table in fan_out(
-            cluster, compute_stored_features, batches, snapshot_url=absolute(snapshot.url)
-        ):
-            features |= dict(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
-            advance(len(batch), "")
-    return features
 
 
 def summarise_cross_validation(
@@ -215,10 +253,10 @@ def summarise_cross_validation(
     summary = CrossValidationSummary(
         results=join(absolute(settings.results), _result_name(snapshot, settings)),
         genres=genres,
-        tracks=pooled[NETWORK].tracks // len(settings.seeds),
+        tracks=pooled[models[0]].tracks // len(settings.seeds),
         folds=settings.folds,
         seeds=settings.seeds,
-        chance=pooled[NETWORK].chance,
+        chance=pooled[models[0]].chance,
         scores=[_model_score(model, results) for model in models],
         seconds=seconds,
     )
@@ -253,8 +291,10 @@ def _result_name(snapshot: Snapshot, settings: CrossValidationSettings) -> str:
     return hashlib.sha256(f"{absolute(snapshot.url)}{content}".encode()).hexdigest()[:12]
 
 
-def _rows_of(tracks: pa.Table, features: dict[str, list[float]]) -> list[list[float]]:
-    return [features[track_id] for track_id in tracks["track_id"].to_pylist()]
+def _model_label(trial: Trial) -> str:
+    """Return the name of a model in the results: networks are called so, whatever their architecture."""
+    members = trial.training.model.members
+    return members[0] if len(members) == 1 else AVERAGE
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -14,6 +14,7 @@ from flows.train_model import TrainSummary
 from store.fs.files import replacing
 from store.reader import open_snapshot
 from training.fit.settings import TrainSettings
+from training.networks.settings import ModelSettings
 
 DEMO_MUSIC = Path(__file__).parent.parent / "tests" / "data" / "demo_music"
 TRACKS_PER_BATCH = 8  # six tasks, enough for two workers
@@ -36,7 +37,9 @@ def _run(settings: DemoSettings) -> list[str]:
     trained = run_flow(
         "train_model",
         TrainModelSettings(
-            store=f"{folder}/store", models=f"{folder}/models", training=TrainSettings(seed=settings.seed)
+            store=f"{folder}/store",
+            models=f"{folder}/models",
+            training=TrainSettings(seed=settings.seed, model=ModelSettings(name="short-chunk-resnet")),
         ),
     )
     print_status("3 of 3  tagging copies of the test tracks")

@@ -13,19 +13,13 @@ from pydantic import BaseModel, Field
 from flows.build_dataset import build_dataset
 from flows.checks import check_nightly
 from flows.cluster.client import open_cluster
+from flows.model_stages.training import plan_run, predict_tracks
 from flows.reporting.artifacts import show_table
 from flows.reporting.model_comparison import comparison_rows, read_candidate
 from flows.reporting.stage import in_flow_run, stage
 from flows.services.mlflow_log import check_mlflow_uri
 from flows.settings import NightlySettings, TrainModelSettings
-from flows.train_model import (
-    TrainSummary,
-    plan_run,
-    predict_tracks,
-    select_training_data,
-    summarise_training,
-    train_model,
-)
+from flows.train_model import TrainSummary, select_training_data, summarise_training, train_model
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.files import absolute, join
@@ -138,7 +132,7 @@ def find_equivalent_version(snapshot: Snapshot, settings: TrainModelSettings) ->
         is_same = (
             card is not None
             and card.get("data") == data
-            and _settings_that_matter(card["training"]) == training
+            and _settings_that_matter(card["settings"]["training"]) == training
             and card["settings"]["calibration"] == calibration
         )
         if is_same and (version in promoted or has_decision(settings.models, version)):
@@ -187,8 +181,8 @@ def configure_training(
     Raises: BadInput if the champion's weights do not fit.
     """
     training = settings.train.training
-    if settings.start == "champion" and champion_version is not None:
-        parent_url = absolute(join(settings.train.models, champion_version))
+    parent_url = find_parent(settings, champion_version)
+    if parent_url is not None:
         training = warm_start(training, parent_url, settings.frozen_epochs)
         genres = select_training_genres(snapshot.tracks, training.target, settings.train.genres)
         mel = MelSettings.model_validate(snapshot.mel_settings)
@@ -198,6 +192,15 @@ def configure_training(
             raise BadInput(f"{why}; or start with random weights: --start scratch") from None
     changes = {"store": snapshot.url, "promote": False, "training": training}
     return settings.train.model_copy(update=changes)
+
+
+def find_parent(settings: NightlySettings, champion_version: str | None) -> str | None:
+    """Return the URL of the version whose network the training starts from; None where either has no network."""
+    if settings.start != "champion" or champion_version is None:
+        return None
+    parent_url = absolute(join(settings.train.models, champion_version))
+    is_trained = settings.train.training.model.name != "features"
+    return parent_url if is_trained and read_identity(parent_url).has_network else None
 
 
 def warm_start(training: TrainSettings, parent_url: str, frozen_epochs: int = 0) -> TrainSettings:

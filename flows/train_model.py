@@ -1,50 +1,41 @@
-"""Train a network on a snapshot, evaluate it on held-out tracks, and publish it as a model version.
+"""Train a model on a snapshot, evaluate it on held-out tracks, and publish it as a model version.
 
 The flow chooses genres and tracks, writes the run into a folder that its settings name, trains there,
-predicts the held-out tracks, and publishes weights, report and model card together.
+predicts the held-out tracks, and publishes the model, its report and its card together.
 """
 
-import hashlib
 import json
 import subprocess
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from flows.checks import check_training
 from flows.cluster.client import Cluster, open_cluster
-from flows.cluster.fan_out import fan_out, in_batches
-from flows.cluster.settings import HostSettings
-from flows.cluster.training_hosts import train_on_hosts
+from flows.model_stages.baseline import FIT_ONLY, predict_by_baseline
+from flows.model_stages.choice import apply_choice, choose_model
+from flows.model_stages.training import create_run_folder, predict_held_out, train_members
 from flows.reporting.artifacts import show_link, show_table
 from flows.reporting.build_report import list_rejects
-from flows.reporting.progress import Advance, showing_progress
-from flows.reporting.stage import run_logger, stage
+from flows.reporting.stage import stage
 from flows.services.mlflow_log import check_mlflow_uri, log_to_mlflow
 from flows.settings import TrainModelSettings
-from preprocessing.mel.settings import MelSettings
 from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
 from store.model_registry import champion, promote, publish_version, read_card, resolve_version
 from store.reader import Snapshot, open_snapshot
-from training.fit.labels import restrict_genre_tree, select_labelled_tracks, select_training_genres
-from training.fit.run import TrainingRun, is_finished, run_hash, write_run
+from training.evaluation.metrics import Scores, score
+from training.fit.labels import select_labelled_tracks, select_training_genres
+from training.fit.run import TrainingRun
 from training.fit.settings import TrainSettings
-from training.inference.model_version import ModelIdentity
-from training.inference.stored_tracks import predict_stored_tracks, run_identity
-from training.networks.ancestry import check_data_leakage
-from training.networks.pretrained import read_pretrained
 from training.networks.settings import is_state_dict_file
 from training.report.version_files import assemble_version
-
-TRACKS_PER_INFERENCE_BATCH = 64
+from training.selection.model_choice import ModelChoice
 
 
 class TrainSummary(BaseModel, frozen=True):
@@ -59,6 +50,8 @@ class TrainSummary(BaseModel, frozen=True):
     macro_f1: float
     chance: float
     accuracy_interval: str
+    model: str = ""
+    baseline_correct: int | None = None
     best_epoch: int
     trained_now: bool
     is_champion: bool
@@ -66,29 +59,69 @@ class TrainSummary(BaseModel, frozen=True):
     def lines(self) -> list[str]:
         """Return the lines for a terminal."""
         return [
-            f"model {self.version}{' (in service)' if self.is_champion else ''}: {self.test_correct} of "
+            f"model {self.version}{' (in service)' if self.is_champion else ''}: "
+            f"{'' if self.beats_baseline else 'no better than its baseline: '}{self.test_correct} of "
             f"{self.test_tracks} test tracks right ({self.accuracy:.0%}, {self.accuracy_interval}; "
-            f"chance {self.chance:.0%}), macro F1 {self.macro_f1:.2f}; best epoch {self.best_epoch}",
+            f"chance {self.chance:.0%}), macro F1 {self.macro_f1:.2f}; {self._describe_model()}",
             f"report: {self.report}",
         ]
 
+    def _describe_model(self) -> str:
+        """Describe the model and its baseline; the baseline is missing where it cannot predict the target."""
+        model = f"{self.model}, best epoch {self.best_epoch}" if self.best_epoch else self.model
+        return model if self.baseline_correct is None else f"{model}; baseline {self.baseline_correct} right"
+
+    @property
+    def beats_baseline(self) -> bool:
+        """Whether more test tracks are right than those of the baseline; True where there is none."""
+        return self.baseline_correct is None or self.test_correct > self.baseline_correct
+
 
 def train_model(settings: TrainModelSettings) -> TrainSummary:
-    """Train a network, evaluate and publish it. Rerun it to resume it; a finished training is not repeated."""
+    """Train a model, evaluate and publish it. Rerun it to resume it; a finished training is not repeated."""
     check_training(settings)
     check_mlflow_uri(settings.mlflow_uri)
     snapshot = open_snapshot(settings.store)
-    folder, run, tracks = prepare_run(snapshot, settings)
-    version = published = find_published_version(folder, settings)
-    if version is None:
-        with open_cluster(settings.cluster) as cluster:
-            train(cluster, folder, run, settings.hosts)
+    with open_cluster(settings.cluster) as cluster:
+        choice, resolved = resolve_model(cluster, snapshot, settings)
+        folder, run, tracks = prepare_run(snapshot, resolved)
+        version = published = find_published_version(folder, settings)
+        if version is None:
+            train_members(cluster, folder, run, snapshot, tracks, hosts=settings.hosts, root=settings.models)
             predictions = predict_held_out(cluster, folder, run, snapshot, tracks)
-        version = publish_model(folder, run, snapshot, predictions, settings)
-        log_to_mlflow(settings.mlflow_uri, join(settings.models, version))
+            baseline = score_baseline(cluster, tracks, run, snapshot, settings.models)
+            version = publish_model(folder, run, snapshot, predictions, settings, baseline, choice)
+            log_to_mlflow(settings.mlflow_uri, join(settings.models, version))
     if settings.promote:
         promote(settings.models, version)
     return summarise_training(version, settings, trained_now=published is None)
+
+
+def resolve_model(
+    cluster: Cluster, snapshot: Snapshot, settings: TrainModelSettings
+) -> tuple[ModelChoice | None, TrainModelSettings]:
+    """Choose a model where the settings leave it open; return the choice, and settings that name the model."""
+    if settings.training.model.name != "auto":
+        return None, settings
+    genres, tracks = select_training_data(snapshot, settings)
+    training = resolve_start(settings.training, settings.models)
+    choice = choose_model(
+        cluster, snapshot, genres, tracks, settings.model_copy(update={"training": training})
+    )
+    return choice, settings.model_copy(update={"training": apply_choice(training, choice)})
+
+
+def score_baseline(
+    cluster: Cluster, tracks: pa.Table, run: TrainingRun, snapshot: Snapshot, root: str
+) -> Scores | None:
+    """Score the baseline on the test tracks; None where tracks have several genres, which it cannot predict."""
+    if run.settings.target == "multi":
+        return None
+    is_test_T = pc.equal(tracks["split"], "test").to_numpy()
+    fold_T = np.where(is_test_T, 0, FIT_ONLY)
+    probability_TG = predict_by_baseline(cluster, tracks, fold_T, snapshot, root)
+    truth_TG = np.array(tracks["target"].to_pylist())
+    return score(truth_TG[is_test_T], probability_TG[is_test_T], run.genres, run.settings.target)
 
 
 def prepare_run(snapshot: Snapshot, settings: TrainModelSettings) -> tuple[str, TrainingRun, pa.Table]:
@@ -118,43 +151,6 @@ def resolve_start(training: TrainSettings, models: str) -> TrainSettings:
     return training.model_copy(update={"pretrained": start})
 
 
-def create_run_folder(
-    snapshot: Snapshot, genres: tuple[str, ...], tracks: pa.Table, training: TrainSettings, root: str
-) -> tuple[str, TrainingRun]:
-    """Write a run into a folder of `root`/runs, named by a hash of its settings and data.
-
-    Raises: BadInput if the pretrained weights cannot be read, or were trained on validation or test tracks.
-    """
-    mel = MelSettings.model_validate(snapshot.mel_settings)
-    weights = training.pretrained.weights
-    start = read_pretrained(weights, training.model, genres, training.target, mel) if weights else None
-    for warning in check_data_leakage(weights, tracks, snapshot.root):
-        run_logger().warning(warning)
-    run = plan_run(snapshot, genres, tracks, training, start)
-    folder = join(absolute(root), "runs", run_hash(run, tracks))
-    write_run(folder, run, tracks, start)
-    return folder, run
-
-
-def plan_run(
-    snapshot: Snapshot,
-    genres: tuple[str, ...],
-    tracks: pa.Table,
-    training: TrainSettings,
-    start: bytes | None = None,
-) -> TrainingRun:
-    """Describe a run: genres, data and settings. Writes nothing."""
-    return TrainingRun(
-        snapshot_url=absolute(snapshot.url),
-        spectrograms_hash=snapshot.content_hash(tracks),
-        mel_fingerprint=snapshot.mel_fingerprint,
-        genres=genres,
-        genre_parents=restrict_genre_tree(genres, snapshot.genre_parents),
-        pretrained_sha256=hashlib.sha256(start).hexdigest() if start else "",
-        settings=training,
-    )
-
-
 def find_published_version(folder: str, settings: TrainModelSettings) -> str | None:
     """Return the model version already published from this run with the same calibration settings, or None."""
     pointer = join(folder, "version.json")
@@ -169,111 +165,16 @@ def find_published_version(folder: str, settings: TrainModelSettings) -> str | N
 
 
 @stage
-def train(
-    cluster: Cluster, folder: str, run: TrainingRun, hosts: HostSettings, title: str = "Training"
-) -> None:
-    """Train on all hosts that have the training resource, unless that is done; show every epoch."""
-    if is_finished(folder):
-        return
-    with showing_progress(title, run.settings.epochs, "epochs") as advance:
-        train_on_hosts(
-            cluster.client,
-            folder,
-            hosts,
-            micro_batches=run.settings.batch_size // run.settings.micro_batch_size,
-            stall_timeout_s=run.settings.stall_timeout_s,
-            on_event=partial(_show_event, advance, EpochCount()),
-        )
-
-
-@dataclass
-class EpochCount:
-    """Epochs shown so far: a run that was restarted reports some of them again."""
-
-    shown: int = 0
-
-    def count_new(self, epochs: int) -> int:
-        """Count up to `epochs`; return how many of them are new."""
-        new = max(0, epochs - self.shown)
-        self.shown += new
-        return new
-
-
-def _show_event(advance: Advance, epochs: EpochCount, event: dict[str, Any]) -> None:
-    """Show an event of the training in the progress or in the log."""
-    log = run_logger()
-    match event["event"]:
-        case "start":
-            log.info("training: %s", {name: value for name, value in event.items() if name != "event"})
-            advance(epochs.count_new(event["epochs_done"]), "")
-        case "epoch":
-            advance(epochs.count_new(event["epoch"]), _epoch_note(event))
-        case "step":
-            advance(0, _step_note(event))
-        case "notice":
-            log.warning(event["message"])
-        case "log":
-            log.info("training: %s", event["line"])
-
-
-def _step_note(event: dict[str, Any]) -> str:
-    return (
-        f"epoch {event['epoch']}, step {event['step']} of {event['steps']}: loss {event['loss']:.3f}, "
-        f"{event['crops_per_s']:.0f} crops/s"
-    )
-
-
-def _epoch_note(event: dict[str, Any]) -> str:
-    return (
-        f"loss {event['train_loss']:.3f}, validation {event['validation_loss']:.3f}, "
-        f"{event['validation_accuracy']:.0%} right"
-    )
-
-
-@stage
-def predict_held_out(
-    cluster: Cluster, folder: str, run: TrainingRun, snapshot: Snapshot, tracks: pa.Table
-) -> pa.Table:
-    """Predict the validation and test tracks. The only place where the test set is read."""
-    held_out = tracks.filter(pc.not_equal(tracks["split"], "training")).rename_columns({"target": "truth"})
-    rows = pc.index_in(held_out["track_id"], value_set=snapshot.tracks["track_id"].combine_chunks())
-    for name in ("artist", "title"):
-        held_out = held_out.append_column(name, snapshot.tracks[name].take(rows))
-    predictions = predict_tracks(
-        cluster, held_out, run.snapshot_url, folder, run_identity(run, snapshot), "Predicting"
-    )
-    return predictions.sort_by("track_id")
-
-
-def predict_tracks(
-    cluster: Cluster,
-    rows: pa.Table,
-    snapshot_url: str,
-    folder_url: str,
-    identity: ModelIdentity,
-    title: str,
-) -> pa.Table:
-    """Predict tracks of a snapshot with the weights in a folder; return the rows with their probabilities."""
-    with showing_progress(title, len(rows), "tracks") as advance:
-        tables = []
-        for batch, table in fan_out(
-            cluster,
-            predict_stored_tracks,
-            in_batches(rows.to_pylist(), TRACKS_PER_INFERENCE_BATCH),
-            snapshot_url=snapshot_url,
-            folder_url=folder_url,
-            identity=identity,
-        ):
-            tables.append(table)
-            advance(len(batch), "")
-    return pa.concat_tables(tables)
-
-
-@stage
 def publish_model(
-    folder: str, run: TrainingRun, snapshot: Snapshot, predictions: pa.Table, settings: TrainModelSettings
+    folder: str,
+    run: TrainingRun,
+    snapshot: Snapshot,
+    predictions: pa.Table,
+    settings: TrainModelSettings,
+    baseline: Scores | None,
+    choice: ModelChoice | None,
 ) -> str:
-    """Fit the calibration, write the report, and store both with the network as a new version."""
+    """Fit the calibration, write the report, and store both with the model as a new version."""
     files, card = assemble_version(
         folder,
         run,
@@ -282,6 +183,8 @@ def publish_model(
         models=settings.models,
         calibration_settings=settings.calibration,
         rejects=list_rejects(snapshot),
+        baseline=baseline,
+        choice=choice,
         about={
             "snapshot": run.snapshot_url,
             "code": code_version(),
@@ -309,6 +212,8 @@ def summarise_training(version: str, settings: TrainModelSettings, *, trained_no
         macro_f1=test["macro_f1"],
         chance=test["chance"],
         accuracy_interval=_format_interval(test["accuracy_interval"]),
+        model=card["training"]["model"]["name"],
+        baseline_correct=card["baseline"] and card["baseline"]["correct"],
         best_epoch=card["best_epoch"],
         trained_now=trained_now,
         is_champion=champion(settings.models) == version,
@@ -324,7 +229,8 @@ def show_training_result(summary: TrainSummary) -> None:
         "test tracks right": right,
         "accuracy": f"{summary.accuracy:.0%} ({summary.accuracy_interval}; chance {summary.chance:.0%})",
         "macro F1": f"{summary.macro_f1:.2f}",
-        "best epoch": summary.best_epoch,
+        "model": summary.model,
+        "baseline": "none" if summary.baseline_correct is None else f"{summary.baseline_correct} right",
         "in service": "yes" if summary.is_champion else "no",
         "version": summary.version,
         "report": summary.report,  # as text: browsers follow no link from a server to a local file

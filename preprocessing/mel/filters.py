@@ -16,9 +16,7 @@ def mel_filters(settings: MelSettings) -> NDArray[np.float64]:
     Source: Slaney, Auditory Toolbox (1998): each triangle has area 2. Equal to librosa.filters.mel,
         whose import takes a second.
     """
-    nyquist_hz = settings.sample_rate_hz / 2
-    lowest, highest = _hz_to_mel(settings.low_hz), _hz_to_mel(settings.high_hz or nyquist_hz)
-    corners_hz = _mel_to_hz(np.linspace(lowest, highest, settings.bands + 2))
+    corners_hz = _corners_hz(settings)
     bins_hz = np.fft.rfftfreq(settings.window, 1 / settings.sample_rate_hz)
     left_M, middle_M, right_M = (corners_hz[i : i + settings.bands, None] for i in range(3))
     rising_MN, falling_MN = (
@@ -27,6 +25,18 @@ def mel_filters(settings: MelSettings) -> NDArray[np.float64]:
     )
     triangles_MN = np.maximum(0, np.minimum(rising_MN, falling_MN)) * 2 / (right_M - left_M)
     return np.asarray(triangles_MN)
+
+
+def band_centres_hz(settings: MelSettings) -> NDArray[np.float64]:
+    """Return the frequency at which each band's filter is highest, in Hz. Shapes: (M,)."""
+    return _corners_hz(settings)[1:-1]
+
+
+def _corners_hz(settings: MelSettings) -> NDArray[np.float64]:
+    lowest, highest = (
+        _hz_to_mel(hz) for hz in (settings.low_hz, settings.high_hz or settings.sample_rate_hz / 2)
+    )
+    return _mel_to_hz(np.linspace(lowest, highest, settings.bands + 2))
 
 
 def _hz_to_mel(hz: float) -> float:

@@ -13,6 +13,7 @@ PYTHON is that of an environment with musicnn, which wants other versions than o
 """
 
 import argparse
+import math
 import os
 import shutil
 import statistics
@@ -192,7 +193,11 @@ def main() -> None:
         crops = [
             crop
             for path in tracks
-            for crop in iter_crops(sandbox.decode_windows(path, who.mel, WINDOWS), who.crop_frames, None)
+            for crop in iter_crops(
+                sandbox.decode_windows(path, who.mel, WINDOWS),
+                who.crop_frames,
+                lambda length: math.ceil(length / who.crop_frames),
+            )
         ]
         networks = [torch_mel_predictor(version_url, who, "cpu"), onnx_mel_predictor(version_url, who, None)]
 

@@ -48,18 +48,20 @@ def publish_toy(root: str, *, not_finite: Sequence[str] = ()) -> Snapshot:
     return publish_mels(root, mels, pa.table({"track_id": list(mels)}), MEL)
 
 
-def publish_toy_artists(root: str) -> str:
-    """Publish two genres by four artists each, two tracks an artist, with splits; return the store's URL."""
+def publish_toy_artists(
+    root: str, splits: Sequence[str] = ("training", "training", "validation", "test")
+) -> str:
+    """Publish two genres by an artist in each of some splits, two tracks an artist; return the store's URL."""
     random = np.random.default_rng(7)
     tracks, mels = [], {}
-    for number in range(16):
-        track_id, genre, artist = f"{number:02d}", ("high", "low")[number % 2], number // 2 % 4
+    for number in range(4 * len(splits)):
+        track_id, genre, artist = f"{number:02d}", ("high", "low")[number % 2], number // 2 % len(splits)
         mel_FM = random.normal(-30, 6, (40 + number, MEL.bands)).astype(np.float32)
         mel_FM[:, : MEL.bands // 2] += 20 * (number % 2)
         mels[track_id] = mel_FM
         about = {
             "artist": f"{genre} {artist}",
-            "split": ("training", "training", "validation", "test")[artist],
+            "split": splits[artist],
         }
         tracks.append({"track_id": track_id, "genre_top": genre, "genres": [genre], **about})
     publish_mels(root, mels, pa.Table.from_pylist(tracks, schema=CATALOGUE_SCHEMA), MEL)

@@ -1,4 +1,4 @@
-"""The identity of a trained network, and its weights."""
+"""The identity of a trained model, its members, and its network's weights."""
 
 from functools import lru_cache
 
@@ -15,6 +15,17 @@ from store.model_registry import read_card
 from training.evaluation.calibration import Calibration
 from training.fit.settings import TrainSettings
 from training.networks.network import WEIGHTS_FILE, build_model
+from training.networks.settings import FEATURES, NETWORK, ModelSettings
+
+
+class MemberSettings(BaseModel, frozen=True, extra="ignore"):
+    """One of the members whose predictions make up those of a model."""
+
+    kind: str = Field(NETWORK, description="network or features")
+    weight: float = Field(1.0, ge=0.0, description="Of the logarithms of its probabilities")
+    extra: str = Field(
+        "", description="Extra of this program that has to be installed for it; empty for none"
+    )
 
 
 class ModelIdentity(BaseModel, frozen=True, extra="ignore"):
@@ -27,20 +38,52 @@ class ModelIdentity(BaseModel, frozen=True, extra="ignore"):
         Calibration(), description="Temperature, thresholds and genre tree; a model in training has none yet"
     )
 
+    members: tuple[MemberSettings, ...] = Field(
+        (MemberSettings(),), min_length=1, description="Their weights sum to 1"
+    )
+
+    @property
+    def has_network(self) -> bool:
+        """Whether one of the members is a network."""
+        return any(member.kind == NETWORK for member in self.members)
+
     @property
     def crop_frames(self) -> int:
-        """Frames of one crop."""
+        """Frames of one crop of the network."""
         return self.mel.count_frames(self.training.crop_s)
 
 
 def read_identity(version_url: str) -> ModelIdentity:
     """Read the identity of a model version. Raises: BadInput if there is none, or its file is not ours."""
     try:
-        return ModelIdentity.model_validate(read_card(version_url))
+        identity = ModelIdentity.model_validate(read_card(version_url))
     except ValidationError as why:
         first = why.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BadInput(f"{version_url}/model.json: {where}: {first['msg']}; train the model again") from None
+    _check_members(version_url, identity)
+    return identity
+
+
+def _check_members(version_url: str, identity: ModelIdentity) -> None:
+    """Raise BadInput if this program lacks a member of the model."""
+    for member in identity.members:
+        if member.kind not in (NETWORK, FEATURES):
+            remedy = (
+                f"pip install 'spectrogram-one[{member.extra}]'"
+                if member.extra
+                else "use the release of this program that it was trained with"
+            )
+            raise BadInput(
+                f"{version_url}: the model needs the member {member.kind!r}, which is not installed here; {remedy}"
+            )
+
+
+def members_of(settings: ModelSettings) -> tuple[MemberSettings, ...]:
+    """Return the members of a model, with their weights."""
+    weights = {NETWORK: settings.network_share, FEATURES: 1 - settings.network_share}
+    kinds = settings.members
+    return tuple(MemberSettings(kind=kind, weight=weights[kind] if len(kinds) > 1 else 1.0) for kind in kinds)
 
 
 @lru_cache(maxsize=4)

@@ -40,6 +40,10 @@ def export_onnx(
 
     Returns the largest difference of a logit.
     """
+    if not identity.has_network:
+        raise BadInput(
+            f"{version_url}: the model has no network to export; it is predicted without torch as it is"
+        )
     data, worst = _verified_export(version_url, identity, crops)
     write_atomic(target_url, data)
     return worst

@@ -27,7 +27,7 @@ def build_model(settings: ModelSettings, genres: int, bands: int) -> "GenreNet":
     Units:  dB to logits.
     """
     width = settings.width
-    match settings.name:
+    match settings.network:
         case "short-chunk-resnet":
             trunk, features = _short_chunk_trunk(width), 8 * width
         case "shallow":

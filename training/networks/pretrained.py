@@ -23,7 +23,7 @@ from store.errors import BadInput
 from store.fs.files import join, read_bytes
 from store.model_registry import read_card
 from training.networks.network import WEIGHTS_FILE, build_model
-from training.networks.settings import TORCH_SUFFIXES, ModelSettings, is_state_dict_file, lower_path
+from training.networks.settings import NETWORK, TORCH_SUFFIXES, ModelSettings, is_state_dict_file, lower_path
 from training.networks.torchvision_nets import TorchvisionName
 
 # The errors of torch.load and zipfile on bytes that torch.save did not write: found by damaging files.
@@ -80,7 +80,7 @@ def load_pretrained(model: nn.Module, data: bytes) -> None:
 
 def _torchvision_trunk(url: str, settings: ModelSettings) -> dict[str, Tensor]:
     names = get_args(TorchvisionName)
-    if settings.name not in names:
+    if settings.network not in names:
         raise BadInput(
             f"{url}: a state dict of torchvision's; the network is {settings.architecture}: set model.name to one "
             f"of {', '.join(names)}, or use a model version's folder"
@@ -118,6 +118,8 @@ def _version_weights(
 ) -> dict[str, Tensor]:
     """Return trunk and band statistics of a model version, and its head if it has the same genres and target."""
     card = _read_version(url)
+    if NETWORK not in card.training.model.members:
+        raise BadInput(f"{url}: the model has no network to start from; use another one, or random weights")
     if card.training.model.architecture != settings.architecture:
         raise BadInput(
             f"{url}: the model is a {card.training.model.architecture}, the run trains a {settings.architecture}; "

@@ -1,17 +1,38 @@
-"""The network that is trained, and its initial weights."""
+"""The kind of model, its network, and the network's initial weights."""
 
 from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+NETWORK, FEATURES = "network", "features"  # the kinds of members of a model
+NetworkName = Literal["short-chunk-resnet", "shallow", "resnet18", "resnet34", "resnet50", "vgg16"]
+
 
 class ModelSettings(BaseModel, frozen=True, extra="forbid"):
-    """The network that is trained."""
+    """The kind of model that is trained, and its network."""
 
-    name: Literal["short-chunk-resnet", "shallow", "resnet18", "resnet34", "resnet50", "vgg16"] = Field(
+    name: Literal[
+        "auto",
+        "features",
+        "average",
         "short-chunk-resnet",
-        description="short-chunk-resnet: eleven convolutions in residual blocks; shallow: three convolutions; "
-        "resnet18 to vgg16: torchvision's networks, which can start from its ImageNet weights",
+        "shallow",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "vgg16",
+    ] = Field(
+        "auto",
+        description="auto: the best of the following three by cross-validation; features: a kernel machine on six "
+        "blocks of features; short-chunk-resnet: a network of eleven convolutions in residual blocks; average: both "
+        "together; shallow: three convolutions; resnet18 to vgg16: torchvision's networks, which can start from its "
+        "ImageNet weights",
+    )
+    network_share: float = Field(
+        0.5,
+        ge=0.0,
+        le=1.0,
+        description="Share of the network in the decision of an average; with auto it is fitted",
     )
     width: int = Field(
         16,
@@ -27,11 +48,31 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
     @property
     def architecture(self) -> str:
         """Return a name of the trunk's architecture: weights fit where two names are equal."""
+        match self.network:
+            case "short-chunk-resnet" | "shallow" as name:
+                return f"{name} of width {self.width}"
+            case name:
+                return name
+
+    @property
+    def network(self) -> NetworkName:
+        """Return the architecture of the model's network; the default one where the model's kind leaves it open."""
         match self.name:
-            case "short-chunk-resnet" | "shallow":
-                return f"{self.name} of width {self.width}"
+            case "auto" | "features" | "average":
+                return "short-chunk-resnet"
+            case name:
+                return name
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Return the kinds of the model's members. Before `auto` has chosen, a network."""
+        match self.name:
+            case "features":
+                return (FEATURES,)
+            case "average":
+                return (NETWORK, FEATURES)
             case _:
-                return self.name
+                return (NETWORK,)
 
 
 TORCH_SUFFIXES = (".pth", ".pt")

@@ -21,10 +21,13 @@ TIME_LABELS = {
 }
 
 
-def headline(scores: Scores) -> str:
-    """Return the accuracy in words."""
+def headline(scores: Scores, baseline: Scores | None = None) -> str:
+    """Return the accuracy in words, and first that the model does not beat its baseline, where it does not."""
     what = "tracks correct" if scores.target == "top" else "tracks with all their genres correct"
-    return f"{scores.correct:,} of {scores.tracks:,} {what}"
+    found = f"{scores.correct:,} of {scores.tracks:,} {what}"
+    if baseline is None or scores.correct > baseline.correct:
+        return found
+    return f"No better than its baseline: {found}, the baseline {baseline.correct:,}"
 
 
 def worst_tracks(results: Sequence[TrackResult]) -> tuple[list[TrackResult], bool]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from training.evaluation.calibration import UNREACHABLE_THRESHOLD
 from training.evaluation.test_set_use import earlier_versions
+from training.networks.settings import FEATURES, NETWORK, ModelSettings
 from training.report.dotted_names import flatten
 
 ABSENT = "–"  # noqa: RUF001  an en dash, for a missing figure
@@ -41,18 +42,38 @@ def write_model_card(card: Mapping[str, Any]) -> str:
 
 def _summary(card: Mapping[str, Any]) -> Iterator[str]:
     target = card["training"]["target"]
-    yield f"# Model card: run {card['run'].rsplit('/', 1)[-1]}"
+    doubt = "" if _beats_baseline(card) else ", no better than its baseline"
+    yield f"# Model card: run {card['run'].rsplit('/', 1)[-1]}{doubt}"
     yield ""
     yield (
-        f"A `{card['training']['model']['name']}` network of The Spectrogram One. From log-mel "
-        f"spectrograms of {card['training']['crop_s']:g} s crops it predicts "
+        f"A model of The Spectrogram One: {_describe_members(card)}. From log-mel spectrograms it predicts "
         + ("the genre" if target == "top" else "the genres")
         + f" of a track, out of {len(card['genres'])}."
     )
     yield ""
     yield f"- Trained: {card['trained']}, by code version {_code(card['code'])}"
     yield f"- Started from: {_code(card['parent']) if card['parent'] else 'random weights'}"
-    yield f"- Run: {_code(card['run'])}, best epoch {card['best_epoch']} by validation loss"
+    epoch = f", best epoch {card['best_epoch']} by validation loss" if card["best_epoch"] else ""
+    yield f"- Run: {_code(card['run'])}{epoch}"
+
+
+def _beats_baseline(card: Mapping[str, Any]) -> bool:
+    baseline = card["baseline"]
+    return baseline is None or card["metrics"]["test"]["correct"] > baseline["correct"]
+
+
+def _describe_members(card: Mapping[str, Any]) -> str:
+    training = card["training"]
+    kinds = {
+        NETWORK: f"a `{ModelSettings.model_validate(training['model']).network}` network on crops of "
+        f"{training['crop_s']:g} s",
+        FEATURES: "a kernel machine on six blocks of features",
+    }
+    members = [
+        kinds[member["kind"]] + (f" (weight {member['weight']:g})" if len(card["members"]) > 1 else "")
+        for member in card["members"]
+    ]
+    return " and ".join(members)
 
 
 def _use(card: Mapping[str, Any]) -> Iterator[str]:
@@ -81,7 +102,12 @@ def _data(card: Mapping[str, Any]) -> Iterator[str]:
     yield f"- Spectrograms: {_code(card['snapshot'])}"
     yield f"- Hash of the training data (tracks, targets, spectrograms): `{card['data']}`"
     yield "- Tracks: " + ", ".join(f"{count:,} {split}" for split, count in card["tracks"].items())
-    yield "- No named artist is in two splits; the weights are fitted on the training tracks only."
+    yield "- No named artist is in two splits; a network is fitted on the training tracks only."
+    if any(member["kind"] == FEATURES for member in card["members"]):
+        yield (
+            "- The kernel machine is fitted on the validation tracks too, by which it chooses nothing; its scores on "
+            "them are those of machines fitted without the artists of each fold."
+        )
     yield (
         f"- Audio: {mel['sample_rate_hz']:,} Hz, {mel['bands']} mel bands, window {mel['window']:,}, "
         f"hop {mel['hop']:,} samples"
@@ -105,7 +131,37 @@ def _evaluation(card: Mapping[str, Any]) -> Iterator[str]:
         "together. Weights, temperature and thresholds were chosen on the validation tracks, so their scores "
         "are too optimistic; the test tracks were used for no choice."
     )
+    yield from _comparison(card)
     yield from _test_use(card["test_use"])
+
+
+def _comparison(card: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the baseline's scores, and the table by which the model was chosen."""
+    baseline, choice = card["baseline"], card["choice"]
+    yield ""
+    if baseline is None:
+        yield "No baseline: it predicts one genre a track."
+    else:
+        yield (
+            f"Baseline, a {baseline['name']}, on the same test tracks: {baseline['correct']:,} of "
+            f"{baseline['tracks']:,} correct, accuracy {baseline['accuracy']:.3f}, macro F1 {baseline['macro_f1']:.3f}."
+        )
+    if choice is None:
+        return
+    yield ""
+    yield f"Choice of the model: {choice['name']}; {choice['reason']}."
+    if choice["scores"]:
+        yield (
+            f"Cross-validation over {choice['tracks']:,} training and validation tracks, {choice['folds']} folds that "
+            "share no artist:"
+        )
+        yield ""
+        yield "| Candidate | Accuracy | Log-loss | Behind the best | Standard error |"
+        yield "|---|---:|---:|---:|---:|"
+        for each in choice["scores"]:
+            name = each["name"] + ("" if each["is_candidate"] else " (baseline)")
+            figures = (each[key] for key in ("accuracy", "log_loss", "behind", "standard_error"))
+            yield f"| {name} | {' | '.join(map(_number, figures))} |"
 
 
 def _test_use(use: Mapping[str, Any]) -> Iterator[str]:
@@ -145,7 +201,7 @@ def _calibration(card: Mapping[str, Any]) -> Iterator[str]:
     yield f"- Temperature: {calibration['temperature']:.3f}"
     test = card["metrics"]["test"]
     yield (
-        f"- ECE on the test tracks: {test['uncalibrated_error']:.3f} for the network's own probabilities, "
+        f"- ECE on the test tracks: {test['uncalibrated_error']:.3f} before calibration, "
         f"{test['calibration_error']:.3f} calibrated"
     )
     yield from (f"- {_text(note)}" for note in card["calibration_notes"])

@@ -44,6 +44,7 @@ from training.report.findings import (
 from training.report.formatting import format_setting, make_environment
 from training.report.score_figures import MAX_SHOWN_GENRES, draw_precision_recall, draw_reliability
 from training.report.style import DARK, DPI, LIGHT, Theme
+from training.selection.model_choice import ModelChoice
 
 MAX_PAGE_REJECTS = 500  # a browser shows so many rows easily; rejects.csv has all
 CSS_DPI = 96
@@ -67,6 +68,8 @@ class ReportInputs:
     read_mel: ReadMel
     calibration: Calibration = Calibration()  # noqa: RUF009  it is frozen
     notes: Sequence[str] = ()  # that explain the calibration
+    baseline: Scores | None = None  # on the test tracks
+    choice: ModelChoice | None = None
     test_use: Mapping[str, Any] | None = None  # what `record_test_use` returned
 
 
@@ -133,7 +136,9 @@ def _render_page(
     return environment.get_template("report.html.j2").render(
         name=inputs.name,
         target=inputs.target,
-        headline=headline(test.scores),
+        headline=headline(test.scores, inputs.baseline),
+        baseline=inputs.baseline,
+        choice=inputs.choice,
         results=splits,
         test=test,
         images={

@@ -14,13 +14,17 @@ from store.reader import Snapshot
 from training.evaluation.calibration import Calibration
 from training.evaluation.calibration_fitting import explain_calibration, fit_calibration
 from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_FILE, select_split, to_matrix
+from training.evaluation.metrics import Scores
 from training.evaluation.settings import CalibrationSettings
 from training.evaluation.test_set_use import record_test_use
+from training.feature_machine.version_file import FEATURES_FILE
 from training.fit.run import HISTORY_FILE, TrainingRun, hash_training_data, read_run_tracks
 from training.inference.stored_tracks import run_identity
 from training.networks.network import WEIGHTS_FILE
+from training.networks.settings import FEATURES, NETWORK
 from training.report.model_card import write_model_card
 from training.report.page import ReportInputs, render_report
+from training.selection.model_choice import ModelChoice
 
 MODEL_CARD_FILE = "MODEL_CARD.md"
 
@@ -35,6 +39,8 @@ def assemble_version(
     calibration_settings: CalibrationSettings,
     rejects: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
+    baseline: Scores | None = None,
+    choice: ModelChoice | None = None,
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Fit the calibration of a finished run, and return the files and the card of the version it becomes.
 
@@ -59,6 +65,8 @@ def assemble_version(
         rejects=rejects,
         mel=MelSettings.model_validate(snapshot.mel_settings),
         read_mel=snapshot.mel,
+        baseline=baseline,
+        choice=choice,
     )
     report = render_report(inputs)
     card = {
@@ -68,16 +76,33 @@ def assemble_version(
         "best_epoch": history["best_epoch"],
         "calibration_notes": notes,
         "test_use": test_use,
+        "baseline": describe_baseline(baseline),
+        "choice": choice.model_dump(mode="json") if choice else None,
         "metrics": json.loads(report["metrics.json"]),
     }
     return _files(folder, predictions, report, card), card
 
 
+def describe_baseline(scores: Scores | None) -> dict[str, Any] | None:
+    """Return what the card states of the baseline on the test tracks."""
+    if scores is None:
+        return None
+    return {
+        "name": "support-vector machine on MFCC statistics",
+        "correct": scores.correct,
+        "tracks": scores.tracks,
+        "accuracy": scores.accuracy,
+        "macro_f1": scores.macro_f1,
+    }
+
+
 def _files(
     folder: str, predictions: pa.Table, report: Mapping[str, bytes], card: Mapping[str, Any]
 ) -> dict[str, bytes]:
+    file_of = {NETWORK: WEIGHTS_FILE, FEATURES: FEATURES_FILE}
+    member_files = [file_of[member["kind"]] for member in card["members"]]
     return {
-        WEIGHTS_FILE: read_bytes(join(folder, WEIGHTS_FILE)),
+        **{name: read_bytes(join(folder, name)) for name in member_files},
         HELD_OUT_PREDICTIONS_FILE: to_parquet(predictions),
         MODEL_CARD_FILE: write_model_card(card).encode(),
         **{f"report/{name}": content for name, content in report.items()},

@@ -93,14 +93,15 @@ def split_folds(
     """
     fold_T = assign_artist_folds(labelled, folds, seed)
     return [
-        select_labelled_tracks(_split_for(labelled, fold_T == fold, validation_share, seed), target, genres)
+        select_labelled_tracks(split_fold(labelled, fold_T == fold, validation_share, seed), target, genres)
         for fold in range(folds)
     ]
 
 
-def _split_for(
+def split_fold(
     labelled: pa.Table, is_test_T: NDArray[np.bool_], validation_share: float, seed: int
 ) -> pa.Table:
+    """Return the tracks with the splits of one fold's run. Raises: BadInput if a genre has too few other artists."""
     settings = SplitSettings(mode="artist", validation_share=validation_share, test_share=0.0, seed=seed)
     rest = split_by_artist(labelled.filter(pa.array(~is_test_T)), settings)
     test = labelled.filter(pa.array(is_test_T))

@@ -1,24 +1,21 @@
-"""The baseline: a support-vector machine on statistics of librosa's features.
+"""The baseline: a support-vector machine on statistics of MFCCs and of the spectrum's shape.
 
-Axes: T tracks, F frames, M mel bands, K features of a frame, D features of a track, G genres.
+Axes: T tracks, F frames, M mel bands, D features of a track, G genres.
 """
 
 from collections.abc import Sequence
 
-import librosa
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
+from preprocessing.features.spectral_shape import frame_statistics
+from preprocessing.mel.filters import band_centres_hz
 from preprocessing.mel.settings import MelSettings
 from store.reader import open_snapshot
 from training.evaluation.probabilities import softmax
 
-MFCC_COEFFICIENTS = 20  # of the cepstrum, as in FMA's features
-MIN_STD = 1e-6  # a feature with less is constant
+MAX_TRACKS = 5_000  # to fit on: the time of an SVM grows with their square
 FEATURES_SCHEMA = pa.schema([("track_id", pa.string()), ("features", pa.list_(pa.float32()))])
 
 
@@ -29,20 +26,7 @@ def compute_track_features(mel_FM: NDArray[np.float32], settings: MelSettings) -
     Source: the summary of FMA's features.csv (Defferrard et al., 2017); theirs has chroma too,
             which cannot be computed from a mel spectrogram.
     """
-    frames_KF = _frame_features(mel_FM, settings)
-    mean_K1 = frames_KF.mean(axis=1, keepdims=True)
-    std_K1 = frames_KF.std(axis=1, keepdims=True)
-    z_KF = (frames_KF - mean_K1) / np.maximum(std_K1, MIN_STD)
-    statistics = [
-        mean_K1[:, 0],
-        std_K1[:, 0],
-        (z_KF**3).mean(axis=1),
-        (z_KF**4).mean(axis=1),
-        np.median(frames_KF, axis=1),
-        frames_KF.min(axis=1),
-        frames_KF.max(axis=1),
-    ]
-    return np.concatenate(statistics).astype(np.float32)
+    return frame_statistics(mel_FM.astype(np.float64), band_centres_hz(settings)).astype(np.float32)
 
 
 def compute_stored_features(track_ids: Sequence[str], *, snapshot_url: str) -> pa.Table:
@@ -65,6 +49,10 @@ def svm_predict(train_TD: ArrayLike, target_TG: ArrayLike, test_TD: ArrayLike) -
     The likeliest genre is the machine's prediction. The probabilities are a softmax of its margins: they
     are not calibrated, so their log-loss means little.
     """
+    from sklearn.pipeline import make_pipeline  # here, since the import costs a second
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
     genre_T = np.asarray(target_TG).argmax(axis=1)
     assert len(np.unique(genre_T)) == np.shape(target_TG)[1], "a track of each genre"
     model = make_pipeline(StandardScaler(), SVC(break_ties=True))
@@ -74,18 +62,12 @@ def svm_predict(train_TD: ArrayLike, target_TG: ArrayLike, test_TD: ArrayLike) -
     return softmax(margin_TG)
 
 
-def _frame_features(mel_FM: NDArray[np.float32], settings: MelSettings) -> NDArray[np.float64]:
-    """Return cepstrum, its change over time, and the shape of the spectrum. Shapes: (F, M) -> (K, F)."""
-    mel_MF = mel_FM.T.astype(np.float64)
-    mfcc_KF = librosa.feature.mfcc(S=mel_MF, n_mfcc=min(MFCC_COEFFICIENTS, len(mel_MF)))
-    delta_KF = librosa.feature.delta(mfcc_KF, mode="nearest")
-    power_MF = librosa.db_to_power(mel_MF)
-    high_hz = settings.high_hz or settings.sample_rate_hz / 2
-    hz_M = librosa.mel_frequencies(settings.bands + 2, fmin=settings.low_hz, fmax=high_hz)[1:-1]
-    shapes = [
-        librosa.feature.spectral_centroid(S=power_MF, freq=hz_M),
-        librosa.feature.spectral_bandwidth(S=power_MF, freq=hz_M),
-        librosa.feature.spectral_rolloff(S=power_MF, freq=hz_M),
-        librosa.feature.spectral_flatness(S=power_MF, power=1.0),
-    ]
-    return np.concatenate([mfcc_KF, delta_KF, *shapes])
+def limit_tracks(target_TG: ArrayLike, most: int = MAX_TRACKS) -> NDArray[np.int64]:
+    """Return the rows of the tracks to fit on: all, or equally many of each genre as far as it has them."""
+    genre_T = np.asarray(target_TG).argmax(axis=1)
+    if len(genre_T) <= most:
+        return np.arange(len(genre_T))
+    of_each = most // np.shape(target_TG)[1]
+    random = np.random.default_rng(0).permutation(len(genre_T))
+    chosen = [random[genre_T[random] == genre][:of_each] for genre in np.unique(genre_T)]
+    return np.sort(np.concatenate(chosen))

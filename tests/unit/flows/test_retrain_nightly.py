@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from flows.model_stages.training import plan_run
 from flows.retrain_nightly import (
     compare_with_champion,
     configure_training,
@@ -14,7 +15,7 @@ from flows.retrain_nightly import (
     warm_start,
 )
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
-from flows.train_model import TrainSummary, plan_run, select_training_data
+from flows.train_model import TrainSummary, select_training_data
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput

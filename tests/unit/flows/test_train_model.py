@@ -3,8 +3,9 @@ import pytest
 import safetensors.torch
 from pydantic import ValidationError
 
+from flows.model_stages.training import create_run_folder
 from flows.settings import CrossValidationSettings
-from flows.train_model import create_run_folder, resolve_start
+from flows.train_model import resolve_start
 from store.errors import BadInput
 from store.fs.files import join
 from store.fs.parquet import write_table

@@ -5,7 +5,7 @@ from store.errors import BadInput
 from store.model_registry import publish_version
 from training.evaluation.calibration import Calibration
 from training.fit.settings import TrainSettings
-from training.inference.model_version import ModelIdentity, load_model, read_identity
+from training.inference.model_version import ModelIdentity, load_model, members_of, read_identity
 from training.networks.network import WEIGHTS_FILE
 from training.networks.settings import ModelSettings
 
@@ -27,6 +27,34 @@ def test_a_card_of_another_program_is_bad_input(tmp_path):
     version = publish_version(str(tmp_path), {}, {"genres": ["Rock"]})
     with pytest.raises(BadInput, match=r"model\.json: mel: Field required; train the model again"):
         read_identity(f"{tmp_path}/{version}")
+
+
+@pytest.mark.parametrize(
+    ("member", "remedy"),
+    [
+        ({"kind": "musicnn", "extra": "musicnn"}, r"pip install 'spectrogram-one\[musicnn\]'"),
+        ({"kind": "oracle"}, "use the release of this program that it was trained with"),
+    ],
+)
+def test_a_member_that_is_not_installed_is_named_with_what_to_do(tmp_path, member, remedy):
+    card = {**IDENTITY.model_dump(mode="json"), "members": [member]}
+    version = publish_version(str(tmp_path), {}, card)
+    with pytest.raises(
+        BadInput, match=f"needs the member '{member['kind']}', which is not installed here; {remedy}"
+    ):
+        read_identity(f"{tmp_path}/{version}")
+
+
+def test_an_average_has_two_members_that_share_the_decision():
+    settings = ModelSettings(name="average", network_share=0.25)
+    assert [(each.kind, each.weight) for each in members_of(settings)] == [
+        ("network", 0.25),
+        ("features", 0.75),
+    ]
+    assert [(each.kind, each.weight) for each in members_of(ModelSettings(name="features"))] == [
+        ("features", 1.0)
+    ]
+    assert members_of(ModelSettings()) == IDENTITY.members
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ def card():
         "trained": "2026-01-02T03:04:05+00:00",
         "run": "/models/runs/0123456789ab",
         "best_epoch": 9,
+        "baseline": None,
+        "choice": None,
         "tracks": {"training": 1200, "validation": 30, "test": 30},
         "calibration_notes": ["A temperature of 1.75, fitted on 30 validation tracks."],
         "test_use": {

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from scipy.stats import kurtosis, skew
 
 from preprocessing.decode import decode
+from preprocessing.features.spectral_shape import COEFFICIENTS as MFCC_COEFFICIENTS
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel
-from training.selection.svm_baseline import MFCC_COEFFICIENTS, compute_track_features, svm_predict
+from training.selection.svm_baseline import compute_track_features, limit_tracks, svm_predict
 
 MEL = MelSettings()
 SONG = Path(__file__).parents[3] / "data/demo_music/fma_small/200/200001.mp3"
@@ -91,3 +92,10 @@ def test_the_scale_of_a_feature_does_not_matter():
         svm_predict(train_TD * scale_D, target_TG, test_TD * scale_D),
         rtol=1e-6,
     )
+
+
+def test_of_many_tracks_some_of_each_genre_are_fitted_on():
+    target_TG = np.eye(3, dtype=int)[[0] * 90 + [1] * 9 + [2]]
+    assert limit_tracks(target_TG, most=100).tolist() == list(range(100))
+    rows = limit_tracks(target_TG, most=30)
+    assert target_TG[rows].sum(axis=0).tolist() == [10, 9, 1]

@@ -1,0 +1,118 @@
+"""The stages of a feature machine: the features of all tracks, computed once for a root, and the fit of a run."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from flows.cluster.client import Cluster
+from flows.cluster.fan_out import fan_out, in_batches
+from flows.reporting.progress import showing_progress
+from flows.reporting.stage import stage
+from preprocessing.features.patches import PatchDictionary
+from preprocessing.mel.settings import MelSettings
+from store.dataset.frame_reader import LOCATION_COLUMNS
+from store.fs.files import absolute, exists, join, write_atomic
+from store.fs.parquet import read_table, to_parquet
+from store.reader import Snapshot
+from training.feature_machine.fitting import (
+    assign_folds_or_fewer,
+    fit_feature_machine,
+    fit_patch_dictionary,
+    join_catalogue,
+)
+from training.feature_machine.track_features import compute_stored_blocks, compute_stored_patch_blocks
+from training.feature_machine.version_file import FEATURES_FILE, RECIPE, FittedFeatures, write_features
+from training.fit.run import HISTORY_FILE, TrainingRun
+
+TRACKS_PER_FEATURE_BATCH = 64
+FOLDS = 5  # across which a machine's scores are calibrated
+
+
+def fit_run_features(
+    cluster: Cluster, folder: str, run: TrainingRun, snapshot: Snapshot, tracks: pa.Table, root: str
+) -> None:
+    """Fit the feature machine of a run on its training and validation tracks, unless that is done.
+
+    It chooses nothing by the validation tracks: what it predicts for them is predicted across folds.
+    """
+    if exists(join(folder, FEATURES_FILE)):
+        return
+    used = tracks.filter(pc.not_equal(tracks["split"], "test"))
+    seed = run.settings.seed
+    fold_T, _ = assign_folds_or_fewer(join_catalogue(used, snapshot.tracks), FOLDS, seed)
+    blocks = load_blocks(cluster, tracks["track_id"].to_pylist(), snapshot, root)
+    fitted = fit_on_tracks(cluster, blocks, used, fold_T, snapshot, run)
+    write_features(folder, fitted, MelSettings.model_validate(snapshot.mel_settings))
+    if not exists(join(folder, HISTORY_FILE)):
+        write_atomic(join(folder, HISTORY_FILE), json.dumps({"best_epoch": 0, "epochs": []}).encode())
+
+
+def fit_on_tracks(
+    cluster: Cluster,
+    blocks: pa.Table,
+    tracks: pa.Table,
+    fold_T: NDArray[np.int64],
+    snapshot: Snapshot,
+    run: TrainingRun,
+) -> FittedFeatures:
+    """Fit a dictionary of patches and a feature machine on tracks; the folds share no artist."""
+    track_ids, seed = tracks["track_id"].to_pylist(), run.settings.seed
+    dictionary = fit_patch_dictionary(blocks, track_ids, seed)
+    patch_features = compute_patch_features(cluster, track_ids, snapshot, dictionary)
+    return fit_feature_machine(blocks, patch_features, dictionary, tracks, fold_T, run.settings.target, seed)
+
+
+def load_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> pa.Table:
+    """Return the features that need no dictionary, computed once for these tracks and kept in `root`."""
+    ordered = sorted(track_ids)
+    url = join(absolute(root), "features", f"{hash_stored_tracks(snapshot, ordered)}-{RECIPE}.parquet")
+    if exists(url):
+        return read_table(url)
+    table = compute_blocks(cluster, ordered, snapshot)
+    write_atomic(url, to_parquet(table))
+    return table
+
+
+def hash_stored_tracks(snapshot: Snapshot, track_ids: list[str]) -> str:
+    """Return a hash of what is stored of some tracks."""
+    column = pa.chunked_array([track_ids], pa.string())
+    rows = snapshot.read_index(column, LOCATION_COLUMNS)
+    return snapshot.content_hash(rows.append_column("track_id", column))
+
+
+@stage
+def compute_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot) -> pa.Table:
+    """Compute the features that need no dictionary."""
+    with showing_progress("Computing features", len(track_ids), "tracks") as advance:
+        tables = []
+        for batch, table in fan_out(
+            cluster,
+            compute_stored_blocks,
+            in_batches(track_ids, TRACKS_PER_FEATURE_BATCH),
+            snapshot_url=absolute(snapshot.url),
+        ):
+            tables.append(table)
+            advance(len(batch), "")
+    return pa.concat_tables(tables)
+
+
+@stage
+def compute_patch_features(
+    cluster: Cluster, track_ids: list[str], snapshot: Snapshot, dictionary: PatchDictionary
+) -> dict[str, NDArray[np.float32]]:
+    """Compute the features by a dictionary of patches."""
+    features: dict[str, NDArray[np.float32]] = {}
+    with showing_progress("Encoding patches", len(track_ids), "tracks") as advance:
+        for batch, (ids, features_TD) in fan_out(
+            cluster,
+            compute_stored_patch_blocks,
+            in_batches(track_ids, TRACKS_PER_FEATURE_BATCH),
+            snapshot_url=absolute(snapshot.url),
+            dictionary=dictionary,
+        ):
+            features |= dict(zip(ids, features_TD, strict=True))
+            advance(len(batch), "")
+    return features

@@ -49,13 +49,13 @@ class SelectionSettings(BaseModel):
 
     exclude: tuple[str, ...] = Field(
         default=(),
-        description="Leave out files and folders that match this glob, such as '*.wav' or 'Audiobooks/**'; "
+        description="Leave out files and folders that match this glob, for example '*.wav'; "
         "give it several times for several globs",
     )
     include: tuple[str, ...] = Field(
         default=(),
-        description="Take files and folders that match this glob though another rule leaves them out: "
-        "'#recycle', or '*.flac' beside --exclude '*'",
+        description="Take files and folders that match this glob though another rule leaves them out, "
+        "for example '#recycle'",
     )
 
     @field_validator("exclude", "include")

@@ -91,7 +91,11 @@ def test_a_build_submitted_from_the_form_completes_with_its_artifacts(page, serv
     page.get_by_text("Building: 51 of 51 tracks in").wait_for()
     page.screenshot(path=pictures / "2-run-completed.png")
     page.get_by_text("Artifacts", exact=True).click()
-    for shown in ("48 tracks have a spectrogram; next: ", "1 empty, 1 not-audio, 1 truncated", "building"):
+    for shown in (
+        "48 tracks have a spectrogram; all files of the source (",
+        "1 empty, 1 not-audio, 1 truncated",
+        "building",
+    ):
         page.get_by_text(shown).first.wait_for()
     page.screenshot(path=pictures / "3-artifacts.png", full_page=True)
 

@@ -116,7 +116,7 @@ def test_files_that_crash_hang_or_exhaust_memory_cost_themselves_only(tmp_path, 
         BuildSettings(
             source=str(source),
             store=f"{tmp_path}/store",
-            limits=LimitSettings(timeout_s=4.0, timeout_s_per_mb=0.0, memory_gib=0.25),
+            limits=LimitSettings(timeout_s=10.0, timeout_s_per_mb=0.0, memory_gib=0.25),
             max_reject_share=0.5,
             cluster=CLUSTER,
         )

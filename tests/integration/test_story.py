@@ -21,7 +21,7 @@ from store.model_registry import list_versions, read_card
 from store.reader import open_snapshot
 from tests.support.snapshots import publish_mels
 from tests.support.tagging_model import copy_demo_music
-from tests.support.toy_training import publish_toy_artists
+from tests.support.toy_training import MEL, publish_toy_artists
 from training.evaluation.settings import CalibrationSettings
 from training.fit.settings import TrainSettings
 from training.networks.settings import ModelSettings
@@ -126,7 +126,7 @@ def test_the_same_tracks_stored_otherwise_are_another_training(tmp_path):
     root = publish_toy_artists(f"{tmp_path}/float16")
     float16 = open_snapshot(root)
     mels = {track_id: float16.mel(track_id) for track_id in float16.track_ids}
-    publish_mels(f"{tmp_path}/uint8", mels, float16.tracks, float16.mel_settings, encoding="uint8")
+    publish_mels(f"{tmp_path}/uint8", mels, float16.tracks, MEL, encoding="uint8")
     names = {
         prepare_run(open_snapshot(f"{tmp_path}/{encoding}"), settings_to_train(tmp_path))[0]
         for encoding in ("float16", "uint8")

@@ -7,7 +7,6 @@ from xdist.scheduler import LoadScopeScheduling
 SHARE_A_PROCESS = (
     "tests/e2e/test_cancel_training.py",
     "tests/e2e/test_ui.py",
-    "tests/integration/test_recording.py",
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.errors import BadInput
 from store.fs.files import join
 from store.fs.parquet import read_table
 from store.model_registry import list_versions
@@ -29,7 +30,7 @@ def record_test_use(predictions: pa.Table, models: str, evaluated_at: str) -> di
         try:
             table = read_table(join(models, version, HELD_OUT_PREDICTIONS_FILE), ("track_id", "split"))
             shared = pc.is_in(track_ids, value_set=_test_track_ids(table))
-        except (OSError, LookupError, pa.ArrowException):
+        except (OSError, LookupError, BadInput, pa.ArrowException):
             continue
         if tracks := int(pc.sum(shared, min_count=0).as_py()):
             earlier.append({"version": version, "tracks": tracks})

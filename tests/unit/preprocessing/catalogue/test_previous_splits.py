@@ -9,7 +9,7 @@ from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from preprocessing.catalogue.splits import split_tracks
 from store.dataset.recipe import Recipe
 from store.dataset.snapshots import INDEX_SCHEMA, latest_snapshot, publish, put_catalogue, snapshot_url
-from store.fs.files import read_bytes
+from store.fs.files import local_path
 
 RECIPE = Recipe({"hop": 512}, "abc", "float16", {})
 AUTO = SplitSettings()
@@ -120,9 +120,9 @@ def test_each_file_is_read_once_however_many_snapshots_name_it(publish_build, mo
 
     def counting(url):
         read_files.append(url)
-        return read_bytes(url)
+        return local_path(url)
 
-    monkeypatch.setattr("store.fs.parquet.read_bytes", counting)
+    monkeypatch.setattr("store.fs.parquet.local_path", counting)
     assert len(read(root)) == 20
     assert sum("/catalogues/" in url for url in read_files) == 4
     assert sum("/index/" in url for url in read_files) == 20

@@ -1,16 +1,18 @@
 """The Prefect deployments: one per flow, the nightly schedule, concurrency limits."""
 
+import asyncio
 import os
 import signal
-import warnings
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
-from prefect import serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
+from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
@@ -42,16 +44,34 @@ def serve_flows(settings: ServeSettings) -> None:
 
     Raises: BadInput if the port is in use; ServiceUnavailable if the server does not respond.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until Prefect sets its own
-    # Prefect's own handler of SIGTERM does not await its clean-up, which then happens elsewhere.
-    warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the runner sets its own
     os.environ.setdefault(
         "DASK_LOGGING__DISTRIBUTED", "warning"
     )  # for the runs, which are separate processes
-    with suppress(KeyboardInterrupt), prefect_server(settings.port) as api_url:
+    with suppress(KeyboardInterrupt, asyncio.CancelledError), prefect_server(settings.port) as api_url:
         served = make_deployments()
         print_status(f"Prefect UI: {api_url.removesuffix('/api')}   (Ctrl-C ends)")
-        serve(*served, limit=1, print_starting_message=False, query_seconds=SERVE_POLL_INTERVAL_S)
+        runner = CancellableRunner(pause_on_shutdown=True, limit=1, query_seconds=SERVE_POLL_INTERVAL_S)
+        for deployment in served:
+            runner.add_deployment(deployment)
+        asyncio.run(runner.start())
+
+
+class CancellableRunner(Runner):
+    """A runner that SIGTERM ends as Ctrl-C does: by cancelling the task that serves.
+
+    Prefect's own handler does not await its clean-up, and raises SystemExit in whatever callback is running: some
+    catch it, and the runner goes on for ever.
+    """
+
+    async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        self._cancel = partial(loop.call_soon_threadsafe, task.cancel)
+        await super().start(run_once, webserver)
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        self._cancel()
 
 
 def make_deployments() -> list[RunnerDeployment]:

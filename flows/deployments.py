@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -44,14 +45,20 @@ def serve_flows(settings: ServeSettings) -> None:
 
     Raises: BadInput if the port is in use; ServiceUnavailable if the server does not respond.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the runner sets its own
+    asked_to_end = threading.Event()
+
+    def end(*args: object) -> None:
+        asked_to_end.set()  # where the exception is raised in a destructor, Python prints it and goes on
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)  # until the runner sets its own
     os.environ.setdefault(
         "DASK_LOGGING__DISTRIBUTED", "warning"
     )  # for the runs, which are separate processes
     with suppress(KeyboardInterrupt, asyncio.CancelledError), prefect_server(settings.port) as api_url:
         served = make_deployments()
         print_status(f"Prefect UI: {api_url.removesuffix('/api')}   (Ctrl-C ends)")
-        runner = CancellableRunner(pause_on_shutdown=True, limit=1, query_seconds=SERVE_POLL_INTERVAL_S)
+        runner = CancellableRunner(asked_to_end)
         for deployment in served:
             runner.add_deployment(deployment)
         asyncio.run(runner.start())
@@ -64,10 +71,19 @@ class CancellableRunner(Runner):
     catch it, and the runner goes on for ever.
     """
 
+    def __init__(self, asked_to_end: threading.Event) -> None:
+        super().__init__(pause_on_shutdown=True, limit=1, query_seconds=SERVE_POLL_INTERVAL_S)
+        self._asked_to_end = asked_to_end
+
     async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         self._cancel = partial(loop.call_soon_threadsafe, task.cancel)
+        signal.signal(signal.SIGTERM, self.handle_sigterm)
+        if self._asked_to_end.is_set():
+            loop.call_later(
+                SERVE_POLL_INTERVAL_S, task.cancel
+            )  # once it has begun, so that it pauses the deployments
         await super().start(run_once, webserver)
 
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from flows.reporting.progress import showing_progress
+from store.dataset.concatenation import relink_concatenation
 from store.dataset.parts import part_rows
 from store.dataset.snapshot_tags import find_snapshot
 from store.dataset.sweep import sweep
@@ -44,6 +45,8 @@ def sweep_store(
 ) -> Iterator[str]:
     """Sweep a store; return what was removed, a line for each file, and a summary."""
     result = sweep(root, grace_s=3600 * grace_hours, keep_snapshots=keep_snapshots, is_dry_run=is_dry_run)
+    if not is_dry_run:
+        relink_concatenation(root)
     yield from result.files[:MAX_PRINTED]
     if len(result.files) > MAX_PRINTED:
         yield f"and {len(result.files) - MAX_PRINTED:,} more"

@@ -16,9 +16,9 @@ from flows.model_stages.features import fit_run_features
 from flows.reporting.progress import Advance, showing_progress
 from flows.reporting.stage import run_logger, stage
 from preprocessing.mel.settings import MelSettings
+from store.dataset.genre_tree import parents_among
 from store.fs.files import absolute, join
 from store.reader import Snapshot
-from training.fit.labels import restrict_genre_tree
 from training.fit.run import TrainingRun, is_finished, run_hash, write_run
 from training.fit.settings import TrainSettings
 from training.inference.model_version import ModelIdentity
@@ -61,7 +61,7 @@ def plan_run(
         spectrograms_hash=snapshot.content_hash(tracks),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=genres,
-        genre_parents=restrict_genre_tree(genres, snapshot.genre_parents),
+        genre_parents=parents_among(genres, snapshot.genre_parents),
         pretrained_sha256=hashlib.sha256(start).hexdigest() if start else "",
         settings=training,
     )

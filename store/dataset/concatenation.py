@@ -32,6 +32,13 @@ from store.fs.files import local_path, write_atomic
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 
 
+def relink_concatenation(root: str) -> None:
+    """Link again where there is such an array: its links to the shards of older snapshots hold their space."""
+    path = local_path(root)
+    if path is not None and (path / "mel").is_dir():
+        link_concatenation(root)
+
+
 def link_concatenation(root: str) -> None:
     """Link the shards of the latest snapshot to one array, in place of the array of an earlier one."""
     path = local_path(root)

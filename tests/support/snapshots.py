@@ -21,13 +21,7 @@ def publish_mels(
     encoding: Encoding = "float16",
 ) -> Snapshot:
     """Publish spectrograms, by track_id, as one shard of a new store."""
-    shard = write_shard(
-        root,
-        ((it, [mel_FM]) for it, mel_FM in mels.items()),
-        bands=mel.bands,
-        encoding=encoding,
-        attributes={},
-    )
+    shard = write_mels(root, mels, mel, encoding)
     publish(
         root,
         parent=None,
@@ -38,6 +32,14 @@ def publish_mels(
         settings={},
     )
     return open_snapshot(root)
+
+
+def write_mels(
+    root: str, mels: Mapping[str, NDArray[np.float32]], mel: MelSettings, encoding: Encoding
+) -> Shard:
+    """Write spectrograms, by track_id, as a shard that no snapshot names yet."""
+    blocks = ((it, [mel_FM]) for it, mel_FM in mels.items())
+    return write_shard(root, blocks, bands=mel.bands, encoding=encoding, attributes={})
 
 
 def index_of(shard: Shard) -> pa.Table:
@@ -59,13 +61,7 @@ def add_mels(
     root: str, mels: Mapping[str, NDArray[np.float32]], mel: MelSettings, encoding: Encoding = "float16"
 ) -> None:
     """Publish one more shard on top of the latest snapshot, with its catalogue."""
-    shard = write_shard(
-        root,
-        ((it, [mel_FM]) for it, mel_FM in mels.items()),
-        bands=mel.bands,
-        encoding=encoding,
-        attributes={},
-    )
+    shard = write_mels(root, mels, mel, encoding)
     parent = latest_snapshot(root)
     assert parent is not None
     publish(

@@ -3,7 +3,7 @@
 Axes: T tracks, G genres, N pairs of a track and one of its genres.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -59,18 +59,6 @@ def select_labelled_tracks(tracks: pa.Table, target: Target, genres: Sequence[st
     offsets = np.arange(len(labelled) + 1, dtype=np.int32) * len(genres)
     targets = pa.ListArray.from_arrays(offsets, values)
     return labelled.append_column("target", targets).select(LABELLED_SCHEMA.names).cast(LABELLED_SCHEMA)
-
-
-def restrict_genre_tree(genres: Sequence[str], tree: Mapping[str, str]) -> dict[str, str]:
-    """Return for each genre its nearest ancestor in the tree among the same genres, where there is one."""
-    parents = {}
-    for genre in genres:
-        ancestor = tree.get(genre)
-        while ancestor is not None and ancestor not in genres:
-            ancestor = tree.get(ancestor)
-        if ancestor is not None:
-            parents[genre] = ancestor
-    return parents
 
 
 def _targets(tracks: pa.Table, target: Target, genres: Sequence[str]) -> NDArray[np.int8]:

@@ -19,10 +19,10 @@ from preprocessing.errors import RETRYABLE_REASONS, BadAudio, Reason
 from store.errors import BadInput
 from store.fs.files import join, local_path
 from store.fs.listing import FoundFile
-from store.fs.parquet import read_table, write_table
 from store.fs.signatures import read_signature
 from store.tagging.batching import batch_name
-from store.tagging.predictions import INFERENCE_SCHEMA, PREDICTIONS_SCHEMA, table_rows
+from store.tagging.inference_cache import read_inference, write_inference
+from store.tagging.predictions import PREDICTIONS_SCHEMA
 from store.tagging.rehearsal import rehearse_writing
 from store.tagging.run import TaggingRun
 from store.tagging.settings import WriteSettings
@@ -101,7 +101,7 @@ def run_inference(
     files: Sequence[FoundFile], inference_url: str, config: InferenceConfig
 ) -> list[InferenceRow]:
     """Return a row of INFERENCE_SCHEMA for each file; stored rows that still hold are not computed again."""
-    stored = _read_stored(inference_url)
+    stored = {row["track_id"]: row for row in read_inference(inference_url)}
     rows = {file.path: row for file in files if (row := _valid_row(stored, file, config)) is not None}
     left = [file for file in files if file.path not in rows]
     for first in range(0, len(left), config.files_per_group):
@@ -109,15 +109,8 @@ def run_inference(
         rows |= {row["track_id"]: row for row in _predict_group(group, config)}
     ordered = [rows[file.path] for file in files]
     if left or len(stored) != len(files):
-        write_table(inference_url, pa.Table.from_pylist(ordered, schema=INFERENCE_SCHEMA))
+        write_inference(inference_url, ordered)
     return ordered
-
-
-def _read_stored(inference_url: str) -> dict[str, InferenceRow]:
-    try:
-        return {row["track_id"]: row for row in table_rows(read_table(inference_url))}
-    except FileNotFoundError:
-        return {}
 
 
 def _valid_row(

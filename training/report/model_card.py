@@ -53,7 +53,11 @@ def _summary(card: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"- Trained: {card['trained']}, by code version {_code(card['code'])}"
     yield f"- Started from: {_code(card['parent']) if card['parent'] else 'random weights'}"
-    epoch = f", best epoch {card['best_epoch']} by validation loss" if card["best_epoch"] else ""
+    epoch = (
+        f", best epoch {card['best_epoch']}: the last within one standard error of the lowest validation loss"
+        if card["best_epoch"]
+        else ""
+    )
     yield f"- Run: {_code(card['run'])}{epoch}"
 
 

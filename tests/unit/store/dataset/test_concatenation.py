@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from preprocessing.mel.settings import MelSettings
-from store.dataset.concatenation import link_concatenation
+from store.dataset.concatenation import link_concatenation, relink_concatenation
 from store.dataset.shard_objects import OBJECT_FRAMES
 from store.dataset.shards import decode_db
 from store.fs.files import list_names
@@ -61,3 +61,17 @@ def test_an_object_store_is_left_as_it_is():
     before = list_names(root)
     link_concatenation(root)
     assert list_names(root) == before
+
+
+def test_a_store_swept_of_older_shards_gives_their_space_back(tmp_path):
+    root, mels = str(tmp_path), some_mels()
+    publish_mels(root, {"a": mels["a"]}, pa.table({"track_id": ["a"]}), MEL)
+    relink_concatenation(root)
+    assert not (tmp_path / "mel").exists(), "there was none"
+    link_concatenation(root)
+    (old,) = tmp_path.glob("shards/*/c/0/0")
+    add_mels(root, {"a": mels["c"]}, MEL)  # built again
+    assert old.stat().st_nlink == 2
+    relink_concatenation(root)
+    assert old.stat().st_nlink == 1
+    assert_shows_all(root)

@@ -58,3 +58,17 @@ def test_closing_twice_changes_nothing(data, size):
     closed = with_ancestors(data.draw(st.sets(st.integers(0, size - 1))), parents)
     assert with_ancestors(closed, parents) == closed
     assert all(parents[genre] in closed for genre in closed if genre in parents)
+
+
+@pytest.mark.parametrize(
+    ("genres", "parents"),
+    [
+        (("Death-Metal", "Krautrock", "Rock"), {"Death-Metal": "Rock", "Krautrock": "Rock"}),
+        (("Death-Metal", "Metal", "Rock"), {"Death-Metal": "Metal", "Metal": "Rock"}),
+        (("Death-Metal", "Krautrock"), {}),
+        (("Polka", "Rock"), {}),
+    ],
+)
+def test_a_genre_has_its_nearest_ancestor_among_the_genres_of_a_model(genres, parents):
+    tree = {"Krautrock": "Psych-Rock", "Psych-Rock": "Rock", "Metal": "Rock", "Death-Metal": "Metal"}
+    assert parents_among(genres, tree) == parents

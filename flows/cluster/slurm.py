@@ -16,6 +16,7 @@ from store.errors import BadInput, ServiceUnavailable
 if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
     from distributed import Client
+    from distributed.security import Security
 
 JOB_NAME = "spectrogram-one"
 ADAPT_INTERVAL_S = 2.0  # how often the number of jobs is compared with the work
@@ -50,7 +51,10 @@ def slurm_client(settings: ClusterSettings) -> "Iterator[Client]":
 
     folder = Path(settings.slurm.folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    with _start_cluster(settings, folder) as cluster:
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix="keys-") as keys,
+        _start_cluster(settings, folder, make_security(Path(keys))) as cluster,
+    ):
         _check_job(cluster.job_script(), folder)
         cluster.adapt(
             minimum_jobs=settings.min_jobs,
@@ -63,9 +67,28 @@ def slurm_client(settings: ClusterSettings) -> "Iterator[Client]":
             yield client
 
 
-def _start_cluster(settings: ClusterSettings, folder: Path) -> "SLURMCluster":
-    from dask_jobqueue import SLURMCluster
+def make_security(folder: Path) -> "Security":
+    """Return TLS settings with a new key, written into a folder that only this user can enter.
+
+    dask-jobqueue would write the keys itself, but delete them only when its cluster is garbage-collected.
+    """
     from distributed.security import Security
+
+    made = Security.temporary().get_tls_config_for_role("worker")
+    paths = {}
+    for name in ("ca_file", "cert", "key"):
+        paths[name] = str(folder / name)
+        (folder / name).write_text(made[name], encoding="ascii")
+    roles = {
+        f"tls_{role}_{name}": paths[name]
+        for role in ("scheduler", "worker", "client")
+        for name in ("cert", "key")
+    }
+    return Security(tls_ca_file=paths["ca_file"], require_encryption=True, **roles)
+
+
+def _start_cluster(settings: ClusterSettings, folder: Path, security: "Security") -> "SLURMCluster":
+    from dask_jobqueue import SLURMCluster
 
     slurm = settings.slurm
     # What is given to `interface` would be taken for that of the compute nodes, too.
@@ -85,8 +108,7 @@ def _start_cluster(settings: ClusterSettings, folder: Path) -> "SLURMCluster":
         death_timeout=LOST_SCHEDULER_TIMEOUT_S,
         local_directory=slurm.scratch or None,
         log_directory=str(folder / "logs"),
-        shared_temp_directory=str(folder),
-        security=Security.temporary(),
+        security=security,
         scheduler_options=scheduler,
         silence_logs=50,
     )

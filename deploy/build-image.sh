@@ -26,7 +26,10 @@ if ! buildah inspect --type image localhost/debian-python >/dev/null 2>&1; then
   buildah commit --quiet --signature-policy "$folder/policy.json" --rm "$container" localhost/debian-python >/dev/null
 fi
 
-${PYTHON:-python3.11} -m pip download --quiet --no-deps --requirement requirements.lock --dest "$folder/wheels" setuptools wheel 2>/dev/null
+if ! cmp --silent requirements.lock "$folder/requirements.lock"; then
+  ${PYTHON:-python3.11} -m pip download --quiet --no-deps --requirement requirements.lock --dest "$folder/wheels" setuptools wheel
+  cp requirements.lock "$folder/requirements.lock"
+fi
 buildah bud --quiet --signature-policy "$folder/policy.json" --layers --target cpu --tag "$image" --file deploy/Dockerfile \
   --build-arg BASE=localhost/debian-python --build-arg PIP_OPTIONS="--no-index --find-links /wheels" \
   --volume "$folder/wheels:/wheels:ro" .

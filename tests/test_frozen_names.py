@@ -16,8 +16,10 @@ from store.tags.write import read_genres, write_genres
 
 VERBS = (
     "build",
+    "certificates",
     "cross-validate",
     "demo",
+    "doctor",
     "fma",
     "models compare",
     "models export",
@@ -25,6 +27,8 @@ VERBS = (
     "models promote",
     "models rollback",
     "models show",
+    "prune",
+    "register",
     "retrain-nightly",
     "serve",
     "store diff",

@@ -42,6 +42,10 @@ def kubernetes_client(settings: ClusterSettings) -> "Iterator[Client]":
     check_kubernetes(settings)
     from distributed import Client
 
+    from flows.security.dask_tls import read_security
+
+    # Without a folder of certificates, Dask's own configuration (DASK_CONFIG) names them.
+    security = read_security(Path(settings.certificates)) if settings.certificates else None
     until = time.monotonic() + settings.start_timeout_s
     resources = make_resources(read_spec(Path(settings.kubernetes.spec)), settings)
     name = resources[0]["metadata"]["name"]
@@ -49,7 +53,7 @@ def kubernetes_client(settings: ClusterSettings) -> "Iterator[Client]":
     with _created(resources, settings) as cluster:
         _wait_until_running(cluster, settings, until)
         try:
-            client = Client(address, timeout=max(1.0, until - time.monotonic()))
+            client = Client(address, timeout=max(1.0, until - time.monotonic()), security=security)
         except (OSError, ValueError) as why:
             raise ServiceUnavailable(
                 f"{address}: the scheduler of DaskCluster {name} does not respond ({why}); see `kubectl -n "

@@ -50,6 +50,13 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
         4.0, gt=0.1, description="Memory of one worker process, local or in a SLURM job, in GiB"
     )
     scheduler: str = Field("", description="Address of the scheduler, such as tcp://10.0.0.5:8786")
+    certificates: str = Field(
+        "", description="Folder of this host's certificates, for a scheduler at tls://; see `certificates`"
+    )
+    allow_plaintext: bool = Field(
+        False,
+        description="Use a scheduler on another host without TLS: all who can reach it can run code on its workers",
+    )
     connect_timeout_s: float = Field(
         30.0, gt=0.0, description="Longest wait for the scheduler and its workers, in seconds"
     )
@@ -78,6 +85,10 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
             )
         if self.min_jobs > self.max_jobs:
             raise ValueError(f"--min-jobs {self.min_jobs} is more than --max-jobs {self.max_jobs}")
+        if self.scheduler.startswith("tls://") and not self.certificates:
+            raise ValueError(
+                f"--scheduler {self.scheduler}: --certificates with the folder of this host's is needed"
+            )
         return self
 
 

@@ -26,7 +26,7 @@ WARNING_S = 300  # before its time limit a worker passes its tasks on and ends, 
 
 def check_slurm() -> None:
     """Raises: BadInput if dask-jobqueue or SLURM's commands are not installed."""
-    if find_spec("dask_jobqueue") is None or find_spec("cryptography") is None:
+    if find_spec("dask_jobqueue") is None:
         raise BadInput(
             "--cluster.kind slurm: dask-jobqueue is not installed; run `pip install 'spectrogram-one[slurm]'`"
         )

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from flows.security.certificates import make_certificates, write_dask_config
 
+from flows.security.certificates import make_certificates, write_dask_config
 from tests.support import network_namespaces, postgres
 from tests.support.compose import BIN, compose_project
 from tests.support.waiting import wait_for

@@ -48,7 +48,11 @@ def test_a_run_submitted_to_prefect_builds_into_the_object_store(project):
     settings = {
         "source": str(MUSIC),
         "store": "s3://music/store",
-        "cluster": {"kind": "scheduler", "scheduler": "tls://dask-scheduler:8786"},
+        "cluster": {
+            "kind": "scheduler",
+            "scheduler": "tls://dask-scheduler:8786",
+            "certificates": project.native("flows", "/run/tls"),
+        },
     }
     submit = ["prefect", "deployment", "run", "build-dataset/build-dataset", "--watch"]
     ran = project.run(

@@ -144,7 +144,8 @@ def prefect_yaml(nightly: ScheduleSettings) -> str:
     """Return the same deployments as a file for `prefect deploy`."""
     deployments = [_yaml_deployment(spec) for spec in deployment_specs(nightly)]
     content = {"name": TAG, "pull": [], "deployments": deployments}
-    return YAML_HEADER + yaml.safe_dump(content, sort_keys=False, width=118, allow_unicode=True)
+    text: str = yaml.safe_dump(content, sort_keys=False, width=118, allow_unicode=True)
+    return YAML_HEADER + text
 
 
 def _yaml_deployment(spec: DeploymentSpec) -> dict[str, Any]:

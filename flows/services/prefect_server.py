@@ -29,7 +29,7 @@ RETENTION = {  # the server removes what is older by itself; without it, its dat
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 86_400),  # s, since a run ended
     "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P14D",
 }
-SERVER_START_TIMEOUT_S = 90.0
+SERVER_START_TIMEOUT_S = 300.0  # on a busy machine; one that ends is noticed at once
 DRAIN_TIMEOUT_S = 5.0
 
 

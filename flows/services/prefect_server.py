@@ -1,7 +1,6 @@
 """The Prefect server: the configured one, or one started on the loopback address while it is needed."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
+from flows.ports import find_free_port
 from flows.services.environment import bypass_proxies_on_loopback
 from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput, ServiceUnavailable
@@ -82,17 +82,13 @@ def _database(home: Path) -> dict[str, str]:
 
 
 def _free_port(port: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as why:
-            raise BadInput(
-                f"{HOST}:{port}: cannot be listened on ({why.strerror}); choose another --port, or, if a Prefect "
-                f"server runs there, set PREFECT_API_URL=http://{HOST}:{port}/api to use it"
-            ) from None
-        free: int = probe.getsockname()[1]
-        return free
+    try:
+        return find_free_port(HOST, port)
+    except OSError as why:
+        raise BadInput(
+            f"{HOST}:{port}: cannot be listened on ({why.strerror}); choose another --port, or, if a Prefect "
+            f"server runs there, set PREFECT_API_URL=http://{HOST}:{port}/api to use it"
+        ) from None
 
 
 def _start(port: int, log: Path) -> "subprocess.Popen[bytes]":

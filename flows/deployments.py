@@ -83,6 +83,7 @@ def deployment_specs(nightly: ScheduleSettings) -> list[DeploymentSpec]:
         DeploymentSpec(prefect_flows.undo_tagging, ("tag",)),
         DeploymentSpec(prefect_flows.retrain_nightly, ("build", "train"), nightly_settings, schedule=nightly),
         DeploymentSpec(prefect_flows.cross_validate, ("train",)),
+        DeploymentSpec(prefect_flows.run_experiments, ("train",)),
         DeploymentSpec(
             prefect_flows.prune_prefect,
             ("upkeep",),

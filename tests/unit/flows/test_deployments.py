@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from flows.deployments import deployment_specs, prefect_yaml
 from flows.services.automations import silent_runs
 from flows.settings import ScheduleSettings, ServeSettings
+from tests.support.prefect_ui import FLOWS
 
 SCRIPT = """
 import sys
@@ -31,18 +32,7 @@ def test_the_forms_need_the_settings_only():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     imported, *forms = done.stdout.splitlines()
     assert imported == "[]"
-    assert forms == [
-        f"{name} ['settings']"
-        for name in (
-            "build-dataset",
-            "train-model",
-            "tag-catalogue",
-            "undo-tagging",
-            "retrain-nightly",
-            "cross-validate",
-            "prune-prefect",
-        )
-    ]
+    assert forms == [f"{name} ['settings']" for name in FLOWS]
 
 
 def test_the_file_for_prefect_deploy_is_written_from_the_same_source():

@@ -16,6 +16,7 @@ from flows.settings import (
     TrainModelSettings,
     UndoSettings,
 )
+from flows.studies.settings import ExperimentSettings
 from store.errors import BadInput
 from store.fs.files import absolute, list_names, local_path
 from store.model_registry import read_card, resolve_version
@@ -38,6 +39,11 @@ def check_cross_validation(settings: CrossValidationSettings) -> None:
     """Raises: BadInput if the store holds no snapshot, or the cluster cannot be started."""
     check_store(settings.store)
     check_cluster(settings.cluster)
+
+
+def check_experiment(settings: ExperimentSettings) -> None:
+    """Raises: BadInput if the store holds no snapshot."""
+    check_store(settings.store)
 
 
 def check_nightly(settings: NightlySettings) -> None:

@@ -83,6 +83,7 @@ def deployment_specs(nightly: ScheduleSettings) -> list[DeploymentSpec]:
         DeploymentSpec(prefect_flows.undo_tagging, ("tag",)),
         DeploymentSpec(prefect_flows.retrain_nightly, ("build", "train"), nightly_settings, schedule=nightly),
         DeploymentSpec(prefect_flows.cross_validate, ("train",)),
+        DeploymentSpec(prefect_flows.run_experiments, ("train",)),
         DeploymentSpec(
             prefect_flows.prune_prefect,
             ("upkeep",),
@@ -144,7 +145,8 @@ def prefect_yaml(nightly: ScheduleSettings) -> str:
     """Return the same deployments as a file for `prefect deploy`."""
     deployments = [_yaml_deployment(spec) for spec in deployment_specs(nightly)]
     content = {"name": TAG, "pull": [], "deployments": deployments}
-    return YAML_HEADER + yaml.safe_dump(content, sort_keys=False, width=118, allow_unicode=True)
+    text: str = yaml.safe_dump(content, sort_keys=False, width=118, allow_unicode=True)
+    return YAML_HEADER + text
 
 
 def _yaml_deployment(spec: DeploymentSpec) -> dict[str, Any]:

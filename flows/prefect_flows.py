@@ -14,6 +14,7 @@ from flows.settings import (
     TrainModelSettings,
     UndoSettings,
 )
+from flows.studies.settings import ExperimentSettings
 
 
 @flow(name="build-dataset")
@@ -70,3 +71,11 @@ def prune_prefect(settings: PruneSettings) -> object:
     from flows.services.retention import prune_database
 
     return prune_database(settings)
+
+
+@flow(name="run-experiments")
+def run_experiments(settings: ExperimentSettings) -> object:
+    """Run a study: genres, repeats, spectrograms, models and others. Rerun it to resume it."""
+    from flows import run_experiments as flow_module
+
+    return flow_module.run_experiments(settings)

@@ -20,6 +20,7 @@ VERBS = (
     "cross-validate",
     "demo",
     "doctor",
+    "experiment",
     "fma",
     "models compare",
     "models export",

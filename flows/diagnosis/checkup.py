@@ -62,6 +62,6 @@ def _decoder_versions() -> dict[str, str]:
 
 
 def _usable_gpus() -> tuple[int, str | None]:
-    from training.fit.devices import usable_gpus
+    from training.networks.devices import usable_gpus
 
     return usable_gpus()

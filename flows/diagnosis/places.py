@@ -21,11 +21,11 @@ PROBE = b"written by `spectrogram-one doctor` and removed again"
 
 def check_place(subject: str, url: str) -> list[Finding]:
     """Write, read and remove a small file in a folder or bucket; compare its time with this machine's clock."""
-    path = local_path(url)
-    if path is not None and not path.exists():
-        return [_check_missing(subject, path)]
     probe = join(url, f".doctor-{uuid4().hex}")
     try:
+        path = local_path(url)
+        if path is not None and not path.exists():
+            return [_check_missing(subject, path)]
         put_if_absent(probe, PROBE)
         written = time.time()
         intact, changed = read_bytes(probe) == PROBE, change_time(probe)

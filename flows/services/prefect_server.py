@@ -1,7 +1,6 @@
 """The Prefect server: the configured one, or one started on the loopback address while it is needed."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from flows.security.addresses import is_loopback
+from flows.security.ports import find_free_port
 from flows.services.environment import bypass_proxies_on_loopback
 from flows.services.prefect_database import SQLITE_URL, check_database, configured_url, own_path
 from flows.services.server_check import check_server, responds
@@ -29,7 +29,7 @@ RETENTION = {  # the server removes what is older by itself; without it, its dat
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 86_400),  # s, since a run ended
     "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P14D",
 }
-SERVER_START_TIMEOUT_S = 90.0
+SERVER_START_TIMEOUT_S = 300.0  # on a busy machine; one that ends is noticed at once
 DRAIN_TIMEOUT_S = 5.0
 
 
@@ -101,17 +101,13 @@ def check_exposed_server(host: str, environment: Mapping[str, str]) -> None:
 
 
 def _free_port(host: str, port: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as why:
-            raise BadInput(
-                f"{host}:{port}: cannot be listened on ({why.strerror}); choose another --port, or, if a Prefect "
-                f"server runs there, set PREFECT_API_URL=http://{HOST}:{port}/api to use it"
-            ) from None
-        free: int = probe.getsockname()[1]
-        return free
+    try:
+        return find_free_port(host, port)
+    except OSError as why:
+        raise BadInput(
+            f"{host}:{port}: cannot be listened on ({why.strerror}); choose another --port, or, if a Prefect "
+            f"server runs there, set PREFECT_API_URL=http://{HOST}:{port}/api to use it"
+        ) from None
 
 
 def _start(host: str, port: int, log: Path) -> "subprocess.Popen[bytes]":

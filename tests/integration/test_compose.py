@@ -9,7 +9,6 @@ import pytest
 from flows.security.certificates import make_certificates, write_dask_config
 from tests.support import network_namespaces, postgres
 from tests.support.compose import BIN, compose_project
-from tests.support.waiting import wait_for
 
 MUSIC = Path(__file__).parents[1] / "data/demo_music"
 SECRETS = {
@@ -39,7 +38,9 @@ def project(need):
         project.start_postgres("postgres")
         # The store's own image is not to be had here; moto takes its place, at the same address.
         project.start("object-store", [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", "9000"])
-        for name in ("prefect-server", "dask-scheduler", "worker-cpu", "flows"):
+        project.start("prefect-server")
+        project.run_once("register")
+        for name in ("dask-scheduler", "worker-cpu", "flows"):
             project.start(name)
         yield project
 
@@ -47,7 +48,6 @@ def project(need):
 @pytest.mark.soak
 def test_a_run_submitted_to_prefect_builds_into_the_object_store(project):
     environment = project.environment("flows")
-    wait_for(lambda: b"Prefect UI" in (project.folder / "flows/log").read_bytes())
     assert project.run([str(BIN / "python"), "-c", MAKE_BUCKET], env=environment).returncode == 0
     settings = {
         "source": str(MUSIC),

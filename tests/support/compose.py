@@ -78,6 +78,13 @@ class Project:
             )
         wait_for(lambda: self.is_healthy(name), within_s=300, every_s=0.5)
 
+    def run_once(self, name: str) -> None:
+        """Run a service that ends, as those wait for that depend on its success."""
+        (self.folder / name).mkdir()
+        words = [self.native(name, word) for word in self.services[name]["command"]]
+        ended = self.run(words, cwd=self.folder / name, env=self.environment(name))
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
     def is_healthy(self, name: str) -> bool:
         """Return what the check of a service finds; a service without one is healthy while it runs."""
         log = self.folder / name / "log"

@@ -110,7 +110,7 @@ def prefect_server(database: str, folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: is_up(port), every_s=1)
+        wait_for(lambda: is_up(port), within_s=900, every_s=1)
         yield f"http://127.0.0.1:{port}/api"
     finally:
         server.terminate()

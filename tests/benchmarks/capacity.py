@@ -29,6 +29,7 @@ from flows.cluster.client import Cluster, open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import ClusterSettings
 from tests.support.postgres import binary, postgres
+from tests.support.prefect_ui import COMMAND
 from tests.support.processes import free_port
 from tests.support.waiting import wait_for
 
@@ -37,17 +38,8 @@ MIB = 2**20
 TABLES = (
     "flow_run", "flow_run_state", "task_run", "task_run_state", "log", "artifact", "events", "event_resources",
 )  # fmt: skip
-PROGRAM = """
-import sys
-from tests.benchmarks.catalogue import answer_at_once
-from flows import build_dataset as flow, prefect_flows
-from flows.cluster.settings import ClusterSettings
-flow.build_shard = answer_at_once
-prefect_flows.build_dataset(flow.BuildSettings(
-    source=sys.argv[1], store=sys.argv[2], tracks_per_batch=4, batches_per_commit=int(sys.argv[3]),
-    cluster=ClusterSettings(workers=1),
-))
-"""
+MUSIC = Path("tests/data/demo_music/fma_small")
+FILES = 10
 REQUESTS = {
     "last 50 runs": ("flow_runs/filter", {"limit": 50, "sort": "EXPECTED_START_TIME_DESC"}),
     "count of runs": ("flow_runs/count", {}),
@@ -125,18 +117,17 @@ def is_up(port: int) -> bool:
 
 
 def record_build(api_url: str, folder: Path, commits: int) -> None:
-    """Run a build of 40 files in so many commits, recorded by the server."""
+    """Build spectrograms of a few songs, one a batch, in so many commits, recorded by the server."""
     music = folder / "music"
     music.mkdir(exist_ok=True)
-    for number in range(40):
-        (music / f"{number}.mp3").write_bytes(b"x")
-    environment = os.environ | {"PREFECT_API_URL": api_url, "PREFECT_LOGGING_LEVEL": "WARNING"}
+    for song in sorted(MUSIC.rglob("*.mp3"))[:FILES]:
+        shutil.copy(song, music)
+    flags = ["--tracks-per-batch=1", f"--batches-per-commit={FILES // commits}", "--cluster.workers=1"]
     subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(music), str(folder / f"store-{commits}"), str(10 // commits)],
-        env=environment,
+        [COMMAND, "build", str(music), f"--store={folder}/store-{commits}", *flags],
+        env=os.environ | {"PREFECT_API_URL": api_url, "PREFECT_HOME": str(folder / "home")},
         check=True,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
     )
 
 

@@ -1,4 +1,4 @@
-"""What can be found wrong with `--cluster.kind slurm` before a job is submitted; jobs: tests/integration/test_slurm.py."""
+"""What is found wrong with `--cluster.kind slurm` before a job is submitted; jobs: tests/integration/test_slurm.py."""
 
 import sys
 

@@ -4,33 +4,45 @@ python -m tests.benchmarks.genre_models --store STORE [--results FOLDER] [--seed
     [--training-tracks 55 110 173 256]
 
 For each fold seed: the feature machine, the network, their average by halves, an SVM on the product's own statistics
-(svm) and one on FMA's 518 features (svm518), which are computed from the audio. Rerun it to resume it: what is finished
-is kept in FOLDER. Forced choice: the genre of two that is more probable, of tracks that are one of them.
+(svm) and one on FMA's 518 features (svm518), which are computed from the audio. Rerun it to resume it: features and
+networks are kept in FOLDER. Forced choice: the genre of two that is more probable, of tracks that are one of them.
+
+The dictionary of patches, which sees no label, is that of all tracks; `cross-validate` fits one for each fold.
 """
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flows.cluster.client import Cluster, open_cluster
-from flows.cross_validate import assign_folds, evaluate_svm, evaluate_trial, plan_trials
+from flows.cluster.client import open_cluster
+from flows.cross_validate import assign_folds, average_predictions, evaluate_fold, plan_trials
 from flows.settings import CrossValidationSettings
 from preprocessing.catalogue.splits import group_tracks
+from preprocessing.features.patches import PatchDictionary
 from store.reader import Snapshot, open_snapshot
 from tests.benchmarks.fma_features import load_fma_features
 from training.evaluation.held_out_predictions import to_matrix
+from training.feature_machine.fitting import (
+    assemble_features,
+    assign_folds_or_fewer,
+    fit_feature_machine,
+    fit_patch_dictionary,
+)
+from training.feature_machine.track_features import compute_stored_blocks, compute_stored_patch_blocks
 from training.fit.settings import TrainSettings
 from training.networks.settings import ModelSettings
 from training.selection.cross_validation import fold_predictions, select_cross_validation_tracks
-from training.selection.svm_baseline import svm_predict
+from training.selection.svm_baseline import compute_stored_features, svm_predict
 
+INNER_FOLDS = 5  # by which a feature machine is calibrated
 RESAMPLES = 5_000
 FORCED_CHOICE = ("Pop", "Rock")
 SVM_518 = "svm518"
@@ -38,18 +50,22 @@ SVM_518 = "svm518"
 
 @dataclass(frozen=True)
 class Material:
-    """The labelled tracks of a store, and FMA's features of each."""
+    """The labelled tracks of a store, and what the models compute of each."""
 
     snapshot: Snapshot
     genres: tuple[str, ...]
     labelled: pa.Table
+    artist_T: NDArray[np.int64]
+    blocks: pa.Table
+    dictionary: PatchDictionary
+    patches: Mapping[str, NDArray[np.float32]]
+    statistics_TD: NDArray[np.float32]
     fma_TD: NDArray[np.float32]
 
     def rows_of(self, tracks: pa.Table) -> NDArray[np.int64]:
         """Return the row of each of some tracks."""
-        return np.asarray(
-            pc.index_in(tracks["track_id"], value_set=self.labelled["track_id"].combine_chunks())
-        )
+        ids = self.labelled["track_id"].combine_chunks()
+        return np.asarray(pc.index_in(tracks["track_id"], value_set=ids), np.int64)
 
 
 def main() -> None:
@@ -64,26 +80,22 @@ def main() -> None:
     parser.add_argument("--training-tracks", type=int, nargs="+", default=[0], help="0 for all")
     parser.add_argument("--processes", type=int, default=0, help="Dask workers, and processes of a training")
     wanted = parser.parse_args()
-    snapshot = open_snapshot(wanted.store)
-    genres, labelled = select_cross_validation_tracks(snapshot.tracks, "top", ())
     os.makedirs(wanted.results, exist_ok=True)
-    fma_TD = load_fma_features(labelled["url"].to_pylist(), Path(wanted.results, "fma_features.npz"))
-    material = Material(snapshot, genres, labelled, fma_TD)
+    material = load_material(wanted.store, Path(wanted.results))
     for count in wanted.training_tracks:
         right_of: dict[str, list[NDArray[np.bool_]]] = {}
         print(f"{f'about {count}' if count else 'all'} training tracks")
         for seed in wanted.seeds:
             settings = make_settings(wanted, seed)
-            with open_cluster(settings.cluster) as cluster:
-                predictions = cross_validate_all(cluster, material, settings, count)
+            predictions = cross_validate_all(material, settings, count)
             for model, right_T in print_scores(predictions, material, seed).items():
                 right_of.setdefault(model, []).append(right_T)
-        print_gains(right_of, group_tracks(labelled))
+        print_gains(right_of, material.artist_T)
 
 
 def make_settings(wanted: argparse.Namespace, seed: int) -> CrossValidationSettings:
     """Return the settings of the cross-validation with a fold seed."""
-    model = ModelSettings(name="auto" if wanted.network else "features")
+    model = ModelSettings(name="short-chunk-resnet" if wanted.network else "features")
     return CrossValidationSettings.model_validate(
         {
             "store": wanted.store,
@@ -96,20 +108,44 @@ def make_settings(wanted: argparse.Namespace, seed: int) -> CrossValidationSetti
     )
 
 
+def load_material(store: str, results: Path) -> Material:
+    """Compute the features of all labelled tracks in this process, or read them from `results`."""
+    snapshot = open_snapshot(store)
+    genres, labelled = select_cross_validation_tracks(snapshot.tracks, "top", ())
+    ids, cache = labelled["track_id"].to_pylist(), results / "blocks.parquet"
+    if not cache.exists():
+        pq.write_table(compute_stored_blocks(ids, snapshot_url=store), cache)
+    blocks = pq.read_table(cache)
+    dictionary = fit_patch_dictionary(blocks, ids, seed=0)
+    _, patch_TD = compute_stored_patch_blocks(ids, snapshot_url=store, dictionary=dictionary)
+    return Material(
+        snapshot=snapshot,
+        genres=genres,
+        labelled=labelled,
+        artist_T=group_tracks(labelled),
+        blocks=blocks,
+        dictionary=dictionary,
+        patches=dict(zip(ids, patch_TD, strict=True)),
+        statistics_TD=np.array(compute_stored_features(ids, snapshot_url=store)["features"].to_pylist()),
+        fma_TD=load_fma_features(labelled["url"].to_pylist(), results / "fma_features.npz"),
+    )
+
+
 def cross_validate_all(
-    cluster: Cluster, material: Material, settings: CrossValidationSettings, training_tracks: int
+    material: Material, settings: CrossValidationSettings, training_tracks: int
 ) -> pa.Table:
     """Return the predictions of all models, FOLD_PREDICTIONS_SCHEMA."""
     folds = assign_folds(material.genres, material.labelled, settings)
     if training_tracks:
         folds = [limit_training(fold, material, training_tracks, settings.fold_seed) for fold in folds]
-    tables = [
-        table
-        for trial in plan_trials(folds, settings)
-        for table in evaluate_trial(cluster, trial, material.genres, material.snapshot, settings)
-    ]
-    tables += evaluate_svm(cluster, folds, material.snapshot, settings)
-    tables += [predict_by_fma_features(fold, number, material) for number, fold in enumerate(folds)]
+    tables = []
+    with open_cluster(settings.cluster) as cluster:
+        for trial in plan_trials(folds, settings):
+            features = predict_by_features(trial.tracks, trial.fold, material)
+            tables += [features, *predict_by_svms(trial.tracks, trial.fold, material)]
+            if settings.training.model.name != "features":
+                network = evaluate_fold(cluster, trial, material.genres, material.snapshot, settings)
+                tables += [network, average_predictions(network, features, "top")]
     return pa.concat_tables(tables)
 
 
@@ -118,7 +154,7 @@ def limit_training(fold: pa.Table, material: Material, count: int, seed: int) ->
 
     A genre keeps a validation track at least, so that the network has an epoch to choose.
     """
-    artist_T = group_tracks(material.labelled)[material.rows_of(fold)]
+    artist_T = material.artist_T[material.rows_of(fold)]
     genre_T = np.array(fold["target"].to_pylist()).argmax(axis=1)
     split_T = np.array(fold["split"].to_pylist())
     is_kept_T = split_T == "test"
@@ -133,16 +169,48 @@ def limit_training(fold: pa.Table, material: Material, count: int, seed: int) ->
     return fold.filter(pa.array(is_kept_T))
 
 
-def predict_by_fma_features(fold: pa.Table, number: int, material: Material) -> pa.Table:
-    """Predict the test tracks of a fold by an SVM on FMA's 518 features, as its baselines use it."""
-    feature_TD, target_TG = material.fma_TD[material.rows_of(fold)], np.array(fold["target"].to_pylist())
-    is_test_T = np.array(fold["split"].to_pylist()) == "test"
-    probability_TG = svm_predict(feature_TD[~is_test_T], target_TG[~is_test_T], feature_TD[is_test_T])
-    rows = (
-        fold.filter(pa.array(is_test_T)).select(["track_id", "target"]).rename_columns(["track_id", "truth"])
+def predict_by_features(fold: pa.Table, number: int, material: Material) -> pa.Table:
+    """Predict the test tracks of a fold by a feature machine, fitted and calibrated on the others."""
+    used = fold.filter(pc.not_equal(fold["split"], "test"))
+    rows = material.rows_of(used)
+    inner_T, _ = assign_folds_or_fewer(material.labelled.take(pa.array(rows)), INNER_FOLDS, 0)
+    fitted = fit_feature_machine(
+        material.blocks,
+        material.patches,
+        material.dictionary,
+        used,
+        material.artist_T[rows],
+        inner_T,
+        "top",
+        seed=0,
     )
-    predicted = rows.append_column("probabilities", pa.array(probability_TG.tolist()))
-    return fold_predictions(predicted, model=SVM_518, fold=number)
+    test = fold.filter(pc.equal(fold["split"], "test"))
+    feature_TD = assemble_features(material.blocks, material.patches, test["track_id"].to_pylist())
+    return to_predictions(test, fitted.features.predict(feature_TD, "top"), "features", number)
+
+
+def predict_by_svms(fold: pa.Table, number: int, material: Material) -> list[pa.Table]:
+    """Predict the test tracks of a fold by an SVM on the product's statistics, and by one on FMA's features."""
+    is_test_T = pc.equal(fold["split"], "test").to_numpy()
+    rows, target_TG = material.rows_of(fold), np.array(fold["target"].to_pylist())
+    used, out = rows[~is_test_T], rows[is_test_T]
+    return [
+        to_predictions(
+            fold.filter(pa.array(is_test_T)),
+            svm_predict(feature_TD[used], target_TG[~is_test_T], feature_TD[out]),
+            model,
+            number,
+        )
+        for model, feature_TD in (("svm", material.statistics_TD), (SVM_518, material.fma_TD))
+    ]
+
+
+def to_predictions(test: pa.Table, probability_TG: NDArray[np.float64], model: str, fold: int) -> pa.Table:
+    """Return the predictions for the test tracks of a fold as FOLD_PREDICTIONS_SCHEMA."""
+    rows = test.select(["track_id", "target"]).rename_columns(["track_id", "truth"])
+    return fold_predictions(
+        rows.append_column("probabilities", pa.array(probability_TG.tolist())), model=model, seed=0, fold=fold
+    )
 
 
 def print_scores(predictions: pa.Table, material: Material, seed: int) -> dict[str, NDArray[np.bool_]]:

@@ -16,6 +16,7 @@ from tests.support.tagging_model import copy_demo_music, publish_small_model
 from tests.support.waiting import wait_for
 
 MUSIC = Path("tests/data/demo_music").absolute()
+SCHEDULED = ("retrain-nightly", "prune-prefect")
 REJECTS = {"200049": "empty", "200050": "not-audio", "200051": "truncated"}
 
 
@@ -35,6 +36,7 @@ def submit_form(page, served):
     before = {each["id"] for each in ask(served, "flow_runs/filter", {})}
     page.get_by_role("button", name="Submit").click()
     (run,) = wait_for(lambda: {each["id"] for each in ask(served, "flow_runs/filter", {})} - before)
+    page.goto("about:blank")  # the page of a run that works draws its graph all the time
     state = end_of(served, run)
     assert state["type"] == "COMPLETED", state["message"]
     return run
@@ -61,8 +63,8 @@ def test_a_deployment_a_flow_is_offered_on_loopback_alone(served):
     filled_in = offered["retrain-nightly"]["parameters"]["settings"]  # nobody fills in the form of a night
     assert NightlySettings.model_validate(filled_in).build.source == "data/music"
     assert offered["retrain-nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-    assert not any(offered[name]["schedules"] for name in FLOWS if name != "retrain-nightly")
-    assert ask(served, "deployments/filter", {"limit": 1})[0]["tags"] == ["spectrogram-one"]
+    assert not any(offered[name]["schedules"] for name in FLOWS if name not in SCHEDULED)
+    assert all("spectrogram-one" in offered[name]["tags"] for name in FLOWS)
 
     settings = ask(served, "admin/settings")
     assert not settings["server"]["analytics_enabled"]
@@ -207,8 +209,9 @@ def test_a_build_cancelled_in_the_ui_ends_and_keeps_what_was_finished(page, serv
     page.goto(f"{served.url}/runs/flow-run/{run}")
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
+    page.goto("about:blank")
     assert end_of(served, run)["type"] == "CANCELLED"
-    page.reload()
+    page.goto(f"{served.url}/runs/flow-run/{run}")
     page.get_by_text("Cancelled", exact=True).first.wait_for()
     page.get_by_text("Flow run was cancelled.").wait_for()
     page.screenshot(path=pictures / "5-cancelled.png")

@@ -69,8 +69,9 @@ def restore(
     *,
     models: Annotated[str, Parameter(help="Folder or URL for the models")] = "data/models",
     runs: Annotated[str, Parameter(help="Folder or URL for the tagging runs")] = "data/tagging",
+    database: Annotated[bool, Parameter(help="Restore Prefect's database, too")] = True,
 ) -> None:
     """Put a backup back, once every byte of it was checked. Nothing that exists is overwritten."""
     from flows.recovery.restore import restore_backup
 
-    print("\n".join(restore_backup(source, models, runs)))
+    print("\n".join(restore_backup(source, models, runs, with_database=database)))

@@ -10,13 +10,16 @@ from store.model_registry import CHAMPION_FILE
 MAX_NAMED = 3
 
 
-def restore_backup(backup: str, models: str, runs: str) -> list[str]:
+def restore_backup(backup: str, models: str, runs: str, *, with_database: bool = True) -> list[str]:
     """Copy a backup back; return lines about it. A file that is there already, with the same bytes, is left.
 
     Raises: BadInput if the backup is incomplete or damaged, or another file is where one of its files belongs.
     """
     backup = absolute(backup)
     manifest = read_manifest(backup)
+    if not with_database:
+        kept = [it for it in manifest.files if not it.name.startswith(f"{DATABASE}/")]
+        manifest = manifest.model_copy(update={"files": kept})
     targets = {it.name: _target(it.name, models, runs) for it in manifest.files}
     _check_intact(backup, manifest)
     missing = _check_free(manifest, targets)
@@ -69,7 +72,7 @@ def _check_free(manifest: Manifest, targets: dict[str, str]) -> list[BackedUpFil
         more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
         raise BadInput(
             f"{', '.join(others[:MAX_NAMED])}{more}: exist with other content, and are not overwritten; move them "
-            "away, or restore into other folders with --models and --runs"
+            "away, or restore into other folders with --models and --runs, and without Prefect's database by --no-database"
         )
     return missing
 

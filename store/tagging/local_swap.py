@@ -34,6 +34,7 @@ from store.tagging.swap import (
     Draft,
     OwnWork,
     SwapResult,
+    identical_result,
     in_groups,
     skip_if_unusable,
     skipped_result,
@@ -158,13 +159,15 @@ def _prepare_each(plans: Sequence[PlannedFile | SwapResult], attempt: _Attempt) 
 
 
 def _prepare(plan: PlannedFile, attempt: _Attempt) -> FileDraft | SwapResult:
-    unchanged = _result(plan.decision.status, plan.before, plan.before)
+    signature = signature_from_stat(plan.before)
     if plan.decision.change is None:
         attempt.touched.add(plan.real.parent)  # an attempt that died may not have synced it
-        return unchanged
+        return SwapResult(plan.decision.status, signature=signature, old_signature=signature)
     try:
         with skip_if_unusable(plan.request.url), translate_errors(plan.request.url):
-            return _write_file_draft(plan, attempt) or unchanged
+            draft = _write_file_draft(plan, attempt)
+        same = identical_result(plan.decision)
+        return draft or replace(same, signature=signature, old_signature=signature)
     except FileSkipped as why:
         return skipped_result(why)
 

@@ -131,6 +131,8 @@ def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Itera
     remove lines or to correct genres.
     """
     path = local_path(url)
+    if path is not None and path.is_dir():
+        raise BadInput(f"{url}: a folder; name {PREDICTIONS_FILE} or {CSV_FILE} in it")
     try:
         file = pq.ParquetFile(pa.BufferReader(read_bytes(url)) if path is None else path)
     except (FileNotFoundError, IsADirectoryError):

@@ -201,7 +201,31 @@ def test_files_change_hands_if_that_is_asked_for_and_each_is_reported(files_of_o
         even_changed=False,
         dry_run=False,
     )
-    assert {row["status"] for row in undone} == {"restored"}
+    assert {(row["status"], row["reason"]) for row in undone} == {("restored", "new-owner")}
+    assert undone[0]["detail"] == "it belonged to 1234:2345 and now belongs to this user"
+    assert (files_of_others / "a.mp3").read_bytes() == SONG.read_bytes()
+
+
+@pytest.mark.parametrize("user", [0, 1234])
+def test_an_undo_by_root_or_by_the_former_owner_gives_files_back_unless_they_changed_hands_since(
+    files_of_others, user
+):
+    write(files_of_others, files_of_others / "run", owner="change")
+    os.seteuid(0)
+    os.chown(files_of_others / "b.mp3", 77, 77)
+    os.chown(files_of_others / "run", user, 2345)
+    old_groups, old_group = os.getgroups(), os.getegid()
+    os.setgroups([2345])
+    os.setegid(2345)
+    os.seteuid(user)
+    try:
+        assert undo(f"{files_of_others}/run") == ({"restored"} if user == 0 else {"restored", "skipped"})
+    finally:
+        os.seteuid(0)
+        os.setegid(old_group)
+        os.setgroups(old_groups)
+    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in files_of_others.glob("*.mp3")}
+    assert owners == {"a.mp3": (1234, 2345), "b.mp3": (77, 77), "c.mp3": (1234, 2345)}
     assert (files_of_others / "a.mp3").read_bytes() == SONG.read_bytes()
 
 

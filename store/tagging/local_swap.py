@@ -186,7 +186,8 @@ def _write_file_draft(plan: PlannedFile, attempt: _Attempt) -> FileDraft | None:
     if not is_unchanged(plan.before, plan.real.stat()):
         raise FileSkipped("changed", "another program changed the file meanwhile")
     with naming(plan.real), _draft_path(plan.real, attempt) as path:
-        old_mtime_ns = plan.before.st_mtime_ns
+        # A time after 2262 is not journalled, since it fills 64 bits: an undo then keeps what the file has.
+        old_mtime_ns = plan.before.st_mtime_ns if plan.before.st_mtime_ns < 1 << 63 else None
         entry = write_draft(plan.request, plan.decision, plan.real, path, mtime_ns=old_mtime_ns, version=None)
         if entry is None:
             return None

@@ -14,6 +14,7 @@ from store.errors import BadInput
 from store.fs.disk_errors import describe_os_error
 from store.fs.files import put_if_absent, read_bytes, write_atomic
 from store.fs.metadata import copy_metadata
+from store.fs.signatures import signature_from_stat
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.changes import TagRequest
 from store.tagging.journal import read_journal
@@ -157,6 +158,46 @@ def test_a_file_that_another_host_replaced_is_looked_up_again(call, music, open_
         assert len(list(stream_files(str(music)))) == 3
         assert {row["status"] for row in write(music, open_folder).values()} == {"written"}
     assert len(calls) > 1
+
+
+# Clocks
+
+
+@pytest.mark.parametrize("mtime_ns", [4 * 10**18, -(10**18), 10**19], ids=["2096", "1938", "2286"])
+@pytest.mark.parametrize("mtime", ["keep", "now"])
+def test_a_file_of_another_century_is_tagged_and_undone(music, open_folder, mtime_ns, mtime):
+    (music / "b.mp3").unlink()
+    os.utime(music / "a.mp3", ns=(mtime_ns, mtime_ns))
+    stored_ns = (music / "a.mp3").stat().st_mtime_ns  # the disk may not go so far
+    done = write(music, open_folder, mtime=mtime)
+    assert {row["status"] for row in done.values()} == {"written"}
+    assert done["a.mp3"]["signature"] == signature_from_stat((music / "a.mp3").stat())
+    assert undo(str(open_folder)) == {"restored"}
+    assert (music / "a.mp3").read_bytes() == SONG.read_bytes()
+    if mtime == "keep" or stored_ns < 1 << 63:
+        assert (music / "a.mp3").stat().st_mtime_ns == stored_ns
+
+
+def test_a_server_whose_clock_is_behind_makes_no_file_look_changed(music, open_folder, monkeypatch):
+    """What is written there gets times of the past, earlier than those of the files beside it."""
+
+    def stat_behind(path, *args, **more):
+        found = stat(path, *args, **more)
+        if ".spectrogram-one-" in str(path) and path.suffix == ".mp3":
+            os.utime(path, ns=(10**17, 10**17))
+            found = stat(path, *args, **more)
+        return found
+
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", stat_behind)
+    done = write(music, open_folder, mtime="now")
+    monkeypatch.undo()
+    assert {row["status"] for row in done.values()} == {"written"}
+    assert (music / "a.mp3").stat().st_mtime_ns == 10**17
+    again = [row | {"genres": ["Jazz"], "old_genres": row["genres"]} for row in done.values()]
+    assert tag(again, str(open_folder / "again")) == {"written"}
+    assert undo(str(open_folder / "again")) == undo(str(open_folder)) == {"restored"}
+    assert (music / "a.mp3").stat().st_mtime_ns == 10**18
 
 
 # Files of others

@@ -9,6 +9,7 @@ import pyarrow as pa
 from store.errors import BadInput
 from store.fs.files import exists, join
 from store.tagging.corrections.csv_table import CsvTable, read_csv_table
+from store.tagging.corrections.parquet_rows import check_parquet
 from store.tagging.predictions import (
     PREDICTIONS_FILE,
     PREDICTIONS_SCHEMA,
@@ -38,7 +39,9 @@ class CorrectedPlan:
         self.source = source or self.about.get("source", "")
         if not self.source:
             raise BadInput(f"{url}: names no source; name the folder with --source")
-        if self._table is not None:
+        if self._table is None:
+            check_parquet(url, self.about, runs)
+        else:
             rows = (
                 row for table in read_predictions(self._parquet, ROWS_AT_ONCE)[1] for row in table_rows(table)
             )

@@ -16,7 +16,7 @@ from store.errors import BadInput
 from store.reader import Snapshot
 from training.fit.distributed import RankContext
 from training.fit.events import Emit
-from training.fit.run import TrainingRun, targets_of
+from training.fit.run import TrainingRun, artists_of, targets_of
 from training.fit.settings import TrainSettings
 from training.loading.batches import BatchMemory, CropSource
 from training.loading.crops import Tracks, micro_batches_of_rank
@@ -82,7 +82,7 @@ def _tracks_of_splits(tracks: pa.Table, snapshot: Snapshot) -> tuple[Tracks, Tra
     """Return the training and the validation tracks. Raises: BadInput if one has no spectrogram."""
     is_located = "shard" in tracks.column_names
     locations = Locations.of(tracks) if is_located else snapshot.locate(tracks["track_id"])
-    target_TG = targets_of(tracks)
+    target_TG, artist_T = targets_of(tracks), artists_of(tracks)
     missing = tracks["track_id"].filter(pa.array(locations.shard_T < 0))
     if len(missing):
         raise BadInput(
@@ -93,7 +93,12 @@ def _tracks_of_splits(tracks: pa.Table, snapshot: Snapshot) -> tuple[Tracks, Tra
         np.flatnonzero(pc.equal(tracks["split"], split).to_numpy()) for split in ("training", "validation")
     )
     training, validation = (
-        Tracks(tracks["track_id"].take(pa.array(row_T)), locations.take(row_T), target_TG[row_T])
+        Tracks(
+            tracks["track_id"].take(pa.array(row_T)),
+            locations.take(row_T),
+            target_TG[row_T],
+            None if artist_T is None else artist_T[row_T],
+        )
         for row_T in (training_T, validation_T)
     )
     return training, validation

@@ -18,9 +18,15 @@ from store.errors import BadInput
 from store.reader import open_snapshot
 from training.evaluation.calibration import Target
 from training.fit.labels import select_labelled_tracks, select_training_genres
-from training.fit.run import targets_of
+from training.fit.run import artists_of, targets_of
 from training.loading.batches import Batch, BatchMemory, read_ahead, read_batch
-from training.loading.crops import Tracks, crops_of_rank, micro_batches_of_rank, plan_epoch
+from training.loading.crops import (
+    Tracks,
+    crops_of_rank,
+    micro_batches_of_rank,
+    plan_epoch,
+)
+from training.loading.settings import Balance, needs_artists
 
 
 class CropBatches(IterableDataset[Batch]):
@@ -41,7 +47,7 @@ class CropBatches(IterableDataset[Batch]):
         crop_s: float = 4.0,
         crops_per_track: int = 8,
         batch_size: int = 256,
-        balance: bool = False,
+        balance: Balance = "none",
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -49,11 +55,12 @@ class CropBatches(IterableDataset[Batch]):
         pinned: bool = False,
     ) -> None:
         snapshot = open_snapshot(store)
-        columns = snapshot.track_columns(("split", "genre_top", "genres"), LOCATION_COLUMNS)
+        artist = ("artist",) if needs_artists(balance) else ()
+        columns = snapshot.track_columns(("split", "genre_top", "genres", *artist), LOCATION_COLUMNS)
         self.genres = select_training_genres(columns, target, genres)
         labelled = select_labelled_tracks(columns, target, self.genres)
         rows = labelled.filter(pc.equal(labelled["split"], split))
-        self._tracks = Tracks(rows["track_id"], Locations.of(rows), targets_of(rows))
+        self._tracks = Tracks(rows["track_id"], Locations.of(rows), targets_of(rows), artists_of(rows))
         self._source, self._memory = snapshot.reader, BatchMemory(pinned=pinned)
         self._crop_frames = MelSettings.model_validate(snapshot.mel_settings).count_frames(crop_s)
         self._crops_per_track, self._batch_size, self._balance = crops_per_track, batch_size, balance

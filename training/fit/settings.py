@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from training.loading.settings import Balance
 from training.networks.settings import ModelSettings, PretrainedSettings
 
 
@@ -60,7 +61,11 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     label_smoothing: float = Field(
         0.1, ge=0.0, lt=1.0, description="Label smoothing: share of the target that is spread over all genres"
     )
-    balance: bool = Field(False, description="Draw equally many crops of every genre (target top only)")
+    balance: Balance = Field(
+        "none",
+        description="What has equally many crops. none: every track; genre: every genre (target top only); artist: "
+        "every artist; genre-artist: every genre, and within it every artist (target top only)",
+    )
     validation_crops: int = Field(8, ge=1, le=100, description="Evenly spaced crops of each validation track")
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of initial weights, crops, dropout and augmentation"
@@ -96,6 +101,9 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"--pretrained.frozen-epochs {self.pretrained.frozen_epochs} is more than --epochs {self.epochs}"
             )
-        if self.balance and self.target == "multi":
-            raise ValueError("--balance needs --target top: a track of several genres cannot be counted once")
+        if self.balance in ("genre", "genre-artist") and self.target == "multi":
+            raise ValueError(
+                f"--balance {self.balance} needs --target top: a track of several genres cannot be counted once; "
+                "--balance artist can be used"
+            )
         return self

@@ -1,11 +1,15 @@
 from itertools import islice
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
 from store.errors import BadInput
-from tests.support.toy_training import publish_toy_artists
+from tests.support.snapshots import publish_mels
+from tests.support.toy_training import MEL, publish_toy_artists
 from training.fit.crop_batches import CropBatches
 
 
@@ -28,6 +32,21 @@ def test_an_epoch_has_each_track_equally_often_and_the_next_one_others(store):
     assert len(first) == len(second) == len(some) == 4
     assert sum(it[:, -2:].sum(0) for it in first).tolist() == [16, 16], "four tracks of each genre"
     assert not torch.equal(torch.cat(first), torch.cat(second))
+
+
+def test_an_epoch_can_have_each_artist_equally_often(tmp_path):
+    """The artists "high 0" and "high 1" have a track each here, "low 0" has all tracks of its genre."""
+    tracks = [("high", "high 0"), ("high", "high 1"), *[("low", " Low  0")] * 4, ("low", "low 0")]
+    mels = {f"{row}": np.zeros((60, MEL.bands), np.float32) for row in range(len(tracks))}
+    rows = [
+        {"track_id": f"{row}", "genre_top": genre, "genres": [genre], "artist": artist, "split": split}
+        for row, ((genre, artist), split) in enumerate(
+            zip(tracks, [*["training"] * 5, "validation", "test"], strict=True)
+        )
+    ]
+    publish_mels(str(tmp_path), mels, pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA), MEL)
+    epoch = contents(batches(str(tmp_path), balance="artist", batch_size=5, crops_per_track=3))
+    assert sum(it[:, -2:].sum(0) for it in epoch).tolist() == [10, 5], "high has two artists, low one"
 
 
 @pytest.mark.parametrize("before", [1, 2, 3])

@@ -20,6 +20,7 @@ from training.fit.run import TrainingRun, artists_of, targets_of
 from training.fit.settings import TrainSettings
 from training.loading.batches import BatchMemory, CropSource
 from training.loading.crops import Tracks, micro_batches_of_rank
+from training.loading.readers import ReadingPlan
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ def make_training_context(
         world_size=rank_context.world_size,
     )
     training, validation = _tracks_of_splits(tracks, snapshot)
+    reading = reading_plan(settings)
+    source = reading.open_reader(snapshot)
+    warning = reading.warning(training, source)
+    if warning and rank_context.rank == 0:
+        emit({"event": "notice", "message": warning})
     return TrainingContext(
         settings=settings,
         genres=run.genres,
@@ -70,12 +76,17 @@ def make_training_context(
         emit=emit,
         training=training,
         validation=validation,
-        source=snapshot.reader,
+        source=source,
         memory=BatchMemory(pinned=rank_context.device.type == "cuda"),
         crop_frames=MelSettings.model_validate(snapshot.mel_settings).count_frames(settings.crop_s),
         steps=math.ceil(len(training) * settings.crops_per_track / settings.batch_size),
         micro_batches=micro_batches,
     )
+
+
+def reading_plan(settings: TrainSettings) -> ReadingPlan:
+    """Return how crops are read."""
+    return ReadingPlan(settings.reading, settings.mixed_runs, settings.cache_folder, settings.cache_gib)
 
 
 def _tracks_of_splits(tracks: pa.Table, snapshot: Snapshot) -> tuple[Tracks, Tracks]:

@@ -26,11 +26,12 @@ from training.loading.crops import (
     micro_batches_of_rank,
     plan_epoch,
 )
+from training.loading.readers import ReadingPlan
 from training.loading.settings import Balance, needs_artists
 
 
 class CropBatches(IterableDataset[Batch]):
-    """The batches of one rank; iterating once over it is one epoch, in true random order.
+    """The batches of one rank; iterating once over it is one epoch, in true random order unless `reading` has another.
 
     `batch_size` is of all ranks together: all make equally many steps, and no crop occurs on two of them. The state is
     the number of epochs and batches, so a run resumes exactly, at another world size too. Threads read, so it
@@ -53,6 +54,7 @@ class CropBatches(IterableDataset[Batch]):
         world_size: int = 1,
         threads: int = 2,
         pinned: bool = False,
+        reading: ReadingPlan | None = None,
     ) -> None:
         snapshot = open_snapshot(store)
         artist = ("artist",) if needs_artists(balance) else ()
@@ -61,7 +63,8 @@ class CropBatches(IterableDataset[Batch]):
         labelled = select_labelled_tracks(columns, target, self.genres)
         rows = labelled.filter(pc.equal(labelled["split"], split))
         self._tracks = Tracks(rows["track_id"], Locations.of(rows), targets_of(rows), artists_of(rows))
-        self._source, self._memory = snapshot.reader, BatchMemory(pinned=pinned)
+        self._reading = reading or ReadingPlan()
+        self._source, self._memory = self._reading.open_reader(snapshot), BatchMemory(pinned=pinned)
         self._crop_frames = MelSettings.model_validate(snapshot.mel_settings).count_frames(crop_s)
         self._crops_per_track, self._batch_size, self._balance = crops_per_track, batch_size, balance
         self._seed, self._threads = seed, threads
@@ -82,6 +85,7 @@ class CropBatches(IterableDataset[Batch]):
             balance=self._balance,
             seed=self._seed,
             epoch=self._epoch + 1,
+            mixed_runs=self._reading.mixed_runs,
         )
         steps = crops_of_rank(plan, self._share, batch_size=self._batch_size, micro_batch_size=1)
         batches = read_ahead(

@@ -113,7 +113,10 @@ def is_finished(folder: str) -> bool:
 def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
     """Hash all that decides the result of a run, and nothing else: not the place nor the number of processes."""
     settings = run.settings.model_dump_json(
-        exclude={"loader_threads": True, "stall_timeout_s": True, "pretrained": {"weights"}}
+        exclude={
+            **dict.fromkeys(("loader_threads", "cache_folder", "cache_gib", "stall_timeout_s"), True),
+            "pretrained": {"weights"},
+        }
     )
     digest = hashlib.sha256(f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode())
     if needs_artists(run.settings.balance) and "artist_number" in tracks.column_names:

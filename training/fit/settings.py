@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from training.loading.settings import Balance
+from training.loading.settings import Balance, Reading
 from training.networks.settings import ModelSettings, PretrainedSettings
 
 
@@ -77,6 +77,20 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     loader_threads: int = Field(
         2, ge=1, le=64, description="Threads of each process that read crops ahead of the steps"
     )
+    reading: Reading = Field(
+        "random",
+        description="Order of crops. random: true random order; runs: runs of stored frames in random order, the crops "
+        "of --mixed-runs of them mixed, for stores that are slow and larger than the cache",
+    )
+    mixed_runs: int = Field(
+        1_024, ge=1, description="Runs that are mixed (--reading runs): 1 MiB each of float16 at 128 bands"
+    )
+    cache_folder: str = Field(
+        "",
+        description="Folder on a local disk of each host that keeps what was read of a slow or remote store; empty for "
+        "none",
+    )
+    cache_gib: float = Field(50.0, gt=0.0, description="Largest size of the cache of a host, in GiB")
     checkpoint_steps: int = Field(
         500, ge=1, description="Steps between two checkpoints; one more is written after each epoch"
     )
@@ -106,4 +120,6 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
                 f"--balance {self.balance} needs --target top: a track of several genres cannot be counted once; "
                 "--balance artist can be used"
             )
+        if "://" in self.cache_folder:
+            raise ValueError(f"--cache-folder {self.cache_folder}: must be a folder on a local disk")
         return self

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store.dataset.frame_reader import Locations
+from store.dataset.object_ranges import BLOCK_FRAMES
 from store.errors import BadInput
 from training.loading.settings import Balance, needs_artists
 
@@ -45,6 +46,10 @@ class Crops:
         return len(self.track_N)
 
     def __getitem__(self, rows: slice) -> "Crops":
+        return self.take(rows)
+
+    def take(self, rows: slice | NDArray[np.integer]) -> "Crops":
+        """Return some of the crops."""
         return Crops(self.track_N[rows], self.start_N[rows])
 
 
@@ -57,13 +62,15 @@ def plan_epoch(
     balance: Balance,
     seed: int,
     epoch: int,
+    mixed_runs: int = 0,
 ) -> Crops:
     """Draw the crops of one epoch: whole batches, with `crops_per_track` crops of each track.
 
     Raises: BadInput if artists are to be balanced and none is known.
 
     The last batch is filled with further crops of the tracks in the first. With `balance` each genre or artist
-    has an equal number of crops instead, whatever its number of tracks.
+    has an equal number of crops instead, whatever its number of tracks. The order is random; with `mixed_runs`
+    it is that of `_order_by_runs`, and the crops are the same.
     """
     random = np.random.default_rng([seed, epoch])
     wanted = len(tracks) * crops_per_track
@@ -77,7 +84,8 @@ def plan_epoch(
     starts_N = (
         np.maximum(tracks.locations.frames_T[track_N] - crop_frames, 0) + 1
     )  # how many starts there are
-    return Crops(track_N, random.integers(starts_N).astype(np.int32))
+    crops = Crops(track_N, random.integers(starts_N).astype(np.int32))
+    return crops.take(_order_by_runs(tracks.locations, crops, mixed_runs, random)) if mixed_runs else crops
 
 
 def _balanced_keys(tracks: Tracks, balance: Balance) -> list[NDArray[np.int64]]:
@@ -95,8 +103,8 @@ def _balanced_keys(tracks: Tracks, balance: Balance) -> list[NDArray[np.int64]]:
         artist_T = np.full(len(tracks), -1) if tracks.artist_T is None else tracks.artist_T
         if artist_T.max() < 0:
             raise BadInput(
-                f"--balance {balance}: no training track has an artist; build from a source that names artists, "
-                "or use another --balance"
+                f"balance {balance}: no training track has an artist; build from a source that names artists, "
+                "or use another balance"
             )
         keys.append(np.where(artist_T < 0, artist_T.max() + 1 + track_T, artist_T))
     return [*keys, track_T]
@@ -131,6 +139,36 @@ def _share_equally(
     rank_C[order_C] = np.arange(len(parent_C)) - (np.cumsum(children_P) - children_P)[parent_C]
     each_P, more_P = np.divmod(count_P, children_P)
     return each_P[parent_C] + (rank_C < more_P[parent_C])
+
+
+def _order_by_runs(
+    locations: Locations, crops: Crops, mixed_runs: int, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return an order in which at most `mixed_runs` runs of stored frames (BLOCK_FRAMES each) are in use at any time.
+
+    Shapes: (N,) indices of crops.
+
+    Runs come in random order, and the crops of each are spread at random over the time in which so many runs begin.
+    What would come after the end of the epoch comes at its beginning instead, so no part of it is mixed less; with as
+    many mixed runs as there are, the order is truly random.
+    """
+    run_N = _runs_of(locations, crops)
+    runs = int(run_N.max()) + 1
+    turn_R = random.permutation(runs)
+    time_N = (turn_R[run_N] + min(mixed_runs, runs) * random.random(len(crops))) % runs
+    return np.argsort(time_N)
+
+
+def _runs_of(locations: Locations, crops: Crops) -> NDArray[np.int64]:
+    """Number the runs that crops begin in, without a gap. Shapes: (N,)."""
+    end_T = locations.start_T + locations.frames_T
+    blocks_S = np.zeros(len(locations.shards), np.int64)
+    np.maximum.at(blocks_S, locations.shard_T, -(-end_T // BLOCK_FRAMES))
+    first_S = np.cumsum(blocks_S) - blocks_S
+    block_N = (locations.start_T[crops.track_N] + crops.start_N) // BLOCK_FRAMES
+    run_N = first_S[locations.shard_T[crops.track_N]] + block_N
+    is_used_R = np.bincount(run_N) > 0
+    return (np.cumsum(is_used_R) - 1)[run_N]
 
 
 def micro_batches_of_rank(micro_batches: int, *, rank: int, world_size: int) -> range:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 Balance = Literal["none", "genre", "artist", "genre-artist"]
+Reading = Literal["random", "runs"]
 
 
 def needs_artists(balance: Balance) -> bool:

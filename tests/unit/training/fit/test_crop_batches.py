@@ -11,6 +11,7 @@ from store.errors import BadInput
 from tests.support.snapshots import publish_mels
 from tests.support.toy_training import MEL, publish_toy_artists
 from training.fit.crop_batches import CropBatches
+from training.loading.readers import ReadingPlan
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,19 @@ def test_a_run_resumes_exactly_at_another_world_size(store, before, after):
         it.load_state_dict(stopped[0].state_dict())
     parts += [torch.cat(step) for step in zip(*map(contents, resumed), strict=True)]
     assert all(torch.equal(found, wanted) for found, wanted in zip(parts, whole, strict=True))
+
+
+def test_runs_through_a_cache_have_the_same_crops_and_resume_exactly(store, tmp_path):
+    reading = ReadingPlan("runs", 1, str(tmp_path / "cache"), 1.0)
+    whole = contents(batches(store, reading=reading))
+    assert any((tmp_path / "cache").iterdir())
+    rows = [sorted(map(tuple, torch.cat(its).tolist())) for its in (whole, contents(batches(store)))]
+    assert rows[0] == rows[1]
+    resumed = [batches(store, rank=rank, world_size=2, reading=reading) for rank in range(2)]
+    for it in resumed:
+        it.load_state_dict({"epoch": 0, "batch": 1})
+    parts = [torch.cat(step) for step in zip(*map(contents, resumed), strict=True)]
+    assert all(torch.equal(found, wanted) for found, wanted in zip(parts, whole[1:], strict=True))
 
 
 def test_worker_processes_are_refused(store, monkeypatch):

@@ -52,7 +52,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 def test_the_hash_covers_what_decides_the_result():
     original = run_hash(RUN, GOOD)
-    moved = RUN.model_copy(update={"snapshot_url": "elsewhere", "settings": TrainSettings(loader_threads=5)})
+    settings = TrainSettings(loader_threads=5, cache_folder="x", cache_gib=9)
+    moved = RUN.model_copy(update={"snapshot_url": "elsewhere", "settings": settings})
     assert run_hash(moved, GOOD) == original
     assert run_hash(RUN.model_copy(update={"settings": TrainSettings(seed=1)}), GOOD) != original
     assert run_hash(RUN, tracks([[1, 0], [0, 1], [0, 1], [0, 1]])) != original
@@ -72,6 +73,7 @@ def test_artists_are_hashed_only_where_crops_depend_on_them():
     [
         ({"batch_size": 24}, "--batch-size 24 is not a multiple of --micro-batch-size 16"),
         ({"balance": "genre-artist", "target": "multi"}, "--balance genre-artist needs --target top"),
+        ({"cache_folder": "s3://bucket"}, "--cache-folder s3://bucket: must be a folder on a local disk"),
         ({"learning_rte": 1}, "learning_rte"),
         ({"epochs": 0}, "greater than or equal to 1"),
     ],

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from store.dataset.frame_reader import Locations
+from store.dataset.object_ranges import BLOCK_FRAMES
 from store.errors import BadInput
 from tests.support.held_frames import locations_of
 from training.loading.crops import (
@@ -32,7 +34,7 @@ def tracks(draw, genres=3):
 BALANCES = st.sampled_from(get_args(Balance))
 
 
-def plan(tracks, *, per_track=3, batch_size=12, balance="none", seed=0, epoch=1):
+def plan(tracks, *, per_track=3, batch_size=12, balance="none", seed=0, epoch=1, mixed_runs=0):
     return plan_epoch(
         tracks,
         crop_frames=CROP_FRAMES,
@@ -41,6 +43,7 @@ def plan(tracks, *, per_track=3, batch_size=12, balance="none", seed=0, epoch=1)
         balance=balance,
         seed=seed,
         epoch=epoch,
+        mixed_runs=mixed_runs,
     )
 
 
@@ -71,6 +74,34 @@ def test_ranks_share_each_batch_whatever_their_number(tracks, world_size, balanc
         whole = crops[12 * step : 12 * (step + 1)]
         np.testing.assert_array_equal(np.concatenate([part.track_N for part in parts]), whole.track_N)
         np.testing.assert_array_equal(np.concatenate([part.start_N for part in parts]), whole.start_N)
+
+
+@st.composite
+def tracks_in_shards(draw):
+    """Return tracks of one crop's length or more that lie end to end in some shards, runs of frames apart."""
+    shard_T = np.sort(np.array(draw(st.lists(st.integers(0, 2), min_size=1, max_size=20)), np.int32))
+    frames_T = np.array([draw(st.integers(CROP_FRAMES, 3 * BLOCK_FRAMES)) for _ in shard_T])
+    start_T = np.concatenate([np.cumsum(its) - its for its in (frames_T[shard_T == it] for it in range(3))])
+    locations = Locations(np.array(["a", "b", "c"], object), shard_T, start_T, frames_T)
+    return Tracks((), locations, np.ones((len(shard_T), 1), np.int8))
+
+
+@given(
+    tracks_in_shards(), st.integers(1, 12), BALANCES.filter(lambda it: "artist" not in it), st.integers(0, 9)
+)
+def test_twice_the_mixed_runs_are_enough_to_fetch_each_run_once(tracks, mixed_runs, balance, seed):
+    """But for those whose crops come at the end and at the beginning. The crops are those of a random order."""
+    settings = {"per_track": 5, "balance": balance, "seed": seed}
+    random, crops = plan(tracks, **settings), plan(tracks, mixed_runs=mixed_runs, **settings)
+    pairs, wanted = (sorted(zip(its.track_N, its.start_N, strict=True)) for its in (crops, random))
+    assert pairs == wanted
+    frame_N = tracks.locations.start_T[crops.track_N] + crops.start_N
+    runs = list(zip(tracks.locations.shard_T[crops.track_N], frame_N // BLOCK_FRAMES, strict=True))
+    kept, fetched = [], 0
+    for run in runs:
+        if run not in kept:
+            kept, fetched = [*kept, run][-2 * mixed_runs :], fetched + 1
+    assert fetched <= len(set(runs)) + mixed_runs
 
 
 @given(st.integers(1, 50), st.integers(1, 50))
@@ -125,7 +156,7 @@ def test_balanced_groups_differ_by_one_crop_and_so_do_those_within_them(tracks, 
 
 def test_balance_by_artist_without_artists_is_refused():
     some = Tracks(("a", "b"), locations_of([500, 500]), np.eye(2, dtype=np.int8))
-    with pytest.raises(BadInput, match="--balance artist: no training track has an artist"):
+    with pytest.raises(BadInput, match="balance artist: no training track has an artist"):
         plan(some, balance="artist")
 
 

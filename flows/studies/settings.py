@@ -10,7 +10,7 @@ from training.fit.settings import TrainSettings
 from training.networks.settings import is_state_dict_file
 
 SplitKind = Literal["official", "artist", "random"]
-StudyName = Literal["genres", "repeats", "models", "balance"]
+StudyName = Literal["genres", "repeats", "models", "balance", "spectrograms"]
 
 
 @positional("study")
@@ -27,6 +27,11 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     )
     genres: tuple[str, ...] = Field(
         (), description="Genres to use; empty for all that have enough tracks and artists"
+    )
+    tracks_per_genre: int = Field(
+        0,
+        ge=0,
+        description="Most tracks of each genre, drawn by artist; 0 for all, or the study's own choice",
     )
     sets: tuple[str, ...] = Field(
         (), description="Sets of genres, each with commas, such as Rock,Pop,Jazz (genres)"

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from preprocessing.mel.settings import MelSettings
+from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.errors import BadInput
 from store.fs.files import join, read_bytes, remove
 from store.fs.parquet import read_table
@@ -155,12 +156,13 @@ def _predict_by_network(
     trial: Trial, test: pa.Table, snapshot: Snapshot, on_epoch: OnEpoch | None
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Train in this process, or resume from the last checkpoint; return probabilities and the training history."""
+    located = _with_locations(trial.tracks, snapshot)
     training, mel = trial.training, MelSettings.model_validate(snapshot.mel_settings)
     weights = training.pretrained.weights
     start = read_pretrained(weights, training.model, trial.genres, "top", mel) if weights else None
     run = TrainingRun(
         snapshot_url=trial.snapshot_url,
-        spectrograms_hash=snapshot.content_hash(trial.tracks),
+        spectrograms_hash=snapshot.content_hash(located),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=trial.genres,
         pretrained_sha256=hashlib.sha256(start).hexdigest() if start else "",
@@ -185,6 +187,16 @@ def _predict_by_network(
     )
     remove(trial.folder)  # a study may have a thousand networks
     return np.array(predicted["probabilities"].to_pylist()), history
+
+
+def _with_locations(tracks: pa.Table, snapshot: Snapshot) -> pa.Table:
+    """Return tracks with the places of their spectrograms in the snapshot."""
+    if "shard" in tracks.column_names:
+        return tracks
+    places = snapshot.read_index(tracks["track_id"], LOCATION_COLUMNS)
+    for name in LOCATION_COLUMNS:
+        tracks = tracks.append_column(name, places[name])
+    return tracks
 
 
 def _check_genres(trial: Trial, target_TG: NDArray[np.int8]) -> None:

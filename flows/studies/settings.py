@@ -10,7 +10,7 @@ from training.fit.settings import TrainSettings
 from training.networks.settings import is_state_dict_file
 
 SplitKind = Literal["official", "artist", "random"]
-StudyName = Literal["genres", "repeats", "models", "balance", "spectrograms"]
+StudyName = Literal["genres", "repeats", "models", "balance", "spectrograms", "tune"]
 
 
 @positional("study")
@@ -63,6 +63,7 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
         le=0.5,
         description="Share of the tracks outside the test set by which the best epoch is chosen",
     )
+    trials: int = Field(30, ge=2, le=10_000, description="Settings to try (tune)")
     only: str = Field("", description="Repeat this run of results.csv alone, by its name in the column run")
     training: TrainSettings = TrainSettings()
     cluster: ClusterSettings = ClusterSettings()

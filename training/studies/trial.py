@@ -6,7 +6,6 @@ Axes: T tracks, G genres, D features.
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from preprocessing.mel.settings import MelSettings
 from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.errors import BadInput
-from store.fs.files import join, read_bytes, remove
+from store.fs.files import remove
 from store.fs.parquet import read_table
 from store.reader import Snapshot, open_snapshot
 from training.evaluation.metrics import Scores, score
@@ -35,11 +34,10 @@ from training.feature_machine.fitting import (
 from training.feature_machine.track_features import compute_stored_patch_blocks
 from training.fit.distributed import RankContext
 from training.fit.loop import train
-from training.fit.run import TrainingRun, read_run, targets_of, write_run
+from training.fit.run import TrainingRun, read_history, read_run, targets_of, write_run
 from training.fit.settings import TrainSettings
 from training.inference.stored_tracks import predict_stored_tracks, run_identity
 from training.networks.pretrained import read_pretrained
-from training.run_files import HISTORY_FILE
 from training.selection.svm_baseline import limit_tracks
 from training.studies.classical import Balancing, ClassicalName, predict_classically
 
@@ -152,17 +150,17 @@ def _predict_by_features(trial: Trial, test: pa.Table, snapshot: Snapshot) -> ND
     return machine.predict(assemble_features(blocks, patches, test_ids), "top")
 
 
-def _predict_by_network(
-    trial: Trial, test: pa.Table, snapshot: Snapshot, on_epoch: OnEpoch | None
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Train in this process, or resume from the last checkpoint; return probabilities and the training history."""
-    located = _with_locations(trial.tracks, snapshot)
-    training, mel = trial.training, MelSettings.model_validate(snapshot.mel_settings)
-    weights = training.pretrained.weights
+def train_network(trial: Trial, on_epoch: OnEpoch | None = None) -> tuple[TrainingRun, dict[str, Any]]:
+    """Train in this process, or resume from the last checkpoint; return the run and the training history.
+
+    The test tracks stay unread. Raises: as `run_trial`.
+    """
+    snapshot, training = _open_snapshot_once(trial.snapshot_url), trial.training
+    weights, mel = training.pretrained.weights, MelSettings.model_validate(snapshot.mel_settings)
     start = read_pretrained(weights, training.model, trial.genres, "top", mel) if weights else None
     run = TrainingRun(
         snapshot_url=trial.snapshot_url,
-        spectrograms_hash=snapshot.content_hash(located),
+        spectrograms_hash=snapshot.content_hash(_with_locations(trial.tracks, snapshot)),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=trial.genres,
         pretrained_sha256=hashlib.sha256(start).hexdigest() if start else "",
@@ -178,7 +176,14 @@ def _predict_by_network(
     if device.type == "cpu":
         torch.set_num_threads(1)  # the other cores train other trials
     train(trial.folder, *read_run(trial.folder), snapshot, RankContext(device=device), emit)
-    history: dict[str, Any] = json.loads(read_bytes(join(trial.folder, HISTORY_FILE)))
+    return run, read_history(trial.folder)
+
+
+def _predict_by_network(
+    trial: Trial, test: pa.Table, snapshot: Snapshot, on_epoch: OnEpoch | None
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Train a network; return its probabilities for the test tracks, and the training history."""
+    run, history = train_network(trial, on_epoch)
     predicted = predict_stored_tracks(
         test.rename_columns({"target": "truth"}).select(["track_id", "split", "truth"]).to_pylist(),
         snapshot_url=trial.snapshot_url,

@@ -83,4 +83,4 @@ def list_variants(base: MelSettings) -> list[Variant]:
         ),
         *(Variant(f"stored-{name}", "storage", base, storage=name) for name in FORMATS if name != "float32"),
     ]
-    return variants  # type: ignore[return-value]
+    return variants

@@ -7,9 +7,10 @@ from pydantic import BaseModel, Field, model_validator
 from flows.cluster.settings import ClusterSettings
 from flows.settings import positional
 from training.fit.settings import TrainSettings
+from training.networks.settings import is_state_dict_file
 
 SplitKind = Literal["official", "artist", "random"]
-StudyName = Literal["genres", "repeats"]
+StudyName = Literal["genres", "repeats", "models", "balance", "spectrograms", "tune"]
 
 
 @positional("study")
@@ -27,6 +28,11 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     genres: tuple[str, ...] = Field(
         (), description="Genres to use; empty for all that have enough tracks and artists"
     )
+    tracks_per_genre: int = Field(
+        0,
+        ge=0,
+        description="Most tracks of each genre, drawn by artist; 0 for all, or the study's own choice",
+    )
     sets: tuple[str, ...] = Field(
         (), description="Sets of genres, each with commas, such as Rock,Pop,Jazz (genres)"
     )
@@ -36,7 +42,8 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     within: str = Field("", description="Top genre whose sub-genres are used in place of top genres (genres)")
     models: tuple[str, ...] = Field(
         (),
-        description="Models: svm, features, or a network such as shallow or resnet18; empty for the study's own choice",
+        description="Models: svm, logistic, boosting, the same with -librosa, features, networks such as shallow, "
+        "blocks-3 or resnet18; empty for the study's own choice",
     )
     splits: tuple[SplitKind, ...] = Field(
         (),
@@ -56,6 +63,7 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
         le=0.5,
         description="Share of the tracks outside the test set by which the best epoch is chosen",
     )
+    trials: int = Field(30, ge=2, le=10_000, description="Settings to try (tune)")
     only: str = Field("", description="Repeat this run of results.csv alone, by its name in the column run")
     training: TrainSettings = TrainSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -64,6 +72,12 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     def _check(self) -> Self:
         if self.training.target == "multi":
             raise ValueError("--training.target multi: studies compare models of one genre per track")
+        weights = self.training.pretrained.weights
+        if weights and not is_state_dict_file(weights):
+            raise ValueError(
+                f"--training.pretrained.weights {weights}: a model version was trained on the test tracks of most "
+                "folds; use a state dict of torchvision's, or random weights"
+            )
         for name in ("seeds", "split_seeds", "models", "splits", "genres", "set_sizes"):
             values = getattr(self, name)
             if len(set(values)) < len(values):

@@ -37,14 +37,12 @@ class Fold:
     fold_T: NDArray[np.int64]
     fold: int
 
-    @property
-    def is_test_T(self) -> NDArray[np.bool_]:
-        """Whether each track is tested. Shapes: (T,)."""
+    def is_test(self) -> NDArray[np.bool_]:
+        """Return whether each track is tested. Shapes: (T,)."""
         return np.asarray(self.fold_T == self.fold)
 
-    @property
-    def truth_T(self) -> NDArray[np.int64]:
-        """The index of each track's genre. Shapes: (T,)."""
+    def truth(self) -> NDArray[np.int64]:
+        """Return the index of each track's genre. Shapes: (T,)."""
         return np.array([self.genres.index(name) for name in self.tracks["genre_top"].to_pylist()], np.int64)
 
 
@@ -55,8 +53,8 @@ def predict_by_sound(fold: Fold, features_url: str, seed: int) -> pa.Table:
     """
     table = read_table(features_url)
     features_TD = select_features(table, fold.tracks["track_id"])
-    is_test_T, probability_TG = fold.is_test_T, np.zeros((len(fold.fold_T), len(fold.genres)))
-    target_TG = np.eye(len(fold.genres))[fold.truth_T]
+    is_test_T, probability_TG = fold.is_test(), np.zeros((len(fold.fold_T), len(fold.genres)))
+    target_TG = np.eye(len(fold.genres))[fold.truth()]
     machine, across_TG = fit_machine(
         features_TD[~is_test_T],
         target_TG[~is_test_T],
@@ -82,10 +80,10 @@ def combine_sources(
     by the same fit: what a source adds is not what the fit adds.
     """
     log_TG = np.log(np.array(sound["probabilities"].to_pylist()).clip(PROBABILITY_EPSILON, 1))
-    is_test_T = fold.is_test_T
+    is_test_T = fold.is_test()
     terms = [SOURCE_TERMS[source](fold, log_TG) for source in sources]
     weights = fit_source_weights(
-        log_TG[~is_test_T], [each[~is_test_T] for each in terms], fold.truth_T[~is_test_T]
+        log_TG[~is_test_T], [each[~is_test_T] for each in terms], fold.truth()[~is_test_T]
     )
     return weights.combine(log_TG[is_test_T], [each[is_test_T] for each in terms]), weights
 
@@ -104,10 +102,10 @@ def _words_of_title(fold: Fold, log_TG: NDArray[np.float64]) -> NDArray[np.float
     """Return the prior of words, of each track by titles of other folds, and never of the tested one."""
     rows = fold.tracks.select(["title", "album"]).to_pylist()
     texts = [" ".join(filter(None, (row["title"], row["album"]))) for row in rows]
-    artist_T, truth_T = group_tracks(fold.tracks), fold.truth_T
+    artist_T, truth_T = group_tracks(fold.tracks), fold.truth()
     found_TG = np.zeros_like(log_TG)
     for out in np.unique(fold.fold_T):
-        fitted = np.flatnonzero((fold.fold_T != out) & ~fold.is_test_T)
+        fitted = np.flatnonzero((fold.fold_T != out) & ~fold.is_test())
         applied = np.flatnonzero(fold.fold_T == out)
         prior = fit_word_prior(
             [texts[row] for row in fitted], artist_T[fitted], truth_T[fitted], len(fold.genres)

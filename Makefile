@@ -29,7 +29,7 @@ test: setup .venv/compiled
 	$(BIN)/pytest -n 4   # more processes than cores: many tests wait
 
 soak: setup
-	$(BIN)/pytest -m soak -n 2
+	$(BIN)/pytest -m soak -n 2 --hypothesis-profile=soak
 
 check: setup
 	$(BIN)/ruff check .

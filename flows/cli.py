@@ -55,6 +55,7 @@ for _name, _function, _help in (
         "cross_validate",
         "Evaluate settings on folds that share no artist, beside a baseline.",
     ),
+    ("experiment", "experiment", "Run a study: genres, repeats, spectrograms, models and others, by name."),
     (
         "retrain-nightly",
         "retrain",

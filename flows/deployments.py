@@ -28,6 +28,7 @@ FLOWS = (
     prefect_flows.tag_catalogue,
     prefect_flows.undo_tagging,
     prefect_flows.retrain_nightly,
+    prefect_flows.run_experiments,
 )
 SERVE_POLL_INTERVAL_S = (
     2.0  # how often submitted runs are looked for; Prefect's default of 10 s is slow to use

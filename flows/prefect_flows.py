@@ -13,6 +13,7 @@ from flows.settings import (
     TrainModelSettings,
     UndoSettings,
 )
+from flows.studies.settings import ExperimentSettings
 
 
 @flow(name="build-dataset")
@@ -61,3 +62,11 @@ def cross_validate(settings: CrossValidationSettings) -> object:
     from flows import cross_validate as flow_module
 
     return flow_module.cross_validate(settings)
+
+
+@flow(name="run-experiments")
+def run_experiments(settings: ExperimentSettings) -> object:
+    """Run a study: genres, repeats, spectrograms, models and others. Rerun it to resume it."""
+    from flows import run_experiments as flow_module
+
+    return flow_module.run_experiments(settings)

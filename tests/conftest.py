@@ -26,10 +26,17 @@ from tests.support.prefect_ui import Served, serving
 from tests.support.processes import free_port, is_listening
 from tests.support.scheduling import pytest_xdist_make_scheduler  # noqa: F401 (hook)
 
-# Nothing is on the clock: a loaded machine is not a defect. The long series are marked soak.
+# Nothing is on the clock: a loaded machine is not a defect. What is red once is red again: `make test` draws the same
+# examples in every run, and `make soak` looks for new ones.
 settings.register_profile(
-    "suite", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+    "suite",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+    database=None,
 )
+settings.register_profile("soak", settings.get_profile("suite"), derandomize=False, print_blob=True)
 settings.load_profile("suite")
 
 

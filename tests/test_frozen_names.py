@@ -18,6 +18,7 @@ VERBS = (
     "build",
     "cross-validate",
     "demo",
+    "experiment",
     "fma",
     "models compare",
     "models export",

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from flows.checks import (
     check_build,
     check_cross_validation,
+    check_experiment,
     check_nightly,
     check_tag,
     check_training,
@@ -29,6 +30,7 @@ from flows.settings import (
     TrainModelSettings,
     UndoSettings,
 )
+from flows.studies.settings import ExperimentSettings
 
 if TYPE_CHECKING:
     from flows.reporting.tagging_summary import TagSummary
@@ -68,6 +70,12 @@ def cross_validate(settings: Annotated[CrossValidationSettings, Flags] = CrossVa
     """Evaluate settings on folds that share no artist, beside a baseline. Run it again to resume it."""
     check_cross_validation(settings)
     print("\n".join(run_flow("cross_validate", settings).lines()))
+
+
+def experiment(settings: Annotated[ExperimentSettings, Flags]) -> None:
+    """Run a study: its runs as results.csv, and a page that answers its question. Run it again to resume it."""
+    check_experiment(settings)
+    print("\n".join(run_flow("run_experiments", settings).lines()))
 
 
 def retrain(settings: Annotated[NightlySettings, Flags]) -> None:

@@ -67,13 +67,16 @@ def fit_on_tracks(
 
 def load_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> pa.Table:
     """Return the features that need no dictionary, computed once for these tracks and kept in `root`."""
+    return read_table(store_blocks(cluster, track_ids, snapshot, root))
+
+
+def store_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> str:
+    """Compute the features that need no dictionary, unless `root` has them of these tracks; return their URL."""
     ordered = sorted(track_ids)
     url = join(absolute(root), "features", f"{hash_stored_tracks(snapshot, ordered)}-{RECIPE}.parquet")
-    if exists(url):
-        return read_table(url)
-    table = compute_blocks(cluster, ordered, snapshot)
-    write_atomic(url, to_parquet(table))
-    return table
+    if not exists(url):
+        write_atomic(url, to_parquet(compute_blocks(cluster, ordered, snapshot)))
+    return url
 
 
 def hash_stored_tracks(snapshot: Snapshot, track_ids: list[str]) -> str:

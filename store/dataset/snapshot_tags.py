@@ -5,7 +5,7 @@ ROOT/tags/NAME.json      {"snapshot": 3, "write_id": "..."}; by the id a writer 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from uuid import uuid4
 
 from store.dataset.snapshots import (
@@ -41,16 +41,16 @@ def put_tag(root: str, name: str, number: int, *, move: bool = False) -> None:
         raise BadInput(
             f"{name!r}: cannot be a tag; use letters, digits, '.', '_' and '-', and not a number or {LATEST!r}"
         )
+    announced = _announced(root)
     read_snapshot_file(snapshot_url(root, number))
+    refusal = BadInput(f"{root}: a sweep removes snapshot {number}, or was to; tag another one")
+    if snapshot_name(number) in announced:
+        raise refusal
     content = json.dumps({"snapshot": number, "write_id": uuid4().hex}).encode()
     before = _write(root, name, content, number, move=move)
-    latest = latest_snapshot(root)
-    if latest is not None and snapshot_name(number) in swept_names(root, latest):
-        if before is None:
-            remove(_url(root, name))
-        else:
-            write_atomic(_url(root, name), before)
-        raise BadInput(f"{root}: a sweep removes snapshot {number}, or was to; tag another one")
+    if snapshot_name(number) in _announced(root):
+        _restore(root, name, before, announced)
+        raise refusal
 
 
 def remove_tag(root: str, name: str) -> None:
@@ -93,6 +93,22 @@ def _write(root: str, name: str, content: bytes, number: int, *, move: bool) -> 
             ) from None
         write_atomic(url, content)
     return before
+
+
+def _restore(root: str, name: str, before: bytes | None, announced: Set[str]) -> None:
+    """Write what a tag was before; not if the snapshot it named was given up in between, when no tag named it."""
+    url = _url(root, name)
+    if before is not None:
+        write_atomic(url, before)
+        if snapshot_name(_read(url)) not in _announced(root) - announced:
+            return
+    remove(url)
+
+
+def _announced(root: str) -> Set[str]:
+    """Return all that sweeps have removed or are about to."""
+    latest = latest_snapshot(root)
+    return swept_names(root, latest) if latest is not None else frozenset()
 
 
 def _url(root: str, name: str) -> str:

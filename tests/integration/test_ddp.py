@@ -115,6 +115,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, snapshot, undisturbed):
     )
 
 
+@pytest.mark.soak
 def test_an_unfrozen_trunk_is_trained_on_all_processes(tmp_path, snapshot, undisturbed):
     """DDP records which weights have gradients: wrapped only once, ranks would diverge when the trunk is unfrozen."""
     weights = (undisturbed / "weights.safetensors").read_bytes()

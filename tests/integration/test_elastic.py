@@ -89,40 +89,52 @@ def cancel():
     raise Cancelled
 
 
-def test_losses_cost_at_most_a_checkpoint_interval_and_change_no_bit(tmp_path, client, snapshot, undisturbed):
-    events = []
+def kill_workers_of(client):
+    for pid in client.run(os.getpid).values():
+        os.kill(pid, signal.SIGKILL)
 
-    def kill_worker():
-        for pid in client.run(os.getpid).values():
-            os.kill(pid, signal.SIGKILL)
 
-    folder = write_toy_run(tmp_path, snapshot, LONGER)
-    with pytest.raises(TrainingStopped, match=r"torchrun on 127\.0\.0\.1 ended with status -9"):
-        train(client, folder, disturb={1: kill_agent})
-    with pytest.raises(Cancelled):
-        train(client, folder, disturb={2: cancel})
-    assert_no_rank_is_left()
-    train(
-        client,
-        folder,
-        disturb={
-            3: lambda: signal_one_rank(signal.SIGKILL),
-            4: lambda: signal_one_rank(signal.SIGSTOP),
-            5: kill_worker,
-        },
-        hosts=HOSTS.model_copy(update={"port": free_port()}),  # it must be free again in time
-        events=events,
-    )
-    first, *others = (event for event in events if event["event"] == "start")
-    assert first["epochs_done"] >= 2
-    assert len(others) == 3
-    for done, start in enumerate(others, 3):
+def assert_resumed_from_checkpoints(events, epochs):
+    """Training started again after each of the epochs at which something was lost, and lost little."""
+    starts = [event for event in events if event["event"] == "start"][-len(epochs) :]
+    for done, start in zip(epochs, starts, strict=True):
         assert start["epochs_done"] >= done
         assert start["steps_done"] % LONGER.checkpoint_steps == 0
     notices = [event["message"] for event in events if event["event"] == "notice"]
     assert notices == [
         "training host 127.0.0.1 was lost; resuming from the last checkpoint on the remaining hosts"
     ]
+
+
+def test_a_lost_rank_and_a_lost_host_cost_a_checkpoint_interval_and_change_no_bit(
+    tmp_path, client, snapshot, undisturbed
+):
+    events = []
+    folder = train(
+        client,
+        write_toy_run(tmp_path, snapshot, LONGER),
+        disturb={3: lambda: signal_one_rank(signal.SIGKILL), 5: lambda: kill_workers_of(client)},
+        hosts=HOSTS.model_copy(update={"port": free_port()}),  # it must be free again in time
+        events=events,
+    )
+    assert_resumed_from_checkpoints(events, (3, 5))
+    assert_same_run(folder, undisturbed)
+
+
+@pytest.mark.soak
+def test_a_killed_agent_a_cancelled_flow_and_a_stopped_rank_cost_no_more(
+    tmp_path, client, snapshot, undisturbed
+):
+    folder = write_toy_run(tmp_path, snapshot, LONGER)
+    with pytest.raises(TrainingStopped, match=r"torchrun on 127\.0\.0\.1 ended with status -9"):
+        train(client, folder, disturb={1: kill_agent})
+    with pytest.raises(Cancelled):
+        train(client, folder, disturb={2: cancel})
+    assert_no_rank_is_left()
+    events = []
+    disturb = {4: lambda: signal_one_rank(signal.SIGSTOP), 5: lambda: kill_workers_of(client)}
+    train(client, folder, disturb=disturb, events=events)
+    assert_resumed_from_checkpoints(events, (4, 5))
     assert_same_run(folder, undisturbed)
 
 

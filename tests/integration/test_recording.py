@@ -28,6 +28,19 @@ from tests.support.tagging_model import copy_demo_music
 from training.selection.comparison import Comparison, Gain, GenreGain
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Serve in the background of a shell, where SIGINT is ignored; SIGTERM ends `serve` and all it started."""
+    port = free_port()
+    with serving(tmp_path_factory.mktemp("served"), port, in_background=True) as served:
+        status = Path(f"/proc/{served.process.pid}/status").read_text()
+        (ignored,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")]
+        assert int(ignored, 16) >> (signal.SIGINT - 1) & 1, "SIGINT is ignored"
+        yield served
+    assert served.process.returncode == 0, served.log.read_text()
+    assert not is_listening(port), "the Prefect server outlived `serve`"
+
+
 @pytest.fixture
 def recorded(served):
     """Have flows of this process recorded by the server."""
@@ -124,13 +137,3 @@ def test_a_run_that_works_for_ever_is_taken_for_dead(tmp_path, another_at_work, 
         retrain_nightly(settings_of(tmp_path, stale_after_hours=1e-6))
     assert f"run {another_at_work.name} is Running since" in caplog.text
     assert "considered dead" in caplog.text
-
-
-def test_serve_in_the_background_of_a_shell_is_ended_by_sigterm(tmp_path):
-    port = free_port()
-    with serving(tmp_path, port, in_background=True) as served:
-        status = Path(f"/proc/{served.process.pid}/status").read_text()
-        (ignored,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")]
-        assert int(ignored, 16) >> (signal.SIGINT - 1) & 1, "SIGINT is ignored"
-    assert served.process.returncode == 0, served.log.read_text()
-    assert not is_listening(port), "the Prefect server outlived `serve`"

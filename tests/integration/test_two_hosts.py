@@ -90,6 +90,7 @@ def undisturbed(store, models):
     return history_of(models)
 
 
+@pytest.mark.soak
 def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, tmp_path):
     cut = threading.Event()
     with scheduler(network.here) as url, workers(url, network.hosts, tmp_path):

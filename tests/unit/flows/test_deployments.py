@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.support.prefect_ui import FLOWS
+
 SCRIPT = """
 import sys
 import flows.deployments
@@ -17,7 +19,4 @@ def test_the_forms_need_the_settings_only():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     imported, *forms = done.stdout.splitlines()
     assert imported == "[]"
-    assert forms == [
-        f"{name} ['settings']"
-        for name in ("build-dataset", "train-model", "tag-catalogue", "undo-tagging", "retrain-nightly")
-    ]
+    assert forms == [f"{name} ['settings']" for name in FLOWS]

@@ -93,7 +93,7 @@ class SnapshotMachine(RuleBasedStateMachine):
         self.versions: list[Version] = []  # all that were ever published
         self.kept: set[int] = set()
         self.tags: dict[str, int] = {}
-        self.tried: set[int] = set()  # numbers that the tag c was to be put on
+        self.tried: set[int] = set()  # numbers that the tag c is to be put on in this step
         self.tracks_of: dict[str, tuple[str, ...]] = {}  # of each shard
 
     def new_root(self) -> str:
@@ -179,9 +179,7 @@ class SnapshotMachine(RuleBasedStateMachine):
         self.tried.clear()
         with overtaken(at, act):
             outer()
-        tag = read_tags(self.root).get("c")
-        if tag in self.tried:  # of two that move one tag at once, either may come last
-            self.tags["c"] = tag
+        self.find_moved_tag()
 
     @rule(target=parents, parent=parents)
     def race(self, parent):
@@ -335,8 +333,19 @@ class SnapshotMachine(RuleBasedStateMachine):
         """A sweep that removed anything is a snapshot with the content of the one before it."""
         if len(snapshot_numbers(self.root)) > len(self.versions):
             self.add(self.latest_version)
-        assert not set(result.snapshots) & {*self.tags.values(), len(self.versions) - 1}
+        moving = {"c"} if self.tried else set()  # what a tag named protects nothing once it names another one
+        tagged = {number for name, number in self.tags.items() if name not in moving}
+        assert not set(result.snapshots) & {*tagged, len(self.versions) - 1}
         self.kept -= set(result.snapshots)
+
+    def find_moved_tag(self) -> None:
+        """Of two that move one tag at once either may come last; if the one is refused, the tag may be lost."""
+        if self.tried:
+            tag = read_tags(self.root).get("c")
+            assert tag in {*self.tried, self.tags.pop("c", None), None}
+            if tag is not None:
+                self.tags["c"] = tag
+        self.tried.clear()
 
     def find_out(self) -> None:
         """Find out what a writer that died had done."""
@@ -348,9 +357,7 @@ class SnapshotMachine(RuleBasedStateMachine):
             found = dict(zip(snapshot.catalogue["track_id"].to_pylist(), index, strict=True))
             added = {**dict(self.latest_version.built), **{it: shard for it, shard in found.items() if shard}}
             self.add(Version(frozenset(found), tuple(added.items())))
-        tag = read_tags(self.root).get("c")
-        if tag in self.tried:
-            self.tags["c"] = tag
+        self.find_moved_tag()
         gone = self.kept - {it.number for it in kept_snapshots(self.root)}
         assert not gone & {*self.tags.values(), len(self.versions) - 1}
         self.kept -= gone

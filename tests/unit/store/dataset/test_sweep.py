@@ -8,6 +8,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pytest
 
+from store.dataset import snapshot_tags
 from store.dataset.recipe import Recipe
 from store.dataset.snapshot_tags import find_snapshot, put_tag, read_tags, remove_tag
 from store.dataset.snapshots import kept_snapshots, latest_snapshot, publish, put_catalogue
@@ -131,6 +132,23 @@ class Overtaker:
                 case "sweep":
                     sweep_all(self.root, keep=1)
             self.result = "done"
+
+
+def test_a_tag_whose_move_is_refused_never_names_a_snapshot_that_was_removed(root, monkeypatch):
+    """While a tag moves from 0 to 1, one sweep removes 1, and another 0, which no tag names then."""
+    publish_some(root, 3)
+    put_tag(root, "paper", 0)
+
+    def write_between_two_sweeps(url, content):
+        monkeypatch.setattr(snapshot_tags, "write_atomic", write_atomic)
+        assert sweep_all(root, keep=1).snapshots == (1,)
+        write_atomic(url, content)
+        assert sweep_all(root, keep=1).snapshots == (0,)
+
+    monkeypatch.setattr(snapshot_tags, "write_atomic", write_between_two_sweeps)
+    with pytest.raises(BadInput, match="a sweep removes snapshot 1"):
+        put_tag(root, "paper", 1, move=True)
+    assert read_tags(root) == {}
 
 
 @pytest.mark.parametrize("kind", ["publish", "publish what is old", "tag", "sweep"])

@@ -7,9 +7,10 @@ from pydantic import BaseModel, Field, model_validator
 from flows.cluster.settings import ClusterSettings
 from flows.settings import positional
 from training.fit.settings import TrainSettings
+from training.metadata_priors.settings import Source
 
 SplitKind = Literal["official", "artist", "random"]
-StudyName = Literal["genres", "repeats"]
+StudyName = Literal["genres", "repeats", "inside", "metadata", "audit"]
 
 
 @positional("study")
@@ -17,7 +18,9 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     """The study, the spectrograms, and what is varied."""
 
     study: StudyName = Field(
-        description="genres: which genres can be told apart; repeats: how much results vary with seeds and splits"
+        description="genres: which genres can be told apart; repeats: how much results vary with seeds and splits; "
+        "inside: what a network responds to, and a map of the catalogue; metadata: what album, artist and title add; "
+        "audit: which labels are wrong"
     )
     store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
     results: str = Field("data/experiments", description="Folder or URL of the studies, one folder each")
@@ -56,6 +59,17 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
         le=0.5,
         description="Share of the tracks outside the test set by which the best epoch is chosen",
     )
+    swap_share: float = Field(
+        0.05,
+        gt=0.0,
+        lt=0.5,
+        description="Share of the labels that a check swaps on purpose, in memory (audit)",
+    )
+    sources: tuple[Source, ...] = Field(
+        ("album", "artist", "title"),
+        min_length=1,
+        description="What is known of a track beside its sound (metadata)",
+    )
     only: str = Field("", description="Repeat this run of results.csv alone, by its name in the column run")
     training: TrainSettings = TrainSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -64,7 +78,7 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     def _check(self) -> Self:
         if self.training.target == "multi":
             raise ValueError("--training.target multi: studies compare models of one genre per track")
-        for name in ("seeds", "split_seeds", "models", "splits", "genres", "set_sizes"):
+        for name in ("seeds", "split_seeds", "models", "splits", "genres", "set_sizes", "sources"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"--{name.replace('_', '-')}: {values} has the same value twice")

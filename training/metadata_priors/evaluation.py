@@ -5,7 +5,6 @@ Bodies of Dask tasks. Axes: T tracks, G genres, D features, K sources.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +18,9 @@ from training.feature_machine.kernel_machine import fit_machine
 from training.feature_machine.track_features import read_block_sizes
 from training.metadata_priors.combination import SourceWeights, fit_source_weights
 from training.metadata_priors.group_smoothing import mean_of_others
+from training.metadata_priors.settings import Source
 from training.metadata_priors.word_prior import fit_word_prior
 
-Source = Literal["album", "artist", "title"]
-SOURCES: tuple[Source, ...] = ("album", "artist", "title")
 SOUND_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("is_test", pa.bool_()), ("probabilities", pa.list_(pa.float64()))]
 )

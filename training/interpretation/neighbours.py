@@ -74,10 +74,10 @@ def _by_block(
 
 
 def rank_typical(
-    distances: TrackDistances, genre_T: NDArray[np.int64], genre: int, count: int
+    typicality_T: NDArray[np.float64], is_of_genre_T: NDArray[np.bool_], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the most typical and the most odd tracks of a genre, the most so first; no track is in both."""
-    rows = np.flatnonzero((genre_T == genre) & ~np.isnan(distances.typicality_T))
-    ordered = rows[np.argsort(-distances.typicality_T[rows], kind="stable")]
+    rows = np.flatnonzero(is_of_genre_T & ~np.isnan(typicality_T))
+    ordered = rows[np.argsort(-typicality_T[rows], kind="stable")]
     count = min(count, len(ordered) // 2)
     return ordered[:count], ordered[::-1][:count]

@@ -22,14 +22,14 @@ def test_typicality_is_the_silhouette_and_the_track_among_another_genre_is_the_o
     assert found.typicality_T[0] == pytest.approx((other - own) / other)
     assert found.typicality_T[2] < 0
     assert found.nearest_genre_T.tolist() == [0, 0, 1, 1, 1, 1]
-    typical, odd = rank_typical(found, GENRES, 0, 1)
+    typical, odd = rank_typical(found.typicality_T, GENRES == 0, 1)
     assert (typical.tolist(), odd.tolist()) == ([1], [2])
 
 
 def test_the_only_artist_of_a_genre_is_neither_typical_nor_odd():
     found = measure_distances(POSITIONS, GENRES, np.array([0, 1, 2, 3, 3, 3]), 1)
     assert np.isnan(found.typicality_T[3:]).all()
-    assert [len(rows) for rows in rank_typical(found, GENRES, 1, 2)] == [0, 0]
+    assert [len(rows) for rows in rank_typical(found.typicality_T, GENRES == 1, 2)] == [0, 0]
 
 
 def test_equal_tracks_have_distance_0_and_no_typicality():

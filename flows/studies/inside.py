@@ -41,7 +41,6 @@ from training.studies.genre_sets import select_tracks
 
 NETWORK, CATALOGUE = "network", "catalogue"  # the parts, a run each
 MAX_MAXIMA = 16  # genres whose maximum is drawn
-STEPS, QUICK_STEPS = 200, 60  # of the search of a maximum
 TYPICAL_TRACKS = 3  # of each genre, and as many odd ones
 TEXTS = ("track_id", "artist", "title", "neighbour", "neighbour_artist", "neighbour_title")
 
@@ -135,7 +134,7 @@ def explain_network(context: StudyContext, row: Row) -> tuple[list[TrackResult],
         answer=answer,
         figures=[
             saliency_figure(explainer, shown, run, are_wrong=are_wrong),
-            maxima_figure(explainer, training, run, context.settings.quick),
+            maxima_figure(explainer, training, run),
         ],
         tables=[_wrong_table(wrong)],
         files={"wrong_predictions.csv": _csv(PREDICTION_COLUMNS, [_prediction_row(each) for each in wrong])},
@@ -180,14 +179,11 @@ def saliency_figure(
     return StudyFigure("saliency", caption, partial(draw_saliency, crops, explainer.identity.mel))
 
 
-def maxima_figure(
-    explainer: NetworkExplainer, training: Sequence[str], run: TrainingRun, quick: bool
-) -> StudyFigure:
+def maxima_figure(explainer: NetworkExplainer, training: Sequence[str], run: TrainingRun) -> StudyFigure:
     """Return the figure of the spectrograms with the greatest logits."""
     start_FM = explainer.mean_level(training, run.settings.seed)
-    steps = QUICK_STEPS if quick else STEPS
     maxima = {
-        genre: explainer.maximum(index, start_FM, steps) - start_FM
+        genre: explainer.maximum(index, start_FM) - start_FM
         for index, genre in enumerate(run.genres[:MAX_MAXIMA])
     }
     caption = (
@@ -238,7 +234,8 @@ def draw_map(seen: CatalogueView) -> bytes:
     position_T2 = np.column_stack([seen.view[name].to_numpy() for name in ("x", "y")])
     lede = (
         f"{len(tracks):,} tracks, placed by sound alone (t-SNE on the features of the feature machine): near "
-        "points sound alike, the distance of far ones means nothing. Colours are the genres that files say."
+        "points sound alike, the distance of far ones means nothing. Colours and shapes are the genres "
+        "that the files have."
     )
     return render_map(tracks, position_T2, lede)
 

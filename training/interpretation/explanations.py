@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from store.reader import Snapshot
 from training.inference.model_version import ModelIdentity, load_model
-from training.interpretation.activation_maximisation import STEPS, maximise_activation
+from training.interpretation.activation_maximisation import maximise_activation
 from training.interpretation.saliency import choose_layer, grad_cam
 from training.loading.crops import evenly_spaced_crops, repeat_to_length
 from training.networks.network import GenreNet
@@ -48,9 +48,9 @@ class NetworkExplainer:
         saliencies = [grad_cam(self.network, layer, mel_FM, genre) for genre in (predicted, truth)]
         return Explanation(mel_FM, *saliencies)
 
-    def maximum(self, genre: int, start_FM: NDArray[np.float32], steps: int = STEPS) -> NDArray[np.float32]:
+    def maximum(self, genre: int, start_FM: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the spectrogram near a start that has the greatest logit of a genre. Shapes: (F, M)."""
-        return maximise_activation(self.network, genre, start_FM, steps=steps)
+        return maximise_activation(self.network, genre, start_FM)
 
     def mean_level(self, track_ids: Sequence[str], seed: int) -> NDArray[np.float32]:
         """Return noise at the mean level of each band of some tracks. Shapes: (F, M) dB."""

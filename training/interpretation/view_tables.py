@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from training.interpretation.neighbours import rank_typical
 
@@ -66,6 +67,10 @@ def list_neighbours(seen: CatalogueView, track_ids: Sequence[str] | None = None)
 
 
 def share_of_agreeing_neighbours(seen: CatalogueView) -> float:
-    """Return the share of tracks whose nearest track by another artist has their genre."""
-    nearest = [row for row in list_neighbours(seen) if row["rank"] == 1]
+    """Return the share of tracks whose nearest track by another artist has their genre.
+
+    Tracks of a genre of a single artist are left out.
+    """
+    comparable = seen.view.filter(pc.is_valid(seen.view["typicality"]))["track_id"].to_pylist()
+    nearest = [row for row in list_neighbours(seen, comparable) if row["rank"] == 1]
     return float(np.mean([row["genre"] == row["neighbour_genre"] for row in nearest])) if nearest else 0.0

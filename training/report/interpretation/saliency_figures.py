@@ -110,7 +110,7 @@ def _extent(mel_FM: NDArray[np.float32], mel: MelSettings) -> tuple[float, float
 def _write_above(axes: Axes, text: str, colour: str, points: int, **style: Any) -> None:
     at: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "parse_math": False}
     axes.annotate(
-        fit_label(text, CAPTION_LENGTH), (0, 1), (0, points), fontsize=8, color=colour, **at, **style
+        fit_label(text, CAPTION_LENGTH + 10), (0, 1), (0, points), fontsize=8, color=colour, **at, **style
     )
 
 

@@ -9,6 +9,7 @@ from flows.settings import (
     BuildSettings,
     CrossValidationSettings,
     NightlySettings,
+    PruneSettings,
     TagSettings,
     TrainModelSettings,
     UndoSettings,
@@ -62,6 +63,14 @@ def cross_validate(settings: CrossValidationSettings) -> object:
     from flows import cross_validate as flow_module
 
     return flow_module.cross_validate(settings)
+
+
+@flow(name="prune-prefect")
+def prune_prefect(settings: PruneSettings) -> object:
+    """Remove old runs, logs, artifacts and events from the Prefect server's database."""
+    from flows.services.retention import prune_database
+
+    return prune_database(settings)
 
 
 @flow(name="run-experiments")

@@ -25,6 +25,8 @@ from flows.settings import (
     DemoSettings,
     FmaSettings,
     NightlySettings,
+    PruneSettings,
+    RegisterSettings,
     ServeSettings,
     TagSettings,
     TrainModelSettings,
@@ -104,6 +106,21 @@ def serve(settings: Annotated[ServeSettings, Flags] = ServeSettings()) -> None:
     from flows.deployments import serve_flows
 
     serve_flows(settings)
+
+
+def register(settings: Annotated[RegisterSettings, Flags] = RegisterSettings()) -> None:
+    """Register the flows at the configured Prefect server, for the workers of a process work pool."""
+    make_prefect_home()
+    from flows.deployments import register_flows
+
+    print("\n".join(register_flows(settings)))
+
+
+def prune(settings: Annotated[PruneSettings, Flags] = PruneSettings()) -> None:
+    """Remove old runs, logs, artifacts and events from the Prefect server's database on this machine."""
+    from flows.services.retention import prune_database
+
+    print("\n".join(prune_database(settings).lines()))
 
 
 def _print_tagging(summary: "TagSummary") -> None:

@@ -25,7 +25,8 @@ from training.feature_machine.fitting import (
 )
 from training.feature_machine.track_features import compute_stored_blocks, compute_stored_patch_blocks
 from training.feature_machine.version_file import FEATURES_FILE, RECIPE, FittedFeatures, write_features
-from training.fit.run import HISTORY_FILE, TrainingRun
+from training.fit.run import TrainingRun
+from training.run_files import HISTORY_FILE
 
 TRACKS_PER_FEATURE_BATCH = 64
 FOLDS = 5  # across which a machine's scores are calibrated

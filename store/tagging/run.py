@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from store.errors import BadInput
-from store.fs.files import exists, join, list_names, put_if_absent, read_bytes, write_atomic
+from store.fs.files import exists, join, last_part, list_names, put_if_absent, read_bytes, write_atomic
 from store.fs.parquet import read_table, row_count, write_table
 
 RUN, PLAN, SUMMARY, INFERENCE = "run.json", "plan.json", "summary.json", "inference"
@@ -36,7 +36,7 @@ class TaggingRun:
     @property
     def name(self) -> str:
         """The name of the run, by which it is undone."""
-        return self.url.rsplit("/", 1)[-1]
+        return last_part(self.url)
 
     @property
     def journal_url(self) -> str:

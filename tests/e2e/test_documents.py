@@ -84,6 +84,8 @@ def test_documents_show_each_verb():
         "models",
         "store",
         "tags",
+        "doctor",
+        "certificates",
     }
 
 

@@ -24,7 +24,9 @@ FLOWS = (
     "tag-catalogue",
     "undo-tagging",
     "retrain-nightly",
+    "cross-validate",
     "run-experiments",
+    "prune-prefect",
 )
 
 

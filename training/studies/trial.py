@@ -32,9 +32,10 @@ from training.feature_machine.fitting import (
 from training.feature_machine.track_features import compute_stored_patch_blocks
 from training.fit.distributed import RankContext
 from training.fit.loop import train
-from training.fit.run import HISTORY_FILE, TrainingRun, read_run, targets_of, write_run
+from training.fit.run import TrainingRun, read_run, targets_of, write_run
 from training.fit.settings import TrainSettings
 from training.inference.stored_tracks import predict_stored_tracks, run_identity
+from training.run_files import HISTORY_FILE
 from training.selection.svm_baseline import limit_tracks, svm_predict
 
 CALIBRATION_FOLDS = 5

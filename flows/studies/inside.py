@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows.model_stages.feature_table import store_feature_table
+from flows.studies.candidates import make_candidates, needs_features
 from flows.studies.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
-from flows.studies.trials import FEATURES, SVM, make_splits, plan_trials, study_genres, study_tracks
+from flows.studies.trials import make_splits, plan_trials, study_genres, study_tracks
 from store.errors import BadInput
 from store.fs.csv_rows import quote_formula, to_csv
 from store.fs.files import join
@@ -49,13 +50,12 @@ def plan(context: StudyContext, rows: Sequence[Row]) -> list[StudyRun]:
     """Plan the training of a network and the view of the catalogue. Raises: BadInput for a model without a network."""
     settings, tracks = context.settings, study_tracks(context)
     genres, _ = study_genres(context, tracks, settings.splits)
-    model = settings.models[0]
-    if model in (SVM, FEATURES) or len(settings.models) > 1:
+    if len(settings.models) > 1 or needs_features(settings.models[0]):
         raise BadInput(
-            f"--models {', '.join(settings.models)}: this study explains one network; name one, such as shallow"
+            f"--models {', '.join(settings.models)}: this study explains one network; name one, as shallow"
         )
     split = next(make_splits(context, tracks, sorted(genres), settings.splits[:1]))
-    network = next(plan_trials(context, split, {"part": NETWORK}, settings.models))
+    network = next(plan_trials(context, split, {"part": NETWORK}, make_candidates(settings)))
     return [_keeping_network(network), catalogue_run(context, select_tracks(tracks, genres))]
 
 

@@ -8,9 +8,10 @@ from flows.cluster.settings import ClusterSettings
 from flows.settings import positional
 from training.fit.settings import TrainSettings
 from training.metadata_priors.settings import Source
+from training.networks.settings import is_state_dict_file
 
 SplitKind = Literal["official", "artist", "random"]
-StudyName = Literal["genres", "repeats", "inside", "metadata", "audit"]
+StudyName = Literal["genres", "repeats", "models", "balance", "inside", "metadata", "audit"]
 
 
 @positional("study")
@@ -19,7 +20,7 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
 
     study: StudyName = Field(
         description="genres: which genres can be told apart; repeats: how much results vary with seeds and splits; "
-        "inside: what a network responds to, and a map of the catalogue; metadata: what album, artist and title add; "
+        "models: which model; balance: how even genres and splits are, and what balancing helps; inside: what a network responds to, and a map of the catalogue; metadata: what album, artist and title add; "
         "audit: which labels are wrong"
     )
     store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
@@ -39,7 +40,8 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     within: str = Field("", description="Top genre whose sub-genres are used in place of top genres (genres)")
     models: tuple[str, ...] = Field(
         (),
-        description="Models: svm, features, or a network such as shallow or resnet18; empty for the study's own choice",
+        description="Models: svm, logistic, boosting, the same with -librosa, features, networks such as shallow, "
+        "blocks-3 or resnet18; empty for the study's own choice",
     )
     splits: tuple[SplitKind, ...] = Field(
         (),
@@ -78,6 +80,12 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     def _check(self) -> Self:
         if self.training.target == "multi":
             raise ValueError("--training.target multi: studies compare models of one genre per track")
+        weights = self.training.pretrained.weights
+        if weights and not is_state_dict_file(weights):
+            raise ValueError(
+                f"--training.pretrained.weights {weights}: a model version was trained on the test tracks of most "
+                "folds; use a state dict of torchvision's, or random weights"
+            )
         for name in ("seeds", "split_seeds", "models", "splits", "genres", "set_sizes", "sources"):
             values = getattr(self, name)
             if len(set(values)) < len(values):

@@ -36,7 +36,7 @@ def grad_cam(
 def choose_layer(trunk: nn.Module, model: nn.Module, mel_FM: NDArray[np.float32]) -> nn.Module:
     """Return the last layer of a trunk whose maps have MIN_CELLS frames and bands; the first where none has."""
     layers = list(trunk.children())
-    while len(layers) == 1:
+    while len(layers) == 1 and list(layers[0].children()):  # a trunk in one piece: its parts
         layers = list(layers[0].children())
     maps, _ = _run(model, layers, mel_FM)
     fine = [layer for layer, found in zip(layers, maps, strict=True) if min(found.shape[2:]) >= MIN_CELLS]

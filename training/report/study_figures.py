@@ -71,3 +71,23 @@ def draw_dots(
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return render_png(figure, theme)
+
+
+def draw_cost(points: Mapping[str, tuple[float, float]], label: str, theme: Theme) -> bytes:
+    """Draw a cost (on a logarithmic scale) against an accuracy, each point with its name."""
+    figure, axes = new_axes(8.2, 4.6, theme)
+    for name, (cost, accuracy) in points.items():
+        axes.plot([max(cost, 1e-3)], [accuracy], "o", ms=6, mew=0, color=theme.correct)
+        axes.annotate(
+            fit_label(name, LABEL_LENGTH), (max(cost, 1e-3), accuracy), xytext=(5, 3), textcoords="offset points",
+            fontsize=8, color=theme.ink, parse_math=False,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.set_xlabel(label, color=theme.faint)
+    axes.set_ylabel("accuracy", color=theme.faint)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.grid(True, color=theme.line, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return render_png(figure, theme)

@@ -20,8 +20,9 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
 
     study: StudyName = Field(
         description="genres: which genres can be told apart; repeats: how much results vary with seeds and splits; "
-        "models: which model; balance: how even genres and splits are, and what balancing helps; inside: what a network responds to, and a map of the catalogue; metadata: what album, artist and title add; "
-        "audit: which labels are wrong"
+        "models: shallow to deep, transferred, and without networks; balance: how even the genres are, and what "
+        "balancing helps; inside: what a network responds to, and a map of the catalogue; metadata: what album, artist "
+        "and title add; audit: which labels are wrong"
     )
     store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
     results: str = Field("data/experiments", description="Folder or URL of the studies, one folder each")

@@ -27,13 +27,14 @@ from training.report.formatting import percent
 from training.report.study_figures import draw_dots
 from training.report.study_page import StudyFigure, StudyTable
 from training.studies.genre_sets import select_tracks
-from training.studies.paired_test import PairedTest, paired_test
+from training.studies.paired_test import PairedTest, mean_correct, mean_log_loss, paired_test
 from training.studies.summaries import mean_of, rows_by
 from training.studies.trial import PREDICTIONS_SCHEMA
 
 SOUND = "sound"
 TABLE_COLUMNS = (
-    "sources", "accuracy", "log_loss", "macro_f1", "added", "low", "high", "p", "tracks", "artists",
+    "sources", "accuracy", "macro_f1", "accuracy added", "low", "high", "p", "log_loss", "log_loss added", "lower",
+    "upper", "p of log_loss",
 )  # fmt: skip
 
 
@@ -157,20 +158,20 @@ def conclude(context: StudyContext, rows: Sequence[Row]) -> Conclusion:
     if SOUND not in groups:
         return Conclusion(answer="No run has finished.", warnings=notes)
     sound = sound_predictions(context, groups[SOUND])
-    tests = {
-        name: test
-        for name, its in groups.items()
-        if name != SOUND and (test := paired_test(pool(context, its), sound))
-    }
+    pooled = {name: pool(context, its) for name, its in groups.items() if name != SOUND}
+    tests, losses = (
+        {name: test for name, its in pooled.items() if (test := paired_test(its, sound, measure=measure))}
+        for measure in (mean_correct, mean_log_loss)
+    )
     return Conclusion(
-        answer=_answer(groups, tests),
+        answer=_answer(groups, tests, losses),
         warnings=[*_missing(context), *notes],
         figures=list(_figures(groups)),
         tables=[
             StudyTable(
                 "Accuracy with each set of sources, and what it adds to the sound alone",
                 TABLE_COLUMNS,
-                [_table_row(name, its, tests.get(name)) for name, its in groups.items()],
+                [_table_row(name, its, tests.get(name), losses.get(name)) for name, its in groups.items()],
             )
         ],
     )
@@ -187,26 +188,35 @@ def sound_predictions(context: StudyContext, rows: Sequence[Row]) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _table_row(name: str, rows: Sequence[Row], test: PairedTest | None) -> tuple[Any, ...]:
-    scores = [mean_of(rows, column) for column in ("accuracy", "log_loss", "macro_f1")]
-    if test is None:
-        return (name, *scores, None, None, None, None, None, None)
-    return (name, *scores, test.difference, test.low, test.high, test.p, test.tracks, test.artists)
+def _table_row(
+    name: str, rows: Sequence[Row], test: PairedTest | None, loss: PairedTest | None
+) -> tuple[Any, ...]:
+    accuracy, macro_f1, log_loss = (mean_of(rows, it) for it in ("accuracy", "macro_f1", "log_loss"))
+    return (name, accuracy, macro_f1, *_difference(test), log_loss, *_difference(loss))
 
 
-def _answer(groups: dict[str, list[Row]], tests: dict[str, PairedTest]) -> str:
+def _difference(test: PairedTest | None) -> tuple[float | None, ...]:
+    return (test.difference, test.low, test.high, test.p) if test else (None,) * 4
+
+
+def _answer(groups: dict[str, list[Row]], tests: dict[str, PairedTest], losses: dict[str, PairedTest]) -> str:
     parts = [f"By sound alone {percent(mean_of(groups[SOUND], 'accuracy'))} of the test tracks are right."]
     for name, test in tests.items():
-        interval = (
-            f"{100 * test.low:+.1f} to {100 * test.high:+.1f}"
-            if test.low is not None and test.high is not None
-            else "none"
-        )
+        loss = losses[name]
+        surely = [what for what, it in (("accuracy", test), ("log-loss", loss)) if it.differs]
         parts.append(
-            f"{name}: {100 * test.difference:+.1f} points of accuracy (95 % interval {interval}), "
-            f"{mean_of(groups[name], 'log_loss') - mean_of(groups[SOUND], 'log_loss'):+.3f} nats of log-loss."
+            f"{name}: {100 * test.difference:+.1f} points of accuracy{_interval(test, 100, 1)}, "
+            f"{loss.difference:+.3f} nats of log-loss{_interval(loss, 1, 3)}; "
+            f"{'more than noise in ' + ' and '.join(surely) if surely else 'within noise'}."
         )
     return " ".join(parts)
+
+
+def _interval(test: PairedTest, factor: float, digits: int) -> str:
+    if test.low is None or test.high is None:
+        return ""
+    low, high = (f"{factor * bound:+.{digits}f}" for bound in (test.low, test.high))
+    return f" (95\N{NARROW NO-BREAK SPACE}% interval {low} to {high})"
 
 
 def _missing(context: StudyContext) -> Iterator[str]:

@@ -68,6 +68,7 @@ class Trial:
     training: TrainSettings
     folder: str
     features_url: str = ""
+    keep_network: bool = False
     balancing: Balancing = "none"
 
 
@@ -194,7 +195,8 @@ def _predict_by_network(
         folder_url=trial.folder,
         identity=run_identity(run, snapshot),
     )
-    remove(trial.folder)  # a study may have a thousand networks
+    if not trial.keep_network:
+        remove(trial.folder)  # a study may have a thousand networks
     return np.array(predicted["probabilities"].to_pylist()), history
 
 

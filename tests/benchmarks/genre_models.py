@@ -30,20 +30,20 @@ def main() -> None:
     )
     parser.add_argument("--store", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[200, 201, 202, 203, 204])
-    wanted = parser.parse_args()
-    genres, labelled = select_cross_validation_tracks(open_snapshot(wanted.store).tracks, "top", ())
+    arguments = parser.parse_args()
+    genres, labelled = select_cross_validation_tracks(open_snapshot(arguments.store).tracks, "top", ())
     ids = labelled["track_id"].to_pylist()
     target_TG = np.array(
         [[genre == own for genre in genres] for own in labelled["genre_top"].to_pylist()], int
     )
-    blocks = compute_stored_blocks(ids, snapshot_url=wanted.store)
+    blocks = compute_stored_blocks(ids, snapshot_url=arguments.store)
     dictionary = fit_patch_dictionary(blocks, ids, seed=0)
-    _, patch_TD = compute_stored_patch_blocks(ids, snapshot_url=wanted.store, dictionary=dictionary)
+    _, patch_TD = compute_stored_patch_blocks(ids, snapshot_url=arguments.store, dictionary=dictionary)
     patches = dict(zip(ids, patch_TD, strict=True))
-    baseline_TD = np.array(compute_stored_features(ids, snapshot_url=wanted.store)["features"].to_pylist())
+    baseline_TD = np.array(compute_stored_features(ids, snapshot_url=arguments.store)["features"].to_pylist())
     tracks = pa.table({"track_id": ids, "target": target_TG.tolist()})
     gains = []
-    for seed in wanted.seeds:
+    for seed in arguments.seeds:
         fold_T = assign_artist_folds(labelled, FOLDS, seed)
         fitted = fit_feature_machine(blocks, patches, dictionary, tracks, fold_T, "top", seed=0)
         is_right = {

@@ -16,7 +16,7 @@ from typing import IO, Any
 import psutil
 from distributed import get_worker
 
-from flows.ports import find_free_port
+from flows.security.ports import find_free_port
 from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput, SpectrogramOneError, TrainingStopped
 

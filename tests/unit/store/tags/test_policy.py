@@ -98,7 +98,7 @@ def test_append_keeps_all_there_is_in_its_order(old, predicted, policy, genre_ma
 def test_fill_never_changes_a_file_that_has_a_genre(old, predicted, genre_map):
     for respell in (False, True):
         assert new_genres(old, predicted, TagPolicy(respell=respell), genre_map) is None
-    assert keep_reason(old, FILL, genre_map) == ("has-genre", ", ".join(old))
+    assert keep_reason(old, FILL, genre_map) == ("has-genre", "; ".join(old))
 
 
 @given(old=lists, predicted=predicted_lists, policy=policies, genre_map=maps(), place=st.integers(0, 5))

@@ -13,6 +13,7 @@ from flows.settings import (
     TrainModelSettings,
     UndoSettings,
 )
+from flows.studies.settings import ExperimentSettings
 from store.errors import BadInput
 from store.fs.files import absolute, list_names, local_path
 from store.model_registry import read_card, resolve_version
@@ -30,6 +31,11 @@ def check_training(settings: TrainModelSettings) -> None:
 
 
 def check_cross_validation(settings: CrossValidationSettings) -> None:
+    """Raises: BadInput if the store holds no snapshot."""
+    check_store(settings.store)
+
+
+def check_experiment(settings: ExperimentSettings) -> None:
     """Raises: BadInput if the store holds no snapshot."""
     check_store(settings.store)
 

@@ -12,6 +12,8 @@ HOMES = {
     "dask": {"flows"},
     "distributed": {"flows"},
     "mlflow": {"flows"},
+    "cryptography": {"flows"},
+    "prometheus_client": {"flows"},
     "torch": {"training"},
     "torchaudio": {"training"},
     "safetensors": {"training"},

@@ -16,8 +16,11 @@ from store.tags.write import read_genres, write_genres
 
 VERBS = (
     "build",
+    "certificates",
     "cross-validate",
     "demo",
+    "doctor",
+    "experiment",
     "fma",
     "models compare",
     "models export",
@@ -25,6 +28,8 @@ VERBS = (
     "models promote",
     "models rollback",
     "models show",
+    "prune",
+    "register",
     "retrain-nightly",
     "serve",
     "store diff",

@@ -3,14 +3,18 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dask
 from distributed import Client, LocalCluster
 
 from flows.cluster.client import TRAINING_RESOURCE
+from flows.cluster.host_versions import check_same_code, read_versions
 from flows.cluster.settings import ClusterSettings
+from flows.security.addresses import is_loopback
+from flows.security.dask_tls import read_security
 from preprocessing.child_processes import ignore_sigint
-from store.errors import ServiceUnavailable
+from store.errors import BadInput, ServiceUnavailable
 
 DASK_CONFIG = {
     # Dask logs the last messages to each worker, which contain the batches: 1,000 of them by default.
@@ -55,8 +59,10 @@ def _start_local_cluster(settings: ClusterSettings) -> LocalCluster:
 
 def _connect(settings: ClusterSettings) -> Client:
     timeout_s = settings.connect_timeout_s
+    check_encrypted(settings)
+    security = read_security(Path(settings.certificates)) if settings.certificates else None
     try:
-        client = Client(settings.scheduler, timeout=timeout_s)
+        client = Client(settings.scheduler, timeout=timeout_s, security=security)
     except (OSError, ValueError) as why:
         raise ServiceUnavailable(
             f"{settings.scheduler}: no Dask scheduler responds within {timeout_s:g} s ({why}); start one with "
@@ -69,7 +75,27 @@ def _connect(settings: ClusterSettings) -> Client:
         raise ServiceUnavailable(
             f"{settings.scheduler}: the scheduler has no worker after {timeout_s:g} s; start some with `dask worker`"
         ) from None
+    try:
+        check_same_code(read_versions(), client.run(read_versions, on_error="return"))
+    except BadInput:
+        client.close()
+        raise
     return client
+
+
+def check_encrypted(settings: ClusterSettings) -> None:
+    """Raises: BadInput if a scheduler on another host would be used without TLS, and this is not allowed.
+
+    Whoever reaches a scheduler without TLS can run any code on its workers.
+    """
+    address = settings.scheduler
+    if address.startswith("tls://") or is_loopback(address) or settings.allow_plaintext:
+        return
+    raise BadInput(
+        f"--cluster.scheduler {address}: a scheduler on another host without TLS, by which all who can reach it can "
+        "run code on its workers; make certificates (`spectrogram-one certificates`) and use tls://, or, in a network "
+        "that only the cluster can reach, --cluster.allow-plaintext"
+    )
 
 
 def count_threads(client: Client) -> int:

@@ -14,6 +14,13 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     workers: int = Field(0, ge=0, le=1_024, description="Local worker processes; 0 for one per core")
     memory_gib: float = Field(4.0, gt=0.1, description="Memory of one local worker, in GiB")
     scheduler: str = Field("", description="Address of the scheduler, such as tcp://10.0.0.5:8786")
+    certificates: str = Field(
+        "", description="Folder of this host's certificates, for a scheduler at tls://; see `certificates`"
+    )
+    allow_plaintext: bool = Field(
+        False,
+        description="Use a scheduler on another host without TLS: all who can reach it can run code on its workers",
+    )
     connect_timeout_s: float = Field(
         30.0, gt=0.0, description="Longest wait for the scheduler and its workers, in seconds"
     )
@@ -24,6 +31,10 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"--kind {self.kind} with --scheduler {self.scheduler!r}: an address is needed with "
                 "--kind scheduler, and only there"
+            )
+        if self.scheduler.startswith("tls://") and not self.certificates:
+            raise ValueError(
+                f"--scheduler {self.scheduler}: --certificates with the folder of this host's is needed"
             )
         return self
 

@@ -25,7 +25,8 @@ from training.feature_machine.fitting import (
 )
 from training.feature_machine.track_features import compute_stored_blocks, compute_stored_patch_blocks
 from training.feature_machine.version_file import FEATURES_FILE, RECIPE, FittedFeatures, write_features
-from training.fit.run import HISTORY_FILE, TrainingRun
+from training.fit.run import TrainingRun
+from training.run_files import HISTORY_FILE
 
 TRACKS_PER_FEATURE_BATCH = 64
 FOLDS = 5  # across which a machine's scores are calibrated
@@ -67,13 +68,16 @@ def fit_on_tracks(
 
 def load_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> pa.Table:
     """Return the features that need no dictionary, computed once for these tracks and kept in `root`."""
+    return read_table(store_blocks(cluster, track_ids, snapshot, root))
+
+
+def store_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> str:
+    """Compute the features that need no dictionary, unless `root` has them of these tracks; return their URL."""
     ordered = sorted(track_ids)
     url = join(absolute(root), "features", f"{hash_stored_tracks(snapshot, ordered)}-{RECIPE}.parquet")
-    if exists(url):
-        return read_table(url)
-    table = compute_blocks(cluster, ordered, snapshot)
-    write_atomic(url, to_parquet(table))
-    return table
+    if not exists(url):
+        write_atomic(url, to_parquet(compute_blocks(cluster, ordered, snapshot)))
+    return url
 
 
 def hash_stored_tracks(snapshot: Snapshot, track_ids: list[str]) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from store.errors import BadInput
-from store.fs.files import exists, join, list_names, put_if_absent, read_bytes, write_atomic
+from store.fs.files import exists, join, last_part, list_names, put_if_absent, read_bytes, write_atomic
 from store.fs.parquet import read_table, row_count, write_table
 
 STAMP = "%Y%m%dT%H%M%S%f"
@@ -38,7 +38,7 @@ class TaggingRun:
     @property
     def name(self) -> str:
         """The name of the run, by which it is undone."""
-        return self.url.rsplit("/", 1)[-1]
+        return last_part(self.url)
 
     @property
     def journal_url(self) -> str:

@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from uuid import uuid4
 
+from store.fs.files import last_part
 from store.fs.s3_objects import StoredObject, download_object, put_if_unchanged
 from store.tagging.changes import FileSkipped, Request, decide
 from store.tagging.journal import write_entries
@@ -150,7 +151,7 @@ def _swap(draft: ObjectDraft) -> SwapResult:
 @contextmanager
 def _downloaded(request: Request, folder: Path) -> Iterator[tuple[Path, StoredObject]]:
     """Yield a copy of an object that exists for the length of the block, with the object's suffix."""
-    copy = _unique_path(folder / PurePosixPath(request.url).name)
+    copy = _unique_path(folder / last_part(request.url))
     try:
         with skip_if_unusable(request.url):
             yield copy, download_object(request.url, copy)

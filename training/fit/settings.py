@@ -6,6 +6,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from training.networks.settings import ModelSettings, PretrainedSettings
 
+# Of TrainSettings: the result is the same whatever their value.
+SETTINGS_WITHOUT_EFFECT = ("loader_threads", "stall_timeout_s")
+
 
 class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
     """The augmentation of training crops."""

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from preprocessing.decode.download import local_copies
+from preprocessing.decode.local_copies import local_copies
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.decode.source import sniff_file
 from preprocessing.errors import RETRYABLE_REASONS, BadAudio
 from store.errors import BadInput
-from store.fs.files import join, local_path
+from store.fs.files import join, last_part, local_path
 from store.fs.listing import FoundFile
 from store.fs.signatures import read_signature
 from store.tagging.batching import batch_name
@@ -58,7 +58,7 @@ class InferenceConfig:
     @property
     def version(self) -> str:
         """The name of the model version."""
-        return self.version_url.rstrip("/").rsplit("/", 1)[-1]
+        return last_part(self.version_url)
 
 
 def plan_batch(

@@ -149,8 +149,7 @@ def draw_spectrograms(panels: Sequence[Panel], settings: MelSettings, theme: The
 
 def band_centres_hz(settings: MelSettings) -> NDArray[np.float64]:
     """Return the centre frequency of each mel band. Shapes: (M,). Units: Hz."""
-    high_hz = settings.high_hz or settings.sample_rate_hz / 2
-    edges = librosa.mel_frequencies(settings.bands + 2, fmin=settings.low_hz, fmax=high_hz)
+    edges = librosa.mel_frequencies(settings.bands + 2, fmin=settings.low_hz, fmax=settings.top_hz)
     return np.asarray(edges[1:-1], np.float64)
 
 

@@ -238,6 +238,7 @@ def test_overall_rows_have_the_interval_of_each_score(tmp_path):
     assert table(tmp_path / "results.csv")[1]["average_precision"] != ""
 
 
+@pytest.mark.soak
 def test_rendering_twice_gives_the_same_bytes(written, tmp_path):
     again = report(tmp_path)
     for file in written.parent.iterdir():

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from flows.cluster.settings import ClusterSettings
+from flows.security.urls import Location
 from flows.settings import positional
 from training.fit.settings import TrainSettings
 
@@ -19,8 +20,8 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     study: StudyName = Field(
         description="genres: which genres can be told apart; repeats: how much results vary with seeds and splits"
     )
-    store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
-    results: str = Field("data/experiments", description="Folder or URL of the studies, one folder each")
+    store: Location = Field("data/store", description="Spectrogram store, or one snapshot file in it")
+    results: Location = Field("data/experiments", description="Folder or URL of the studies, one folder each")
     quick: bool = Field(
         False, description="Few folds, seeds and epochs: to see what a study gives, not what is true"
     )

@@ -17,6 +17,7 @@ from flows.reporting import metrics
 from flows.reporting.progress import Advance, showing_progress
 from flows.reporting.stage import run_logger, stage
 from flows.reporting.structured_log import log_event
+from flows.services.exclusive import exclusive
 from preprocessing.mel.settings import MelSettings
 from store.dataset.genre_tree import parents_among
 from store.fs.files import absolute, exists, join
@@ -118,7 +119,10 @@ def train_network(
     """Train on all hosts that have the training resource, unless that is done; show every epoch."""
     if is_finished(folder):
         return
-    with showing_progress(title, run.settings.epochs, "epochs") as advance:
+    with (
+        exclusive("training", cluster.name),
+        showing_progress(title, run.settings.epochs, "epochs") as advance,
+    ):
         train_on_hosts(
             cluster.client,
             folder,

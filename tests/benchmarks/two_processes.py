@@ -6,6 +6,7 @@ What a second core adds depends on the machine and the hour, so each round measu
 of a bare one (forward, backward, clip, step over crops in memory): one process alone; two processes of one job (DDP
 over gloo); two jobs of a process each at the same time, which share nothing. Every process has one thread and a core
 of its own. A step has 32 crops of the default network, in all processes together.
+
 The last line is the ratio of ratios: (two processes / one, product) / (two processes / one, bare). At 1, what is
 missing to 2 is the machine's and DDP's, not the product's.
 """

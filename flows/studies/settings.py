@@ -18,9 +18,9 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     """The study, the spectrograms, and what is varied."""
 
     study: StudyName = Field(
-        description="genres: which can be told apart; repeats: what varies with seeds and splits; spectrograms: scales, "
-        "sizes and storage; models: shallow to deep, and without a network; tune: the best settings; balance: unequal "
-        "genres"
+        description="genres: which can be told apart; repeats: what varies with seeds and splits; spectrograms: "
+        "scales, sizes and storage; models: shallow to deep, and without a network; tune: the best settings; "
+        "balance: unequal genres"
     )
     store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
     results: str = Field("data/experiments", description="Folder or URL of the studies, one folder each")

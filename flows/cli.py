@@ -81,6 +81,8 @@ for _name, _function, _help in (
 for _name, _help in (
     ("doctor", "Check this machine, and say for each finding what to do."),
     ("certificates", "Make the certificates for TLS between the hosts of a Dask cluster."),
+    ("backup", "Copy models, champion, tagging runs with their journals, and Prefect's database."),
+    ("restore", "Put a backup back, once it was checked. Nothing that exists is overwritten."),
 ):
     app.command(f"flows.commands.operations:{_name}", name=_name, help=_help)
 app.command(

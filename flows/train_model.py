@@ -42,6 +42,7 @@ from training.evaluation.metrics import Scores, score
 from training.fit.labels import select_labelled_tracks, select_training_genres
 from training.fit.run import TrainingRun
 from training.fit.settings import TrainSettings
+from training.loading.settings import needs_artists
 from training.networks.settings import is_state_dict_file
 from training.report.version_files import assemble_version
 from training.selection.model_choice import ModelChoice
@@ -148,7 +149,8 @@ def select_training_data(
 ) -> tuple[tuple[str, ...], pa.Table]:
     """Choose the genres, and the labelled tracks of each split."""
     target = settings.training.target
-    tracks = snapshot.track_columns(("split", "genre_top", "genres"), LOCATION_COLUMNS)
+    artist = ("artist",) if needs_artists(settings.training.balance) else ()
+    tracks = snapshot.track_columns(("split", "genre_top", "genres", *artist), LOCATION_COLUMNS)
     genres = select_training_genres(tracks, target, settings.genres)
     return genres, select_labelled_tracks(tracks, target, genres)
 

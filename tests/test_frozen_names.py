@@ -15,6 +15,7 @@ from store.reader import Snapshot, open_snapshot
 from store.tags.write import read_genres, write_genres
 
 VERBS = (
+    "backup",
     "build",
     "certificates",
     "cross-validate",
@@ -30,6 +31,7 @@ VERBS = (
     "models show",
     "prune",
     "register",
+    "restore",
     "retrain-nightly",
     "serve",
     "store diff",

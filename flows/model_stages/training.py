@@ -58,6 +58,7 @@ def plan_run(
     start: bytes | None = None,
 ) -> TrainingRun:
     """Describe a run: genres, data and settings. Writes nothing."""
+    cache_folder = training.cache_folder and absolute(training.cache_folder)
     return TrainingRun(
         snapshot_url=absolute(snapshot.url),
         spectrograms_hash=snapshot.content_hash(tracks),
@@ -65,7 +66,7 @@ def plan_run(
         genres=genres,
         genre_parents=parents_among(genres, snapshot.genre_parents),
         pretrained_sha256=hashlib.sha256(start).hexdigest() if start else "",
-        settings=training,
+        settings=training.model_copy(update={"cache_folder": cache_folder}),
     )
 
 

@@ -160,12 +160,17 @@ def group_tracks(table: pa.Table) -> NDArray[np.int64]:
     return groups_T
 
 
+def number_artists(artists: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Number artists, whatever the case and spacing of their names; -1 for an unknown one."""
+    return _codes(artists, fold=True)[0]
+
+
 def _shared_keys(table: pa.Table) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Return what must not be in two splits, by kind: the rows that have one, and its number.
 
     The kinds are artists, albums and recordings.
     """
-    artist_T, _ = _codes(table["artist"], fold=True)
+    artist_T = number_artists(table["artist"])
     album_T, albums = _codes(table["album"], fold=True)
     has_both_T = (artist_T >= 0) & (album_T >= 0)
     pairs = np.unique(np.column_stack([album_T, artist_T])[has_both_T], axis=0)

@@ -26,6 +26,7 @@ from store.dataset.snapshots import (
     snapshot_url,
 )
 from store.errors import BadInput
+from store.fs.block_cache import BlockCache
 from store.fs.column_hash import hash_columns
 from store.fs.files import join
 from store.fs.parquet import read_table
@@ -140,7 +141,11 @@ class Snapshot:
     @cached_property
     def reader(self) -> FrameReader:
         """The reader of its shards."""
-        return FrameReader(self.root, np.dtype(self.encoding), int(self.mel_settings["bands"]))
+        return self.reader_with(None)
+
+    def reader_with(self, cache: BlockCache | None) -> FrameReader:
+        """Return a reader of its shards that keeps what it reads in a cache."""
+        return FrameReader(self.root, np.dtype(self.encoding), int(self.mel_settings["bands"]), cache)
 
     @cached_property
     def track_ids(self) -> list[str]:

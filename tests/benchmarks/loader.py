@@ -127,7 +127,7 @@ def plan(tracks: Tracks, epoch: int) -> Crops:
         crop_frames=CROP_FRAMES,
         crops_per_track=CROPS_PER_TRACK,
         batch_size=BATCH_SIZE,
-        balance=False,
+        balance="none",
         seed=0,
         epoch=epoch,
     )

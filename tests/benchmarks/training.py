@@ -106,7 +106,7 @@ def ours_and_bare_s(run_folder: Path) -> tuple[float, float]:
         crop_frames=context.crop_frames,
         crops_per_track=settings.crops_per_track,
         batch_size=settings.batch_size,
-        balance=False,
+        balance="none",
         seed=0,
         epoch=2,
     )

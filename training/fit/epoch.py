@@ -14,7 +14,7 @@ from torch import Tensor
 from store.errors import TrainingStopped
 from training.fit import events
 from training.fit.checkpoint import EpochProgress
-from training.fit.context import TrainingContext
+from training.fit.context import TrainingContext, reading_plan
 from training.fit.distributed import all_reduce_mean, average_batch_norm_statistics, communication_wait_s
 from training.fit.settings import TrainSettings
 from training.fit.step import Step, micro_batch_seeds, train_step
@@ -142,6 +142,7 @@ def crops_of_steps(context: TrainingContext, epoch: int) -> list[Crops]:
         balance=settings.balance,
         seed=settings.seed,
         epoch=epoch,
+        mixed_runs=reading_plan(settings).mixed_runs,
     )
     return crops_of_rank(
         plan,

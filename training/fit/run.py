@@ -20,6 +20,7 @@ from store.fs.column_hash import hash_columns
 from store.fs.files import exists, join, read_bytes, write_atomic
 from store.fs.parquet import read_table, write_table
 from training.fit.settings import SETTINGS_WITHOUT_EFFECT, TrainSettings
+from training.loading.settings import needs_artists
 from training.networks.network import WEIGHTS_FILE
 from training.run_files import HISTORY_FILE, PRETRAINED_FILE, RUN_FILE, TRACKS_FILE
 
@@ -27,7 +28,13 @@ TRACKS_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("split", pa.string()), ("target", pa.list_(pa.int8()))]
 )
 LABELLED_SCHEMA = pa.schema(
-    [*TRACKS_SCHEMA, ("shard", pa.string()), ("start_frame", pa.int64()), ("frames", pa.int64())]
+    [
+        *TRACKS_SCHEMA,
+        ("artist_number", pa.int32()),  # null for an unknown artist, or where nothing depends on it
+        ("shard", pa.string()),
+        ("start_frame", pa.int64()),
+        ("frames", pa.int64()),
+    ]
 )
 
 
@@ -116,9 +123,10 @@ def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
     settings = run.settings.model_dump_json(
         exclude={**dict.fromkeys(SETTINGS_WITHOUT_EFFECT, True), "pretrained": {"weights"}}
     )
-    return hashlib.sha256(
-        f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode()
-    ).hexdigest()[:12]
+    digest = hashlib.sha256(f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode())
+    if needs_artists(run.settings.balance) and "artist_number" in tracks.column_names:
+        hash_columns(tracks.select(["artist_number"]), digest)
+    return digest.hexdigest()[:12]
 
 
 def hash_training_data(run: TrainingRun, tracks: pa.Table) -> str:
@@ -165,6 +173,14 @@ def _recast(column: pa.ChunkedArray, to: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(
         to, len(array), [None, array.offsets.buffers()[1], array.values.buffers()[1]]
     )
+
+
+def artists_of(tracks: pa.Table) -> NDArray[np.int32] | None:
+    """Return the number of each track's artist, -1 for an unknown one; None without a column of artists."""
+    if "artist_number" not in tracks.column_names:
+        return None
+    artist_T: NDArray[np.int32] = pc.fill_null(tracks["artist_number"], -1).to_numpy()
+    return artist_T
 
 
 def targets_of(tracks: pa.Table) -> NDArray[np.int8]:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from preprocessing.catalogue.splits import group_tracks
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.files import join, read_bytes, remove
@@ -147,8 +148,11 @@ def _predict_by_features(trial: Trial, test: pa.Table, snapshot: Snapshot) -> ND
         [*ids, *test_ids], snapshot_url=trial.snapshot_url, dictionary=dictionary
     )
     patches = dict(zip([*ids, *test_ids], patch_TD, strict=True))
-    fold_T, _ = assign_folds_or_fewer(join_catalogue(fitted, snapshot.tracks), CALIBRATION_FOLDS, seed)
-    machine = fit_feature_machine(blocks, patches, dictionary, fitted, fold_T, "top", seed).features
+    catalogue = join_catalogue(fitted, snapshot.tracks)
+    fold_T, _ = assign_folds_or_fewer(catalogue, CALIBRATION_FOLDS, seed)
+    machine = fit_feature_machine(
+        blocks, patches, dictionary, fitted, group_tracks(catalogue), fold_T, "top", seed
+    ).features
     return machine.predict(assemble_features(blocks, patches, test_ids), "top")
 
 

@@ -11,7 +11,9 @@ from training.metadata_priors.settings import Source
 from training.networks.settings import is_state_dict_file
 
 SplitKind = Literal["official", "artist", "random"]
-StudyName = Literal["genres", "repeats", "models", "balance", "inside", "metadata", "audit"]
+StudyName = Literal[
+    "genres", "repeats", "models", "balance", "spectrograms", "tune", "inside", "metadata", "audit"
+]
 
 
 @positional("study")
@@ -21,8 +23,9 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     study: StudyName = Field(
         description="genres: which genres can be told apart; repeats: how much results vary with seeds and splits; "
         "models: shallow to deep, transferred, and without networks; balance: how even the genres are, and what "
-        "balancing helps; inside: what a network responds to, and a map of the catalogue; metadata: what album, artist "
-        "and title add; audit: which labels are wrong"
+        "balancing helps; spectrograms: scales, bands, excerpts and storage; tune: the best settings; inside: what a "
+        "network responds to, and a map of the catalogue; metadata: what album, artist and title add; audit: which "
+        "labels are wrong"
     )
     store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
     results: str = Field("data/experiments", description="Folder or URL of the studies, one folder each")
@@ -31,6 +34,11 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     )
     genres: tuple[str, ...] = Field(
         (), description="Genres to use; empty for all that have enough tracks and artists"
+    )
+    tracks_per_genre: int = Field(
+        0,
+        ge=0,
+        description="Most tracks of each genre, drawn by artist; 0 for all, or the study's own choice",
     )
     sets: tuple[str, ...] = Field(
         (), description="Sets of genres, each with commas, such as Rock,Pop,Jazz (genres)"
@@ -73,6 +81,7 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
         min_length=1,
         description="What is known of a track beside its sound (metadata)",
     )
+    trials: int = Field(30, ge=2, le=10_000, description="Settings to try (tune)")
     only: str = Field("", description="Repeat this run of results.csv alone, by its name in the column run")
     training: TrainSettings = TrainSettings()
     cluster: ClusterSettings = ClusterSettings()

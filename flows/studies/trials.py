@@ -15,7 +15,13 @@ from flows.studies.study import RunResult, StudyContext, StudyRun
 from store.errors import BadInput
 from store.fs.files import absolute, join
 from training.fit.labels import select_labelled_tracks
-from training.studies.genre_sets import check_genres, count_tracks, label_by_sub_genre, select_tracks
+from training.studies.genre_sets import (
+    check_genres,
+    count_tracks,
+    draw_tracks,
+    label_by_sub_genre,
+    select_tracks,
+)
 from training.studies.splits import SplitKind, count_artists, share_of_known_artists, split_study
 from training.studies.trial import LIBROSA_SUFFIX, Trial, run_trial
 
@@ -63,7 +69,9 @@ def study_tracks(context: StudyContext) -> pa.Table:
     tracks = context.snapshot.tracks
     if context.settings.within:
         tracks = label_by_sub_genre(tracks, context.settings.within, context.snapshot.genre_parents)
-    return select_tracks(tracks)
+    chosen = select_tracks(tracks)
+    most = context.settings.tracks_per_genre
+    return draw_tracks(chosen, most) if most else chosen
 
 
 def study_genres(

@@ -44,7 +44,8 @@ def test_a_study_is_run_resumed_and_repeated(tmp_path, capfd):
     assert {row["known_artists"] for row in rows if row["split"] != "random"} == {"0.0"}
     page = (Path(summary.folder) / "index.html").read_text()
     assert rows[-1]["run"] in page
-    assert not re.search(r"(src|href)=\"(?!data:)", page), "the page loads nothing"
+    assert not re.search(r"(src|href)=\"(?!data:|results\.csv\")", page), "the page loads nothing"
+    assert '<a href="results.csv">' in page
 
     kept = Path(summary.folder) / "runs" / rows[0]["run"] / "row.json"
     before = kept.stat().st_mtime_ns

@@ -32,7 +32,7 @@ main() { # read whole before it runs: it may be edited while an image is built
     cp requirements.lock "$folder/requirements.lock"
   fi
   # One layer for each stage: with vfs every layer is a whole copy, and with --layers this took 40 GB.
-  buildah bud --quiet --signature-policy "$folder/policy.json" --layers=false --target cpu --tag "$image" --file deploy/Dockerfile \
+  buildah bud --quiet --signature-policy "$folder/policy.json" --layers=false --format docker --target cpu --tag "$image" --file deploy/Dockerfile \
     --build-arg BASE=localhost/debian-python --build-arg PIP_OPTIONS="--no-index --find-links /wheels" \
     --volume "$folder/wheels:/wheels:ro" .
   echo "built $image: $(buildah images --format '{{.Size}}' "$image")"

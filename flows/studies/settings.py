@@ -24,8 +24,9 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     study: StudyName = Field(
         description="genres: which genres can be told apart; repeats: how much results vary with seeds and splits; "
         "models: shallow to deep, transferred, and without networks; balance: how even the genres are, and what "
-        "balancing helps; inside: what a network responds to, and a map of the catalogue; metadata: what album, artist "
-        "and title add; audit: which labels are wrong"
+        "balancing helps; spectrograms: scales, bands, excerpts and storage; tune: the best settings; inside: what a "
+        "network responds to, and a map of the catalogue; metadata: what album, artist and title add; audit: which "
+        "labels are wrong"
     )
     store: Location = Field("data/store", description="Spectrogram store, or one snapshot file in it")
     results: Location = Field("data/experiments", description="Folder or URL of the studies, one folder each")

@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from flows import prefect_flows
 from flows.reporting.progress import print_status
 from flows.services.automations import apply_automations
 from flows.services.flow_runner import CancellableRunner
-from flows.services.prefect_server import prefect_server
+from flows.services.prefect_server import only_serve, prefect_server
 from flows.settings import (
     BuildSettings,
     NightlySettings,
@@ -113,6 +113,7 @@ def serve_flows(settings: ServeSettings) -> None:
     )  # for the runs, which are separate processes
     with (
         suppress(KeyboardInterrupt, asyncio.CancelledError),
+        nullcontext() if os.environ.get("PREFECT_API_URL") else only_serve(settings.port),
         prefect_server(settings.port, settings.host) as api_url,
     ):
         served = [_deployment(it) for it in deployment_specs(settings.nightly)]

@@ -23,7 +23,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows import prefect_flows
 from flows.reporting.progress import print_status
-from flows.services.automations import apply_automations
+from flows.services.automations import TAG, apply_automations
 from flows.services.flow_runner import CancellableRunner
 from flows.services.prefect_server import only_serve, prefect_server
 from flows.settings import (
@@ -36,7 +36,6 @@ from flows.settings import (
 )
 from store.errors import BadInput
 
-TAG = "spectrogram-one"
 POOL_TYPE = "process"
 DEFAULT_SOURCE = "data/music"  # beside data/store and data/models; change it in the deployment's parameters
 PRUNE_AT = ScheduleSettings(at="12:30")  # away from the night, when the others are at work
@@ -137,7 +136,7 @@ def register_flows(settings: RegisterSettings) -> list[str]:
         specs = deployment_specs(settings.nightly)
         for spec in specs:
             _deployment(spec).apply(work_pool_name=settings.pool)
-        apply_automations()
+        apply_automations(settings.notify)
     lines = [f"{spec.name}/{spec.name}: registered at {api_url}" for spec in specs]
     return [*lines, f"on each machine that runs them: prefect worker start --pool {settings.pool}"]
 

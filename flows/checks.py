@@ -5,6 +5,9 @@ Nothing here imports torch, Dask or Prefect, so that a mistake is reported at on
 
 from pathlib import Path
 
+from flows.cluster.kubernetes import check_kubernetes
+from flows.cluster.settings import ClusterSettings
+from flows.cluster.slurm import check_slurm
 from flows.settings import (
     BuildSettings,
     CrossValidationSettings,
@@ -13,6 +16,7 @@ from flows.settings import (
     TrainModelSettings,
     UndoSettings,
 )
+from flows.studies.settings import ExperimentSettings
 from store.errors import BadInput
 from store.fs.files import absolute, list_names, local_path
 from store.model_registry import read_card, resolve_version
@@ -20,27 +24,38 @@ from store.tags.genre_map import read_genre_map
 
 
 def check_build(settings: BuildSettings) -> None:
-    """Raises: BadInput if the source is not there."""
+    """Raises: BadInput if the source is not there, or the cluster cannot be started."""
     check_source(settings.source)
+    check_cluster(settings.cluster)
 
 
 def check_training(settings: TrainModelSettings) -> None:
-    """Raises: BadInput if the store holds no snapshot."""
+    """Raises: BadInput if the store holds no snapshot, or the cluster cannot be started."""
     check_store(settings.store)
+    check_cluster(settings.cluster)
 
 
 def check_cross_validation(settings: CrossValidationSettings) -> None:
+    """Raises: BadInput if the store holds no snapshot, or the cluster cannot be started."""
+    check_store(settings.store)
+    check_cluster(settings.cluster)
+
+
+def check_experiment(settings: ExperimentSettings) -> None:
     """Raises: BadInput if the store holds no snapshot."""
     check_store(settings.store)
 
 
 def check_nightly(settings: NightlySettings) -> None:
-    """Raises: BadInput if the source is not there."""
+    """Raises: BadInput if the source is not there, or a cluster cannot be started."""
     check_source(settings.build.source)
+    check_cluster(settings.build.cluster)
+    check_cluster(settings.train.cluster)
 
 
 def check_tag(settings: TagSettings) -> None:
     """Raises: BadInput if source, predictions, copies, model or genre map cannot be used."""
+    check_cluster(settings.cluster)
     if not (settings.source or settings.apply):
         raise BadInput(
             "--source, --apply: give one of them: a folder of audio files, or the predictions.parquet of an earlier run"
@@ -60,6 +75,14 @@ def check_undo(settings: UndoSettings) -> None:
     from store.tagging.run import find_run
 
     find_run(absolute(settings.runs), settings.run)
+
+
+def check_cluster(cluster: ClusterSettings) -> None:
+    """Raises: BadInput if what starts SLURM jobs or Kubernetes pods is not installed."""
+    if cluster.kind == "slurm":
+        check_slurm()
+    elif cluster.kind == "kubernetes":
+        check_kubernetes(cluster)
 
 
 def check_source(source: str) -> None:

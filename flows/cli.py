@@ -16,6 +16,7 @@ from flows.services.environment import (
     bypass_proxies_on_loopback,
     choose_matplotlib_folder,
     choose_prefect_home,
+    share_auth_string,
 )
 from store.errors import BadInput, SpectrogramOneError
 from store.fs.disk_errors import describe_os_error
@@ -29,6 +30,7 @@ PREFECT_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_SERVER_UI_V2_ENABLED": "false",  # V2 makes the browser contact an analytics host
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # s; by them a run whose host died becomes Crashed
 }
 # The command prints the result itself; the log of the run goes to the Prefect server only.
 QUIET_ENVIRONMENT = {
@@ -55,6 +57,7 @@ for _name, _function, _help in (
         "cross_validate",
         "Evaluate settings on folds that share no artist, beside a baseline.",
     ),
+    ("experiment", "experiment", "Run a study: genres, repeats, spectrograms, models and others, by name."),
     (
         "retrain-nightly",
         "retrain",
@@ -67,8 +70,21 @@ for _name, _function, _help in (
         "serve",
         "Start the Prefect UI with the flows on this machine, and execute the runs submitted there.",
     ),
+    (
+        "register",
+        "register",
+        "Register the flows at the configured Prefect server, for the workers of a process work pool.",
+    ),
+    ("prune", "prune", "Remove old runs, logs, artifacts and events from the Prefect server's database."),
 ):
     app.command(f"flows.commands.run:{_function}", name=_name, help=_help)
+for _name, _help in (
+    ("doctor", "Check this machine, and say for each finding what to do."),
+    ("certificates", "Make the certificates for TLS between the hosts of a Dask cluster."),
+    ("backup", "Copy models, champion, tagging runs with their journals, and Prefect's database."),
+    ("restore", "Put a backup back, once it was checked. Nothing that exists is overwritten."),
+):
+    app.command(f"flows.commands.operations:{_name}", name=_name, help=_help)
 app.command(
     "flows.commands.models:app", name="models", help="Inspect model versions, and choose the champion."
 )
@@ -117,6 +133,7 @@ def main() -> None:
     for name, value in (PREFECT_ENVIRONMENT | ({} if serves else QUIET_ENVIRONMENT)).items():
         os.environ.setdefault(name, value)
     bypass_proxies_on_loopback()
+    share_auth_string()
     choose_prefect_home()
     choose_matplotlib_folder()
     try:

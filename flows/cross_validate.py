@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,29 +10,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from flows.checks import check_cross_validation
 from flows.cluster.client import Cluster, open_cluster
 from flows.model_stages.baseline import FIT_ONLY, predict_by_baseline
-from flows.model_stages.training import (
-    create_run_folder,
-    predict_held_out,
-    train_members,
-)
+from flows.model_stages.training import create_run_folder, train_and_predict
 from flows.reporting.artifacts import show_table
 from flows.reporting.progress import print_status
 from flows.settings import CrossValidationSettings
-from store.fs.files import absolute, exists, join, read_bytes, write_atomic
+from store.fs.files import absolute, join, write_atomic
+from store.fs.parquet import to_parquet
 from store.reader import Snapshot, open_snapshot
 from training.evaluation.calibration import Target
 from training.evaluation.held_out_predictions import to_matrix
-from training.fit.run import HISTORY_FILE
+from training.fit.run import read_history
 from training.fit.settings import TrainSettings
 from training.inference.members import combine_members
 from training.networks.settings import ModelSettings
 from training.selection.cross_validation import (
+    CONFUSION_FILE,
+    FOLD_PREDICTIONS_FILE,
+    FOLD_RESULTS_FILE,
     FoldResult,
     confusion_csv,
     fold_predictions,
@@ -82,7 +80,8 @@ class CrossValidationSummary(BaseModel, frozen=True):
             f"macro F1 {each.macro_f1:.3f} ± {each.macro_f1_std:.3f}   (± over folds)"
             for each in self.scores
         ]
-        return [*lines, f"results: {self.results}/results.csv, confusion.csv, fold_predictions.parquet"]
+        names = ", ".join((FOLD_RESULTS_FILE, CONFUSION_FILE, FOLD_PREDICTIONS_FILE))
+        return [*lines, f"results: {self.results}/{names}"]
 
 
 @dataclass(frozen=True)
@@ -171,23 +170,17 @@ def evaluate_fold(
     """Train one model as `train` does and predict its test tracks, unless that is done; return the predictions."""
     name = f"fold {trial.fold + 1} of {settings.folds}, seed {trial.seed}"
     folder, run = create_run_folder(snapshot, genres, trial.tracks, trial.training, settings.results)
-    url = join(folder, "held_out_predictions.parquet")
-    if exists(url):
-        held_out = pq.read_table(io.BytesIO(read_bytes(url)))
-    else:
-        train_members(
-            cluster,
-            folder,
-            run,
-            snapshot,
-            trial.tracks,
-            hosts=settings.hosts,
-            root=settings.results,
-            title=f"Training, {name}",
-        )
-        held_out = predict_held_out(cluster, folder, run, snapshot, trial.tracks)
-        write_atomic(url, _parquet(held_out))
-    history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
+    held_out = train_and_predict(
+        cluster,
+        folder,
+        run,
+        snapshot,
+        trial.tracks,
+        hosts=settings.hosts,
+        root=settings.results,
+        title=f"Training, {name}",
+    )
+    history = read_history(folder)
     predictions = fold_predictions(
         held_out.filter(pc.equal(held_out["split"], "test")),
         model=_model_label(trial),
@@ -261,15 +254,15 @@ def summarise_cross_validation(
         seconds=seconds,
     )
     files = {
-        "results.csv": folds_csv(results),
-        "confusion.csv": confusion_csv(pooled),
-        "fold_predictions.parquet": _parquet(predictions),
+        FOLD_RESULTS_FILE: folds_csv(results),
+        CONFUSION_FILE: confusion_csv(pooled),
+        FOLD_PREDICTIONS_FILE: to_parquet(predictions),
         "summary.json": summary.model_dump_json(indent=1).encode(),
         "settings.json": settings.model_dump_json(indent=1).encode(),
     }
     for name, content in files.items():
         write_atomic(join(summary.results, name), content)
-    table = list(csv.DictReader(io.StringIO(files["results.csv"].decode())))
+    table = list(csv.DictReader(io.StringIO(files[FOLD_RESULTS_FILE].decode())))
     show_table("cross-validation", table, "; ".join(summary.lines()))
     return summary
 
@@ -295,9 +288,3 @@ def _model_label(trial: Trial) -> str:
     """Return the name of a model in the results: networks are called so, whatever their architecture."""
     members = trial.training.model.members
     return members[0] if len(members) == 1 else AVERAGE
-
-
-def _parquet(table: pa.Table) -> bytes:
-    content = io.BytesIO()
-    pq.write_table(table, content)
-    return content.getvalue()

@@ -1,41 +1,97 @@
-"""The Prefect deployments: one per flow, the nightly schedule, concurrency limits."""
+"""The Prefect deployments: one per flow, the nightly schedule, concurrency limits.
+
+`SPECS` is their only definition: `serve` and `register` apply it, and deploy/prefect.yaml is written from it.
+"""
 
 import asyncio
 import os
 import signal
 import threading
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
+import yaml
+from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
-from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from flows import prefect_flows
 from flows.reporting.progress import print_status
+from flows.services.automations import apply_automations
+from flows.services.flow_runner import CancellableRunner
 from flows.services.prefect_server import prefect_server
-from flows.settings import BuildSettings, NightlySettings, ServeSettings
+from flows.settings import (
+    BuildSettings,
+    NightlySettings,
+    PruneSettings,
+    RegisterSettings,
+    ScheduleSettings,
+    ServeSettings,
+)
+from store.errors import BadInput
 
-FLOWS = (
-    prefect_flows.build_dataset,
-    prefect_flows.train_model,
-    prefect_flows.tag_catalogue,
-    prefect_flows.undo_tagging,
-    prefect_flows.retrain_nightly,
-)
-SERVE_POLL_INTERVAL_S = (
-    2.0  # how often submitted runs are looked for; Prefect's default of 10 s is slow to use
-)
-NIGHTLY_SCHEDULE = Cron("0 3 * * *", timezone="UTC", active=False)  # paused: switch it on in the UI
+TAG = "spectrogram-one"
+POOL_TYPE = "process"
 DEFAULT_SOURCE = "data/music"  # beside data/store and data/models; change it in the deployment's parameters
-# A nightly run that would overlap another is cancelled; runs submitted by hand are queued.
-ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+PRUNE_AT = ScheduleSettings(at="12:30")  # away from the night, when the others are at work
+YAML_HEADER = """\
+# Deployments of The Spectrogram One for a process work pool, written from flows/deployments.py; change them there,
+# then: python -m flows.deployments > deploy/prefect.yaml
+#
+#   prefect work-pool create --type process spectrogram-one
+#   prefect --no-prompt deploy --all --prefect-file deploy/prefect.yaml
+#   prefect worker start --pool spectrogram-one
+#
+# `spectrogram-one register` does the first two, keeps schedules as they were set in the UI, and makes the automations.
+"""
+
+
+@dataclass(frozen=True)
+class DeploymentSpec:
+    """A deployment of a flow: at most one run at a time, since each uses the whole cluster."""
+
+    flow: Flow[..., object]
+    tags: tuple[str, ...]
+    settings: dict[str, Any] | None = None
+    schedule: ScheduleSettings | None = None
+    is_active: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the flow, and of the deployment."""
+        return self.flow.name
+
+    @property
+    def collision(self) -> ConcurrencyLimitStrategy:
+        """What happens to a run while another is active: one submitted by hand waits, a scheduled one is dropped."""
+        return ConcurrencyLimitStrategy.CANCEL_NEW if self.schedule else ConcurrencyLimitStrategy.ENQUEUE
+
+
+def deployment_specs(nightly: ScheduleSettings) -> list[DeploymentSpec]:
+    """Return the deployments, with the schedule of the nightly run: paused, until it is switched on in the UI."""
+    nightly_settings = NightlySettings(build=BuildSettings(source=DEFAULT_SOURCE)).model_dump(mode="json")
+    return [
+        DeploymentSpec(prefect_flows.build_dataset, ("build",)),
+        DeploymentSpec(prefect_flows.train_model, ("train",)),
+        DeploymentSpec(prefect_flows.tag_catalogue, ("tag",)),
+        DeploymentSpec(prefect_flows.undo_tagging, ("tag",)),
+        DeploymentSpec(prefect_flows.retrain_nightly, ("build", "train"), nightly_settings, schedule=nightly),
+        DeploymentSpec(prefect_flows.cross_validate, ("train",)),
+        DeploymentSpec(prefect_flows.run_experiments, ("train",)),
+        DeploymentSpec(
+            prefect_flows.prune_prefect,
+            ("upkeep",),
+            PruneSettings().model_dump(mode="json"),
+            schedule=PRUNE_AT,
+            is_active=True,
+        ),
+    ]
 
 
 def serve_flows(settings: ServeSettings) -> None:
@@ -55,8 +111,12 @@ def serve_flows(settings: ServeSettings) -> None:
     os.environ.setdefault(
         "DASK_LOGGING__DISTRIBUTED", "warning"
     )  # for the runs, which are separate processes
-    with suppress(KeyboardInterrupt, asyncio.CancelledError), prefect_server(settings.port) as api_url:
-        served = make_deployments()
+    with (
+        suppress(KeyboardInterrupt, asyncio.CancelledError),
+        prefect_server(settings.port, settings.host) as api_url,
+    ):
+        served = [_deployment(it) for it in deployment_specs(settings.nightly)]
+        apply_automations()
         print_status(f"Prefect UI: {api_url.removesuffix('/api')}   (Ctrl-C ends)")
         runner = CancellableRunner(asked_to_end)
         for deployment in served:
@@ -64,58 +124,90 @@ def serve_flows(settings: ServeSettings) -> None:
         asyncio.run(runner.start())
 
 
-class CancellableRunner(Runner):
-    """A runner that SIGTERM ends as Ctrl-C does: by cancelling the task that serves.
+def register_flows(settings: RegisterSettings) -> list[str]:
+    """Register the deployments at the configured server for the workers of a pool; return lines about them.
 
-    Prefect's own handler does not await its clean-up, and raises SystemExit in whatever callback is running: some
-    catch it, and the runner goes on for ever.
+    Raises: BadInput if no server is configured, or the pool is of another type; ServiceUnavailable if none responds.
     """
-
-    def __init__(self, asked_to_end: threading.Event) -> None:
-        super().__init__(pause_on_shutdown=True, limit=1, query_seconds=SERVE_POLL_INTERVAL_S)
-        self._asked_to_end = asked_to_end
-
-    async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        self._cancel = partial(loop.call_soon_threadsafe, task.cancel)
-        signal.signal(signal.SIGTERM, self.handle_sigterm)
-        if self._asked_to_end.is_set():
-            loop.call_later(
-                SERVE_POLL_INTERVAL_S, task.cancel
-            )  # once it has begun, so that it pauses the deployments
-        await super().start(run_once, webserver)
-
-    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-        self._cancel()
+    if not os.environ.get("PREFECT_API_URL"):
+        raise BadInput("PREFECT_API_URL: not set; name the server that the workers of the pool use")
+    with prefect_server() as api_url:
+        _make_pool(settings.pool)
+        specs = deployment_specs(settings.nightly)
+        for spec in specs:
+            _deployment(spec).apply(work_pool_name=settings.pool)
+        apply_automations()
+    lines = [f"{spec.name}/{spec.name}: registered at {api_url}" for spec in specs]
+    return [*lines, f"on each machine that runs them: prefect worker start --pool {settings.pool}"]
 
 
-def make_deployments() -> list[RunnerDeployment]:
-    """Return the deployments, one per flow; one run at a time, since each uses the whole cluster."""
-    nightly_settings = NightlySettings(build=BuildSettings(source=DEFAULT_SOURCE)).model_dump(mode="json")
-    made = []
-    for each in FLOWS:
-        is_nightly = each is prefect_flows.retrain_nightly
-        made.append(
-            RunnerDeployment.from_flow(
-                each,
-                name=each.name,
-                description=each.description,
-                schedules=_nightly(f"{each.name}/{each.name}") if is_nightly else None,
-                parameters={"settings": nightly_settings} if is_nightly else None,
-                concurrency_limit=ONE_AT_A_TIME if is_nightly else 1,
-                tags=["spectrogram-one"],
-                entrypoint_type=EntrypointType.MODULE_PATH,
-            )
-        )
+def prefect_yaml(nightly: ScheduleSettings) -> str:
+    """Return the same deployments as a file for `prefect deploy`."""
+    deployments = [_yaml_deployment(spec) for spec in deployment_specs(nightly)]
+    content = {"name": TAG, "pull": [], "deployments": deployments}
+    text: str = yaml.safe_dump(content, sort_keys=False, width=118, allow_unicode=True)
+    return YAML_HEADER + text
+
+
+def _yaml_deployment(spec: DeploymentSpec) -> dict[str, Any]:
+    limit = {"limit": 1, "collision_strategy": spec.collision.value}
+    made: dict[str, Any] = {
+        "name": spec.name,
+        "description": spec.flow.description,
+        "tags": [TAG, *spec.tags],
+        "entrypoint": _entrypoint(spec),
+        "work_pool": {"name": RegisterSettings().pool},
+        "concurrency_limit": limit,
+    }
+    if spec.settings is not None:
+        made["parameters"] = {"settings": spec.settings}
+    if spec.schedule is not None:
+        schedule = {"cron": spec.schedule.cron, "timezone": spec.schedule.timezone, "active": spec.is_active}
+        made["schedules"] = [schedule]
     return made
 
 
-def _nightly(deployment: str) -> list[DeploymentScheduleCreate | Schedule]:
+def _entrypoint(spec: DeploymentSpec) -> str:
+    return f"{spec.flow.fn.__module__}.{spec.flow.fn.__name__}"
+
+
+def _deployment(spec: DeploymentSpec) -> RunnerDeployment:
+    made: RunnerDeployment = RunnerDeployment.from_flow(
+        spec.flow,
+        name=spec.name,
+        description=spec.flow.description,
+        schedules=None if spec.schedule is None else _schedules(spec, spec.schedule),
+        parameters=None if spec.settings is None else {"settings": spec.settings},
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=spec.collision),
+        tags=[TAG, *spec.tags],
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    return made
+
+
+def _schedules(spec: DeploymentSpec, schedule: ScheduleSettings) -> list[DeploymentScheduleCreate | Schedule]:
     """Return the schedules as they were set in the UI: registering the default again would switch them off."""
     with get_client(sync_client=True) as client:
         try:
-            known = client.read_deployment_by_name(deployment).schedules
+            known = client.read_deployment_by_name(f"{spec.name}/{spec.name}").schedules
         except ObjectNotFound:
-            return [NIGHTLY_SCHEDULE]
+            return [Cron(schedule.cron, timezone=schedule.timezone, active=spec.is_active)]
     return [DeploymentScheduleCreate(schedule=it.schedule, active=it.active) for it in known]
+
+
+def _make_pool(name: str) -> None:
+    """Make a process work pool, unless it is there. Raises: BadInput if it is there with another type."""
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=name, type=POOL_TYPE))
+            return
+    if found.type != POOL_TYPE:
+        raise BadInput(
+            f"--pool {name}: exists with the type {found.type}, not {POOL_TYPE}; name another pool"
+        )
+
+
+if __name__ == "__main__":
+    print(prefect_yaml(ScheduleSettings()), end="")

@@ -9,10 +9,12 @@ from flows.settings import (
     BuildSettings,
     CrossValidationSettings,
     NightlySettings,
+    PruneSettings,
     TagSettings,
     TrainModelSettings,
     UndoSettings,
 )
+from flows.studies.settings import ExperimentSettings
 
 
 @flow(name="build-dataset")
@@ -61,3 +63,19 @@ def cross_validate(settings: CrossValidationSettings) -> object:
     from flows import cross_validate as flow_module
 
     return flow_module.cross_validate(settings)
+
+
+@flow(name="prune-prefect")
+def prune_prefect(settings: PruneSettings) -> object:
+    """Remove old runs, logs, artifacts and events from the Prefect server's database."""
+    from flows.services.retention import prune_database
+
+    return prune_database(settings)
+
+
+@flow(name="run-experiments")
+def run_experiments(settings: ExperimentSettings) -> object:
+    """Run a study: genres, repeats, spectrograms, models and others. Rerun it to resume it."""
+    from flows import run_experiments as flow_module
+
+    return flow_module.run_experiments(settings)

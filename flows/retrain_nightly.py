@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from flows.build_dataset import build_dataset
 from flows.checks import check_nightly
 from flows.cluster.client import open_cluster
-from flows.model_stages.training import plan_run, predict_tracks
+from flows.model_stages.training import plan_run, predict_on_workers
 from flows.reporting.artifacts import show_table
 from flows.reporting.model_comparison import comparison_rows, read_candidate
 from flows.reporting.stage import in_flow_run, stage
@@ -27,7 +27,7 @@ from store.model_registry import champion, promotion_history, read_cards
 from store.reader import Snapshot, open_snapshot
 from training.fit.labels import select_training_genres
 from training.fit.run import hash_training_data
-from training.fit.settings import TrainSettings
+from training.fit.settings import SETTINGS_WITHOUT_EFFECT, TrainSettings
 from training.inference.model_version import ModelIdentity, read_identity
 from training.networks.pretrained import read_pretrained
 from training.selection.champion import (
@@ -141,8 +141,11 @@ def find_equivalent_version(snapshot: Snapshot, settings: TrainModelSettings) ->
 
 
 def _settings_that_matter(training: dict[str, Any]) -> dict[str, Any]:
-    ignored = ("pretrained", "loader_threads", "stall_timeout_s")
-    return {name: value for name, value in training.items() if name not in ignored}
+    return {
+        name: value
+        for name, value in training.items()
+        if name not in ("pretrained", *SETTINGS_WITHOUT_EFFECT)
+    }
 
 
 def find_reason_not_to_compare(
@@ -259,7 +262,7 @@ def predict_with_champion(
 ) -> pa.Table:
     """Predict test tracks of the new snapshot with the champion."""
     with open_cluster(settings.cluster) as cluster:
-        return predict_tracks(
+        return predict_on_workers(
             cluster, rows, absolute(snapshot_url), version_url, identity, "Predicting with the champion"
         )
 

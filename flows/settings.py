@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from typing import Annotated, Literal, Self, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cyclopts import Parameter
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from flows.cluster.settings import ClusterSettings, HostSettings
 from preprocessing.build.settings import SpectrogramSettings
@@ -309,7 +310,54 @@ class FmaSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 @positional()
+class ScheduleSettings(BaseModel, frozen=True, extra="forbid"):
+    """When `retrain-nightly` runs by itself, once its schedule is switched on."""
+
+    at: str = Field("03:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="Time of day, as HH:MM")
+    timezone: str = Field("UTC", description="Name of the time zone, such as Europe/Berlin")
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{name!r}: no such time zone; name one as Europe/Berlin or UTC") from None
+        return name
+
+    @property
+    def cron(self) -> str:
+        """The schedule in cron's form: every day at that time of that zone."""
+        hour, minute = self.at.split(":")
+        return f"{int(minute)} {int(hour)} * * *"
+
+
 class ServeSettings(BaseModel, frozen=True, extra="forbid"):
     """The Prefect server of `serve`."""
 
     port: int = Field(4200, ge=1, le=65_535, description="Port of the Prefect server, if one is started here")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address it is bound to; one that others reach needs PREFECT_SERVER_API_AUTH_STRING",
+    )
+    nightly: ScheduleSettings = ScheduleSettings()
+
+
+class RegisterSettings(BaseModel, frozen=True, extra="forbid"):
+    """The work pool whose workers run the flows."""
+
+    pool: str = Field(
+        "spectrogram-one", min_length=1, description="Name of the process work pool; made if needed"
+    )
+    nightly: ScheduleSettings = ScheduleSettings()
+
+
+class PruneSettings(BaseModel, frozen=True, extra="forbid"):
+    """What is removed from the Prefect server's database."""
+
+    keep_days: float = Field(30.0, gt=0.05, description="Keep runs that ended, and events, of the last days")
+    batch_size: int = Field(200, ge=1, le=10_000, description="Rows that are removed in one transaction")
+    compact: bool = Field(
+        False,
+        description="Give the space of a sqlite database back to the disk; the server must not be running",
+    )

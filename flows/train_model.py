@@ -27,7 +27,16 @@ from flows.services.mlflow_log import check_mlflow_uri, log_to_mlflow
 from flows.settings import TrainModelSettings
 from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
-from store.model_registry import champion, promote, publish_version, read_card, resolve_version
+from store.model_registry import (
+    CARD_FILE,
+    REPORT_FOLDER,
+    REPORT_PAGE,
+    champion,
+    promote,
+    publish_version,
+    read_card,
+    resolve_version,
+)
 from store.reader import Snapshot, open_snapshot
 from training.evaluation.metrics import Scores, score
 from training.fit.labels import label_columns, select_labelled_tracks, select_training_genres
@@ -36,6 +45,8 @@ from training.fit.settings import TrainSettings
 from training.networks.settings import is_state_dict_file
 from training.report.version_files import assemble_version
 from training.selection.model_choice import ModelChoice
+
+VERSION_POINTER_FILE = "version.json"  # in the folder of a run: the version that it was published as
 
 
 class TrainSummary(BaseModel, frozen=True):
@@ -154,12 +165,12 @@ def resolve_start(training: TrainSettings, models: str) -> TrainSettings:
 
 def find_published_version(folder: str, settings: TrainModelSettings) -> str | None:
     """Return the model version already published from this run with the same calibration settings, or None."""
-    pointer = join(folder, "version.json")
+    pointer = join(folder, VERSION_POINTER_FILE)
     if not exists(pointer):
         return None
     version: str = json.loads(read_bytes(pointer))["version"]
     url = join(settings.models, version)
-    if not exists(join(url, "model.json")):
+    if not exists(join(url, CARD_FILE)):
         return None
     calibration = read_card(url)["settings"]["calibration"]
     return version if calibration == settings.calibration.model_dump(mode="json") else None
@@ -194,7 +205,7 @@ def publish_model(
         },
     )
     version = publish_version(settings.models, files, card)
-    write_atomic(join(folder, "version.json"), json.dumps({"version": version}).encode())
+    write_atomic(join(folder, VERSION_POINTER_FILE), json.dumps({"version": version}).encode())
     return version
 
 
@@ -206,7 +217,7 @@ def summarise_training(version: str, settings: TrainModelSettings, *, trained_no
     summary = TrainSummary(
         version=version,
         url=url,
-        report=join(absolute(url), "report", "report.html"),
+        report=join(absolute(url), REPORT_FOLDER, REPORT_PAGE),
         test_tracks=test["tracks"],
         test_correct=test["correct"],
         accuracy=test["accuracy"],
@@ -237,7 +248,7 @@ def show_training_result(summary: TrainSummary) -> None:
         "report": summary.report,  # as text: browsers follow no link from a server to a local file
     }
     show_table("training-result", [row], f"{right} test tracks right ({summary.accuracy:.0%})")
-    show_link("training-report", f"file://{summary.report}", "report.html")
+    show_link("training-report", f"file://{summary.report}", REPORT_PAGE)
 
 
 def _format_interval(interval: dict[str, float] | None) -> str:

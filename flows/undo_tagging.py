@@ -32,7 +32,10 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
     parts = list_journalled_batches(target.journal_url)
     with open_cluster(settings.cluster) as cluster:
         restore_tags(cluster, run, target, parts, settings)
-    redo = f"spectrogram-one undo {shlex.quote(run.name)} --runs {shlex.quote(settings.runs)}"
+    undone = target.name if settings.dry_run else run.name
+    undo = f"spectrogram-one undo {shlex.quote(undone)} --runs {shlex.quote(settings.runs)}"
+    if settings.dry_run and settings.even_changed:
+        undo += " --even-changed"
     facts = RunFacts(
         name=run.name,
         mode="undo-dry-run" if settings.dry_run else "undo",
@@ -40,7 +43,7 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
         seconds=time.monotonic() - started,
         predictions=join(run.url, PREDICTIONS_FILE),
         csv_url=join(run.url, CSV_FILE),
-        commands=() if settings.dry_run else (("undo this undo", redo),),
+        commands=(("restore these files" if settings.dry_run else "undo this undo", undo),),
         settings=settings.model_dump(mode="json", exclude={"cluster"}),
     )
     return summarise_tagging(run, "done", parts, facts)

@@ -18,6 +18,11 @@ class SpectrogramOneError(Exception):
     """An error whose message is one line for a person: where, what was found, what was expected, what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; the name of its class where the message is empty."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class BadInput(SpectrogramOneError, ValueError):
     """An input or a setting cannot be used as it is, and trying again will not help."""
 

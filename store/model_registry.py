@@ -1,8 +1,8 @@
 """Immutable model versions, and the champion: the version in service.
 
-ROOT/VERSION/weights.safetensors, report/...     the files of a version
-ROOT/VERSION/model.json                          written last: with it the version exists
-ROOT/champion.json                               every promotion and rollback; the last one names the champion
+ROOT/VERSION/weights.safetensors, MODEL_CARD.md, report/...   the files of a version
+ROOT/VERSION/model.json                                       written last: it completes the version
+ROOT/champion.json                                            every promotion and rollback; the last names the champion
 
 champion.json is replaced as a whole. If two processes promote at the same instant, both succeed, and the later
 write is kept.
@@ -19,7 +19,9 @@ from uuid import uuid4
 from store.errors import BadInput, CommitConflict
 from store.fs.files import exists, join, list_names, put_if_absent, read_bytes, write_atomic
 
-CARD = "model.json"
+CARD_FILE = "model.json"
+MODEL_CARD_FILE = "MODEL_CARD.md"  # the content of CARD_FILE, to be read by people
+REPORT_FOLDER, REPORT_PAGE = "report", "report.html"
 CHAMPION_FILE = "champion.json"
 
 
@@ -42,23 +44,23 @@ def publish_version(root: str, files: Mapping[str, bytes], card: Mapping[str, An
     for path, data in files.items():
         write_atomic(join(root, version, path), data)
     content = json.dumps({**card, "version": version}, indent=1, allow_nan=False).encode()
-    put_if_absent(join(root, version, CARD), content)
+    put_if_absent(join(root, version, CARD_FILE), content)
     return version
 
 
 def list_versions(root: str) -> list[str]:
     """Return the names of the complete versions, oldest first."""
-    return [name for name in list_names(root) if exists(join(root, name, CARD))]
+    return [name for name in list_names(root) if exists(join(root, name, CARD_FILE))]
 
 
 def read_card(version_url: str) -> dict[str, Any]:
     """Read a version's model.json. Raises: BadInput if there is no such version, or its card is damaged."""
-    url = join(version_url, CARD)
+    url = join(version_url, CARD_FILE)
     try:
         content = read_bytes(url)
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(
-            f"{version_url}: no model version ({CARD} is missing); train one with `spectrogram-one train`"
+            f"{version_url}: no model version ({CARD_FILE} is missing); train one with `spectrogram-one train`"
         ) from None
     try:
         card = json.loads(content)
@@ -122,7 +124,7 @@ def rollback(root: str, reason: str = "") -> str:
             "`spectrogram-one models list` and `models promote`"
         )
     version = stack[-2]
-    if not exists(join(root, version, CARD)):
+    if not exists(join(root, version, CARD_FILE)):
         raise BadInput(
             f"{root}: the previous champion, {version}, is missing; choose another with "
             "`spectrogram-one models list` and `models promote`"
@@ -197,7 +199,7 @@ def resolve_version(root: str, which: str) -> str:
 
 def _complete(root: str, prefix: str) -> str:
     """Return the one version with a prefix; a whole name, or what no version begins with, as it is."""
-    if not prefix or exists(join(root, prefix, CARD)):
+    if not prefix or exists(join(root, prefix, CARD_FILE)):
         return prefix
     found = [name for name in list_versions(root) if name.startswith(prefix)]
     if len(found) > 1:

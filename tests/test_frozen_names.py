@@ -15,9 +15,13 @@ from store.reader import Snapshot, open_snapshot
 from store.tags.write import read_genres, write_genres
 
 VERBS = (
+    "backup",
     "build",
+    "certificates",
     "cross-validate",
     "demo",
+    "doctor",
+    "experiment",
     "fma",
     "models compare",
     "models export",
@@ -25,6 +29,9 @@ VERBS = (
     "models promote",
     "models rollback",
     "models show",
+    "prune",
+    "register",
+    "restore",
     "retrain-nightly",
     "serve",
     "store diff",

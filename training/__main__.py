@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from preprocessing.child_processes import die_with_parent
-from store.errors import BadInput, SpectrogramOneError, TrainingStopped
+from store.errors import BadInput, SpectrogramOneError, TrainingStopped, first_line
 from store.reader import open_snapshot
 from training.fit.distributed import RankContext
 from training.fit.loop import train
@@ -86,13 +86,13 @@ def _to_report(error: Exception) -> BadInput | TrainingStopped | None:
             return error
         case torch.OutOfMemoryError():
             return BadInput(
-                f"the GPU's memory is full ({_first_line(error)}); lower training.micro_batch_size, or model.width"
+                f"the GPU's memory is full ({first_line(error)}); lower training.micro_batch_size, or model.width"
             )
         case MemoryError():
-            return BadInput(f"this host's memory is full ({_first_line(error)}); lower training.batch_size")
+            return BadInput(f"this host's memory is full ({first_line(error)}); lower training.batch_size")
         case RuntimeError() if "DefaultCPUAllocator" in str(error):
             return BadInput(
-                f"this host's memory is full ({_first_line(error)}); lower training.micro_batch_size, or model.width"
+                f"this host's memory is full ({first_line(error)}); lower training.micro_batch_size, or model.width"
             )
         case OSError() if error.errno in PERMANENT_ERRNOS:
             return TrainingStopped(
@@ -100,10 +100,6 @@ def _to_report(error: Exception) -> BadInput | TrainingStopped | None:
             )
         case _:
             return None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _write_line(event: dict[str, Any]) -> None:

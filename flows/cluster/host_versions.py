@@ -37,19 +37,7 @@ def check_same_versions(here: HostVersions, hosts: Mapping[str, HostVersions | B
     A package that only some hosts have does not matter: CUDA's are on GPU hosts only. A host whose
     code has no `read_versions` is passed with the exception that it raised.
     """
-    known: dict[str, HostVersions] = {}
-    for name, found in hosts.items():
-        if not isinstance(found, HostVersions):
-            raise BadInput(
-                f"training host {name}: runs other code than this flow ({here.code}): {found}; "
-                "install the same commit on both, and restart the host's Dask worker"
-            )
-        known[name] = found
-        if found.code != here.code:
-            raise BadInput(
-                f"training host {name}: runs code {found.code}, this flow {here.code}; "
-                "install the same commit on both, and restart the host's Dask worker"
-            )
+    known = check_same_code(here, hosts, "training host")
     first, *others = known
     for name in others:
         for package, wanted in sorted(known[first].packages.items()):
@@ -59,3 +47,23 @@ def check_same_versions(here: HostVersions, hosts: Mapping[str, HostVersions | B
                     f"training host {name}: has {package} {version}, host {first} has {wanted}; "
                     "install both from the same requirements.lock, and restart their Dask workers"
                 )
+
+
+def check_same_code(
+    here: HostVersions, hosts: Mapping[str, HostVersions | BaseException], kind: str = "worker"
+) -> dict[str, HostVersions]:
+    """Return the versions of all hosts. Raises: BadInput if one runs other code than this flow."""
+    known: dict[str, HostVersions] = {}
+    for name, found in hosts.items():
+        if not isinstance(found, HostVersions):
+            raise BadInput(
+                f"{kind} {name}: runs other code than this flow ({here.code}): {found}; "
+                "install the same commit on both, and restart the host's Dask worker"
+            )
+        known[name] = found
+        if found.code != here.code:
+            raise BadInput(
+                f"{kind} {name}: runs code {found.code}, this flow {here.code}; "
+                "install the same commit on both, and restart the host's Dask worker"
+            )
+    return known

@@ -3,7 +3,6 @@
 import json
 import os
 import queue
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import IO, Any
 import psutil
 from distributed import get_worker
 
+from flows.security.ports import find_free_port
 from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput, SpectrogramOneError, TrainingStopped
 
@@ -91,16 +91,12 @@ def default_process_count() -> int:
     return gpus or PROCESSES_WITHOUT_GPU
 
 
-def find_port(wanted: int) -> int | None:
-    """Return the port `wanted`, or any free one for 0; None if it is in use."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", wanted))
-        except OSError:
-            return None
-        port: int = probe.getsockname()[1]
-        return port
+def find_port(port: int) -> int | None:
+    """Return `port`, or any free one for 0; None if it cannot be used."""
+    try:
+        return find_free_port("", port)
+    except OSError:
+        return None
 
 
 def _forward_events(

@@ -3,6 +3,7 @@
 from rich.table import Table
 
 from flows.reporting.model_comparison import comparison_rows, read_candidate
+from store.fs.files import last_part
 from store.model_registry import resolve_version
 from training.selection.champion import compare_candidates
 
@@ -13,7 +14,7 @@ def compare_models(root: str, one: str, other: str) -> tuple[Table, list[str]]:
     Raises: BadInput if a version has no stored predictions, or the two share no test track.
     """
     urls = resolve_version(root, one), resolve_version(root, other)
-    names = [url.rstrip("/").rsplit("/", 1)[-1] for url in urls]
+    names = [last_part(url) for url in urls]
     comparison = compare_candidates(read_candidate(urls[0]), read_candidate(urls[1]))
     rows = comparison_rows(comparison, names[0], names[1])
     table = Table(*rows[0])

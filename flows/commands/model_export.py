@@ -1,6 +1,6 @@
 """The network of a model version exported as an ONNX file."""
 
-from store.fs.files import absolute
+from store.fs.files import absolute, last_part
 from store.model_registry import resolve_version
 from training.inference.model_version import read_identity
 from training.inference.onnx_export import export_onnx
@@ -13,5 +13,5 @@ def export_model(root: str, which: str, target: str) -> str:
     """
     url = resolve_version(root, which)
     worst = export_onnx(url, read_identity(url), absolute(target))
-    version = url.rstrip("/").rsplit("/", 1)[-1]
+    version = last_part(url)
     return f"{target}: ONNX of {version}; its logits differ by {worst:.0e} at most (input in dB)"

@@ -6,8 +6,9 @@ from typing import Any
 from rich.table import Table
 
 from store.errors import BadInput
-from store.fs.files import join, read_bytes
+from store.fs.files import join, last_part, read_bytes
 from store.model_registry import (
+    MODEL_CARD_FILE,
     champion,
     promote,
     promotion_history,
@@ -17,7 +18,6 @@ from store.model_registry import (
     rollback,
 )
 
-MODEL_CARD_FILE = "MODEL_CARD.md"
 DAMAGED = "damaged"  # its model.json: `models show` reports how
 UNKNOWN = "-"
 
@@ -107,4 +107,4 @@ def _short(text: str | None, length: int) -> str:
 
 
 def _last(url: str | None) -> str:
-    return url.rstrip("/").rsplit("/", 1)[-1] if url else UNKNOWN
+    return last_part(url) if url else UNKNOWN

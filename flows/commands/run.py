@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from flows.checks import (
     check_build,
     check_cross_validation,
+    check_experiment,
     check_nightly,
     check_tag,
     check_training,
@@ -24,11 +25,14 @@ from flows.settings import (
     DemoSettings,
     FmaSettings,
     NightlySettings,
+    PruneSettings,
+    RegisterSettings,
     ServeSettings,
     TagSettings,
     TrainModelSettings,
     UndoSettings,
 )
+from flows.studies.settings import ExperimentSettings
 
 if TYPE_CHECKING:
     from flows.reporting.tagging_summary import TagSummary
@@ -70,6 +74,12 @@ def cross_validate(settings: Annotated[CrossValidationSettings, Flags] = CrossVa
     print("\n".join(run_flow("cross_validate", settings).lines()))
 
 
+def experiment(settings: Annotated[ExperimentSettings, Flags]) -> None:
+    """Run a study: its runs as results.csv, and a page that answers its question. Run it again to resume it."""
+    check_experiment(settings)
+    print("\n".join(run_flow("run_experiments", settings).lines()))
+
+
 def retrain(settings: Annotated[NightlySettings, Flags]) -> None:
     """Build what is new, train on it, promote the new model if it beats the champion."""
     check_nightly(settings)
@@ -96,6 +106,21 @@ def serve(settings: Annotated[ServeSettings, Flags] = ServeSettings()) -> None:
     from flows.deployments import serve_flows
 
     serve_flows(settings)
+
+
+def register(settings: Annotated[RegisterSettings, Flags] = RegisterSettings()) -> None:
+    """Register the flows at the configured Prefect server, for the workers of a process work pool."""
+    make_prefect_home()
+    from flows.deployments import register_flows
+
+    print("\n".join(register_flows(settings)))
+
+
+def prune(settings: Annotated[PruneSettings, Flags] = PruneSettings()) -> None:
+    """Remove old runs, logs, artifacts and events from the Prefect server's database on this machine."""
+    from flows.services.retention import prune_database
+
+    print("\n".join(prune_database(settings).lines()))
 
 
 def _print_tagging(summary: "TagSummary") -> None:

@@ -51,15 +51,18 @@ def load_baseline_features(
     cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str
 ) -> NDArray[np.float32]:
     """Return the features of the baseline, computed once for these tracks and kept in `root`. Shapes: (T, D)."""
-    ordered = sorted(track_ids)
-    url = join(absolute(root), "features", f"{hash_stored_tracks(snapshot, ordered)}-baseline.parquet")
-    if exists(url):
-        table = read_table(url)
-    else:
-        table = compute_features(cluster, ordered, snapshot)
-        write_atomic(url, to_parquet(table))
+    table = read_table(store_baseline_features(cluster, track_ids, snapshot, root))
     feature_of = dict(zip(table["track_id"].to_pylist(), table["features"].to_pylist(), strict=True))
     return np.array([feature_of[track_id] for track_id in track_ids], np.float32)
+
+
+def store_baseline_features(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> str:
+    """Compute the features of the baseline, unless `root` has them of these tracks; return their URL."""
+    ordered = sorted(track_ids)
+    url = join(absolute(root), "features", f"{hash_stored_tracks(snapshot, ordered)}-baseline.parquet")
+    if not exists(url):
+        write_atomic(url, to_parquet(compute_features(cluster, ordered, snapshot)))
+    return url
 
 
 @stage

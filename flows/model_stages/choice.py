@@ -3,26 +3,23 @@
 No test track takes part: what is chosen here is reported on tracks that chose nothing.
 """
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flows.cluster.client import Cluster
 from flows.model_stages.baseline import UNUSED, predict_by_baseline
 from flows.model_stages.features import fit_on_tracks, load_blocks
-from flows.model_stages.training import create_run_folder, plan_run, predict_held_out, train_members
+from flows.model_stages.training import create_run_folder, plan_run, train_and_predict
 from flows.reporting.progress import print_status
 from flows.reporting.stage import run_logger
 from flows.settings import TrainModelSettings
 from preprocessing.catalogue.splits import group_tracks
 from store.errors import BadInput
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
-from store.fs.parquet import to_parquet
 from store.reader import Snapshot
 from training.evaluation.held_out_predictions import to_matrix
 from training.feature_machine.fitting import assign_folds_or_fewer, join_catalogue
@@ -83,6 +80,14 @@ def choose_model(
     write_atomic(url, choice.model_dump_json(indent=1).encode())
     print_status(f"chosen: {choice.name}; {choice.reason}")
     return choice
+
+
+def choice_share(training: TrainSettings) -> float:
+    """Return what the choice between many tracks' models costs, as a share of the network's training.
+
+    The features, which take minutes where a network takes hours, do not count.
+    """
+    return EPOCH_SHARE * (FOLDS - 1) / FOLDS if training.model.name == "auto" else 0.0
 
 
 def apply_choice(training: TrainSettings, choice: ModelChoice) -> TrainSettings:
@@ -151,7 +156,10 @@ def _predict_by_features(contest: _Contest) -> NDArray[np.float64]:
     track_ids = contest.all_tracks["track_id"].to_pylist()  # features are kept for the training that follows
     blocks = load_blocks(contest.cluster, track_ids, contest.snapshot, contest.settings.models)
     run = plan_run(contest.snapshot, contest.genres, contest.tracks, contest.settings.training)
-    fitted = fit_on_tracks(contest.cluster, blocks, contest.tracks, contest.fold_T, contest.snapshot, run)
+    artist_T = group_tracks(contest.catalogue)
+    fitted = fit_on_tracks(
+        contest.cluster, blocks, contest.tracks, artist_T, contest.fold_T, contest.snapshot, run
+    )
     return fitted.across_folds_TG
 
 
@@ -188,25 +196,18 @@ def _train_on_other_folds(contest: _Contest, fold: int, is_test_T: NDArray[np.bo
     tracks = select_labelled_tracks(split, settings.training.target, contest.genres)
     training = _network_settings(settings.training)
     folder, run = create_run_folder(snapshot, contest.genres, tracks, training, settings.models)
-    url = join(folder, "held_out_predictions.parquet")
-    if exists(url):
-        held_out = pq.read_table(io.BytesIO(read_bytes(url)))
-    else:
-        title = f"Choosing a model: network, fold {fold + 1}"
-        train_members(
-            contest.cluster,
-            folder,
-            run,
-            snapshot,
-            tracks,
-            hosts=settings.hosts,
-            root=settings.models,
-            title=title,
-        )
-        held_out = predict_held_out(contest.cluster, folder, run, snapshot, tracks)
-        write_atomic(url, to_parquet(held_out))
-    wanted = contest.tracks.filter(pa.array(is_test_T))["track_id"]
-    rows = pc.index_in(wanted, value_set=held_out["track_id"].combine_chunks())
+    held_out = train_and_predict(
+        contest.cluster,
+        folder,
+        run,
+        snapshot,
+        tracks,
+        hosts=settings.hosts,
+        root=settings.models,
+        title=f"Choosing a model: network, fold {fold + 1}",
+    )
+    track_ids = contest.tracks.filter(pa.array(is_test_T))["track_id"]
+    rows = pc.index_in(track_ids, value_set=held_out["track_id"].combine_chunks())
     return to_matrix(held_out.take(rows), "probabilities")
 
 

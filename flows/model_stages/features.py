@@ -11,6 +11,7 @@ from flows.cluster.client import Cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
+from preprocessing.catalogue.splits import group_tracks
 from preprocessing.features.patches import PatchDictionary
 from preprocessing.mel.settings import MelSettings
 from store.dataset.frame_reader import LOCATION_COLUMNS
@@ -25,7 +26,8 @@ from training.feature_machine.fitting import (
 )
 from training.feature_machine.track_features import compute_stored_blocks, compute_stored_patch_blocks
 from training.feature_machine.version_file import FEATURES_FILE, RECIPE, FittedFeatures, write_features
-from training.fit.run import HISTORY_FILE, TrainingRun
+from training.fit.run import TrainingRun
+from training.run_files import HISTORY_FILE
 
 TRACKS_PER_FEATURE_BATCH = 64
 FOLDS = 5  # across which a machine's scores are calibrated
@@ -42,9 +44,10 @@ def fit_run_features(
         return
     used = tracks.filter(pc.not_equal(tracks["split"], "test"))
     seed = run.settings.seed
-    fold_T, _ = assign_folds_or_fewer(join_catalogue(used, snapshot.tracks), FOLDS, seed)
+    catalogue = join_catalogue(used, snapshot.tracks)
+    fold_T, _ = assign_folds_or_fewer(catalogue, FOLDS, seed)
     blocks = load_blocks(cluster, tracks["track_id"].to_pylist(), snapshot, root)
-    fitted = fit_on_tracks(cluster, blocks, used, fold_T, snapshot, run)
+    fitted = fit_on_tracks(cluster, blocks, used, group_tracks(catalogue), fold_T, snapshot, run)
     write_features(folder, fitted, MelSettings.model_validate(snapshot.mel_settings))
     if not exists(join(folder, HISTORY_FILE)):
         write_atomic(join(folder, HISTORY_FILE), json.dumps({"best_epoch": 0, "epochs": []}).encode())
@@ -54,6 +57,7 @@ def fit_on_tracks(
     cluster: Cluster,
     blocks: pa.Table,
     tracks: pa.Table,
+    artist_T: NDArray[np.int64],
     fold_T: NDArray[np.int64],
     snapshot: Snapshot,
     run: TrainingRun,
@@ -62,18 +66,23 @@ def fit_on_tracks(
     track_ids, seed = tracks["track_id"].to_pylist(), run.settings.seed
     dictionary = fit_patch_dictionary(blocks, track_ids, seed)
     patch_features = compute_patch_features(cluster, track_ids, snapshot, dictionary)
-    return fit_feature_machine(blocks, patch_features, dictionary, tracks, fold_T, run.settings.target, seed)
+    return fit_feature_machine(
+        blocks, patch_features, dictionary, tracks, artist_T, fold_T, run.settings.target, seed
+    )
 
 
 def load_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> pa.Table:
     """Return the features that need no dictionary, computed once for these tracks and kept in `root`."""
+    return read_table(store_blocks(cluster, track_ids, snapshot, root))
+
+
+def store_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> str:
+    """Compute the features that need no dictionary, unless `root` has them of these tracks; return their URL."""
     ordered = sorted(track_ids)
     url = join(absolute(root), "features", f"{hash_stored_tracks(snapshot, ordered)}-{RECIPE}.parquet")
-    if exists(url):
-        return read_table(url)
-    table = compute_blocks(cluster, ordered, snapshot)
-    write_atomic(url, to_parquet(table))
-    return table
+    if not exists(url):
+        write_atomic(url, to_parquet(compute_blocks(cluster, ordered, snapshot)))
+    return url
 
 
 def hash_stored_tracks(snapshot: Snapshot, track_ids: list[str]) -> str:

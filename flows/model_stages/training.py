@@ -17,7 +17,8 @@ from flows.reporting.progress import Advance, showing_progress
 from flows.reporting.stage import run_logger, stage
 from preprocessing.mel.settings import MelSettings
 from store.dataset.genre_tree import parents_among
-from store.fs.files import absolute, join
+from store.fs.files import absolute, exists, join
+from store.fs.parquet import read_table, write_table
 from store.reader import Snapshot
 from training.fit.run import TrainingRun, is_finished, run_hash, write_run
 from training.fit.settings import TrainSettings
@@ -26,6 +27,7 @@ from training.inference.stored_tracks import predict_stored_tracks, run_identity
 from training.networks.ancestry import check_data_leakage
 from training.networks.pretrained import read_pretrained
 from training.networks.settings import FEATURES, NETWORK
+from training.run_files import RUN_PREDICTIONS_FILE
 
 TRACKS_PER_INFERENCE_BATCH = 64
 
@@ -81,13 +83,34 @@ def train_members(
 ) -> None:
     """Train each member of the model of a run, unless that is done; features of tracks are kept in `root`."""
     if NETWORK in run.settings.model.members:
-        train(cluster, folder, run, hosts, title)
+        train_network(cluster, folder, run, hosts, title)
     if FEATURES in run.settings.model.members:
         fit_run_features(cluster, folder, run, snapshot, tracks, root)
 
 
+def train_and_predict(
+    cluster: Cluster,
+    folder: str,
+    run: TrainingRun,
+    snapshot: Snapshot,
+    tracks: pa.Table,
+    *,
+    hosts: HostSettings,
+    root: str,
+    title: str,
+) -> pa.Table:
+    """Train the model of a run and predict its held-out tracks, unless that is done; return the predictions."""
+    url = join(folder, RUN_PREDICTIONS_FILE)
+    if exists(url):
+        return read_table(url)
+    train_members(cluster, folder, run, snapshot, tracks, hosts=hosts, root=root, title=title)
+    predictions = predict_held_out(cluster, folder, run, snapshot, tracks)
+    write_table(url, predictions)
+    return predictions
+
+
 @stage
-def train(
+def train_network(
     cluster: Cluster, folder: str, run: TrainingRun, hosts: HostSettings, title: str = "Training"
 ) -> None:
     """Train on all hosts that have the training resource, unless that is done; show every epoch."""
@@ -157,7 +180,7 @@ def predict_held_out(
     rows = pc.index_in(held_out["track_id"], value_set=snapshot.tracks["track_id"].combine_chunks())
     for name in ("artist", "title"):
         held_out = held_out.append_column(name, snapshot.tracks[name].take(rows))
-    predictions = predict_tracks(
+    predictions = predict_on_workers(
         cluster,
         held_out,
         run.snapshot_url,
@@ -169,7 +192,7 @@ def predict_held_out(
     return predictions.sort_by("track_id")
 
 
-def predict_tracks(
+def predict_on_workers(
     cluster: Cluster,
     rows: pa.Table,
     snapshot_url: str,

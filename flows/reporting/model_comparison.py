@@ -1,11 +1,6 @@
 """Two model versions compared on their common test tracks, as rows of a table."""
 
-import pyarrow as pa
-
-from store.errors import BadInput
-from store.fs.files import join
-from store.fs.parquet import read_table
-from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_FILE, HELD_OUT_PREDICTIONS_SCHEMA
+from training.evaluation.held_out_predictions import read_held_out_predictions
 from training.inference.model_version import read_identity
 from training.selection.champion import Candidate
 from training.selection.comparison import Comparison, Gain, GenreGain
@@ -16,22 +11,7 @@ UNKNOWN = "-"
 def read_candidate(version_url: str) -> Candidate:
     """Read a version and its held-out predictions. Raises: BadInput if they are missing or damaged."""
     identity = read_identity(version_url)
-    url = join(version_url, HELD_OUT_PREDICTIONS_FILE)
-    try:
-        predictions = read_table(url)
-    except FileNotFoundError:
-        raise BadInput(
-            f"{version_url}: has no stored predictions ({HELD_OUT_PREDICTIONS_FILE} is missing); train it again"
-        ) from None
-    except (pa.ArrowInvalid, OSError) as why:
-        raise BadInput(f"{url}: truncated or damaged ({_first_line(why)}); restore it from a copy") from None
-    missing = [name for name in HELD_OUT_PREDICTIONS_SCHEMA.names if name not in predictions.column_names]
-    if missing:
-        raise BadInput(
-            f"{url}: has no column {', '.join(missing)}; wanted {', '.join(HELD_OUT_PREDICTIONS_SCHEMA.names)}: "
-            "restore it from a copy"
-        )
-    return Candidate(identity, predictions, identity.genres)
+    return Candidate(identity, read_held_out_predictions(version_url), identity.genres)
 
 
 def comparison_rows(comparison: Comparison, champion: str, challenger: str) -> list[dict[str, str]]:
@@ -56,7 +36,3 @@ def comparison_rows(comparison: Comparison, champion: str, challenger: str) -> l
 
 def _format(value: float | None, form: str = ".3f") -> str:
     return UNKNOWN if value is None else format(value, form)
-
-
-def _first_line(why: Exception) -> str:
-    return (str(why).splitlines() or [type(why).__name__])[0]

@@ -4,7 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+from flows.security.addresses import LOOPBACK_HOSTS
+
 HOME_IN_WORKING_FOLDER = Path("data", "prefect")  # beside data/store and data/models
 
 
@@ -19,6 +20,16 @@ def bypass_proxies_on_loopback() -> None:
     missing = [host for host in LOOPBACK_HOSTS if host not in map(str.strip, hosts)]
     if "*" not in map(str.strip, hosts) and missing:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *missing])
+
+
+def share_auth_string() -> None:
+    """Have this process's requests authenticated as the server that it starts wants them.
+
+    A client reads another variable than the server. One that is set is left as it is.
+    """
+    auth_string = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    if auth_string and not os.environ.get("PREFECT_API_URL"):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", auth_string)
 
 
 def choose_prefect_home() -> None:

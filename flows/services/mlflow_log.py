@@ -4,7 +4,6 @@ One MLflow run per version. The version is published before and contains all tha
 server that is down costs the MLflow run, never a training.
 """
 
-import json
 import os
 import sqlite3
 import tempfile
@@ -19,7 +18,8 @@ from urllib.parse import urlsplit
 from flows.reporting.stage import run_logger, stage
 from store.errors import BadInput
 from store.fs.files import absolute, join, list_names, read_bytes
-from store.model_registry import read_card
+from store.model_registry import MODEL_CARD_FILE, REPORT_FOLDER, read_card
+from training.fit.run import read_history
 from training.report.dotted_names import flatten
 
 EXPERIMENT_NAME = "spectrogram-one"
@@ -71,7 +71,7 @@ def log_version(uri: str, version_url: str) -> str:
     mlflow = _import_mlflow(uri)
     client = mlflow.MlflowClient(tracking_uri=uri)
     card = read_card(version_url)
-    epochs = read_epochs(card["run"])
+    epochs = read_history(card["run"])["epochs"]
     end_ms = round(datetime.fromisoformat(card["trained"]).timestamp() * 1_000)
     start_ms = end_ms - round(1_000 * sum(row.get("seconds", 0.0) for row in epochs))
     run = client.create_run(
@@ -91,12 +91,6 @@ def log_version(uri: str, version_url: str) -> str:
         raise
     client.set_terminated(run_id, "FINISHED", end_ms)
     return run_id
-
-
-def read_epochs(run: str) -> list[dict[str, Any]]:
-    """Read the metrics of each epoch of a training."""
-    epochs: list[dict[str, Any]] = json.loads(read_bytes(join(run, "history.json")))["epochs"]
-    return epochs
 
 
 def mlflow_tags(card: Mapping[str, Any], version_url: str) -> dict[str, str]:
@@ -128,9 +122,9 @@ def score_metrics(card: Mapping[str, Any], at_ms: int) -> Iterator[tuple[str, fl
 
 def copy_report_files(version_url: str, folder: Path) -> None:
     """Copy the model card and the report of a version into a local folder."""
-    (folder / "report").mkdir()
-    report = (f"report/{name}" for name in list_names(join(version_url, "report")))
-    for name in ("MODEL_CARD.md", *report):
+    (folder / REPORT_FOLDER).mkdir()
+    report = (f"{REPORT_FOLDER}/{name}" for name in list_names(join(version_url, REPORT_FOLDER)))
+    for name in (MODEL_CARD_FILE, *report):
         (folder / name).write_bytes(read_bytes(join(version_url, name)))
 
 

@@ -1,52 +1,57 @@
 """The Prefect server: the configured one, or one started on the loopback address while it is needed."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import prefect
-from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
+from flows.security.addresses import is_loopback
+from flows.security.ports import find_free_port
 from flows.services.environment import bypass_proxies_on_loopback
+from flows.services.prefect_database import SQLITE_URL, check_database, configured_url, own_path
+from flows.services.server_check import check_server, responds
 from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput, ServiceUnavailable
 
 HOST = "127.0.0.1"
 ANY_PORT = 0
-SERVER_START_TIMEOUT_S = 90.0
+ANY_ADDRESS = ("0.0.0.0", "::")
+RETENTION = {  # the server removes what is older by itself; without it, its database grows without end
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 86_400),  # s, since a run ended
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P14D",
+}
+SERVER_START_TIMEOUT_S = 300.0  # on a busy machine; one that ends is noticed at once
 DRAIN_TIMEOUT_S = 5.0
 
 
 @contextmanager
-def prefect_server(port: int = ANY_PORT) -> Iterator[str]:
+def prefect_server(port: int = ANY_PORT, host: str = HOST) -> Iterator[str]:
     """Return the URL of the configured Prefect API, or of one started for as long as the block lasts.
 
-    Raises: BadInput if the port is in use; ServiceUnavailable if no server responds.
+    Raises: BadInput if the port is in use, or the host is not loopback and the server would ask for no password;
+        ServiceUnavailable if no server responds.
     """
     bypass_proxies_on_loopback()
     configured = get_current_settings().api.url
     if configured:
-        if not _responds(configured):
-            raise ServiceUnavailable(
-                f"{configured}: no Prefect server responds there; start it, correct PREFECT_API_URL, "
-                "or unset it to have a server started here"
-            )
+        check_server(configured)
         yield configured
         return
-    port = _free_port(port)
-    api_url = f"http://{HOST}:{port}/api"
+    check_exposed_server(host, os.environ)
+    port = _free_port(host, port)
+    api_url = f"http://{HOST if host in ANY_ADDRESS else host}:{port}/api"
     os.environ["PREFECT_API_URL"] = api_url  # for the runs, which are separate processes
     log = _writable_home() / "spectrogram-one-server.log"
-    with temporary_settings({PREFECT_API_URL: api_url}), _start(port, log) as server:
+    with temporary_settings({PREFECT_API_URL: api_url}), _start(host, port, log) as server:
         try:
             _wait_for(server, api_url, log)
             yield api_url
@@ -73,32 +78,46 @@ def _writable_home() -> Path:
 def _database(home: Path) -> dict[str, str]:
     """Return the environment variable that gives the server a database of its own, unless one is configured.
 
-    Another version of Prefect may have migrated the user's own database to a state that this one cannot read.
+    Raises: BadInput, ServiceUnavailable if the server could not use it.
     """
-    if get_current_settings().server.database.model_fields_set & {"connection_url", "host", "name", "driver"}:
+    if configured_url() is not None:
         return {}
-    path = home / f"spectrogram-one-{prefect.__version__}.db"
-    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{path}"}
+    path = own_path(home)
+    check_database(path)
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{SQLITE_URL}{path}"}
 
 
-def _free_port(port: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as why:
-            raise BadInput(
-                f"{HOST}:{port}: cannot be listened on ({why.strerror}); choose another --port, or, if a Prefect "
-                f"server runs there, set PREFECT_API_URL=http://{HOST}:{port}/api to use it"
-            ) from None
-        free: int = probe.getsockname()[1]
-        return free
+def check_exposed_server(host: str, environment: Mapping[str, str]) -> None:
+    """Raises: BadInput if a server bound to an address would be open to others without a password."""
+    if is_loopback(host):
+        return
+    user, separator, password = environment.get("PREFECT_SERVER_API_AUTH_STRING", "").partition(":")
+    if not (user and separator and password):
+        raise BadInput(
+            f"--host {host}: other machines would reach the Prefect server, and through it run flows as this user; "
+            "set PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD first, or leave --host at 127.0.0.1 and reach it by SSH "
+            "(ssh -L 4200:127.0.0.1:4200)"
+        )
 
 
-def _start(port: int, log: Path) -> "subprocess.Popen[bytes]":
+def _free_port(host: str, port: int) -> int:
+    try:
+        return find_free_port(host, port)
+    except OSError as why:
+        raise BadInput(
+            f"{host}:{port}: cannot be listened on ({why.strerror}); choose another --port, or, if a Prefect "
+            f"server runs there, set PREFECT_API_URL=http://{HOST}:{port}/api to use it"
+        ) from None
+
+
+def _start(host: str, port: int, log: Path) -> "subprocess.Popen[bytes]":
     """Start a Prefect server that a Ctrl-C in the terminal does not reach, and that ends with this process."""
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     environment = os.environ | _database(log.parent)
+    if host in ANY_ADDRESS:
+        environment["PREFECT_SERVER_UI_API_URL"] = "/api"  # for browsers, under whatever name they reach it
+    for name, value in RETENTION.items():
+        environment.setdefault(name, value)
     with log.open("wb") as file:
         return subprocess.Popen(
             command,
@@ -112,7 +131,7 @@ def _start(port: int, log: Path) -> "subprocess.Popen[bytes]":
 
 def _wait_for(server: "subprocess.Popen[bytes]", api_url: str, log: Path) -> None:
     until = time.monotonic() + SERVER_START_TIMEOUT_S
-    while not _responds(api_url):
+    while not responds(api_url):
         if server.poll() is not None:
             raise ServiceUnavailable(
                 f"{api_url}: the Prefect server ended with status {server.returncode}"
@@ -131,9 +150,3 @@ def _last_error(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     errors = [line for line in lines if "Error" in line or "error" in line]
     return f" ({errors[-1][:300]})" if errors else ""
-
-
-def _responds(api_url: str) -> bool:
-    """Return whether a Prefect server responds, with the TLS and authentication settings of Prefect."""
-    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
-        return client.api_healthcheck() is None

@@ -15,14 +15,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from preprocessing.build.settings import SpectrogramSettings
-from preprocessing.decode.download import iter_local_copies
+from preprocessing.decode.local_copies import iter_local_copies
 from preprocessing.decode.sandbox import thread_sandbox
 from preprocessing.decode.settings import LimitSettings
-from preprocessing.decode.spectrogram import hash_file
 from preprocessing.decode.spool import SpooledMel
 from preprocessing.errors import BadAudio
 from store.dataset.shards import Shard, write_shard
 from store.dataset.snapshots import INDEX_SCHEMA
+from store.fs.files import hash_file
 
 IndexRow = dict[str, Any]  # of INDEX_SCHEMA
 

@@ -17,9 +17,10 @@ import pyarrow.csv
 
 from preprocessing.catalogue.audio_files import NO_RULES, find_audio
 from preprocessing.catalogue.file_rules import FileRules
-from preprocessing.catalogue.fma_genres import Genre, parents_by_title, read_genre_tree, with_ancestors
+from preprocessing.catalogue.fma_genres import Genre, parent_ids, parents_by_title, read_genre_tree
 from preprocessing.catalogue.source_counts import SourceCounts
 from preprocessing.catalogue.splits import SPLITS
+from store.dataset.genre_tree import with_ancestors
 from store.errors import BadInput
 from store.fs.files import exists, list_names, open_for_reading, read_bytes
 from store.fs.listing import child_url, child_urls
@@ -202,14 +203,16 @@ def _genres(tracks: pa.Table, tree: Mapping[int, Genre], tracks_url: str, genres
     """Return the titles of each track's genres; equal lists are looked up once."""
     texts = tracks["track.genres_all"]
     distinct = pc.drop_null(pc.unique(texts))
-    titles = []
+    titles, parents = [], parent_ids(tree)
     for text in distinct.to_pylist():
         where = f"{tracks_url}: track {tracks['track_id'][pc.index(texts, text).as_py()]}"
-        titles.append(_titles(text, tree, where, genres_url))
+        titles.append(_titles(text, tree, parents, where, genres_url))
     return pa.array(titles, pa.list_(pa.string())).take(pc.index_in(texts, value_set=distinct))
 
 
-def _titles(genres: str, tree: Mapping[int, Genre], where: str, genres_url: str) -> list[str] | None:
+def _titles(
+    genres: str, tree: Mapping[int, Genre], parents: Mapping[int, int], where: str, genres_url: str
+) -> list[str] | None:
     """Turn FMA's "[12, 85]" into the sorted titles of these genres and their ancestors."""
     try:
         genre_ids = [int(genre_id) for genre_id in json.loads(genres)]
@@ -221,7 +224,7 @@ def _titles(genres: str, tree: Mapping[int, Genre], where: str, genres_url: str)
             f"{where} has genre {unknown[0]}, which {genres_url} does not list; "
             "take both tables from the same release of FMA"
         )
-    return sorted({tree[genre_id].title for genre_id in with_ancestors(genre_ids, tree)}) or None
+    return sorted({tree[genre_id].title for genre_id in with_ancestors(genre_ids, parents)}) or None
 
 
 def _read_tracks(url: str, names: list[str]) -> pa.Table:

@@ -2,9 +2,10 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from store.dataset.genre_tree import ancestors
 from store.errors import BadInput
 from store.fs.files import read_bytes
 
@@ -64,26 +65,11 @@ def parents_by_title(tree: Mapping[int, Genre]) -> dict[str, str]:
     for genre in sorted(tree.values(), key=lambda it: (it.title, it.genre_id)):
         if genre.parent_id is not None:
             parent = tree[genre.parent_id].title
-            if genre.title != parent and genre.title not in ancestors_of(parent, parents):
+            if genre.title != parent and genre.title not in ancestors(parent, parents):
                 parents[genre.title] = parent
     return parents
 
 
-def ancestors_of(title: str, parents: Mapping[str, str]) -> list[str]:
-    """Return the ancestors of a genre by their titles, the nearest first."""
-    found: list[str] = []
-    while (parent := parents.get(title)) is not None:
-        found.append(parent)
-        title = parent
-    return found
-
-
-def with_ancestors(genre_ids: Iterable[int], tree: Mapping[int, Genre]) -> set[int]:
-    """Return some genres with all their ancestors. Raises: KeyError for a genre that is not in the tree."""
-    closed: set[int] = set()
-    for genre_id in genre_ids:
-        ancestor: int | None = genre_id
-        while ancestor is not None and ancestor not in closed:
-            closed.add(ancestor)
-            ancestor = tree[ancestor].parent_id
-    return closed
+def parent_ids(tree: Mapping[int, Genre]) -> dict[int, int]:
+    """Return the number of each genre's parent by its own number; roots have none."""
+    return {genre_id: genre.parent_id for genre_id, genre in tree.items() if genre.parent_id is not None}

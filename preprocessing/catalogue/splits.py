@@ -36,11 +36,11 @@ def split_tracks(table: pa.Table, settings: SplitSettings, previous: pa.Table | 
             if table["split"].null_count == len(table):
                 raise BadInput("the catalogue has no official splits; set split.mode to artist, none or auto")
             crossing = find_cross_split_duplicates(table)
-            return _with_split(table, _without(table["split"], crossing)) if len(crossing) else table
+            return with_split(table, _without(table["split"], crossing)) if len(crossing) else table
         case "artist":
             return split_by_artist(table, settings, previous)
         case "none":
-            return _with_split(table, pa.nulls(len(table), pa.string()))
+            return with_split(table, pa.nulls(len(table), pa.string()))
 
 
 def resolve_split_mode(table: pa.Table, settings: SplitSettings) -> Literal["official", "artist", "none"]:
@@ -94,7 +94,7 @@ def split_by_artist(table: pa.Table, settings: SplitSettings, previous: pa.Table
     parts_T = _assign(table, groups_T, [shares[name] for name in used], purpose, settings.seed, kept_part_G)
     split_of_part = np.array([SPLITS.index(name) for name in used] + [UNASSIGNED])
     splits_T = np.where(kept_G[groups_T] == UNASSIGNED, split_of_part[parts_T], kept_G[groups_T])
-    return _with_split(table, pa.array(SPLITS, pa.string()).take(pa.array(splits_T, mask=is_out_T)))
+    return with_split(table, pa.array(SPLITS, pa.string()).take(pa.array(splits_T, mask=is_out_T)))
 
 
 def _keep(
@@ -314,5 +314,6 @@ def _without(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArra
     return pc.if_else(pa.array(is_out), None, column)
 
 
-def _with_split(table: pa.Table, splits: pa.Array | pa.ChunkedArray) -> pa.Table:
+def with_split(table: pa.Table, splits: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return a catalogue with other splits."""
     return table.set_column(table.schema.get_field_index("split"), "split", splits)

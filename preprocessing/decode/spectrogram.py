@@ -1,6 +1,5 @@
 """One audio file to one log-mel spectrogram, block by block onto a spool: memory does not grow with the track."""
 
-import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from preprocessing.errors import BadAudio
 from preprocessing.mel.fingerprint import Fingerprinter
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel_blocks
+from store.fs.files import hash_file
 
 
 def spool_mel(
@@ -56,12 +56,6 @@ def spool_mel(
         sha256=hash_file(path, "sha256").hex() if excerpt.is_whole else None,
         fingerprint=fingerprint.hex(),
     )
-
-
-def hash_file(path: Path, algorithm: str) -> bytes:
-    """Return the hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).digest()
 
 
 def verify_sha1(path: Path, expected: str) -> None:

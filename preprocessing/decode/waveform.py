@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.decode.decoders import WaveBlocks, decode_blocks
-from preprocessing.decode.download import local_copy
+from preprocessing.decode.local_copies import local_copy
 
 
 def decode(

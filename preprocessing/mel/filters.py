@@ -33,9 +33,7 @@ def band_centres_hz(settings: MelSettings) -> NDArray[np.float64]:
 
 
 def _corners_hz(settings: MelSettings) -> NDArray[np.float64]:
-    lowest, highest = (
-        _hz_to_mel(hz) for hz in (settings.low_hz, settings.high_hz or settings.sample_rate_hz / 2)
-    )
+    lowest, highest = (_hz_to_mel(hz) for hz in (settings.low_hz, settings.top_hz))
     return _mel_to_hz(np.linspace(lowest, highest, settings.bands + 2))
 
 

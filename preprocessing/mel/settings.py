@@ -21,13 +21,17 @@ class MelSettings(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _bands_are_below_nyquist(self) -> "MelSettings":
-        high_hz = self.high_hz or self.sample_rate_hz / 2
-        if not self.low_hz < high_hz <= self.sample_rate_hz / 2:
+        if not self.low_hz < self.top_hz <= self.sample_rate_hz / 2:
             raise ValueError(
-                f"mel bands from --low-hz {self.low_hz} to --high-hz {high_hz}: the first must be the lower, the "
+                f"mel bands from --low-hz {self.low_hz} to --high-hz {self.top_hz}: the first must be the lower, the "
                 f"second at most half of --sample-rate-hz ({self.sample_rate_hz / 2})"
             )
         return self
+
+    @property
+    def top_hz(self) -> float:
+        """The highest frequency of the mel bands, in Hz: `high_hz`, or half the sample rate."""
+        return self.high_hz or self.sample_rate_hz / 2
 
     @property
     def settings_hash(self) -> str:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from store.fs.files import join, put_if_absent, read_bytes
+from store.fs.files import join, last_part, put_if_absent, read_bytes
 from store.fs.parquet import read_table, to_parquet
 
 MERGED_ROWS = 65_536  # a part of so many rows is not merged again
@@ -46,7 +46,7 @@ def append_part(root: str, folder: str, parts: tuple[str, ...], table: pa.Table)
 
 def part_rows(name: str) -> int:
     """Return the number of rows of a part."""
-    return int(name.rpartition("/")[2].split("-", 1)[0])
+    return int(last_part(name).split("-", 1)[0])
 
 
 def has_content(name: str, folder: str, table: pa.Table) -> bool:

@@ -22,6 +22,7 @@ from store.dataset.snapshots import (
     SnapshotFile,
     latest_snapshot,
     read_snapshot_file,
+    root_of_snapshot,
     snapshot_url,
 )
 from store.errors import BadInput
@@ -38,7 +39,7 @@ def open_snapshot(url: str) -> "Snapshot":
     """
     if url.endswith(".json"):
         try:
-            return Snapshot(url.rstrip("/").rsplit("/", 2)[0], read_snapshot_file(url))
+            return Snapshot(root_of_snapshot(url), read_snapshot_file(url))
         except FileNotFoundError:
             raise BadInput(f"{url}: no such snapshot; name one that is in the store's snapshots/") from None
     file = latest_snapshot(url)

@@ -179,6 +179,11 @@ def snapshot_url(root: str, number: int) -> str:
     return join(root, snapshot_name(number))
 
 
+def root_of_snapshot(url: str) -> str:
+    """Return the root of the store that a snapshot file lies in."""
+    return url.rstrip("/").rsplit("/", 2)[0]
+
+
 def snapshot_numbers(root: str) -> list[int]:
     """Return the numbers of all snapshots that were ever published, in order."""
     names = list_names(join(root, "snapshots"))

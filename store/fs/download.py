@@ -4,7 +4,6 @@ What has arrived lies in NAME.part. NAME appears when all of it has the publishe
 NAME.sha1, as `sha1sum` writes it: with it the file is not hashed again.
 """
 
-import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from store.errors import BadInput, ServiceUnavailable
-from store.fs.files import make_folder, sync_to_disk, write_atomic
+from store.fs.files import hash_file, make_folder, sync_to_disk, write_atomic
 
 TIMEOUT_S = 60.0  # without a byte
 MAX_FAILURES = 5  # in a row, without a byte in between
@@ -108,8 +107,7 @@ def _fetch_rest(url: str, part: Path, advance: Callable[[int], None]) -> None:
 
 
 def _verify(url: str, part: Path, path: Path, sha1: str) -> None:
-    with part.open("rb") as file:
-        found = hashlib.file_digest(file, "sha1").hexdigest()
+    found = hash_file(part, "sha1").hex()
     if found != sha1:
         kept = _free_name(path)
         part.rename(kept)

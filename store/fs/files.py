@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +28,11 @@ FIRST_SERVER_ERROR = 500  # an HTTP status
 def join(url: str, *parts: str) -> str:
     """Append path parts to a URL or a local path."""
     return "/".join([url.rstrip("/"), *parts])
+
+
+def last_part(url: str) -> str:
+    """Return the last part of the path of a URL: the name of a file or a folder."""
+    return url.rstrip("/").rsplit("/", 1)[-1]
 
 
 def split_zip_url(url: str) -> tuple[str, str] | None:
@@ -111,7 +117,7 @@ def list_names(url: str) -> list[str]:
             listing = fs.ls(path, detail=False, **_uncached(fs))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    names = (name.rstrip("/").rsplit("/", 1)[-1] for name in listing)
+    names = map(last_part, listing)
     return sorted(map(unquote, names) if is_http(url) else names)
 
 
@@ -200,6 +206,12 @@ def _translate_s3_errors(url: str) -> Iterator[None]:
 def _response_of(error: OSError) -> Mapping[str, Any]:
     """Return what the server of an object store responded; {} if that is not known."""
     return getattr(error.__cause__, "response", None) or {}
+
+
+def hash_file(path: Path, algorithm: str) -> bytes:
+    """Return the hash of a local file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).digest()
 
 
 def write_atomic(url: str, data: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from store.errors import BadInput
+from store.errors import BadInput, first_line
 from store.fs.files import read_bytes
 from store.tags.vocabulary.aliases import alias_groups
 from store.tags.vocabulary.spelling import readings, spelling_key, split_strong, split_weak
@@ -125,9 +125,7 @@ def parse_genre_map(content: bytes, where: str, known: Sequence[str] = ()) -> Ge
     try:
         tables = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as why:
-        raise BadInput(
-            f"{where}: not TOML in UTF-8 ({str(why).splitlines()[0]}); correct that line"
-        ) from None
+        raise BadInput(f"{where}: not TOML in UTF-8 ({first_line(why)}); correct that line") from None
     for name, table in tables.items():
         if name not in ("genres", "spellings") or not isinstance(table, dict):
             raise BadInput(f"{where}: {name!r}: wanted the tables [genres] and [spellings] only")

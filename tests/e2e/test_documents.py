@@ -24,6 +24,7 @@ ELSEWHERE = {
     "serve": "tests/e2e/test_ui.py",
     "demo": "tests/integration/test_story.py",
     "fma": "tests/unit/flows/test_fetch_fma.py",  # from a server on loopback
+    "experiment": "tests/integration/test_experiments.py",
     "cross-validate": "tests/integration/test_cross_validation.py",  # the bundled music has too few artists
 }
 # What makes training short; the flags come last, and win.
@@ -77,11 +78,16 @@ def test_documents_show_each_verb():
         "tag",
         "undo",
         "cross-validate",
+        "experiment",
         "retrain-nightly",
         "serve",
         "models",
         "store",
         "tags",
+        "doctor",
+        "certificates",
+        "backup",
+        "restore",
     }
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.build_dataset import build_dataset
+from flows.cluster.client import open_cluster
 from flows.cluster.settings import ClusterSettings
 from flows.services.mlflow_log import EXPERIMENT_NAME
 from flows.settings import BuildSettings, TrainModelSettings
@@ -27,26 +28,32 @@ from training.fit.settings import TrainSettings
 from training.networks.settings import ModelSettings
 
 MUSIC = "tests/data/demo_music"
-CLUSTER = ClusterSettings(workers=2)
 QUICK = TrainSettings(epochs=2, crops_per_track=2, model=ModelSettings(name="shallow", width=8))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def cluster():
+    """One Dask cluster for all tests here: to start one takes longer than the build."""
+    with open_cluster(ClusterSettings(workers=1)) as started:
+        yield ClusterSettings(kind="scheduler", scheduler=started.client.scheduler.address)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, cluster):
     """A store and a model made from the bundled music, once for all tests here."""
     folder = tmp_path_factory.mktemp("story")
-    build_dataset(BuildSettings(source=MUSIC, store=f"{folder}/store", tracks_per_batch=8, cluster=CLUSTER))
-    train_model(settings_to_train(folder))
+    build_dataset(BuildSettings(source=MUSIC, store=f"{folder}/store", tracks_per_batch=8, cluster=cluster))
+    train_model(settings_to_train(folder, cluster))
     return folder
 
 
-def settings_to_train(folder):
+def settings_to_train(folder, cluster):
     return TrainModelSettings(
         store=f"{folder}/store",
         models=f"{folder}/models",
         mlflow_uri=f"sqlite:///{folder}/mlflow.db",
         training=QUICK,
-        cluster=CLUSTER,
+        cluster=cluster,
     )
 
 
@@ -60,18 +67,18 @@ def test_the_store_holds_every_track_or_says_why_not(folder):
     assert all(np.isfinite(snapshot.mel(track_id)).all() for track_id in snapshot.track_ids)
 
 
-def test_a_build_again_builds_nothing(folder):
-    summary = build_dataset(BuildSettings(source=MUSIC, store=f"{folder}/store", cluster=CLUSTER))
+def test_a_build_again_builds_nothing(folder, cluster):
+    summary = build_dataset(BuildSettings(source=MUSIC, store=f"{folder}/store", cluster=cluster))
     assert (summary.processed, summary.tracks) == (0, 48)
     assert open_snapshot(f"{folder}/store").number == summary.snapshot
 
 
-def test_new_files_are_added_and_old_ones_are_not_built_again(tmp_path):
+def test_new_files_are_added_and_old_ones_are_not_built_again(tmp_path, cluster):
     source = tmp_path / "music"
     source.mkdir()
     for number in (1, 2):
         shutil.copy(f"{MUSIC}/fma_small/200/20000{number}.mp3", source)
-    settings = BuildSettings(source=str(source), store=f"{tmp_path}/store", cluster=CLUSTER)
+    settings = BuildSettings(source=str(source), store=f"{tmp_path}/store", cluster=cluster)
     assert build_dataset(settings).processed == 2
     shutil.copy(f"{MUSIC}/fma_small/200/200003.mp3", source)
     summary = build_dataset(settings)
@@ -85,7 +92,7 @@ def test_other_mel_settings_are_refused_by_name(folder):
         build_dataset(settings)
 
 
-def test_a_changed_file_is_built_again_and_a_missing_one_once_it_is_there(tmp_path):
+def test_a_changed_file_is_built_again_and_a_missing_one_once_it_is_there(tmp_path, cluster):
     source = tmp_path / "music"
     shutil.copytree(f"{MUSIC}/fma_metadata", source / "fma_metadata")
     audio = source / "fma_small" / "200"
@@ -93,7 +100,7 @@ def test_a_changed_file_is_built_again_and_a_missing_one_once_it_is_there(tmp_pa
     for number in range(1, 6):
         shutil.copyfile(f"{MUSIC}/fma_small/200/20000{number}.mp3", audio / f"20000{number}.mp3")
     settings = BuildSettings(
-        source=str(source), store=f"{tmp_path}/store", max_reject_share=1.0, cluster=CLUSTER
+        source=str(source), store=f"{tmp_path}/store", max_reject_share=1.0, cluster=cluster
     )
     first = build_dataset(settings)
     assert (first.tracks, first.rejected, first.reasons) == (5, 46, {"missing": 46})
@@ -110,8 +117,8 @@ def test_a_changed_file_is_built_again_and_a_missing_one_once_it_is_there(tmp_pa
     assert snapshot.mel("200001").mean() != before.mean()
 
 
-def test_rejects_may_be_tried_again_in_a_healthy_store(folder):
-    settings = BuildSettings(source=MUSIC, store=f"{folder}/store", retry_rejects=True, cluster=CLUSTER)
+def test_rejects_may_be_tried_again_in_a_healthy_store(folder, cluster):
+    settings = BuildSettings(source=MUSIC, store=f"{folder}/store", retry_rejects=True, cluster=cluster)
     summary = build_dataset(settings)
     assert (summary.processed, summary.tracks, len(summary.rejects)) == (3, 48, 3)
 
@@ -122,13 +129,13 @@ def test_another_source_is_refused(folder, tmp_path):
         build_dataset(BuildSettings(source=str(tmp_path), store=f"{folder}/store"))
 
 
-def test_the_same_tracks_stored_otherwise_are_another_training(tmp_path):
+def test_the_same_tracks_stored_otherwise_are_another_training(tmp_path, cluster):
     root = publish_toy_artists(f"{tmp_path}/float16")
     float16 = open_snapshot(root)
     mels = {track_id: float16.mel(track_id) for track_id in float16.track_ids}
     publish_mels(f"{tmp_path}/uint8", mels, float16.tracks, MEL, encoding="uint8")
     names = {
-        prepare_run(open_snapshot(f"{tmp_path}/{encoding}"), settings_to_train(tmp_path))[0]
+        prepare_run(open_snapshot(f"{tmp_path}/{encoding}"), settings_to_train(tmp_path, cluster))[0]
         for encoding in ("float16", "uint8")
     }
     assert len(names) == 2
@@ -172,8 +179,8 @@ def test_a_model_version_is_whole(folder):
     assert 'src="http' not in page
 
 
-def test_the_same_training_again_is_not_done_again(folder):
-    summary = train_model(settings_to_train(folder))
+def test_the_same_training_again_is_not_done_again(folder, cluster):
+    summary = train_model(settings_to_train(folder, cluster))
     assert not summary.trained_now
     assert summary.is_champion
 
@@ -199,15 +206,15 @@ def test_the_same_training_again_is_not_done_again(folder):
         ({"store": "nowhere"}, "holds no published spectrograms"),
     ],
 )
-def test_what_cannot_be_learned_is_refused_in_one_line(change, message, folder):
-    settings = settings_to_train(folder).model_copy(update=change)
+def test_what_cannot_be_learned_is_refused_in_one_line(change, message, folder, cluster):
+    settings = settings_to_train(folder, cluster).model_copy(update=change)
     with pytest.raises(BadInput, match=message):
         train_model(settings)
 
 
-def test_deciding_otherwise_makes_a_new_version_of_the_same_weights(folder):
+def test_deciding_otherwise_makes_a_new_version_of_the_same_weights(folder, cluster):
     wish = CalibrationSettings(goal="precision", precision=0.8)
-    settings = settings_to_train(folder).model_copy(update={"calibration": wish, "promote": False})
+    settings = settings_to_train(folder, cluster).model_copy(update={"calibration": wish, "promote": False})
     (first,) = list_versions(settings.models)
     summary = train_model(settings)
     assert summary.version != first

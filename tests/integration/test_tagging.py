@@ -94,7 +94,8 @@ def test_dry_run_write_and_undo(common, music, tmp_path):
         row["track_id"]: row
         for row in csv.DictReader(Path(dry.csv).read_text(encoding="utf-8-sig").splitlines())
     }
-    assert (lines["broken.mp3"]["status"], lines["broken.mp3"]["reason"]) == ("rejected", "empty")
+    broken = [lines["broken.mp3"][name] for name in ("status", "reason", "detail")]
+    assert broken == ["rejected", "empty", "0 bytes"]
     assert "spectrogram-one tag --apply" in " ".join(dry.lines())
     assert "a/1.mp3" in Path(dry.page).read_text()
 
@@ -114,6 +115,9 @@ def test_dry_run_write_and_undo(common, music, tmp_path):
     assert tried.statuses == {"would-restore": 3}
     assert [(it["had"], it["gets"]) for it in tried.changes if it["file"] == "a/1.mp3"] == [
         (lines["a/1.mp3"]["genres"], "")
+    ]
+    assert tried.commands == [
+        ("restore these files", f"spectrogram-one undo {written.run} --runs {common['runs']}")
     ]
     assert contents(music) != before
     undone = undo_tagging(UndoSettings(run=written.run, runs=common["runs"], cluster=common["cluster"]))

@@ -59,7 +59,9 @@ def settings(store, models, scheduler_url, **hosts):
         models=str(models),
         training=TRAINING,
         hosts=HostSettings(processes_per_host=1, **hosts),
-        cluster=ClusterSettings(kind="scheduler", scheduler=scheduler_url, connect_timeout_s=200),
+        cluster=ClusterSettings(
+            kind="scheduler", scheduler=scheduler_url, allow_plaintext=True, connect_timeout_s=200
+        ),
     )
 
 
@@ -96,7 +98,9 @@ def test_a_run_on_two_hosts_goes_on_when_the_link_of_one_is_cut(network, store, 
     with scheduler(network.here) as url, workers(url, network.hosts, tmp_path):
         cutter = threading.Thread(target=cut_in_mid_run, args=(network, tmp_path / "cut", cut))
         cutter.start()
-        with open_cluster(ClusterSettings(kind="scheduler", scheduler=url, connect_timeout_s=200)) as cluster:
+        with open_cluster(
+            ClusterSettings(kind="scheduler", scheduler=url, allow_plaintext=True, connect_timeout_s=200)
+        ) as cluster:
             cluster.client.wait_for_workers(2)
         summary = train_model(settings(store, tmp_path / "cut", url, wait_s=90))
         was_cut = cut.is_set()

@@ -18,7 +18,16 @@ from tests.support.processes import end_group, start_in_background, start_in_for
 from tests.support.waiting import wait_for
 
 COMMAND = str(Path(sys.executable).with_name("spectrogram-one"))
-FLOWS = ("build-dataset", "train-model", "tag-catalogue", "undo-tagging", "retrain-nightly")
+FLOWS = (
+    "build-dataset",
+    "train-model",
+    "tag-catalogue",
+    "undo-tagging",
+    "retrain-nightly",
+    "cross-validate",
+    "run-experiments",
+    "prune-prefect",
+)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ import pyarrow.compute as pc
 
 from store.errors import BadInput
 from store.fs.files import join
-from store.fs.parquet import read_table
 from store.model_registry import list_versions
-from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_FILE, select_split
+from training.evaluation.held_out_predictions import read_held_out_predictions, select_split
 
 
 def hash_test_set(track_ids: Iterable[str]) -> str:
@@ -28,10 +27,10 @@ def record_test_use(predictions: pa.Table, models: str, evaluated_at: str) -> di
     earlier = []
     for version in list_versions(models):
         try:
-            table = read_table(join(models, version, HELD_OUT_PREDICTIONS_FILE), ("track_id", "split"))
-            shared = pc.is_in(track_ids, value_set=_test_track_ids(table))
-        except (OSError, LookupError, BadInput, pa.ArrowException):
+            table = read_held_out_predictions(join(models, version), ("track_id", "split"))
+        except (OSError, BadInput):
             continue
+        shared = pc.is_in(track_ids, value_set=_test_track_ids(table))
         if tracks := int(pc.sum(shared, min_count=0).as_py()):
             earlier.append({"version": version, "tracks": tracks})
     return {

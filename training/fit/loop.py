@@ -11,18 +11,19 @@ import safetensors.torch
 import torch
 
 from store.errors import BadInput
-from store.fs.files import join, read_bytes, write_atomic
+from store.fs.files import join, write_atomic
 from store.reader import Snapshot
 from training.fit.checkpoint import Checkpoint, EpochProgress, read_checkpoint, write_checkpoint
 from training.fit.context import TrainingContext, make_training_context
 from training.fit.distributed import RankContext, all_reduce_mean
 from training.fit.epoch import EpochStatistics, train_epoch
 from training.fit.events import Emit, make_heartbeat
-from training.fit.run import HISTORY_FILE, TrainingRun, is_finished, read_run_pretrained, run_hash
+from training.fit.run import TrainingRun, is_finished, read_history, read_run_pretrained, run_hash
 from training.fit.train_state import TrainState, freeze_for_epoch, make_train_state
 from training.fit.validation import validate
 from training.networks.network import WEIGHTS_FILE
 from training.networks.pretrained import load_pretrained
+from training.run_files import HISTORY_FILE
 
 
 def train(
@@ -33,8 +34,7 @@ def train(
     Raises: BadInput if run, snapshot and checkpoint do not fit; TrainingStopped if the loss is no longer finite.
     """
     if is_finished(folder):
-        history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
-        emit({"event": "done", "best_epoch": history["best_epoch"]})
+        emit({"event": "done", "best_epoch": read_history(folder)["best_epoch"]})
         return
     context = make_training_context(run, tracks, snapshot, rank_context, emit)
     train_state = make_train_state(run, int(snapshot.mel_settings["bands"]), rank_context)
@@ -130,7 +130,7 @@ def _run_epoch(
     row["seconds"] = before.epoch_progress.seconds + time.perf_counter() - started
     history = [*before.history, row]
     after = _next_checkpoint(last, train_state, epoch=epoch, epoch_progress=EpochProgress(), history=history)
-    if not _is_best(history):
+    if not _replaces_best(history):
         return after
     best_weights = {name: tensor.cpu().clone() for name, tensor in after.model.items()}
     return replace(after, best_epoch=epoch, best_weights=best_weights)
@@ -170,8 +170,8 @@ def _validation_row(
     }
 
 
-def _is_best(history: list[dict[str, float]]) -> bool:
-    """Return whether the last epoch is the best so far, or within one standard error of it.
+def _replaces_best(history: list[dict[str, float]]) -> bool:
+    """Return whether the last epoch becomes the best one: its loss is the lowest, or within one standard error of it.
 
     Source: the one-standard-error rule (Breiman et al., 1984), on the validation loss.
 

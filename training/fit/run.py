@@ -6,6 +6,8 @@ weights.safetensors and history.json when it is finished.
 """
 
 import hashlib
+import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +19,10 @@ from store.errors import BadInput
 from store.fs.column_hash import hash_columns
 from store.fs.files import exists, join, read_bytes, write_atomic
 from store.fs.parquet import read_table, write_table
-from training.fit.settings import TrainSettings
+from training.fit.settings import SETTINGS_WITHOUT_EFFECT, TrainSettings
 from training.loading.settings import needs_artists
 from training.networks.network import WEIGHTS_FILE
+from training.run_files import HISTORY_FILE, PRETRAINED_FILE, RUN_FILE, TRACKS_FILE
 
 TRACKS_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("split", pa.string()), ("target", pa.list_(pa.int8()))]
@@ -33,7 +36,6 @@ LABELLED_SCHEMA = pa.schema(
         ("frames", pa.int64()),
     ]
 )
-HISTORY_FILE, PRETRAINED_FILE, TRACKS_FILE = "history.json", "pretrained.safetensors", "tracks.parquet"
 
 
 class TrainingRun(BaseModel, frozen=True, extra="forbid"):
@@ -62,7 +64,7 @@ def write_run(folder: str, run: TrainingRun, tracks: pa.Table, pretrained: bytes
         write_atomic(join(folder, PRETRAINED_FILE), pretrained)
     schema = LABELLED_SCHEMA if "shard" in tracks.column_names else TRACKS_SCHEMA
     write_table(join(folder, TRACKS_FILE), _pack_targets(tracks.select(schema.names).cast(schema)))
-    write_atomic(join(folder, "run.json"), run.model_dump_json(indent=2).encode())
+    write_atomic(join(folder, RUN_FILE), run.model_dump_json(indent=2).encode())
 
 
 def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:
@@ -71,7 +73,7 @@ def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:
     Raises: BadInput if there is no run, or its tracks do not fit its genres.
     """
     try:
-        run = TrainingRun.model_validate_json(read_bytes(join(folder, "run.json")))
+        run = TrainingRun.model_validate_json(read_bytes(join(folder, RUN_FILE)))
         packed = read_table(join(folder, TRACKS_FILE))
     except FileNotFoundError as error:
         raise BadInput(f"{folder}: {error.filename or error} is missing; write_run makes it") from None
@@ -108,13 +110,16 @@ def is_finished(folder: str) -> bool:
     return all(exists(join(folder, name)) for name in (HISTORY_FILE, WEIGHTS_FILE))
 
 
+def read_history(folder: str) -> dict[str, Any]:
+    """Read the history of a finished run: `best_epoch`, and a row of `epochs` for each epoch."""
+    history: dict[str, Any] = json.loads(read_bytes(join(folder, HISTORY_FILE)))
+    return history
+
+
 def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
     """Hash all that decides the result of a run, and nothing else: not the place nor the number of processes."""
     settings = run.settings.model_dump_json(
-        exclude={
-            **dict.fromkeys(("loader_threads", "cache_folder", "cache_gib", "stall_timeout_s"), True),
-            "pretrained": {"weights"},
-        }
+        exclude={**dict.fromkeys(SETTINGS_WITHOUT_EFFECT, True), "pretrained": {"weights"}}
     )
     digest = hashlib.sha256(f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode())
     if needs_artists(run.settings.balance) and "artist_number" in tracks.column_names:

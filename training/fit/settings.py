@@ -7,6 +7,9 @@ from pydantic import BaseModel, Field, model_validator
 from training.loading.settings import Balance, Reading
 from training.networks.settings import ModelSettings, PretrainedSettings
 
+# Of TrainSettings: the result is the same whatever their value.
+SETTINGS_WITHOUT_EFFECT = ("loader_threads", "cache_folder", "cache_gib", "stall_timeout_s")
+
 
 class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
     """The augmentation of training crops."""

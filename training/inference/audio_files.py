@@ -23,7 +23,7 @@ from preprocessing.decode.settings import LimitSettings, WindowSettings
 from preprocessing.decode.spool import DecodedWindow
 from preprocessing.errors import BadAudio
 from preprocessing.prefetch import prefetch
-from store.errors import BadInput
+from store.errors import BadInput, first_line
 from training.inference.backends import (
     CropPredictor,
     onnx_mel_predictor,
@@ -110,8 +110,9 @@ def _check_device(device: str) -> None:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as why:  # the latter from a torch that was built without CUDA
-        reason = str(why).splitlines()[0]
-        raise BadInput(f"device {device}: torch cannot use it here ({reason}); use device cpu") from None
+        raise BadInput(
+            f"device {device}: torch cannot use it here ({first_line(why)}); use device cpu"
+        ) from None
 
 
 def _open_members(

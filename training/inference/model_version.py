@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
 from preprocessing.mel.settings import MelSettings
-from store.errors import BadInput
+from store.errors import BadInput, first_line
 from store.fs.files import join, read_bytes
-from store.model_registry import read_card
+from store.model_registry import CARD_FILE, read_card
 from training.evaluation.calibration import Calibration
 from training.fit.settings import TrainSettings
 from training.networks.network import WEIGHTS_FILE, build_model
@@ -60,7 +60,9 @@ def read_identity(version_url: str) -> ModelIdentity:
     except ValidationError as why:
         first = why.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{version_url}/model.json: {where}: {first['msg']}; train the model again") from None
+        raise BadInput(
+            f"{join(version_url, CARD_FILE)}: {where}: {first['msg']}; train the model again"
+        ) from None
     _check_members(version_url, identity)
     return identity
 
@@ -99,6 +101,7 @@ def load_model(folder_url: str, identity: ModelIdentity) -> nn.Module:
     except FileNotFoundError:
         raise BadInput(f"{url}: the weights are missing; train the model again") from None
     except (safetensors.SafetensorError, RuntimeError) as why:
-        reason = str(why).splitlines()[0]
-        raise BadInput(f"{url}: not the weights of this network ({reason}); train the model again") from None
+        raise BadInput(
+            f"{url}: not the weights of this network ({first_line(why)}); train the model again"
+        ) from None
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]

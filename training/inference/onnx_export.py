@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from store.errors import BadInput
+from store.errors import BadInput, first_line
 from store.fs.files import join, read_bytes, write_atomic
 from training.inference.model_version import ModelIdentity, load_model
 from training.networks.network import INPUT_MEAN_DB, INPUT_SCALE_DB, WEIGHTS_FILE
@@ -77,9 +77,7 @@ def _session(data: bytes, where: str) -> "onnxruntime.InferenceSession":
     try:
         return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except _session_errors() as why:
-        raise BadInput(
-            f"{where}: not a model that onnxruntime can run ({str(why).splitlines()[0]})"
-        ) from None
+        raise BadInput(f"{where}: not a model that onnxruntime can run ({first_line(why)})") from None
 
 
 def _session_errors() -> tuple[type[Exception], ...]:

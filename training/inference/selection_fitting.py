@@ -6,14 +6,17 @@ Axes: T tracks, G genres, C thresholds: the ranks at which a list sorted by prob
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 
-from store.errors import BadInput
+from store.errors import BadInput, first_line
 from store.fs.files import join
-from store.fs.parquet import read_table
 from training.evaluation.calibration import UNREACHABLE_THRESHOLD, propagate_to_ancestors
 from training.evaluation.calibration_fitting import MIN_POSITIVES, rank_thresholds
-from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_FILE, select_split, to_matrix
+from training.evaluation.held_out_predictions import (
+    HELD_OUT_PREDICTIONS_FILE,
+    read_held_out_predictions,
+    select_split,
+    to_matrix,
+)
 from training.inference.genre_selection import (
     Mask,
     Probabilities,
@@ -90,13 +93,15 @@ def _read_validation(version_url: str, identity: ModelIdentity) -> tuple[Mask, P
     """Read truth and probabilities of the version's validation tracks. Raises: BadInput if there are none."""
     url, advice = join(version_url, HELD_OUT_PREDICTIONS_FILE), "leave the precision out, or train again"
     try:
-        rows = select_split(read_table(url, ("split", "truth", "probabilities")), "validation")
+        predictions = read_held_out_predictions(version_url, ("split", "truth", "probabilities"))
+        rows = select_split(predictions, "validation")
         truth_TG, raw_TG = to_matrix(rows, "truth") > 0, to_matrix(rows, "probabilities")
-    except FileNotFoundError:
-        raise BadInput(f"{url}: missing, and a precision is fitted on it; {advice}") from None
-    except (pa.ArrowException, LookupError, ValueError) as why:
-        reason = str(why).splitlines()[0]
-        raise BadInput(f"{url}: not a version's held-out predictions ({reason}); {advice}") from None
+    except BadInput as why:
+        raise BadInput(f"{why}, or leave the precision out, which is fitted on them") from None
+    except ValueError as why:
+        raise BadInput(
+            f"{url}: tracks differ in their number of genres ({first_line(why)}); {advice}"
+        ) from None
     if not len(rows):
         raise BadInput(f"{url}: has no validation track, and a precision is fitted on those; {advice}")
     if not truth_TG.shape[1] == raw_TG.shape[1] == len(identity.genres):

@@ -20,7 +20,7 @@ class TorchMel(nn.Module):
             n_fft=settings.window,
             hop_length=settings.hop,
             f_min=settings.low_hz,
-            f_max=settings.high_hz or settings.sample_rate_hz / 2,
+            f_max=settings.top_hz,
             n_mels=settings.bands,
             power=2.0,
             center=False,

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.dataset.snapshots import root_of_snapshot
 from store.errors import BadInput
 from store.fs.files import absolute, join
 from store.fs.parquet import read_table
 from store.model_registry import read_card
 from training.networks.settings import is_state_dict_file
+from training.run_files import TRACKS_FILE
 
 
 def check_data_leakage(weights: str, tracks: pa.Table, store: str) -> list[str]:
@@ -43,8 +45,8 @@ def _training_tracks(weights: str, store: str, unchecked: list[str]) -> Iterator
         seen.add(url)
         try:
             card = read_card(url)
-            if absolute(card["snapshot"]).rsplit("/", 2)[0] == absolute(store):
-                rows = read_table(join(card["run"], "tracks.parquet"), ("track_id", "split"))
+            if root_of_snapshot(absolute(card["snapshot"])) == absolute(store):
+                rows = read_table(join(card["run"], TRACKS_FILE), ("track_id", "split"))
                 yield url, rows.filter(pc.equal(rows["split"], "training"))["track_id"].combine_chunks()
         except (BadInput, OSError, LookupError, pa.ArrowInvalid) as why:
             reason = str(why) if isinstance(why, BadInput) else f"{type(why).__name__}: {why}"

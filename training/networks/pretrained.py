@@ -19,12 +19,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from preprocessing.mel.settings import MelSettings
-from store.errors import BadInput
+from store.errors import BadInput, first_line
 from store.fs.files import join, read_bytes
-from store.model_registry import read_card
+from store.model_registry import CARD_FILE, read_card
 from training.networks.network import WEIGHTS_FILE, build_model
 from training.networks.settings import NETWORK, TORCH_SUFFIXES, ModelSettings, is_state_dict_file, lower_path
 from training.networks.torchvision_nets import TorchvisionName
+from training.run_files import PRETRAINED_FILE
 
 # The errors of torch.load and zipfile on bytes that torch.save did not write: found by damaging files.
 # fmt: off
@@ -33,6 +34,7 @@ TORCH_LOAD_ERRORS = (
     ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error,
 )
 # fmt: on
+MAX_REASON_LETTERS = 120
 SUPPORTED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 
 
@@ -68,7 +70,7 @@ def load_pretrained(model: nn.Module, data: bytes) -> None:
 
     Raises: BadInput if a tensor of the trunk is missing, or a tensor does not fit.
     """
-    where = "pretrained.safetensors"
+    where = PRETRAINED_FILE
     tensors = _read_safetensors(data, where)
     wanted = {
         name: weight
@@ -143,7 +145,7 @@ def _read_version(url: str) -> _Card:
     except ValidationError as why:
         first = why.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{url}/model.json: {where}: {first['msg']}; use another model") from None
+        raise BadInput(f"{join(url, CARD_FILE)}: {where}: {first['msg']}; use another model") from None
 
 
 def _without_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -208,7 +210,9 @@ def _read_safetensors(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, LookupError) as why:  # LookupError: a dtype that torch does not have
-        raise BadInput(f"{where}: cut short or damaged ({_first_line(why)}); copy the file again") from None
+        raise BadInput(
+            f"{where}: cut short or damaged ({first_line(why)[:MAX_REASON_LETTERS]}); copy the file again"
+        ) from None
 
 
 def _read_torch(data: bytes, where: str) -> dict[str, Tensor]:
@@ -249,7 +253,3 @@ def _checksums_hold(data: bytes) -> bool:
         return True
     with zipfile.ZipFile(file) as archive:
         return not any(part.CRC for part in archive.infolist()) or archive.testzip() is None
-
-
-def _first_line(why: Exception) -> str:
-    return (str(why).splitlines() or [type(why).__name__])[0][:120]

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from preprocessing.mel.settings import MelSettings
+from store.model_registry import REPORT_PAGE
 from training.evaluation.calibration import UNREACHABLE_THRESHOLD, Calibration, Target
 from training.evaluation.held_out_predictions import select_split, to_matrix
 from training.evaluation.metrics import Scores, reliability
@@ -33,6 +34,7 @@ from training.report.figures import (
     draw_spectrograms,
 )
 from training.report.findings import (
+    across_folds,
     caveats,
     confusions,
     describe_prediction,
@@ -46,6 +48,7 @@ from training.report.score_figures import MAX_SHOWN_GENRES, draw_precision_recal
 from training.report.style import DARK, DPI, LIGHT, Theme
 from training.selection.model_choice import ModelChoice
 
+METRICS_FILE = "metrics.json"
 MAX_PAGE_REJECTS = 500  # a browser shows so many rows easily; rejects.csv has all
 CSS_DPI = 96
 ReadMel = Callable[[str], NDArray[np.float32]]
@@ -91,14 +94,19 @@ def render_report(inputs: ReportInputs) -> dict[str, bytes]:
         kind: {file: draw() for file, draw in _figures(it, test, panels, theme)}
         for kind, theme in (("light", LIGHT), ("dark", DARK))
     }
-    page = _render_page(it, splits, images, caveats=doubts, shown=shown, shown_are_wrong=shown_are_wrong)
-    return {
-        "metrics.json": metrics_json(it.name, splits, it.genres, it.target, doubts),
+    tables = {
+        METRICS_FILE: metrics_json(it.name, splits, it.genres, it.target, doubts),
         "results.csv": results_csv(it.name, splits),
         "held_out_predictions.csv": predictions_csv(tracks, it.genres),
         "rejects.csv": rejects_csv(it.rejects),
+    }
+    page = _render_page(
+        it, splits, images, caveats=doubts, shown=shown, shown_are_wrong=shown_are_wrong, tables=list(tables)
+    )
+    return {
+        **tables,
         **images["light"],
-        "report.html": page.encode(),
+        REPORT_PAGE: page.encode(),
     }
 
 
@@ -133,12 +141,13 @@ def _render_page(
 ) -> str:
     environment, test = make_environment(), splits["test"]
     environment.filters["track_label"] = track_label
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(f"{REPORT_PAGE}.j2").render(
         name=inputs.name,
         target=inputs.target,
         headline=headline(test.scores, inputs.baseline),
         baseline=inputs.baseline,
         choice=inputs.choice,
+        across_folds=across_folds(inputs.choice),
         results=splits,
         test=test,
         images={

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from store.fs.files import last_part
 from store.tagging.statistics import (
     CHANGED_STATUSES,
     CONFIDENCE_BINS,
@@ -134,7 +135,7 @@ def render_page(statistics: TaggingStatistics, facts: RunFacts) -> bytes:
             for name, value in flatten(facts.settings)
             if value not in (None, "", (), [])
         },
-        file_name=lambda url: url.rsplit("/", 1)[-1],
+        file_name=last_part,
     )
     return page.encode()
 

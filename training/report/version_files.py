@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from preprocessing.catalogue.splits import SPLITS
 from preprocessing.mel.settings import MelSettings
-from store.fs.files import join, read_bytes
+from store.fs.files import join, last_part, read_bytes
 from store.fs.parquet import to_parquet
+from store.model_registry import MODEL_CARD_FILE, REPORT_FOLDER
 from store.reader import Snapshot
 from training.evaluation.calibration import Calibration
 from training.evaluation.calibration_fitting import explain_calibration, fit_calibration
@@ -18,15 +19,13 @@ from training.evaluation.metrics import Scores
 from training.evaluation.settings import CalibrationSettings
 from training.evaluation.test_set_use import record_test_use
 from training.feature_machine.version_file import FEATURES_FILE
-from training.fit.run import HISTORY_FILE, TrainingRun, hash_training_data, read_run_tracks
+from training.fit.run import TrainingRun, hash_training_data, read_history, read_run_tracks
 from training.inference.stored_tracks import run_identity
 from training.networks.network import WEIGHTS_FILE
 from training.networks.settings import FEATURES, NETWORK
 from training.report.model_card import write_model_card
-from training.report.page import ReportInputs, render_report
+from training.report.page import METRICS_FILE, ReportInputs, render_report
 from training.selection.model_choice import ModelChoice
-
-MODEL_CARD_FILE = "MODEL_CARD.md"
 
 
 def assemble_version(
@@ -48,11 +47,11 @@ def assemble_version(
     `about` is shown in the report and stored in the card: when, by which code and with which settings it was
     trained.
     """
-    history = json.loads(read_bytes(join(folder, HISTORY_FILE)))
+    history = read_history(folder)
     calibration, notes = _calibrate(predictions, run, calibration_settings)
     test_use = record_test_use(predictions, models, about["trained"])
     inputs = ReportInputs(
-        name=folder.rsplit("/", 1)[-1],
+        name=last_part(folder),
         predictions=predictions,
         genres=run.genres,
         target=run.settings.target,
@@ -78,7 +77,7 @@ def assemble_version(
         "test_use": test_use,
         "baseline": describe_baseline(baseline),
         "choice": choice.model_dump(mode="json") if choice else None,
-        "metrics": json.loads(report["metrics.json"]),
+        "metrics": json.loads(report[METRICS_FILE]),
     }
     return _files(folder, predictions, report, card), card
 
@@ -105,7 +104,7 @@ def _files(
         **{name: read_bytes(join(folder, name)) for name in member_files},
         HELD_OUT_PREDICTIONS_FILE: to_parquet(predictions),
         MODEL_CARD_FILE: write_model_card(card).encode(),
-        **{f"report/{name}": content for name, content in report.items()},
+        **{f"{REPORT_FOLDER}/{name}": content for name, content in report.items()},
     }
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.catalogue.settings import SplitSettings
-from preprocessing.catalogue.splits import assign_artist_folds, split_by_artist
+from preprocessing.catalogue.splits import assign_artist_folds, split_by_artist, with_split
 from store.fs.csv_rows import to_csv
 from training.evaluation.calibration import Target
 from training.evaluation.metrics import Scores, score
@@ -31,6 +31,9 @@ FOLD_PREDICTIONS_SCHEMA = pa.schema(
         ("train_s", pa.float64()),
     ]
 )
+FOLD_RESULTS_FILE, CONFUSION_FILE, FOLD_PREDICTIONS_FILE = (
+    "results.csv", "confusion.csv", "fold_predictions.parquet",
+)  # fmt: skip
 FOLD_COLUMNS = (
     "model", "seed", "fold", "tracks", "correct", "accuracy", "macro_f1", "log_loss", "chance", "best_epoch", "train_s",
 )  # fmt: skip
@@ -66,7 +69,7 @@ def select_cross_validation_tracks(
 
     Raises: BadInput if a wanted genre has no track, or fewer than two genres are left.
     """
-    unsplit = _with_split(tracks, ["training"] * len(tracks))
+    unsplit = with_split(tracks, pa.repeat("training", len(tracks)))
     genres = select_training_genres(unsplit, target, wanted)
     rows = tracks.select(["shard", "genre_top", "genres"]).to_pylist()
     genres_of = [{row["genre_top"]} if target == "top" else set(row["genres"] or []) for row in rows]
@@ -105,7 +108,7 @@ def split_fold(
     settings = SplitSettings(mode="artist", validation_share=validation_share, test_share=0.0, seed=seed)
     rest = split_by_artist(labelled.filter(pa.array(~is_test_T)), settings)
     test = labelled.filter(pa.array(is_test_T))
-    return pa.concat_tables([rest, _with_split(test, ["test"] * len(test))])
+    return pa.concat_tables([rest, with_split(test, pa.repeat("test", len(test)))])
 
 
 def fold_predictions(
@@ -182,8 +185,3 @@ def confusion_csv(scores: Mapping[str, Scores]) -> bytes:
 
 def _score(predictions: pa.Table, genres: Sequence[str], target: Target) -> Scores:
     return score(predictions["truth"].to_pylist(), predictions["probabilities"].to_pylist(), genres, target)
-
-
-def _with_split(tracks: pa.Table, splits: list[str]) -> pa.Table:
-    index = tracks.schema.get_field_index("split")
-    return tracks.set_column(index, "split", pa.array(splits, pa.string()))

@@ -11,7 +11,7 @@ from flows.cluster.settings import ClusterSettings
 from flows.commands.model_export import export_model
 from flows.cross_validate import cross_validate
 from flows.model_stages.choice import apply_choice
-from flows.model_stages.training import predict_tracks
+from flows.model_stages.training import predict_on_workers
 from flows.settings import CrossValidationSettings, TrainModelSettings
 from flows.train_model import train_model
 from preprocessing.mel.settings import MelSettings
@@ -37,7 +37,7 @@ def settings_of(folder, name="features", **changes):
 
 def predict_here(rows, snapshot_url, version_url, identity):
     with open_cluster(CLUSTER) as cluster:
-        return predict_tracks(cluster, rows, snapshot_url, version_url, identity, "Predicting")
+        return predict_on_workers(cluster, rows, snapshot_url, version_url, identity, "Predicting")
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_append_keeps_all_there_is_in_its_order(old, told, policy, genre_map):
 def test_fill_never_changes_a_file_that_has_a_genre(old, told, genre_map):
     for respell in (False, True):
         assert new_genres(old, told, TagPolicy(respell=respell), genre_map) is None
-    assert keep_reason(old, FILL, genre_map) == ("has-genre", ", ".join(old))
+    assert keep_reason(old, FILL, genre_map) == ("has-genre", "; ".join(old))
 
 
 @given(old=lists, told=told_lists, policy=policies, genre_map=maps(), place=st.integers(0, 5))

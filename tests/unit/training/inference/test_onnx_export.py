@@ -33,7 +33,7 @@ def published(folder, name="shallow", seed=0):
     return {"version_url": f"{folder}/{version}", "identity": who}
 
 
-@pytest.mark.parametrize("name", ["short-chunk-resnet", "shallow"])
+@pytest.mark.parametrize("name", ["short-chunk-resnet", pytest.param("shallow", marks=pytest.mark.soak)])
 def test_any_number_of_crops_is_predicted_as_by_torch(tmp_path, name):
     model, target = published(tmp_path, name), f"{tmp_path}/model.onnx"
     crops = (
@@ -81,8 +81,11 @@ def change_largest_weight(layer):
 
 @pytest.mark.parametrize(
     "change",
-    [draw_other_weights, *map(change_largest_weight, ("trunk.2.0", "fc"))],
-    ids=["other-weights", "convolution", "linear"],
+    [
+        pytest.param(draw_other_weights, id="other-weights", marks=pytest.mark.soak),
+        pytest.param(change_largest_weight("trunk.2.0"), id="convolution"),
+        pytest.param(change_largest_weight("fc"), id="linear", marks=pytest.mark.soak),
+    ],
 )
 def test_a_wrong_export_is_not_written(tmp_path, monkeypatch, change):
     """Of other weights, or with one weight that differs by 1 %."""

@@ -117,16 +117,26 @@ def test_only_validation_tracks_count():
 
 def test_a_version_without_usable_predictions_is_bad_input():
     model, wanted = model_identity("top"), GenreSelectionSettings(precision=0.9)
-    with pytest.raises(BadInput, match="missing, and a precision is fitted on it; leave the precision out"):
+    with pytest.raises(
+        BadInput, match=r"has no stored predictions .*; train it again, or leave the precision out"
+    ):
         fit_selection_rules(model, "memory://versions/none", wanted)
     truth, raw = np.eye(5, dtype=int), np.eye(5)
     with pytest.raises(BadInput, match="has no validation track"):
         fit_selection_rules(model, publish_held_out(truth, raw, ["test"] * 5), wanted)
     with pytest.raises(BadInput, match="4 probabilities a track for 5 genres"):
         fit_selection_rules(model, publish_held_out(truth[:, :4], raw[:, :4]), wanted)
-    for content in (b"PAR1 cut", to_parquet(pa.table({"split": ["validation"]}))):
+    other = pa.table({"split": ["validation"], "truth": ["a"], "probabilities": ["b"]})
+    for content, message in (
+        (b"PAR1 cut", "this Parquet file is damaged .*, or leave the precision out"),
+        (
+            to_parquet(other.select(["split"])),
+            "has no column truth, probabilities; .*, or leave the precision out",
+        ),
+        (to_parquet(other), "not a version's held-out predictions"),
+    ):
         write_atomic(f"memory://versions/bad/{HELD_OUT_PREDICTIONS_FILE}", content)
-        with pytest.raises(BadInput, match="not a version's held-out predictions"):
+        with pytest.raises(BadInput, match=message):
             fit_selection_rules(model, "memory://versions/bad", wanted)
 
 

@@ -91,7 +91,7 @@ def test_torchvisions_weights_have_the_same_output_for_a_grey_image(tmp_path, im
         torch.testing.assert_close(model.trunk(grey_B1FM), wanted, atol=bound, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["resnet34", "resnet50", "vgg16"])
+@pytest.mark.parametrize("name", [pytest.param("resnet34", marks=pytest.mark.soak), "resnet50", "vgg16"])
 def test_the_weights_of_each_of_torchvisions_networks_can_be_loaded(tmp_path, name):
     state, settings = random_state(name), ModelSettings(name=name)
     data = read_pretrained(put(tmp_path, "x.pth", saved(state)), settings, GENRES, "top", MEL)

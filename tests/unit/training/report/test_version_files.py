@@ -12,10 +12,11 @@ from store.fs.files import join, write_atomic
 from store.model_registry import publish_version
 from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_FILE, HELD_OUT_PREDICTIONS_SCHEMA
 from training.evaluation.settings import CalibrationSettings
-from training.fit.run import HISTORY_FILE, TrainingRun, write_run
+from training.fit.run import TrainingRun, write_run
 from training.inference.model_version import read_identity
 from training.networks.network import WEIGHTS_FILE
 from training.report.version_files import assemble_version
+from training.run_files import HISTORY_FILE
 
 MEL = MelSettings(bands=32)
 RUN = TrainingRun(

@@ -4,7 +4,7 @@ import zipfile
 import fsspec
 import pytest
 
-from preprocessing.decode.download import iter_local_copies, local_copies, local_copy
+from preprocessing.decode.local_copies import iter_local_copies, local_copies, local_copy
 from preprocessing.errors import BadAudio
 from tests.support.audio_formats import DEMO_TRACK
 

@@ -1,0 +1,22 @@
+"""TLS between Dask's client, scheduler and workers."""
+
+from pathlib import Path
+
+from distributed import Security
+
+from flows.security.certificate_check import choose_host_certificate
+from flows.security.certificates import AUTHORITY, certificate_path, key_path
+
+
+def read_security(folder: Path) -> Security:
+    """Return the TLS settings of this host's certificate, for all roles.
+
+    Raises: BadInput if the folder holds no certificate that this host can use: none, expired, foreign.
+    """
+    host = choose_host_certificate(folder)
+    roles = {
+        f"tls_{role}_{part}": str(path)
+        for role in ("scheduler", "worker", "client")
+        for part, path in (("cert", certificate_path(folder, host)), ("key", key_path(folder, host)))
+    }
+    return Security(tls_ca_file=str(certificate_path(folder, AUTHORITY)), require_encryption=True, **roles)

@@ -1,0 +1,57 @@
+"""Studies as a flow: real Dask workers, a store of two genres by eight artists."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from flows.cluster.settings import ClusterSettings
+from flows.run_experiments import run_experiments
+from flows.studies.settings import ExperimentSettings
+from store.errors import BadInput
+from tests.support.toy_training import publish_toy_artists
+
+
+def read_rows(folder):
+    return list(csv.DictReader((Path(folder) / "results.csv").read_text().splitlines()))
+
+
+def test_a_study_is_run_resumed_and_repeated(tmp_path, capfd):
+    """A run that fails is a row, and the rest goes on; rows that are done are not done again."""
+    settings = ExperimentSettings(
+        study="repeats",
+        store=publish_toy_artists(str(tmp_path / "store")),
+        results=str(tmp_path / "results"),
+        models=("svm", "shallow"),
+        splits=("official", "artist", "random"),
+        folds=2,
+        seeds=(0,),
+        split_seeds=(0,),
+        cluster=ClusterSettings(workers=1),
+    )
+    settings = settings.model_copy(
+        update={"training": settings.training.model_copy(update={"epochs": 1, "crops_per_track": 1})}
+    )
+    summary = run_experiments(settings)
+    rows = read_rows(summary.folder)
+    assert [(row["model"], row["split"], row["fold"], row["status"]) for row in rows] == [
+        (model, split, fold, "done")
+        for split, folds in (("official", "0"), ("artist", "01"), ("random", "01"))
+        for model in ("svm", "shallow")
+        for fold in folds
+    ]
+    assert {row["known_artists"] for row in rows if row["split"] != "random"} == {"0.0"}
+    page = (Path(summary.folder) / "index.html").read_text()
+    assert rows[-1]["run"] in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page), "the page loads nothing"
+
+    kept = Path(summary.folder) / "runs" / rows[0]["run"] / "row.json"
+    before = kept.stat().st_mtime_ns
+    assert run_experiments(settings).runs == len(rows)
+    assert kept.stat().st_mtime_ns == before
+    run_experiments(settings.model_copy(update={"only": rows[0]["run"]}))
+    assert kept.stat().st_mtime_ns > before
+    assert f"--only {rows[0]['run']}" in rows[0]["command"]
+    with pytest.raises(BadInput, match=r"its runs were made with folds 2 \(now 3\)"):
+        run_experiments(settings.model_copy(update={"folds": 3}))

@@ -1,0 +1,65 @@
+"""A database that the server could not use is named before the server starts."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from flows.services.prefect_database import check_database, known_revisions
+from flows.services.server_check import read_version
+from store.errors import BadInput, ServiceUnavailable
+
+URL = "http://10.0.0.1:4200/api"
+
+
+def write_database(path, revision):
+    with closing(sqlite3.connect(path)) as made, made:
+        made.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        made.execute("INSERT INTO alembic_version VALUES (?)", [revision])
+
+
+def test_a_database_that_is_new_empty_or_known_is_accepted(tmp_path):
+    check_database(tmp_path / "new.db")
+    (tmp_path / "empty.db").touch()
+    check_database(tmp_path / "empty.db")
+    write_database(tmp_path / "known.db", sorted(known_revisions())[0])
+    check_database(tmp_path / "known.db")
+
+
+def test_a_database_of_a_newer_prefect_is_refused(tmp_path):
+    write_database(tmp_path / "newer.db", "ffffffffffff")
+    with pytest.raises(BadInput, match=r"newer.db: its schema has the revision ffffffffffff"):
+        check_database(tmp_path / "newer.db")
+
+
+def test_a_locked_database_is_named(tmp_path):
+    path = tmp_path / "locked.db"
+    write_database(path, sorted(known_revisions())[0])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ServiceUnavailable, match=r"locked.db: another process keeps it locked"):
+            check_database(path, lock_wait_s=0.01)
+
+
+def test_what_is_no_database_is_refused(tmp_path):
+    (tmp_path / "other.db").write_bytes(b"something else " * 100)
+    with pytest.raises(BadInput, match="cannot be read as Prefect's database"):
+        check_database(tmp_path / "other.db")
+
+
+@pytest.mark.parametrize("version", ["3.8.8", "3.8.0", "3.9.1", "3.10.0.dev1"])
+def test_a_server_that_is_not_older_is_accepted(version):
+    assert read_version(URL, 200, f'"{version}"') == version
+
+
+@pytest.mark.parametrize("version", ["3.7.9", "2.20.1", "4.0.0"])
+def test_a_server_of_a_version_that_does_not_fit_is_refused(version):
+    with pytest.raises(BadInput, match=f"the server runs Prefect {version}, this client"):
+        read_version(URL, 200, f'"{version}"')
+
+
+def test_wrong_credentials_and_other_servers_are_named():
+    with pytest.raises(BadInput, match=r"refuses our credentials.*PREFECT_API_AUTH_STRING"):
+        read_version(URL, 401, '{"detail": "Unauthorized"}')
+    with pytest.raises(BadInput, match="responds, but not as a Prefect server"):
+        read_version(URL, 200, "<html>")

@@ -1,0 +1,119 @@
+"""Whether two models differ by more than noise: a paired test whose units are artists.
+
+Axes: T tracks, A artists, R resamples.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from training.evaluation.bootstrap import INTERVAL_PERCENTILES, index_artists
+from training.evaluation.held_out_predictions import to_matrix
+from training.evaluation.probabilities import PROBABILITY_EPSILON
+
+FLIPS = 10_000
+MAX_EXACT_ARTISTS = 13  # all 2^13 ways to flip are fewer than FLIPS
+SIGNIFICANT_P = 0.05
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A score of one model minus that of another on the same tracks, its 95 % interval, and a p-value.
+
+    `low` and `high` are null for a single artist.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    p: float
+    tracks: int
+    artists: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether noise alone would give such a difference in less than one of twenty cases."""
+        return self.p < SIGNIFICANT_P
+
+
+TrackMeans = dict[str, tuple[str | None, float]]  # of each track its artist, and a mean over seeds and folds
+
+
+def mean_correct(predictions: pa.Table) -> TrackMeans:
+    """Return of each track the share of its predictions that are correct."""
+    truth_TG, probability_TG = (to_matrix(predictions, name) for name in ("truth", "probabilities"))
+    return _mean_by_track(predictions, truth_TG.argmax(axis=1) == probability_TG.argmax(axis=1))
+
+
+def mean_log_loss(predictions: pa.Table) -> TrackMeans:
+    """Return of each track the mean log-loss of its predictions, in nats."""
+    truth_TG, probability_TG = (to_matrix(predictions, name) for name in ("truth", "probabilities"))
+    true_T = (truth_TG * probability_TG).sum(axis=1)
+    return _mean_by_track(predictions, -np.log(true_T.clip(PROBABILITY_EPSILON, 1)))
+
+
+def _mean_by_track(predictions: pa.Table, value_T: NDArray[Any]) -> TrackMeans:
+    sums: dict[str, tuple[str | None, float, int]] = {}
+    ids, artists = predictions["track_id"].to_pylist(), predictions["artist"].to_pylist()
+    for track_id, artist, value in zip(ids, artists, value_T.tolist(), strict=True):
+        _, total, count = sums.get(track_id, (artist, 0.0, 0))
+        sums[track_id] = (artist, total + value, count + 1)
+    return {track_id: (artist, total / count) for track_id, (artist, total, count) in sums.items()}
+
+
+def paired_test(
+    one: pa.Table,
+    other: pa.Table,
+    *,
+    measure: Callable[[pa.Table], TrackMeans] = mean_correct,
+    seed: int = 0,
+) -> PairedTest | None:
+    """Compare a score of two models on the tracks that both predicted; None if there is none.
+
+    Source: sign-flip permutation test (Fisher, 1935), exact up to MAX_EXACT_ARTISTS; cluster bootstrap.
+
+    Tracks of one artist are correct or wrong together, so the difference of an artist is flipped as a whole.
+    """
+    first, second = measure(one), measure(other)
+    shared = [track_id for track_id in first if track_id in second]
+    if not shared:
+        return None
+    difference_T = np.array([first[it][1] - second[it][1] for it in shared])
+    artist_T = index_artists([first[it][0] for it in shared])
+    return compare_artists(difference_T, artist_T, seed=seed)
+
+
+def compare_artists(
+    difference_T: NDArray[np.float64], artist_T: NDArray[np.int64], *, seed: int = 0
+) -> PairedTest:
+    """Test whether the mean of the differences is 0. Shapes: (T,), (T,) the index of each track's artist."""
+    sum_A, count_A = np.bincount(artist_T, difference_T), np.bincount(artist_T)
+    artists, observed = len(sum_A), float(sum_A.sum())
+    flipped_R = _signs(artists, seed) @ sum_A
+    # Sums of the same numbers in another order differ by rounding.
+    tolerance = np.finfo(np.float64).eps * artists * np.abs(sum_A).sum()
+    extreme = int((np.abs(flipped_R) >= abs(observed) - tolerance).sum())
+    is_exact = artists <= MAX_EXACT_ARTISTS
+    p = extreme / len(flipped_R) if is_exact else (extreme + 1) / (len(flipped_R) + 1)
+    low, high = _interval(np.asarray(sum_A), np.asarray(count_A), seed) if artists > 1 else (None, None)
+    return PairedTest(observed / len(difference_T), low, high, p, len(difference_T), artists)
+
+
+def _signs(artists: int, seed: int) -> NDArray[np.float64]:
+    """Return all ways to flip the signs, or FLIPS random ones. Shapes: (R, A)."""
+    if artists <= MAX_EXACT_ARTISTS:
+        bits = (np.arange(2**artists)[:, None] >> np.arange(artists)) & 1
+    else:
+        bits = np.random.default_rng(seed).integers(0, 2, size=(FLIPS, artists))
+    return np.asarray(bits * 2.0 - 1.0, np.float64)
+
+
+def _interval(sum_A: NDArray[np.float64], count_A: NDArray[np.int64], seed: int) -> tuple[float, float]:
+    drawn_RA = np.random.default_rng(seed).integers(len(sum_A), size=(FLIPS // 10, len(sum_A)))
+    means_R = sum_A[drawn_RA].sum(axis=1) / count_A[drawn_RA].sum(axis=1)
+    low, high = np.percentile(means_R, INTERVAL_PERCENTILES)
+    return float(low), float(high)

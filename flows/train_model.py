@@ -75,6 +75,11 @@ class TrainSummary(BaseModel, frozen=True):
             f"{self.test_tracks} test tracks right ({self.accuracy:.0%}, {self.accuracy_interval}; "
             f"chance {self.chance:.0%}), macro F1 {self.macro_f1:.2f}; {self._describe_model()}",
             f"report: {self.report}",
+            *(
+                ()
+                if self.trained_now
+                else ("nothing was trained: the version has the same data and settings",)
+            ),
         ]
 
     def _describe_model(self) -> str:

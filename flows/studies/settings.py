@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from flows.cluster.settings import ClusterSettings
+from flows.security.urls import Location
 from flows.settings import positional
 from training.fit.settings import TrainSettings
 from training.metadata_priors.settings import Source
@@ -23,11 +24,12 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     study: StudyName = Field(
         description="genres: which genres can be told apart; repeats: how much results vary with seeds and splits; "
         "models: shallow to deep, transferred, and without networks; balance: how even the genres are, and what "
-        "balancing helps; inside: what a network responds to, and a map of the catalogue; metadata: what album, artist "
-        "and title add; audit: which labels are wrong"
+        "balancing helps; spectrograms: scales, bands, excerpts and storage; tune: the best settings; inside: what a "
+        "network responds to, and a map of the catalogue; metadata: what album, artist and title add; audit: which "
+        "labels are wrong"
     )
-    store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
-    results: str = Field("data/experiments", description="Folder or URL of the studies, one folder each")
+    store: Location = Field("data/store", description="Spectrogram store, or one snapshot file in it")
+    results: Location = Field("data/experiments", description="Folder or URL of the studies, one folder each")
     quick: bool = Field(
         False, description="Few folds, seeds and epochs: to see what a study gives, not what is true"
     )

@@ -41,12 +41,12 @@ def main() -> None:
     )
     parser.add_argument("--tracks", type=int, default=1_000_000)
     parser.add_argument("--part", nargs=2, default=None, help=argparse.SUPPRESS)
-    wanted = parser.parse_args()
-    if wanted.part:
-        measure(*wanted.part)
+    arguments = parser.parse_args()
+    if arguments.part:
+        measure(*arguments.part)
         return
     with tempfile.TemporaryDirectory() as folder:
-        make_store(f"{folder}/store", wanted.tracks)
+        make_store(f"{folder}/store", arguments.tracks)
         for part in PARTS:
             command = [sys.executable, "-m", "tests.benchmarks.million_tracks", "--part", part, folder]
             print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
@@ -96,8 +96,8 @@ def prepare(folder: str) -> str:
     from flows.settings import TrainModelSettings  # a rank imports none of it
     from flows.train_model import prepare_run
 
-    wish = TrainModelSettings(store=f"{folder}/store", models=f"{folder}/models", training=TRAINING)
-    run_folder, _, tracks = prepare_run(open_snapshot(wish.store), wish)
+    settings = TrainModelSettings(store=f"{folder}/store", models=f"{folder}/models", training=TRAINING)
+    run_folder, _, tracks = prepare_run(open_snapshot(settings.store), settings)
     Path(folder, "run").write_text(run_folder)
     return f"{len(tracks):,} tracks"
 

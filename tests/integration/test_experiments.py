@@ -52,7 +52,7 @@ def test_a_study_is_run_resumed_and_repeated(tmp_path, capfd):
     page = (folder / "index.html").read_text()
     assert rows[-1]["run"] in page
     assert not re.search(r"(src|srcset|href)=\"(?!data:|results\.csv\")", page), "the page loads nothing"
-    assert \'<a href="results.csv">\' in page
+    assert '<a href="results.csv">' in page
 
     kept = folder / "runs" / rows[0]["run"] / "row.json"
     before = kept.stat().st_mtime_ns

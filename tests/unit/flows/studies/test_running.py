@@ -109,5 +109,5 @@ def test_the_command_of_a_row_has_all_that_was_given():
     settings = settings.model_copy(update={"training": training})
     assert repeating_command(settings, "abc") == (
         "spectrogram-one experiment genres --store 'my store' --quick --genres Hip-Hop --genres 'Old Time' --only abc "
-        "--training.epochs 3 --training.balance"
+        "--training.epochs 3 --training.balance genre"
     )

@@ -12,6 +12,7 @@ HOMES = {
     "dask": {"flows"},
     "distributed": {"flows"},
     "mlflow": {"flows"},
+    "optuna": {"flows"},
     "cryptography": {"flows"},
     "prometheus_client": {"flows"},
     "torch": {"training"},

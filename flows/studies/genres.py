@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from flows.studies.candidates import make_candidates
 from flows.studies.study import Conclusion, Row, Study, StudyContext, StudyRun
 from flows.studies.trials import make_splits, plan_trials, study_genres, study_tracks
 from training.report.formatting import percent
@@ -35,7 +36,7 @@ def _runs(context: StudyContext) -> Iterator[StudyRun]:
     genres, _ = study_genres(context, tracks, settings.splits)
     for its in _sets(context, genres):
         for split in make_splits(context, tracks, its, settings.splits):
-            yield from plan_trials(context, split, {"set_size": len(its)}, settings.models)
+            yield from plan_trials(context, split, {"set_size": len(its)}, make_candidates(settings))
 
 
 def _sets(context: StudyContext, genres: Sequence[str]) -> list[GenreSet]:

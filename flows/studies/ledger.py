@@ -20,28 +20,37 @@ NOT_DECISIVE = frozenset({"store", "results", "only", "cluster"})  # other value
 LAST_COLUMNS = ("seconds", "cpu_s", "status", "error", "command")
 
 
-def claim_folder(context: StudyContext) -> None:
-    """Write the settings of a study into its folder. Raises: BadInput if it holds runs of other settings."""
+def check_folder(context: StudyContext) -> None:
+    """Raise BadInput if the folder of a study holds runs of other settings."""
     url = join(context.folder, SETTINGS_FILE)
-    wanted = {
-        "snapshot": absolute(context.snapshot.url),
-        "spectrograms": context.snapshot.mel_fingerprint,
-        **context.settings.model_dump(mode="json", exclude=set(NOT_DECISIVE)),
-    }
     if not exists(url):
-        write_atomic(url, json.dumps(wanted, indent=1).encode())
         return
-    found = json.loads(read_bytes(url))
+    found, wanted = _flat(json.loads(read_bytes(url))), _flat(_decisive(context))
     changed = [
-        f"{name} {_short(_flat(found).get(name))} (now {_short(value)})"
-        for name, value in _flat(wanted).items()
-        if _flat(found).get(name) != value
+        f"{name} {_short(found.get(name))} (now {_short(value)})"
+        for name, value in wanted.items()
+        if found.get(name) != value
     ]
     if changed:
         raise BadInput(
             f"{context.folder}: its runs were made with {', '.join(changed[:3])}; give the same settings to resume, "
             "or name another folder with --results"
         )
+
+
+def claim_folder(context: StudyContext) -> None:
+    """Write the settings of a study into its folder, which `check_folder` compares with."""
+    write_atomic(join(context.folder, SETTINGS_FILE), json.dumps(_decisive(context), indent=1).encode())
+
+
+def _decisive(context: StudyContext) -> dict[str, Any]:
+    """Return all that decides the rows, as JSON has it."""
+    settings = context.settings.model_dump(mode="json", exclude=set(NOT_DECISIVE))
+    return {
+        "snapshot": absolute(context.snapshot.url),
+        "spectrograms": context.snapshot.mel_fingerprint,
+        **settings,
+    }
 
 
 def read_rows(context: StudyContext, planned: Sequence[StudyRun]) -> dict[str, Row]:

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pyarrow as pa
 
+from flows.studies.candidates import make_candidates
 from flows.studies.study import Conclusion, Row, Study, StudyContext, StudyRun
 from flows.studies.trials import make_splits, plan_trials, pool, study_genres, study_tracks
 from training.report.formatting import percent
@@ -36,7 +37,7 @@ def plan(context: StudyContext, rows: Sequence[Row]) -> list[StudyRun]:
     return [
         run
         for split in make_splits(context, tracks, sorted(genres), settings.splits)
-        for run in plan_trials(context, split, {}, settings.models)
+        for run in plan_trials(context, split, {}, make_candidates(settings))
     ]
 
 

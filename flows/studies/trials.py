@@ -1,7 +1,7 @@
 """The runs of a study that train models: each a model, a split and a seed."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -9,18 +9,22 @@ import pyarrow as pa
 
 from flows.model_stages.baseline import store_baseline_features
 from flows.model_stages.features import store_blocks
+from flows.studies.candidates import Candidate, needs_features
+from flows.studies.librosa_features import store_librosa_features
 from flows.studies.study import RunResult, StudyContext, StudyRun
 from store.errors import BadInput
 from store.fs.files import absolute, join
 from training.fit.labels import select_labelled_tracks
-from training.fit.settings import TrainSettings
-from training.networks.settings import ModelSettings
-from training.studies.genre_sets import check_genres, count_tracks, label_by_sub_genre, select_tracks
+from training.studies.genre_sets import (
+    check_genres,
+    count_tracks,
+    draw_tracks,
+    label_by_sub_genre,
+    select_tracks,
+)
 from training.studies.splits import SplitKind, count_artists, share_of_known_artists, split_study
-from training.studies.trial import Trial, run_trial
+from training.studies.trial import LIBROSA_SUFFIX, Trial, run_trial
 
-SVM, FEATURES = "svm", "features"
-SEEDLESS = (SVM,)  # models that draw nothing at random
 MIN_TRACKS = 4  # of a genre that is used though nobody named it
 
 
@@ -65,7 +69,9 @@ def study_tracks(context: StudyContext) -> pa.Table:
     tracks = context.snapshot.tracks
     if context.settings.within:
         tracks = label_by_sub_genre(tracks, context.settings.within, context.snapshot.genre_parents)
-    return select_tracks(tracks)
+    chosen = select_tracks(tracks)
+    most = context.settings.tracks_per_genre
+    return draw_tracks(chosen, most) if most else chosen
 
 
 def study_genres(
@@ -116,59 +122,65 @@ def make_splits(
 
 
 def plan_trials(
-    context: StudyContext, split: Split, columns: Mapping[str, Any], models: Sequence[str]
+    context: StudyContext, split: Split, columns: Mapping[str, Any], candidates: Sequence[Candidate]
 ) -> Iterator[StudyRun]:
-    """Yield a run for each model, fold and seed of a split. `columns` of their rows come first."""
-    for model in models:
-        training = train_settings(context, model)
-        for seed in (None,) if model in SEEDLESS else context.settings.seeds:
+    """Yield a run for each model, fold and seed of a split. `columns` of their rows come first.
+
+    Features that a model needs of all tracks are computed before, unless they are there.
+    """
+    for candidate in candidates:
+        features_url = store_features(context, candidate.model)
+        for seed in context.settings.seeds if candidate.has_seed else (None,):
             for fold in split.fold_numbers:
                 about = {
                     **columns,
-                    "model": model,
+                    "model": candidate.label,
                     "split": split.kind,
                     "split_seed": split.seed,
                     "fold": fold,
                     "seed": seed,
                 }
-                seeded = training.model_copy(update={"seed": seed or 0})
-                yield trial_run(context, split, about, model, seeded)
+                yield trial_run(context, split, about, candidate, features_url)
 
 
 def trial_run(
-    context: StudyContext, split: Split, about: Mapping[str, Any], model: str, training: TrainSettings
+    context: StudyContext, split: Split, about: Mapping[str, Any], candidate: Candidate, features_url: str
 ) -> StudyRun:
-    """Return the run of one trial; `about` has at least its fold."""
+    """Return the run of one trial; `about` has at least its fold and seed."""
     settings = {"genres": "; ".join(split.genres), **about}
     run = StudyRun(settings, body=run_study_trial, prepare=dict)
-    prepare = partial(prepare_trial, context, split, int(about["fold"]), model, training, run.name)
-    return StudyRun(settings, body=run_study_trial, prepare=prepare)
-
-
-def prepare_trial(
-    context: StudyContext, split: Split, fold: int, model: str, training: TrainSettings, name: str
-) -> dict[str, Any]:
-    """Return the arguments of `run_study_trial`; features that are missing are computed before."""
-    tracks, known_artists = assign_split(split)[fold]
-    trial = Trial(
-        model=model,
+    seeded = candidate.training.model_copy(update={"seed": about["seed"] or 0})
+    trial = partial(
+        Trial,
+        model=candidate.model,
         genres=split.genres,
-        tracks=tracks,
         snapshot_url=absolute(context.snapshot.url),
-        training=training,
-        folder=join(context.run_folder(name), "training"),
-        features_url=store_features(context, model),
+        training=seeded,
+        folder=join(context.run_folder(run.name), "training"),
+        features_url=features_url,
+        balancing=candidate.balancing,
     )
-    return {"trial": trial, "known_artists": known_artists}
+    return replace(run, prepare=partial(prepare_trial, trial, split, int(about["fold"])))
 
 
+def prepare_trial(trial: Callable[..., Trial], split: Split, fold: int) -> dict[str, Any]:
+    """Return the arguments of `run_study_trial`."""
+    tracks, known_artists = assign_split(split)[fold]
+    return {"trial": trial(tracks=tracks), "known_artists": known_artists}
+
+
+@lru_cache(maxsize=16)
 def store_features(context: StudyContext, model: str) -> str:
     """Compute the features that a model needs of all tracks, unless they are there; return their URL, or ""."""
-    store = {SVM: store_baseline_features, FEATURES: store_blocks}.get(model)
-    if store is None:
+    if not needs_features(model):
         return ""
-    track_ids = study_tracks(context)["track_id"].to_pylist()
-    return store(context.cluster, track_ids, context.snapshot, context.root)
+    tracks = study_tracks(context)
+    track_ids = tracks["track_id"].to_pylist()
+    shared = (context.snapshot, context.root)
+    if model.endswith(LIBROSA_SUFFIX):
+        return store_librosa_features(context.cluster, tracks, *shared)
+    store = store_blocks if model == "features" else store_baseline_features
+    return store(context.cluster, track_ids, *shared)
 
 
 def run_study_trial(trial: Trial, known_artists: float) -> RunResult:
@@ -188,18 +200,6 @@ def run_study_trial(trial: Trial, known_artists: float) -> RunResult:
         "train_s": result.train_s,
     }
     return RunResult(metrics, table=result.predictions)
-
-
-def train_settings(context: StudyContext, model: str) -> TrainSettings:
-    """Return the training settings of a model by its name. Raises: BadInput if there is no such model."""
-    training = context.settings.training
-    if model in (SVM, FEATURES):
-        return training
-    known = ("shallow", "short-chunk-resnet", "resnet18", "resnet34", "resnet50", "vgg16")
-    if model not in known:
-        raise BadInput(f"--models {model}: no such model; choose of {', '.join((SVM, FEATURES, *known))}")
-    name = ModelSettings.model_validate({**training.model.model_dump(), "name": model})
-    return training.model_copy(update={"model": name})
 
 
 def pool(context: StudyContext, rows: Sequence[Mapping[str, Any]]) -> pa.Table:

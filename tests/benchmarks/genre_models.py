@@ -81,32 +81,32 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=[*range(1, FOLDS + 1)])
     parser.add_argument("--training-tracks", type=int, nargs="+", default=[0], help="0 for all")
     parser.add_argument("--processes", type=int, default=0, help="Dask workers, and processes of a training")
-    wanted = parser.parse_args()
-    os.makedirs(wanted.results, exist_ok=True)
-    material = load_material(wanted.store, Path(wanted.results))
-    for count in wanted.training_tracks:
+    arguments = parser.parse_args()
+    os.makedirs(arguments.results, exist_ok=True)
+    material = load_material(arguments.store, Path(arguments.results))
+    for count in arguments.training_tracks:
         right_of: dict[str, list[NDArray[np.float64]]] = {}
         print(f"{f'about {count}' if count else 'all'} training tracks")
-        for seed in wanted.seeds:
-            settings = make_settings(wanted, seed)
-            predictions = cross_validate_all(material, settings, wanted.folds, count)
+        for seed in arguments.seeds:
+            settings = make_settings(arguments, seed)
+            predictions = cross_validate_all(material, settings, arguments.folds, count)
             for model, right_T in print_scores(predictions, material, seed).items():
                 right_of.setdefault(model, []).append(right_T)
         print_gains(right_of, material.artist_T)
 
 
-def make_settings(wanted: argparse.Namespace, seed: int) -> CrossValidationSettings:
+def make_settings(arguments: argparse.Namespace, seed: int) -> CrossValidationSettings:
     """Return the settings of the cross-validation with a fold seed."""
-    model = ModelSettings(name="short-chunk-resnet" if wanted.network else "features")
+    model = ModelSettings(name="short-chunk-resnet" if arguments.network else "features")
     return CrossValidationSettings.model_validate(
         {
-            "store": wanted.store,
-            "results": wanted.results,
+            "store": arguments.store,
+            "results": arguments.results,
             "folds": FOLDS,
             "fold_seed": seed,
             "training": TrainSettings(model=model),
-            "hosts": {"processes_per_host": wanted.processes},
-            "cluster": {"workers": wanted.processes},
+            "hosts": {"processes_per_host": arguments.processes},
+            "cluster": {"workers": arguments.processes},
         }
     )
 

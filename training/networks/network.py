@@ -29,11 +29,13 @@ def build_model(settings: ModelSettings, genres: int, bands: int) -> "GenreNet":
     width = settings.width
     match settings.network:
         case "short-chunk-resnet":
-            trunk, features = _short_chunk_trunk(width), 8 * width
+            trunk, features = _short_chunk_trunk(width, settings.depth)
         case "shallow":
             trunk, features = _shallow_trunk(width), 4 * width
         case "resnet18" | "resnet34" | "resnet50" | "vgg16" as name:
             trunk, features = make_torchvision_trunk(name)
+    if not settings.batch_norm:
+        replace_batch_norm(trunk)
     return GenreNet(trunk, features=features, genres=genres, bands=bands, dropout=settings.dropout)
 
 
@@ -76,19 +78,39 @@ class GenreNet(nn.Module):
         return logits_BG
 
 
-def _short_chunk_trunk(width: int) -> nn.Module:
-    """Return the trunk of a short-chunk CNN, with residual blocks.
+class ChannelBias(nn.Module):
+    """A bias for each channel: what is left where a convolution has no batch norm after it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, maps_BCFM: Tensor) -> Tensor:
+        """Return the maps with their biases added. Shapes: (B, C, F, M) -> (B, C, F, M)."""
+        return maps_BCFM + self.bias
+
+
+def replace_batch_norm(trunk: nn.Module) -> None:
+    """Replace each batch norm by a bias for each channel."""
+    for module in list(trunk.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, ChannelBias(child.num_features))
+
+
+def _short_chunk_trunk(width: int, depth: int) -> tuple[nn.Module, int]:
+    """Return the trunk of a short-chunk CNN, with residual blocks, and the number of channels of its output.
 
     Source: Won et al., "Evaluation of CNN-based automatic music tagging models" (2020).
     """
-    channels = [width * factor for factor in (1, 2, 2, 4, 4, 8)]
+    channels = [width * factor for factor in (1, 2, 2, 4, 4, 8)][: depth + 1]
     blocks = [ResidualBlock(before, after, stride=2) for before, after in pairwise(channels)]
     # A residual block here would spend half of all time on the shortcut of a single channel.
     layers = [
         ("stem", _conv_layer(1, width)),
         *((f"block{number}", block) for number, block in enumerate(blocks, 1)),
     ]
-    return nn.Sequential(OrderedDict(layers))
+    return nn.Sequential(OrderedDict(layers)), channels[-1]
 
 
 def _shallow_trunk(width: int) -> nn.Module:

@@ -7,6 +7,8 @@ from pydantic import BaseModel, Field, model_validator
 NETWORK, FEATURES = "network", "features"  # the kinds of members of a model
 NetworkName = Literal["short-chunk-resnet", "shallow", "resnet18", "resnet34", "resnet50", "vgg16"]
 
+MOST_BLOCKS = 5  # of short-chunk-resnet
+
 
 class ModelSettings(BaseModel, frozen=True, extra="forbid"):
     """The kind of model that is trained, and its network."""
@@ -41,6 +43,15 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
         description="Channels after the first layer of short-chunk-resnet and shallow; later layers have more. "
         "The other networks have a fixed width and ignore this",
     )
+    depth: int = Field(
+        MOST_BLOCKS,
+        ge=0,
+        le=MOST_BLOCKS,
+        description="Residual blocks of short-chunk-resnet, fewer without the last ones; other networks ignore this",
+    )
+    batch_norm: bool = Field(
+        True, description="Batch norm after each convolution; without, each channel has a bias alone"
+    )
     dropout: float = Field(
         0.5, ge=0.0, lt=1.0, description="Dropout: share of features that are zeroed before the last layer"
     )
@@ -48,11 +59,15 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
     @property
     def architecture(self) -> str:
         """Return a name of the trunk's architecture: weights fit where two names are equal."""
+        without = "" if self.batch_norm else " without batch norm"
         match self.network:
-            case "short-chunk-resnet" | "shallow" as name:
-                return f"{name} of width {self.width}"
+            case "short-chunk-resnet" as name:
+                depth = "" if self.depth == MOST_BLOCKS else f" and {self.depth} blocks"
+                return f"{name} of width {self.width}{depth}{without}"
+            case "shallow" as name:
+                return f"{name} of width {self.width}{without}"
             case name:
-                return name
+                return f"{name}{without}"
 
     @property
     def network(self) -> NetworkName:

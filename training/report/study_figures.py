@@ -71,3 +71,40 @@ def draw_dots(
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return render_png(figure, theme)
+
+
+def draw_shares(shares: Mapping[str, float], theme: Theme) -> bytes:
+    """Draw shares as bars, in their order."""
+    figure, axes = new_axes(8.2, 0.3 * len(shares) + 0.9, theme)
+    rows = list(range(len(shares)))
+    axes.barh(rows, list(shares.values()), height=0.62, color=theme.correct)
+    names = [fit_label(name, LABEL_LENGTH) for name in shares]
+    axes.set_yticks(rows, names, fontsize=9, parse_math=False)
+    axes.set_ylim(len(shares) - 0.5, -0.5)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return render_png(figure, theme)
+
+
+def draw_cost(
+    points: Mapping[str, tuple[float, float]], label: str, theme: Theme, y_label: str = "accuracy"
+) -> bytes:
+    """Draw a cost (on a logarithmic scale) against a score, each point with its name."""
+    figure, axes = new_axes(8.2, 4.6, theme)
+    for name, (cost, accuracy) in points.items():
+        axes.plot([max(cost, 1e-3)], [accuracy], "o", ms=6, mew=0, color=theme.correct)
+        axes.annotate(
+            fit_label(name, LABEL_LENGTH), (max(cost, 1e-3), accuracy), xytext=(5, 3), textcoords="offset points",
+            fontsize=8, color=theme.ink, parse_math=False,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.set_xlabel(label, color=theme.faint)
+    axes.set_ylabel(y_label, color=theme.faint)
+    if y_label == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.grid(True, color=theme.line, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return render_png(figure, theme)

@@ -16,7 +16,7 @@ GenreSet = tuple[str, ...]
 
 
 def check_genres(wanted: Sequence[str], known: Sequence[str]) -> None:
-    """Raises: BadInput for a genre that no track has; the message has the names nearest to it."""
+    """Raise BadInput for a genre that no track has; the message has the names nearest to it."""
     by_folded = {name.casefold(): name for name in known}
     for genre in wanted:
         if genre in known:
@@ -33,6 +33,24 @@ def select_tracks(tracks: pa.Table, genres: Sequence[str] | None = None) -> pa.T
     if genres is not None:
         chosen = pc.and_(chosen, pc.is_in(tracks["genre_top"], value_set=pa.array(genres, pa.string())))
     return tracks.filter(chosen)
+
+
+def draw_tracks(tracks: pa.Table, most: int) -> pa.Table:
+    """Return at most so many tracks of each genre_top, by as many artists as possible, in their order."""
+    taken: dict[tuple[str, str | None], int] = Counter()
+    rows = tracks.select(["track_id", "genre_top", "artist"]).to_pylist()
+    ranks = []  # the first track of each artist comes first, then the second of each
+    for number, row in enumerate(rows):
+        key = (row["genre_top"], row["artist"])
+        ranks.append((taken[key], number))
+        taken[key] += 1
+    kept, counts = [], Counter[str]()
+    for _, number in sorted(ranks):
+        genre = rows[number]["genre_top"]
+        if counts[genre] < most:
+            counts[genre] += 1
+            kept.append(number)
+    return tracks.take(pa.array(sorted(kept), pa.int64()))
 
 
 def count_tracks(tracks: pa.Table) -> dict[str, int]:

@@ -5,7 +5,7 @@ The body of a Dask task: it needs one process, and trains as `train` does.
 Axes: T tracks, G genres, D features.
 """
 
-import json
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,8 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from preprocessing.catalogue.splits import group_tracks
+from preprocessing.mel.settings import MelSettings
+from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.errors import BadInput
-from store.fs.files import join, read_bytes, remove
+from store.fs.files import remove
 from store.fs.parquet import read_table
 from store.reader import Snapshot, open_snapshot
 from training.evaluation.metrics import Scores, score
@@ -33,13 +35,15 @@ from training.feature_machine.fitting import (
 from training.feature_machine.track_features import compute_stored_patch_blocks
 from training.fit.distributed import RankContext
 from training.fit.loop import train
-from training.fit.run import TrainingRun, read_run, targets_of, write_run
+from training.fit.run import TrainingRun, read_history, read_run, targets_of, write_run
 from training.fit.settings import TrainSettings
 from training.inference.stored_tracks import predict_stored_tracks, run_identity
-from training.run_files import HISTORY_FILE
-from training.selection.svm_baseline import limit_tracks, svm_predict
+from training.networks.pretrained import read_pretrained
+from training.selection.svm_baseline import limit_tracks
+from training.studies.classical import Balancing, ClassicalName, predict_classically
 
 CALIBRATION_FOLDS = 5
+LIBROSA_SUFFIX = "-librosa"  # of models on the features that librosa computes from audio
 PREDICTIONS_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
@@ -64,6 +68,8 @@ class Trial:
     training: TrainSettings
     folder: str
     features_url: str = ""
+    keep_network: bool = False
+    balancing: Balancing = "none"
 
 
 @dataclass(frozen=True)
@@ -84,9 +90,9 @@ def run_trial(trial: Trial, on_epoch: OnEpoch | None = None) -> TrialResult:
     snapshot = _open_snapshot_once(trial.snapshot_url)
     test = trial.tracks.filter(pc.equal(trial.tracks["split"], "test")).sort_by("track_id")
     history: dict[str, Any] = {}
-    match trial.model:
-        case "svm":
-            probability_TG = _predict_by_svm(trial, test)
+    match trial.model.removesuffix(LIBROSA_SUFFIX):
+        case "svm" | "logistic" | "boosting" as name:
+            probability_TG = _predict_classically(name, trial, test)
         case "features":
             probability_TG = _predict_by_features(trial, test, snapshot)
         case _:
@@ -112,14 +118,16 @@ def _fitting_tracks(trial: Trial) -> pa.Table:
     return trial.tracks.filter(pc.not_equal(trial.tracks["split"], "test"))
 
 
-def _predict_by_svm(trial: Trial, test: pa.Table) -> NDArray[np.float64]:
+def _predict_classically(name: ClassicalName, trial: Trial, test: pa.Table) -> NDArray[np.float64]:
     table = _read_table_once(trial.features_url)
     fitted = _fitting_tracks(trial)
     target_TG = targets_of(fitted)
     _check_genres(trial, target_TG)
     used = limit_tracks(target_TG)
     train_TD, test_TD = (_features_of(table, tracks) for tracks in (fitted.take(pa.array(used)), test))
-    return svm_predict(train_TD, target_TG[used], test_TD)
+    return predict_classically(
+        name, train_TD, target_TG[used], test_TD, balancing=trial.balancing, seed=trial.training.seed
+    )
 
 
 def _features_of(table: pa.Table, tracks: pa.Table) -> NDArray[np.float32]:
@@ -147,18 +155,23 @@ def _predict_by_features(trial: Trial, test: pa.Table, snapshot: Snapshot) -> ND
     return machine.predict(assemble_features(blocks, patches, test_ids), "top")
 
 
-def _predict_by_network(
-    trial: Trial, test: pa.Table, snapshot: Snapshot, on_epoch: OnEpoch | None
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Train in this process, or resume from the last checkpoint; return probabilities and the training history."""
+def train_network(trial: Trial, on_epoch: OnEpoch | None = None) -> tuple[TrainingRun, dict[str, Any]]:
+    """Train in this process, or resume from the last checkpoint; return the run and the training history.
+
+    The test tracks stay unread. Raises: as `run_trial`.
+    """
+    snapshot, training = _open_snapshot_once(trial.snapshot_url), trial.training
+    weights, mel = training.pretrained.weights, MelSettings.model_validate(snapshot.mel_settings)
+    start = read_pretrained(weights, training.model, trial.genres, "top", mel) if weights else None
     run = TrainingRun(
         snapshot_url=trial.snapshot_url,
-        spectrograms_hash=snapshot.content_hash(trial.tracks),
+        spectrograms_hash=snapshot.content_hash(_with_locations(trial.tracks, snapshot)),
         mel_fingerprint=snapshot.mel_fingerprint,
         genres=trial.genres,
-        settings=trial.training,
+        pretrained_sha256=hashlib.sha256(start).hexdigest() if start else "",
+        settings=training,
     )
-    write_run(trial.folder, run, trial.tracks)
+    write_run(trial.folder, run, trial.tracks, start)
 
     def emit(event: dict[str, Any]) -> None:
         if on_epoch is not None and event["event"] == "epoch":
@@ -168,15 +181,33 @@ def _predict_by_network(
     if device.type == "cpu":
         torch.set_num_threads(1)  # the other cores train other trials
     train(trial.folder, *read_run(trial.folder), snapshot, RankContext(device=device), emit)
-    history: dict[str, Any] = json.loads(read_bytes(join(trial.folder, HISTORY_FILE)))
+    return run, read_history(trial.folder)
+
+
+def _predict_by_network(
+    trial: Trial, test: pa.Table, snapshot: Snapshot, on_epoch: OnEpoch | None
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Train a network; return its probabilities for the test tracks, and the training history."""
+    run, history = train_network(trial, on_epoch)
     predicted = predict_stored_tracks(
         test.rename_columns({"target": "truth"}).select(["track_id", "split", "truth"]).to_pylist(),
         snapshot_url=trial.snapshot_url,
         folder_url=trial.folder,
         identity=run_identity(run, snapshot),
     )
-    remove(trial.folder)  # a study may have a thousand networks
+    if not trial.keep_network:
+        remove(trial.folder)  # a study may have a thousand networks
     return np.array(predicted["probabilities"].to_pylist()), history
+
+
+def _with_locations(tracks: pa.Table, snapshot: Snapshot) -> pa.Table:
+    """Return tracks with the places of their spectrograms in the snapshot."""
+    if "shard" in tracks.column_names:
+        return tracks
+    places = snapshot.read_index(tracks["track_id"], LOCATION_COLUMNS)
+    for name in LOCATION_COLUMNS:
+        tracks = tracks.append_column(name, places[name])
+    return tracks
 
 
 def _check_genres(trial: Trial, target_TG: NDArray[np.int8]) -> None:

@@ -71,7 +71,7 @@ def report(folder: Path, **changes) -> Path:
         "best_epoch": 2,
         "about": {
             "snapshot": "a/b.json",
-            "settings": {"seed": 3, "balance": False, "model": {"width": None}},
+            "settings": {"seed": 3, "balance": "none", "model": {"width": None}},
         },
         "rejects": REJECTS,
         "mel": MEL,

@@ -8,6 +8,7 @@ from flows.cluster.client import Cluster, open_cluster
 from flows.cluster.run_batches import run_pending_parts
 from flows.reporting.stage import stage
 from flows.reporting.tagging_summary import TagSummary, summarise_tagging
+from flows.services.exclusive import exclusive
 from flows.settings import UndoSettings
 from store.fs.files import absolute, join
 from store.tagging.journal import count_entries, list_journalled_batches
@@ -30,7 +31,7 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
         # An unfinished run would be resumed by its command, as if it were not undone.
         target.finish({"statuses": {"undone": 1}, "undone": run.name})
     parts = list_journalled_batches(target.journal_url)
-    with open_cluster(settings.cluster) as cluster:
+    with open_cluster(settings.cluster) as cluster, exclusive("catalogue", settings.runs):
         restore_tags(cluster, run, target, parts, settings)
     undone = target.name if settings.dry_run else run.name
     undo = f"spectrogram-one undo {shlex.quote(undone)} --runs {shlex.quote(settings.runs)}"

@@ -96,7 +96,7 @@ def _connect(settings: ClusterSettings) -> Client:
 
 
 def check_encrypted(settings: ClusterSettings) -> None:
-    """Raises: BadInput if a scheduler on another host would be used without TLS, and this is not allowed.
+    """Raise BadInput if a scheduler on another host would be used without TLS, and this is not allowed.
 
     Whoever reaches a scheduler without TLS can run any code on its workers.
     """

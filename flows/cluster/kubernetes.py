@@ -21,7 +21,7 @@ POLL_INTERVAL_S = 1.0
 
 
 def check_kubernetes(settings: ClusterSettings) -> None:
-    """Raises: BadInput if dask-kubernetes is not installed, or there is no DaskCluster in the file of the settings."""
+    """Raise BadInput if dask-kubernetes is not installed, or there is no DaskCluster in the file of the settings."""
     if find_spec("dask_kubernetes") is None:
         raise BadInput(
             "--cluster.kind kubernetes: dask-kubernetes is not installed; "
@@ -139,7 +139,7 @@ def _created(resources: list[dict[str, Any]], settings: ClusterSettings) -> "Ite
 
 
 def _wait_until_running(cluster: "APIObject", settings: ClusterSettings, until: float) -> None:
-    """Raises: ServiceUnavailable if the operator does not bring the cluster up in time."""
+    """Raise ServiceUnavailable if the operator does not bring the cluster up in time."""
     while True:
         cluster.refresh()
         state: dict[str, Any] = cluster.raw

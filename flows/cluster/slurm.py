@@ -25,7 +25,7 @@ WARNING_S = 300  # before its time limit a worker passes its tasks on and ends, 
 
 
 def check_slurm() -> None:
-    """Raises: BadInput if dask-jobqueue or SLURM's commands are not installed."""
+    """Raise BadInput if dask-jobqueue or SLURM's commands are not installed."""
     if find_spec("dask_jobqueue") is None:
         raise BadInput(
             "--cluster.kind slurm: dask-jobqueue is not installed; run `pip install 'spectrogram-one[slurm]'`"
@@ -131,7 +131,7 @@ def _worker_arguments(slurm: SlurmSettings) -> list[str]:
 
 
 def _check_job(script: str, folder: Path) -> None:
-    """Raises: BadInput if SLURM refuses the job; adaptive scaling would only log that and wait."""
+    """Raise BadInput if SLURM refuses the job; adaptive scaling would only log that and wait."""
     with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".sh") as file:
         file.write(script)
         file.flush()

@@ -38,7 +38,7 @@ def write_manifest(backup: str, manifest: Manifest) -> None:
 
 
 def read_manifest(backup: str) -> Manifest:
-    """Raises: BadInput if a folder is not a complete backup."""
+    """Raise BadInput if a folder is not a complete backup."""
     try:
         return Manifest.model_validate_json(read_bytes(join(backup, MANIFEST_FILE)))
     except FileNotFoundError:

@@ -72,8 +72,7 @@ def _check_free(manifest: Manifest, targets: dict[str, str]) -> list[BackedUpFil
         more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
         raise BadInput(
             f"{', '.join(others[:MAX_NAMED])}{more}: exist with other content, and are not overwritten; move them "
-            "away, or restore into other folders with --models and --runs, and without Prefect's database by "
-            "--no-database"
+            "away, or restore elsewhere with --models and --runs, and with --no-database"
         )
     return missing
 

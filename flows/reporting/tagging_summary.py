@@ -114,8 +114,14 @@ def summarise_tagging(
     page = join(run.url, "summary.html")
     write_atomic(page, render_page(statistics, facts))
     show_markdown("tagging-summary", markdown_summary(statistics, facts))
-    summary = TagSummary(
-        run=run.name,
+    summary = _summary(run.name, statistics, facts, page)
+    run.finish(summary.model_dump())
+    return summary
+
+
+def _summary(run: str, statistics: TaggingStatistics, facts: RunFacts, page: str) -> TagSummary:
+    return TagSummary(
+        run=run,
         source=facts.source,
         model=facts.model,
         dry_run=facts.mode in ("dry-run", "undo-dry-run"),
@@ -132,8 +138,6 @@ def summarise_tagging(
         page=page,
         seconds=facts.seconds,
     )
-    run.finish(summary.model_dump())
-    return summary
 
 
 def _policy_notes(statistics: TaggingStatistics, facts: RunFacts) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from flows.cluster.settings import ClusterSettings
+from flows.security.urls import Location
 from flows.settings import positional
 from training.fit.settings import TrainSettings
 from training.metadata_priors.settings import Source
@@ -27,8 +28,8 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
         "network responds to, and a map of the catalogue; metadata: what album, artist and title add; audit: which "
         "labels are wrong"
     )
-    store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
-    results: str = Field("data/experiments", description="Folder or URL of the studies, one folder each")
+    store: Location = Field("data/store", description="Spectrogram store, or one snapshot file in it")
+    results: Location = Field("data/experiments", description="Folder or URL of the studies, one folder each")
     quick: bool = Field(
         False, description="Few folds, seeds and epochs: to see what a study gives, not what is true"
     )
@@ -70,6 +71,7 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
         le=0.5,
         description="Share of the tracks outside the test set by which the best epoch is chosen",
     )
+    trials: int = Field(30, ge=2, le=10_000, description="Settings to try (tune)")
     swap_share: float = Field(
         0.05,
         gt=0.0,
@@ -81,7 +83,6 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
         min_length=1,
         description="What is known of a track beside its sound (metadata)",
     )
-    trials: int = Field(30, ge=2, le=10_000, description="Settings to try (tune)")
     only: str = Field("", description="Repeat this run of results.csv alone, by its name in the column run")
     training: TrainSettings = TrainSettings()
     cluster: ClusterSettings = ClusterSettings()

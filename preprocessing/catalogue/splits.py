@@ -258,7 +258,7 @@ def _best_assignment(
 def _check_artists(
     table: pa.Table, names: Sequence[str], artists_C: NDArray[np.int64], needed: int, purpose: str
 ) -> None:
-    """Raises: BadInput for the first genre that has fewer artists than `needed`."""
+    """Raise BadInput for the first genre that has fewer artists than `needed`."""
     for name, found in zip(names, artists_C, strict=True):
         if found < needed:
             of_genre = table.filter(pc.equal(table["genre_top"], name))

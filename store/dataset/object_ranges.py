@@ -66,7 +66,8 @@ class LocalObjects:
     def read(self, ranges: Ranges, out_BFM: NDArray[Any]) -> None:
         """Fill `out_BFM` with some ranges."""
         # The list keeps the files open that another thread drops from the dict.
-        files = [self._open.get(key) or self._open_object(key) for key in ranges.objects()]
+        keys = ranges.objects()
+        files = [file or self._open_object(key) for file, key in zip(self._open.get(keys), keys, strict=True)]
         _read_files(self._root, files, ranges, ranges.offset_R, out_BFM)
 
     def _open_object(self, key: tuple[str, int]) -> OpenFile:
@@ -145,7 +146,10 @@ class CachedObjects:
                     pieces.objects(), self._block_of(pieces).tolist(), strict=True
                 )
             ]
-            files = [self._open.get(name) or self._open_block(name) for name in names]
+            files = [
+                file or self._open_block(name)
+                for file, name in zip(self._open.get(names), names, strict=True)
+            ]
             self._read_blocks(files, pieces, out_BFM)
             missing: dict[str, list[int]] = defaultdict(list)
             for row, name in enumerate(names):
@@ -218,8 +222,9 @@ class _OpenFiles(Generic[Key]):
         self._files: dict[Key, OpenFile] = {}
         self._lock = Lock()
 
-    def get(self, key: Key) -> OpenFile | None:
-        return self._files.get(key)
+    def get(self, keys: Sequence[Key]) -> list[OpenFile | None]:
+        """Return the file of each key, where it is open."""
+        return list(map(self._files.get, keys))  # in one call: there is a key for each crop
 
     def add(self, key: Key, file: OpenFile) -> OpenFile:
         """Keep a file, unless another thread has kept one of its key; return the one that is kept."""

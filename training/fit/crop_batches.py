@@ -17,7 +17,7 @@ from store.dataset.frame_reader import LOCATION_COLUMNS, Locations
 from store.errors import BadInput
 from store.reader import open_snapshot
 from training.evaluation.calibration import Target
-from training.fit.labels import select_labelled_tracks, select_training_genres
+from training.fit.labels import label_columns, select_labelled_tracks, select_training_genres
 from training.fit.run import artists_of, targets_of
 from training.loading.batches import Batch, BatchMemory, read_ahead, read_batch
 from training.loading.crops import (
@@ -27,7 +27,7 @@ from training.loading.crops import (
     plan_epoch,
 )
 from training.loading.readers import ReadingPlan
-from training.loading.settings import Balance, needs_artists
+from training.loading.settings import Balance
 
 
 class CropBatches(IterableDataset[Batch]):
@@ -57,8 +57,7 @@ class CropBatches(IterableDataset[Batch]):
         reading: ReadingPlan | None = None,
     ) -> None:
         snapshot = open_snapshot(store)
-        artist = ("artist",) if needs_artists(balance) else ()
-        columns = snapshot.track_columns(("split", "genre_top", "genres", *artist), LOCATION_COLUMNS)
+        columns = snapshot.track_columns(label_columns(target, balance), LOCATION_COLUMNS)
         self.genres = select_training_genres(columns, target, genres)
         labelled = select_labelled_tracks(columns, target, self.genres)
         rows = labelled.filter(pc.equal(labelled["split"], split))

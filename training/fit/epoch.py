@@ -77,6 +77,9 @@ class _Meter:
         crops = (steps - self.before.steps) * self.context.settings.batch_size
         return crops / (time.perf_counter() - self.started)
 
+    def step_s(self, steps: int) -> float:
+        return (time.perf_counter() - self.started) / (steps - self.before.steps)
+
     def all_reduce(self, steps: int) -> EpochProgress:
         """Return the progress after `steps` steps, the same on all ranks but for its times."""
         self.total_2 += all_reduce_mean(self.since_2, self.context.rank_context)
@@ -188,8 +191,14 @@ def _emit_step(
             "grad_norm": grad_norm,
             "learning_rate": train_state.optimizer.param_groups[0]["lr"],
             "crops_per_s": meter.crops_per_s(number),
+            "step_s": meter.step_s(number),
+            "gpu_memory_bytes": _gpu_memory_bytes(context.rank_context.device),
         }
     )
+
+
+def _gpu_memory_bytes(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
 def _check_finite(loss: float, grad_norm: float, epoch: int, number: int) -> None:

@@ -15,6 +15,13 @@ from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.errors import BadInput
 from training.evaluation.calibration import Target
 from training.fit.run import LABELLED_SCHEMA
+from training.loading.settings import Balance, needs_artists
+
+
+def label_columns(target: Target, balance: Balance) -> tuple[str, ...]:
+    """Return the columns of a catalogue by which tracks are chosen."""
+    artist = ("artist",) if needs_artists(balance) else ()
+    return ("split", "genres" if target == "multi" else "genre_top", *artist)
 
 
 def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -46,20 +53,19 @@ def select_labelled_tracks(tracks: pa.Table, target: Target, genres: Sequence[st
     Raises: BadInput if a split has none.
     """
     usable_T = pc.and_(pc.is_valid(tracks["shard"]), pc.is_in(tracks["split"], value_set=pa.array(SPLITS)))
-    usable = tracks.filter(usable_T)
-    target_TG = _targets(usable, target, genres)
-    has_one_T = np.asarray(target_TG.any(axis=1))
-    labelled = usable.select(["track_id", "split", *LOCATION_COLUMNS]).filter(pa.array(has_one_T))
+    target_TG = _targets(tracks, target, genres)
+    wanted_T = target_TG.any(axis=1) & usable_T.to_numpy()
+    labelled = tracks.select(["track_id", "split", *LOCATION_COLUMNS]).filter(pa.array(wanted_T))
     for split in SPLITS:
         if not pc.any(pc.equal(labelled["split"], split)).as_py():
             raise BadInput(
                 f"no {split} track has one of the genres {', '.join(genres)}; build with --catalogue.split.mode artist"
             )
-    values = target_TG[has_one_T].ravel()
+    values = target_TG[wanted_T].ravel()
     offsets = np.arange(len(labelled) + 1, dtype=np.int32) * len(genres)
     targets = pa.ListArray.from_arrays(offsets, values)
     labelled = labelled.append_column("target", targets).append_column(
-        "artist_number", _artists(usable, has_one_T)
+        "artist_number", _artists(tracks, wanted_T)
     )
     return labelled.select(LABELLED_SCHEMA.names).cast(LABELLED_SCHEMA)
 

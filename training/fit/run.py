@@ -31,7 +31,7 @@ LABELLED_SCHEMA = pa.schema(
     [
         *TRACKS_SCHEMA,
         ("artist_number", pa.int32()),  # null for an unknown artist, or where nothing depends on it
-        ("shard", pa.string()),
+        ("shard", pa.dictionary(pa.int32(), pa.string())),
         ("start_frame", pa.int64()),
         ("frames", pa.int64()),
     ]
@@ -74,22 +74,20 @@ def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:
     """
     try:
         run = TrainingRun.model_validate_json(read_bytes(join(folder, RUN_FILE)))
-        tracks = read_run_tracks(folder)
+        packed = read_table(join(folder, TRACKS_FILE))
     except FileNotFoundError as error:
         raise BadInput(f"{folder}: {error.filename or error} is missing; write_run makes it") from None
     except (ValidationError, pa.ArrowInvalid) as error:
         raise BadInput(f"{folder}: not a training run: {' '.join(str(error).split())}") from None
-    tracks = tracks.filter(pc.not_equal(tracks["split"], "test"))
+    # Lists of a million targets are filtered by a list of all their values: filter them while they are bytes.
+    tracks = _unpack_targets(packed.filter(pc.not_equal(packed["split"], "test")))
     _check_tracks(folder, run, tracks)
     return run, tracks
 
 
 def read_run_tracks(folder: str) -> pa.Table:
     """Return all tracks of a run, as they were written. Raises: FileNotFoundError."""
-    packed = read_table(join(folder, TRACKS_FILE))
-    return packed.set_column(
-        2, TRACKS_SCHEMA.field(2), _recast(packed["target"], TRACKS_SCHEMA.field(2).type)
-    )
+    return _unpack_targets(read_table(join(folder, TRACKS_FILE)))
 
 
 def read_run_pretrained(folder: str, run: TrainingRun) -> bytes:
@@ -159,6 +157,11 @@ def _check_tracks(folder: str, run: TrainingRun, tracks: pa.Table) -> None:
 def _pack_targets(tracks: pa.Table) -> pa.Table:
     """Turn lists of targets to strings of bytes: Parquet takes ten times as long for lists of small numbers."""
     return tracks.set_column(2, "target", _recast(tracks["target"], pa.binary()))
+
+
+def _unpack_targets(packed: pa.Table) -> pa.Table:
+    field = TRACKS_SCHEMA.field("target")
+    return packed.set_column(2, field, _recast(packed["target"], field.type))
 
 
 def _recast(column: pa.ChunkedArray, to: pa.DataType) -> pa.Array:

@@ -38,15 +38,14 @@ def sample_tracks(tracks: pa.Table, seed: int, most: int = MAX_TRACKS) -> pa.Tab
 
 
 def view_catalogue(tracks: pa.Table, features_url: str, seed: int) -> pa.Table:
-    """Compare tracks, one genre each, by the features of a feature machine, which see no label; VIEW_SCHEMA.
+    """Compare tracks, one genre each, by the features of a feature machine; VIEW_SCHEMA.
 
-    Features are standardised, and each block of them has the same mean distance.
+    The distance is the one of the feature machine's kernel, with all features of a block alike: it sees no label.
     """
     table = read_table(features_url)
     features_TD = select_features(table, tracks["track_id"])
-    artist_T = group_tracks(tracks)
-    one_genre_T1 = np.ones((len(tracks), 1))  # no feature separates it: all of a block count alike
-    standardisation = fit_standardisation(features_TD, one_genre_T1, artist_T, read_block_sizes(table), seed)
+    artist_T, no_labels_T1 = group_tracks(tracks), np.ones((len(tracks), 1))
+    standardisation = fit_standardisation(features_TD, no_labels_T1, artist_T, read_block_sizes(table), seed)
     z_TD = standardisation.apply(features_TD)
     genres, genre_T = np.unique(np.array(tracks["genre_top"].to_pylist(), object), return_inverse=True)
     found = measure_distances(z_TD, genre_T, artist_T, NEIGHBOURS)

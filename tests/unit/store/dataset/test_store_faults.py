@@ -53,7 +53,7 @@ def verify_latest(root):
 
 @pytest.fixture
 def through(s3_endpoint, monkeypatch):
-    """Give `through(proxy)`: from then on requests go through it, with short time-outs and pauses."""
+    """Return `through(proxy)`: from then on requests go through it, with short time-outs and pauses."""
     s3 = fsspec.get_filesystem_class("s3")
 
     def go(url):

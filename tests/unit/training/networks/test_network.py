@@ -86,6 +86,26 @@ def test_equal_architectures_have_equal_names():
     assert ModelSettings(name="resnet18", width=8).architecture == ModelSettings(name="resnet18").architecture
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+def test_fewer_blocks_are_a_shallower_network_of_another_architecture(depth):
+    settings = ModelSettings(width=4, depth=depth)
+    model = build_model(settings, 3, 16)
+    assert [name for name, _ in model.trunk.named_children()][1:] == [f"block{it + 1}" for it in range(depth)]
+    assert model(torch.zeros(2, 40, 16)).shape == (2, 3)
+    assert settings.architecture == f"short-chunk-resnet of width 4 and {depth} blocks"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trunk_without_batch_norm_has_biases_that_learn(name):
+    model = build_model(ModelSettings(name=name, width=4, dropout=0, batch_norm=False), 3, 16)
+    kinds = {type(module) for module in model.trunk.modules()}
+    assert torch.nn.BatchNorm2d not in kinds
+    assert ModelSettings(name=name, batch_norm=False).architecture != ModelSettings(name=name).architecture
+    if name == "shallow":
+        model(torch.randn(2, 40, 16)).square().sum().backward()
+        assert all(weight.grad.abs().sum() > 0 for weight in model.trunk.parameters())
+
+
 def test_an_unknown_network_is_refused():
     with pytest.raises(ValidationError, match=r"'short-chunk-resnet', 'shallow', .* or 'vgg16'"):
         ModelSettings(name="vgg")

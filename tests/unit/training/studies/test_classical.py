@@ -23,7 +23,7 @@ def test_each_model_learns_however_it_is_balanced(tracks, name, balancing):
     probability_TG = predict_classically(
         name, features_TD, target_TG, features_TD, balancing=balancing, seed=0
     )
-    np.testing.assert_allclose(probability_TG.sum(axis=1), 1)
+    np.testing.assert_allclose(probability_TG.sum(axis=1), 1, rtol=4 * np.finfo(np.float32).eps)  # three sums
     assert (probability_TG.argmax(axis=1) == target_TG.argmax(axis=1)).mean() > 0.9
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from flows.studies.study import RunResult
+from flows.study_runs.study import RunResult
 from store.errors import BadInput
 from store.fs.files import local_path, make_folder, remove
 from training.fit.settings import TrainSettings

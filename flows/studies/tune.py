@@ -5,10 +5,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flows.studies.candidates import Candidate, make_candidate, needs_features
 from flows.studies.search import open_search, rank_importance, run_tuning_trial, with_settings
-from flows.studies.study import Conclusion, Row, Study, StudyContext, StudyRun
-from flows.studies.trials import (
+from flows.study_runs.candidates import Candidate, make_candidate, needs_features
+from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun
+from flows.study_runs.trials import (
     Split,
     assign_split,
     make_splits,

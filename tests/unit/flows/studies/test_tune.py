@@ -7,8 +7,8 @@ import pytest
 
 from flows.studies import search
 from flows.studies.search import open_search, propose, rank_importance, run_tuning_trial, with_settings
-from flows.studies.settings import ExperimentSettings
 from flows.studies.tune import to_toml
+from flows.study_runs.settings import ExperimentSettings
 from store.errors import BadInput, TrainingStopped
 from training.fit.settings import TrainSettings
 from training.studies.trial import Trial

@@ -47,6 +47,7 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.tagging_catalogue --files 3000
 	$(BIN)/python -m tests.benchmarks.hostile
 	$(BIN)/python -m tests.benchmarks.catalogue
+	$(BIN)/python -m tests.benchmarks.capacity
 
 up: setup
 	$(BIN)/spectrogram-one serve

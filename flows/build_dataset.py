@@ -20,6 +20,7 @@ from flows.cluster.fan_out import fan_out
 from flows.reporting.build_report import BuildStatistics, BuildSummary, report_build
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
+from flows.services.exclusive import exclusive
 from flows.settings import BuildSettings
 from preprocessing.build.batches import plan_batches
 from preprocessing.build.shard_task import BuiltBatch, Track, build_shard, hash_files, reject_crashing_track
@@ -68,16 +69,17 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     """Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
     check_build(settings)
     started = time.monotonic()
-    read_matching_snapshot(settings)  # refuses a store of another source or other settings
-    catalogue, counts = list_tracks(settings)
-    check_missing_files(catalogue, settings)
-    completed = find_completed_tracks(catalogue, settings)
-    if settings.repair:
-        completed = completed.without(find_damaged_tracks(catalogue, settings))
-    previous_splits = read_previous_splits(settings.store, catalogue, settings.catalogue.split)
-    statistics = build_shards(catalogue, completed, previous_splits, settings)
-    left_out = publish_splits(catalogue, previous_splits, settings)
-    link_concatenation(settings.store)
+    with exclusive("store", settings.store):
+        read_matching_snapshot(settings)  # refuses a store of another source or other settings
+        catalogue, counts = list_tracks(settings)
+        check_missing_files(catalogue, settings)
+        completed = find_completed_tracks(catalogue, settings)
+        if settings.repair:
+            completed = completed.without(find_damaged_tracks(catalogue, settings))
+        previous_splits = read_previous_splits(settings.store, catalogue, settings.catalogue.split)
+        statistics = build_shards(catalogue, completed, previous_splits, settings)
+        left_out = publish_splits(catalogue, previous_splits, settings)
+        link_concatenation(settings.store)
     seconds = time.monotonic() - started
     return summarise_build(
         statistics, settings, counts, left_out=left_out, repaired=completed.damaged, seconds=seconds

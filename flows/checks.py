@@ -5,6 +5,9 @@ Nothing here imports torch, Dask or Prefect, so that a mistake is reported at on
 
 from pathlib import Path
 
+from flows.cluster.kubernetes import check_kubernetes
+from flows.cluster.settings import ClusterSettings
+from flows.cluster.slurm import check_slurm
 from flows.settings import (
     BuildSettings,
     CrossValidationSettings,
@@ -21,32 +24,38 @@ from store.tags.genre_map import read_genre_map
 
 
 def check_build(settings: BuildSettings) -> None:
-    """Raises: BadInput if the source is not there."""
+    """Raise BadInput if the source is not there, or the cluster cannot be started."""
     check_source(settings.source)
+    check_cluster(settings.cluster)
 
 
 def check_training(settings: TrainModelSettings) -> None:
-    """Raises: BadInput if the store holds no snapshot."""
+    """Raise BadInput if the store holds no snapshot, or the cluster cannot be started."""
     check_store(settings.store)
+    check_cluster(settings.cluster)
 
 
 def check_cross_validation(settings: CrossValidationSettings) -> None:
-    """Raises: BadInput if the store holds no snapshot."""
+    """Raise BadInput if the store holds no snapshot, or the cluster cannot be started."""
     check_store(settings.store)
+    check_cluster(settings.cluster)
 
 
 def check_experiment(settings: ExperimentSettings) -> None:
-    """Raises: BadInput if the store holds no snapshot."""
+    """Raise BadInput if the store holds no snapshot."""
     check_store(settings.store)
 
 
 def check_nightly(settings: NightlySettings) -> None:
-    """Raises: BadInput if the source is not there."""
+    """Raise BadInput if the source is not there, or a cluster cannot be started."""
     check_source(settings.build.source)
+    check_cluster(settings.build.cluster)
+    check_cluster(settings.train.cluster)
 
 
 def check_tag(settings: TagSettings) -> None:
-    """Raises: BadInput if source, predictions, copies, model or genre map cannot be used."""
+    """Raise BadInput if source, predictions, copies, model or genre map cannot be used."""
+    check_cluster(settings.cluster)
     if not (settings.source or settings.apply):
         raise BadInput(
             "--source, --apply: give one of them: a folder of audio files, or the predictions.parquet of an earlier run"
@@ -62,21 +71,29 @@ def check_tag(settings: TagSettings) -> None:
 
 
 def check_undo(settings: UndoSettings) -> None:
-    """Raises: BadInput if there is no such run, or it wrote no tags."""
+    """Raise BadInput if there is no such run, or it wrote no tags."""
     from store.tagging.run import find_run
 
     find_run(absolute(settings.runs), settings.run)
 
 
+def check_cluster(cluster: ClusterSettings) -> None:
+    """Raise BadInput if what starts SLURM jobs or Kubernetes pods is not installed."""
+    if cluster.kind == "slurm":
+        check_slurm()
+    elif cluster.kind == "kubernetes":
+        check_kubernetes(cluster)
+
+
 def check_source(source: str) -> None:
-    """Raises: BadInput if a source on this machine is not there."""
+    """Raise BadInput if a source on this machine is not there."""
     path = local_path(source)
     if path is not None and not path.exists():
         raise BadInput(f"{source}: no such folder; check the path or URL of the source")
 
 
 def check_store(store: str) -> None:
-    """Raises: BadInput if nothing was published in a store on this machine."""
+    """Raise BadInput if nothing was published in a store on this machine."""
     path = local_path(store)
     if path is None or path.suffix == ".json":
         return
@@ -97,7 +114,7 @@ def _check_copies(copy_to: str, source: str) -> None:
 
 
 def check_apart(copies: Path, source: Path) -> None:
-    """Raises: BadInput if copies would lie within their source, or the source within them."""
+    """Raise BadInput if copies would lie within their source, or the source within them."""
     if _is_within(copies, source):
         raise BadInput(
             f"{copies}: copies would lie within their source {source}; name a folder outside it with --copy-to"

@@ -12,6 +12,7 @@ from cyclopts.config import Dict
 from pydantic import ValidationError
 
 from flows import recording
+from flows.reporting.observation import LOG_VARIABLE
 from flows.services.environment import (
     bypass_proxies_on_loopback,
     choose_matplotlib_folder,
@@ -81,6 +82,8 @@ for _name, _function, _help in (
 for _name, _help in (
     ("doctor", "Check this machine, and say for each finding what to do."),
     ("certificates", "Make the certificates for TLS between the hosts of a Dask cluster."),
+    ("backup", "Copy models, champion, tagging runs with their journals, and Prefect's database."),
+    ("restore", "Put a backup back, once it was checked. Nothing that exists is overwritten."),
 ):
     app.command(f"flows.commands.operations:{_name}", name=_name, help=_help)
 app.command(
@@ -104,9 +107,14 @@ def launch(
     prefect: Annotated[
         bool, Parameter(negative="", help="Record the run in Prefect; implied where PREFECT_API_URL is set")
     ] = False,
+    log_json: Annotated[
+        bool, Parameter(negative="", help="Write the log to standard error as JSON, one object a line")
+    ] = False,
 ) -> None:
     """Run a command with the settings from its flags, and those not given from a file."""
     recording.asked_for.set(prefect)
+    if log_json:
+        os.environ[LOG_VARIABLE] = "json"  # for the processes of runs, too
     app.config = None if config is None else _read_config(config, tokens)
     app(tokens, exit_on_error=False, print_error=False)
 

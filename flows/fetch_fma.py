@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flows.model_stages.choice import choice_share
 from flows.recording import recorded, run_flow
 from flows.reporting.progress import print_status, showing_progress
 from flows.settings import BuildSettings, FmaSettings, TrainModelSettings
@@ -46,6 +47,7 @@ def estimate_cost(archive: FmaArchive, build: BuildSettings, train: TrainModelSe
     frames, audio_s = mel.count_frames(archive.hours * 3600), archive.hours * 3600
     build_s = audio_s / measure_build_speed(mel, seconds=MEASURE_S) / cores
     crops = archive.tracks * TRAINING_SHARE * training.crops_per_track * training.epochs
+    crops *= 1 + choice_share(training)
     crop_frames = mel.count_frames(training.crop_s)
     crops_per_s = measure_crops_per_s(
         training.model, training.micro_batch_size, crop_frames, mel.bands, seconds=MEASURE_S

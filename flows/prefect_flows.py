@@ -5,6 +5,7 @@ The forms in the UI need the settings only; a flow is imported when it runs.
 
 from prefect import flow
 
+from flows.reporting.observation import observed
 from flows.settings import (
     BuildSettings,
     CrossValidationSettings,
@@ -22,7 +23,8 @@ def build_dataset(settings: BuildSettings) -> object:
     """Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
     from flows import build_dataset as flow_module
 
-    return flow_module.build_dataset(settings)
+    with observed("build_dataset"):
+        return flow_module.build_dataset(settings)
 
 
 @flow(name="train-model")
@@ -30,7 +32,8 @@ def train_model(settings: TrainModelSettings) -> object:
     """Train a network, evaluate it and publish it as a model version. Rerun it to resume it."""
     from flows import train_model as flow_module
 
-    return flow_module.train_model(settings)
+    with observed("train_model"):
+        return flow_module.train_model(settings)
 
 
 @flow(name="tag-catalogue")
@@ -38,7 +41,8 @@ def tag_catalogue(settings: TagSettings) -> object:
     """Predict the genres of audio files and write them as tags: a dry run, unless writing is asked for."""
     from flows import tag_catalogue as flow_module
 
-    return flow_module.tag_catalogue(settings)
+    with observed("tag_catalogue"):
+        return flow_module.tag_catalogue(settings)
 
 
 @flow(name="undo-tagging")
@@ -46,7 +50,8 @@ def undo_tagging(settings: UndoSettings) -> object:
     """Restore the tags that a run replaced, byte for byte where the file was not changed since."""
     from flows import undo_tagging as flow_module
 
-    return flow_module.undo_tagging(settings)
+    with observed("undo_tagging"):
+        return flow_module.undo_tagging(settings)
 
 
 @flow(name="retrain-nightly")
@@ -54,7 +59,8 @@ def retrain_nightly(settings: NightlySettings) -> object:
     """Build, train, compare with the champion on the same test tracks; promote the new model if it is better."""
     from flows import retrain_nightly as flow_module
 
-    return flow_module.retrain_nightly(settings)
+    with observed("retrain_nightly"):
+        return flow_module.retrain_nightly(settings)
 
 
 @flow(name="cross-validate")
@@ -62,7 +68,8 @@ def cross_validate(settings: CrossValidationSettings) -> object:
     """Cross-validate a network and a baseline on the same folds. Rerun it to resume it."""
     from flows import cross_validate as flow_module
 
-    return flow_module.cross_validate(settings)
+    with observed("cross_validate"):
+        return flow_module.cross_validate(settings)
 
 
 @flow(name="prune-prefect")
@@ -70,7 +77,8 @@ def prune_prefect(settings: PruneSettings) -> object:
     """Remove old runs, logs, artifacts and events from the Prefect server's database."""
     from flows.services.retention import prune_database
 
-    return prune_database(settings)
+    with observed("prune_prefect"):
+        return prune_database(settings)
 
 
 @flow(name="run-experiments")
@@ -78,4 +86,5 @@ def run_experiments(settings: ExperimentSettings) -> object:
     """Run a study: genres, repeats, spectrograms, models and others. Rerun it to resume it."""
     from flows import run_experiments as flow_module
 
-    return flow_module.run_experiments(settings)
+    with observed("run_experiments"):
+        return flow_module.run_experiments(settings)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from flows.reporting.observation import observed
 from flows.services.environment import make_prefect_home
 
 asked_for: ContextVar[bool] = ContextVar("asked_for", default=False)  # the flag --prefect
@@ -39,8 +40,10 @@ def recorded() -> Iterator[None]:
 def run_flow(name: str, settings: BaseModel) -> Any:
     """Run a flow by its name, as a Prefect flow run if it is recorded; return its summary."""
     with recorded():
-        module = "flows.prefect_flows" if is_recorded() else f"flows.{name}"
-        return getattr(import_module(module), name)(settings)
+        if is_recorded():
+            return getattr(import_module("flows.prefect_flows"), name)(settings)
+        with observed(name):
+            return getattr(import_module(f"flows.{name}"), name)(settings)
 
 
 def _is_server_configured() -> bool:

@@ -164,7 +164,7 @@ def find_reason_not_to_compare(
 
 
 def check_champion_mel(snapshot: Snapshot, models: str, champion_version: str | None) -> None:
-    """Raises: BadInput if the champion was trained on other mel settings than the store has."""
+    """Raise BadInput if the champion was trained on other mel settings than the store has."""
     if champion_version is None:
         return
     mel = read_identity(join(models, champion_version)).mel

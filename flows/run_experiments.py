@@ -12,7 +12,14 @@ from flows.reporting.artifacts import show_markdown, show_table
 from flows.reporting.progress import print_status, showing_progress
 from flows.reporting.stage import stage
 from flows.studies.execution import execute_runs, fit_to_memory
-from flows.studies.ledger import check_folder, claim_folder, read_rows, record_row, write_results
+from flows.studies.ledger import (
+    RESULTS_FILE,
+    check_folder,
+    claim_folder,
+    read_rows,
+    record_row,
+    write_results,
+)
 from flows.studies.settings import ExperimentSettings
 from flows.studies.study import Conclusion, Row, Study, StudyContext, StudyRun
 from store.errors import BadInput
@@ -155,6 +162,7 @@ def publish(
         columns=columns,
         rows=rows,
         settings=context.settings.model_dump(mode="json"),
+        files=(RESULTS_FILE, *sorted(conclusion.files)),
     )
     for name, content in {**conclusion.files, **render_study_page(page)}.items():
         write_atomic(join(context.folder, name), content)

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from flows.cluster.settings import ClusterSettings, HostSettings
+from flows.security.urls import Location
 from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.catalogue.fma_archives import PUBLISHED_AT
 from preprocessing.catalogue.settings import CatalogueSettings, SelectionSettings
@@ -41,10 +42,10 @@ def positional(*names: str) -> Callable[[type[Settings]], type[Settings]]:
 class BuildSettings(BaseModel, frozen=True, extra="forbid"):
     """The audio to build spectrograms of, the way, and the store."""
 
-    source: str = Field(
+    source: Location = Field(
         description="Folder, zip archive or URL of the audio: FMA's layout, a folder per genre, or any"
     )
-    store: str = Field("data/store", description="Folder or URL of the spectrogram store")
+    store: Location = Field("data/store", description="Folder or URL of the spectrogram store")
     selection: Annotated[SelectionSettings, Flat] = SelectionSettings()
     catalogue: CatalogueSettings = CatalogueSettings()
     spectrogram: SpectrogramSettings = SpectrogramSettings()
@@ -85,8 +86,8 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
 class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
     """The spectrograms to train on, the genres, the way, the hosts, and the folder of the result."""
 
-    store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
-    models: str = Field("data/models", description="Folder or URL where model versions are kept")
+    store: Location = Field("data/store", description="Spectrogram store, or one snapshot file in it")
+    models: Location = Field("data/models", description="Folder or URL where model versions are kept")
     genres: tuple[str, ...] = Field((), description="Genres to distinguish; empty for all that the store has")
     promote: bool = Field(True, description="Make the new model the champion")
     mlflow_uri: str = Field(
@@ -102,14 +103,14 @@ class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
 class TagSettings(BaseModel, frozen=True, extra="forbid"):
     """The files to predict, the model, and what to do with its predictions."""
 
-    source: str = Field(
+    source: Location = Field(
         "",
         description="Folder or s3:// URL of the audio files, with all folders in it",
     )
     selection: Annotated[SelectionSettings, Flat] = SelectionSettings()
     write: bool = Field(False, description="Write genres into the files themselves")
-    copy_to: str = Field("", description="Write genres into copies of the files, in this folder")
-    apply: str = Field(
+    copy_to: Location = Field("", description="Write genres into copies of the files, in this folder")
+    apply: Location = Field(
         "",
         description="predictions.parquet or predictions.csv of an earlier run, which you may have corrected: write its "
         "genres, without predicting again; files that changed since are skipped and reported",
@@ -118,11 +119,11 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
         False,
         description="With --apply: write corrected genres that neither the model nor the genre map has, too",
     )
-    models: str = Field("data/models", description="Folder or URL where model versions are kept")
+    models: Location = Field("data/models", description="Folder or URL where model versions are kept")
     model: str = Field("champion", description="champion, latest, or the name of a model version")
     genre_selection: Annotated[GenreSelectionSettings, Flat] = GenreSelectionSettings()
     policy: Annotated[TagPolicy, Flat] = TagPolicy()
-    genre_map: str = Field(
+    genre_map: Location = Field(
         "", description="TOML file that maps the model's genres, and other spellings, to your names"
     )
     writing: Annotated[WriteSettings, Flat] = WriteSettings()
@@ -137,12 +138,12 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
     backend: Backend = Field(
         "torch", description="What runs the network: torch, or onnx (extra onnx, CPUs only)"
     )
-    onnx: str = Field(
+    onnx: Location = Field(
         "",
         description="ONNX file of the model, written by models export; empty: each worker exports its own",
     )
     files_per_batch: int = Field(64, ge=1, le=4_096, description="Files of one task, approximately")
-    runs: str = Field(
+    runs: Location = Field(
         "data/tagging", description="Folder or URL of the runs: predictions, plans, journals, results"
     )
     cluster: ClusterSettings = ClusterSettings()
@@ -174,7 +175,7 @@ class UndoSettings(BaseModel, frozen=True, extra="forbid"):
         description="Name of the run, its beginning, or latest: the last run that wrote into files. An undo is a "
         "run too, and can be undone"
     )
-    runs: str = Field("data/tagging", description="Folder or URL of the runs")
+    runs: Location = Field("data/tagging", description="Folder or URL of the runs")
     dry_run: bool = Field(False, description="Only report what would be restored")
     even_changed: bool = Field(
         False,
@@ -188,8 +189,8 @@ class UndoSettings(BaseModel, frozen=True, extra="forbid"):
 class CrossValidationSettings(BaseModel, frozen=True, extra="forbid"):
     """The settings to evaluate, the spectrograms, and the folds."""
 
-    store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
-    results: str = Field("data/experiments", description="Folder or URL of runs and results")
+    store: Location = Field("data/store", description="Spectrogram store, or one snapshot file in it")
+    results: Location = Field("data/experiments", description="Folder or URL of runs and results")
     genres: tuple[str, ...] = Field((), description="Genres to distinguish; empty for all that the store has")
     folds: int = Field(5, ge=2, le=50, description="Folds that share no artist; each is the test set once")
     fold_seed: int = Field(0, ge=0, lt=2**32, description="Seed of the assignment of artists to folds")
@@ -301,12 +302,12 @@ class FmaSettings(BaseModel, frozen=True, extra="forbid"):
         "106,574 in 161, 93 GiB; full: the same tracks whole, 879 GiB"
     )
     folder: str = Field("data/fma", description="Folder for the archives, which are not unpacked")
-    mirror: str = Field(PUBLISHED_AT, description="URL of the folder that holds the archives")
+    mirror: Location = Field(PUBLISHED_AT, description="URL of the folder that holds the archives")
     then_train: bool = Field(
         False, description="Build the spectrograms, train a model on them and evaluate it, after the download"
     )
-    store: str = Field("data/store", description="Folder or URL of the spectrogram store")
-    models: str = Field("data/models", description="Folder or URL where model versions are kept")
+    store: Location = Field("data/store", description="Folder or URL of the spectrogram store")
+    models: Location = Field("data/models", description="Folder or URL where model versions are kept")
 
 
 @positional()

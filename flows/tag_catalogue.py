@@ -19,6 +19,7 @@ from flows.cluster.settings import ClusterSettings
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
 from flows.reporting.tagging_summary import TagSummary, summarise_tagging
+from flows.services.exclusive import exclusive
 from flows.settings import TagSettings
 from preprocessing.catalogue.audio_files import stream_audio
 from preprocessing.catalogue.source_counts import SourceCounts
@@ -59,7 +60,8 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
             assert config is not None
             parts = predict_files(cluster, run, config, total, settings)
         if not settings.is_dry_run:
-            write_tags(cluster, run, parts, config, settings)
+            with exclusive("catalogue", settings.runs):
+                write_tags(cluster, run, parts, config, settings)
     facts = make_run_facts(run, settings, config, source, seconds=time.monotonic() - started)
     known = (
         corrected.known_genres

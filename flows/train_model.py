@@ -39,7 +39,7 @@ from store.model_registry import (
 )
 from store.reader import Snapshot, open_snapshot
 from training.evaluation.metrics import Scores, score
-from training.fit.labels import select_labelled_tracks, select_training_genres
+from training.fit.labels import label_columns, select_labelled_tracks, select_training_genres
 from training.fit.run import TrainingRun
 from training.fit.settings import TrainSettings
 from training.networks.settings import is_state_dict_file
@@ -75,6 +75,11 @@ class TrainSummary(BaseModel, frozen=True):
             f"{self.test_tracks} test tracks right ({self.accuracy:.0%}, {self.accuracy_interval}; "
             f"chance {self.chance:.0%}), macro F1 {self.macro_f1:.2f}; {self._describe_model()}",
             f"report: {self.report}",
+            *(
+                ()
+                if self.trained_now
+                else ("nothing was trained: the version has the same data and settings",)
+            ),
         ]
 
     def _describe_model(self) -> str:
@@ -148,7 +153,8 @@ def select_training_data(
 ) -> tuple[tuple[str, ...], pa.Table]:
     """Choose the genres, and the labelled tracks of each split."""
     target = settings.training.target
-    tracks = snapshot.track_columns(("split", "genre_top", "genres"), LOCATION_COLUMNS)
+    columns = label_columns(target, settings.training.balance)
+    tracks = snapshot.track_columns(columns, LOCATION_COLUMNS)
     genres = select_training_genres(tracks, target, settings.genres)
     return genres, select_labelled_tracks(tracks, target, genres)
 

@@ -8,6 +8,7 @@ from flows.cluster.client import Cluster, open_cluster
 from flows.cluster.run_batches import run_pending_parts
 from flows.reporting.stage import stage
 from flows.reporting.tagging_summary import TagSummary, summarise_tagging
+from flows.services.exclusive import exclusive
 from flows.settings import UndoSettings
 from store.fs.files import absolute, join
 from store.tagging.journal import count_entries, list_journalled_batches
@@ -30,9 +31,12 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
         # An unfinished run would be resumed by its command, as if it were not undone.
         target.finish({"statuses": {"undone": 1}, "undone": run.name})
     parts = list_journalled_batches(target.journal_url)
-    with open_cluster(settings.cluster) as cluster:
+    with open_cluster(settings.cluster) as cluster, exclusive("catalogue", settings.runs):
         restore_tags(cluster, run, target, parts, settings)
-    redo = f"spectrogram-one undo {shlex.quote(run.name)} --runs {shlex.quote(settings.runs)}"
+    undone = target.name if settings.dry_run else run.name
+    undo = f"spectrogram-one undo {shlex.quote(undone)} --runs {shlex.quote(settings.runs)}"
+    if settings.dry_run and settings.even_changed:
+        undo += " --even-changed"
     facts = RunFacts(
         name=run.name,
         mode="undo-dry-run" if settings.dry_run else "undo",
@@ -40,7 +44,7 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
         seconds=time.monotonic() - started,
         predictions=join(run.url, PREDICTIONS_FILE),
         csv_url=join(run.url, CSV_FILE),
-        commands=() if settings.dry_run else (("undo this undo", redo),),
+        commands=(("restore these files" if settings.dry_run else "undo this undo", undo),),
         settings=settings.model_dump(mode="json", exclude={"cluster"}),
     )
     return summarise_tagging(run, "done", parts, facts)

@@ -53,7 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def need() -> Callable[[object, str], None]:
-    """Give `need(found, reason)`, for what pip does not bring: without it a test is skipped, in CI it fails."""
+    """Return `need(found, reason)`, for what pip does not bring: without it a test is skipped, in CI it fails."""
 
     def need(found: object, reason: str) -> None:
         if not found:
@@ -88,7 +88,7 @@ def s3_url(s3_endpoint, monkeypatch):
 
 @pytest.fixture
 def drop_s3_puts(s3_endpoint, monkeypatch) -> Iterator[Callable[[str, int], None]]:
-    """Give `drop_s3_puts(lost, times)`: so many puts, or the answers to them, are lost on their way from then on."""
+    """Return `drop_s3_puts(lost, times)`: so many puts, or their responses, are lost on their way from then on."""
     s3 = fsspec.get_filesystem_class("s3")
     with ExitStack() as proxies:
 

@@ -15,6 +15,7 @@ from store.reader import Snapshot, open_snapshot
 from store.tags.write import read_genres, write_genres
 
 VERBS = (
+    "backup",
     "build",
     "certificates",
     "cross-validate",
@@ -30,6 +31,7 @@ VERBS = (
     "models show",
     "prune",
     "register",
+    "restore",
     "retrain-nightly",
     "serve",
     "store diff",
@@ -108,7 +110,7 @@ def flags(verb):
 
 
 def test_command_line():
-    """To freeze anew: python -m tests.test_frozen_names"""
+    """To freeze them again: python -m tests.test_frozen_names"""
     assert {verb: flags(verb) for verb in VERBS} == json.loads(FLAGS.read_text())
     verbs = {name for name in app if not name.startswith("-")} - set(GROUPS)
     verbs |= {f"{group} {name}" for group in GROUPS for name in app[group] if not name.startswith("-")}

@@ -1,5 +1,6 @@
 """Where Dask runs, decided by the settings; Dask is imported, and a cluster started, when a client is needed."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -31,6 +32,11 @@ class Cluster:
 
             self._client = self._resources.enter_context(open_client(self._settings))
         return self._client
+
+    @property
+    def name(self) -> str:
+        """The scheduler that is connected to, or this machine: two trainings with the same name share their GPUs."""
+        return self._settings.scheduler or f"{self._settings.kind}://{socket.gethostname()}"
 
     @property
     def is_local_and_unstarted(self) -> bool:

@@ -9,6 +9,8 @@ from distributed import Client, Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
 from flows.cluster.dask_client import count_threads
+from flows.reporting import metrics
+from flows.reporting.structured_log import log_event
 from store.errors import ServiceUnavailable
 
 Item = TypeVar("Item")
@@ -86,6 +88,7 @@ def _run_all(
             future = submit(batch)
             running[future] = batch
             finished.add(future)
+        metrics.set_gauge("batches_in_flight", len(running))
 
     try:
         fill()
@@ -95,6 +98,8 @@ def _run_all(
                 result = future.result()
             except KilledWorker:
                 work.requeue_failed(batch)
+                metrics.count("batches_retried")
+                log_event("the workers of a batch died", items=len(batch))
                 fill()
                 continue
             except NoValidWorkerError as why:

@@ -1,8 +1,8 @@
-"""A Dask client: of worker processes on this machine, or of a scheduler that is already up."""
+"""A Dask client: of worker processes on this machine, of a scheduler that is already up, or of jobs started for it."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import dask
@@ -10,7 +10,9 @@ from distributed import Client, LocalCluster
 
 from flows.cluster.client import TRAINING_RESOURCE
 from flows.cluster.host_versions import check_same_code, read_versions
+from flows.cluster.kubernetes import kubernetes_client
 from flows.cluster.settings import ClusterSettings
+from flows.cluster.slurm import slurm_client
 from flows.security.addresses import is_loopback
 from flows.security.dask_tls import read_security
 from preprocessing.child_processes import ignore_sigint
@@ -29,19 +31,34 @@ DASK_CONFIG = {
 
 @contextmanager
 def open_client(settings: ClusterSettings) -> Iterator[Client]:
-    """Return a client of the cluster, started here if it is a local one, for as long as the block lasts.
+    """Return a client of the cluster, started here unless it is already up, for as long as the block lasts.
 
-    Raises: ServiceUnavailable if no scheduler or worker responds in time.
+    Raises: ServiceUnavailable if no scheduler or worker responds in time; BadInput if its workers run other code.
     """
     # Without a time limit, Dask would wait forever for a resource that no worker has.
-    config = DASK_CONFIG | {"distributed.scheduler.no-workers-timeout": f"{settings.connect_timeout_s} s"}
-    with dask.config.set(config):
-        if settings.kind == "scheduler":
-            with _connect(settings) as client:
-                yield client
-        else:
-            with _start_local_cluster(settings) as cluster, Client(cluster) as client:
-                yield client
+    longest_wait_s = settings.start_timeout_s if settings.starts_jobs else settings.connect_timeout_s
+    config = DASK_CONFIG | {"distributed.scheduler.no-workers-timeout": f"{longest_wait_s} s"}
+    with dask.config.set(config), _start_or_connect(settings) as client:
+        if settings.kind != "local":
+            check_same_code(read_versions(), client.run(read_versions, on_error="return"))
+        yield client
+
+
+def _start_or_connect(settings: ClusterSettings) -> AbstractContextManager[Client]:
+    match settings.kind:
+        case "scheduler":
+            return _connect(settings)
+        case "slurm":
+            return slurm_client(settings)
+        case "kubernetes":
+            return kubernetes_client(settings)
+    return _local_client(settings)
+
+
+@contextmanager
+def _local_client(settings: ClusterSettings) -> Iterator[Client]:
+    with _start_local_cluster(settings) as cluster, Client(cluster) as client:
+        yield client
 
 
 def _start_local_cluster(settings: ClusterSettings) -> LocalCluster:
@@ -75,16 +92,11 @@ def _connect(settings: ClusterSettings) -> Client:
         raise ServiceUnavailable(
             f"{settings.scheduler}: the scheduler has no worker after {timeout_s:g} s; start some with `dask worker`"
         ) from None
-    try:
-        check_same_code(read_versions(), client.run(read_versions, on_error="return"))
-    except BadInput:
-        client.close()
-        raise
     return client
 
 
 def check_encrypted(settings: ClusterSettings) -> None:
-    """Raises: BadInput if a scheduler on another host would be used without TLS, and this is not allowed.
+    """Raise BadInput if a scheduler on another host would be used without TLS, and this is not allowed.
 
     Whoever reaches a scheduler without TLS can run any code on its workers.
     """

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 from flows.cluster.client import Cluster
+from flows.reporting.metrics import TimedBody
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,7 +49,12 @@ def fan_out(
     from flows.cluster.dask_batches import run_on_dask
 
     submit = partial(
-        cluster.client.submit, body, resources=resources, pure=False, retries=TASK_RETRIES, **arguments
+        cluster.client.submit,
+        TimedBody(body),
+        resources=resources,
+        pure=False,
+        retries=TASK_RETRIES,
+        **arguments,
     )
     yield from run_on_dask(cluster.client, submit, chain(first, stream), on_poison)
 

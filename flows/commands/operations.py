@@ -50,3 +50,28 @@ def certificates(
         if dask:
             print(write_dask_config(folder, path.stem, installed_in or folder.absolute()))
     print(f"each host needs ca.pem, its .pem and its .key; {key_path(folder, AUTHORITY)} stays here")
+
+
+def backup(
+    target: Annotated[str, Parameter(help="New folder or URL for the backup")],
+    *,
+    models: Annotated[str, Parameter(help="Folder or URL of the models")] = "data/models",
+    runs: Annotated[str, Parameter(help="Folder or URL of the tagging runs")] = "data/tagging",
+) -> None:
+    """Copy models, champion, tagging runs with their journals, and Prefect's sqlite database."""
+    from flows.recovery.backup import make_backup
+
+    print("\n".join(make_backup(target, models, runs)))
+
+
+def restore(
+    source: Annotated[str, Parameter(help="Folder or URL that `backup` wrote")],
+    *,
+    models: Annotated[str, Parameter(help="Folder or URL for the models")] = "data/models",
+    runs: Annotated[str, Parameter(help="Folder or URL for the tagging runs")] = "data/tagging",
+    database: Annotated[bool, Parameter(help="Restore Prefect's database, too")] = True,
+) -> None:
+    """Put a backup back, once every byte of it was checked. Nothing that exists is overwritten."""
+    from flows.recovery.restore import restore_backup
+
+    print("\n".join(restore_backup(source, models, runs, with_database=database)))

@@ -1,8 +1,9 @@
 """A snapshot as tar files, and back, for the terminal."""
 
 from flows.reporting.progress import showing_progress
+from store.dataset.concatenation import link_concatenation
 from store.dataset.snapshot_tags import find_snapshot
-from store.dataset.tar_files import export_tars, import_tars
+from store.dataset.tar_files import INDEX_FILE, export_tars, import_tars
 from store.fs.files import join
 from store.fs.parquet import read_table
 from store.reader import Snapshot
@@ -22,11 +23,12 @@ def import_store(source: str, root: str) -> str:
     """Import an export; return the line to print."""
     with showing_progress("Importing", _tracks(source), "tracks") as advance:
         file = import_tars(source, root, advance=lambda tracks: advance(tracks, ""))
+    link_concatenation(root)
     return f"{root}: snapshot {file.number} has the tracks of {source}"
 
 
 def _tracks(source: str) -> int:
     try:
-        return int(read_table(join(source, "index.parquet"), ["shard"])["shard"].is_valid().to_numpy().sum())
+        return int(read_table(join(source, INDEX_FILE), ["shard"])["shard"].is_valid().to_numpy().sum())
     except FileNotFoundError:
         return 0  # the import reports what is missing

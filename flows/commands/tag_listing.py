@@ -25,11 +25,13 @@ def show_tags(paths: Sequence[Path]) -> Iterator[str]:
         yield from (mark_invisible(f"  {field}: {'; '.join(texts)}") for field, texts in fields.items())
 
 
-def diff_tags(one: Path, other: Path) -> Iterator[str]:
+def diff_tags(one: Path | None, other: Path | None) -> Iterator[str]:
     """Return the differences between the tags of two files, or of the files of two folders: - one, + other.
 
-    Raises: BadInput for a path that does not exist.
+    Raises: BadInput for a path that is not given or does not exist.
     """
+    if one is None or other is None:
+        raise BadInput("tags diff: name two files, or two folders: spectrogram-one tags diff MY_FILES tagged")
     ones, others = _files_of(one), _files_of(other)
     if one.is_file() and other.is_file():
         others = dict(zip(ones, others.values(), strict=True))  # two files may have two names

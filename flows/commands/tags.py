@@ -18,7 +18,7 @@ def show(*paths: Path) -> None:
 
 
 @app.command
-def diff(one: Path, other: Path) -> None:
+def diff(one: Path | None = None, other: Path | None = None) -> None:
     """Show the differences between the tags of two files, or of the files of two folders."""
     from flows.commands.tag_listing import diff_tags
 

@@ -82,6 +82,14 @@ def choose_model(
     return choice
 
 
+def choice_share(training: TrainSettings) -> float:
+    """Return what the choice between many tracks' models costs, as a share of the network's training.
+
+    The features, which take minutes where a network takes hours, do not count.
+    """
+    return EPOCH_SHARE * (FOLDS - 1) / FOLDS if training.model.name == "auto" else 0.0
+
+
 def apply_choice(training: TrainSettings, choice: ModelChoice) -> TrainSettings:
     """Return the settings of a training of the chosen model."""
     model = training.model.model_copy(update={"name": choice.name, "network_share": choice.network_share})
@@ -148,7 +156,10 @@ def _predict_by_features(contest: _Contest) -> NDArray[np.float64]:
     track_ids = contest.all_tracks["track_id"].to_pylist()  # features are kept for the training that follows
     blocks = load_blocks(contest.cluster, track_ids, contest.snapshot, contest.settings.models)
     run = plan_run(contest.snapshot, contest.genres, contest.tracks, contest.settings.training)
-    fitted = fit_on_tracks(contest.cluster, blocks, contest.tracks, contest.fold_T, contest.snapshot, run)
+    artist_T = group_tracks(contest.catalogue)
+    fitted = fit_on_tracks(
+        contest.cluster, blocks, contest.tracks, artist_T, contest.fold_T, contest.snapshot, run
+    )
     return fitted.across_folds_TG
 
 

@@ -11,6 +11,7 @@ from flows.cluster.client import Cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
+from preprocessing.catalogue.splits import group_tracks
 from preprocessing.features.patches import PatchDictionary
 from preprocessing.mel.settings import MelSettings
 from store.dataset.frame_reader import LOCATION_COLUMNS
@@ -43,9 +44,10 @@ def fit_run_features(
         return
     used = tracks.filter(pc.not_equal(tracks["split"], "test"))
     seed = run.settings.seed
-    fold_T, _ = assign_folds_or_fewer(join_catalogue(used, snapshot.tracks), FOLDS, seed)
+    catalogue = join_catalogue(used, snapshot.tracks)
+    fold_T, _ = assign_folds_or_fewer(catalogue, FOLDS, seed)
     blocks = load_blocks(cluster, tracks["track_id"].to_pylist(), snapshot, root)
-    fitted = fit_on_tracks(cluster, blocks, used, fold_T, snapshot, run)
+    fitted = fit_on_tracks(cluster, blocks, used, group_tracks(catalogue), fold_T, snapshot, run)
     write_features(folder, fitted, MelSettings.model_validate(snapshot.mel_settings))
     if not exists(join(folder, HISTORY_FILE)):
         write_atomic(join(folder, HISTORY_FILE), json.dumps({"best_epoch": 0, "epochs": []}).encode())
@@ -55,6 +57,7 @@ def fit_on_tracks(
     cluster: Cluster,
     blocks: pa.Table,
     tracks: pa.Table,
+    artist_T: NDArray[np.int64],
     fold_T: NDArray[np.int64],
     snapshot: Snapshot,
     run: TrainingRun,
@@ -63,7 +66,9 @@ def fit_on_tracks(
     track_ids, seed = tracks["track_id"].to_pylist(), run.settings.seed
     dictionary = fit_patch_dictionary(blocks, track_ids, seed)
     patch_features = compute_patch_features(cluster, track_ids, snapshot, dictionary)
-    return fit_feature_machine(blocks, patch_features, dictionary, tracks, fold_T, run.settings.target, seed)
+    return fit_feature_machine(
+        blocks, patch_features, dictionary, tracks, artist_T, fold_T, run.settings.target, seed
+    )
 
 
 def load_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> pa.Table:

@@ -13,8 +13,11 @@ from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import HostSettings
 from flows.cluster.training_hosts import train_on_hosts
 from flows.model_stages.features import fit_run_features
+from flows.reporting import metrics
 from flows.reporting.progress import Advance, showing_progress
 from flows.reporting.stage import run_logger, stage
+from flows.reporting.structured_log import log_event
+from flows.services.exclusive import exclusive
 from preprocessing.mel.settings import MelSettings
 from store.dataset.genre_tree import parents_among
 from store.fs.files import absolute, exists, join
@@ -58,6 +61,7 @@ def plan_run(
     start: bytes | None = None,
 ) -> TrainingRun:
     """Describe a run: genres, data and settings. Writes nothing."""
+    cache_folder = training.cache_folder and absolute(training.cache_folder)
     return TrainingRun(
         snapshot_url=absolute(snapshot.url),
         spectrograms_hash=snapshot.content_hash(tracks),
@@ -65,7 +69,7 @@ def plan_run(
         genres=genres,
         genre_parents=parents_among(genres, snapshot.genre_parents),
         pretrained_sha256=hashlib.sha256(start).hexdigest() if start else "",
-        settings=training,
+        settings=training.model_copy(update={"cache_folder": cache_folder}),
     )
 
 
@@ -115,7 +119,10 @@ def train_network(
     """Train on all hosts that have the training resource, unless that is done; show every epoch."""
     if is_finished(folder):
         return
-    with showing_progress(title, run.settings.epochs, "epochs") as advance:
+    with (
+        exclusive("training", cluster.name),
+        showing_progress(title, run.settings.epochs, "epochs") as advance,
+    ):
         train_on_hosts(
             cluster.client,
             folder,
@@ -148,12 +155,22 @@ def _show_event(advance: Advance, epochs: EpochCount, event: dict[str, Any]) -> 
             advance(epochs.count_new(event["epochs_done"]), "")
         case "epoch":
             advance(epochs.count_new(event["epoch"]), _epoch_note(event))
+            metrics.set_gauge("training_data_wait_share", event["data_wait_share"])
+            log_event("epoch", **{name: value for name, value in event.items() if name != "event"})
         case "step":
+            _measure_step(event)
             advance(0, _step_note(event))
         case "notice":
             log.warning(event["message"])
         case "log":
             log.info("training: %s", event["line"])
+
+
+def _measure_step(event: dict[str, Any]) -> None:
+    metrics.set_gauge("training_crops_per_second", event["crops_per_s"])
+    metrics.set_gauge("training_step_seconds", event["step_s"])
+    metrics.set_gauge("training_loss", event["loss"])
+    metrics.set_gauge("gpu_memory_bytes", event["gpu_memory_bytes"])
 
 
 def _step_note(event: dict[str, Any]) -> str:

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
+from flows.reporting import metrics
 from flows.reporting.artifacts import show_table
+from flows.reporting.structured_log import log_event
 from preprocessing.build.shard_task import BuiltBatch, Track
 from preprocessing.catalogue.source_counts import SourceCounts
 from preprocessing.errors import FATAL_REASONS, RETRYABLE_REASONS
@@ -122,6 +124,12 @@ class BuildStatistics:
         share.busy_s += built.seconds
         self.tried += len(tracks)
         self.rejected += count_rejects(built.index)
+        rejected = built.index.filter(pc.equal(built.index["status"], "rejected"))
+        shard = None if built.shard is None else built.shard.name
+        for row in rejected.select(["track_id", "reason"]).to_pylist():
+            metrics.count("rejects", reason=row["reason"])
+            log_event("track rejected", track=row["track_id"], reason=row["reason"], batch=shard)
+        log_event("batch built", batch=shard, tracks=len(tracks), seconds=built.seconds, worker=built.worker)
         for row in built.index.select(["track_id", "build_s", "decoded_s"]).to_pylist():
             share.audio_s += row["decoded_s"] or 0.0
             entry = (row["build_s"] or 0.0, row["track_id"], urls[row["track_id"]], row["decoded_s"] or 0.0)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flows.reporting import metrics
 from flows.reporting.artifacts import progress_artifact
 from flows.reporting.stage import run_logger
 
@@ -24,6 +25,7 @@ class StageProgress:
         self.title, self.total, self.unit = title, total, unit
         self.done, self.note = 0, ""
         self._bar, self._task = bar, bar.add_task(title, total=total, speed="", note="")
+        metrics.set_gauge("stage_size", total, stage=title, unit=unit)
         self._show_on_page = progress_artifact(_key(title), title)
         self._log = run_logger()
         self._started = self._shown = self._logged = time.monotonic()
@@ -31,6 +33,7 @@ class StageProgress:
     def advance(self, count: int, note: str = "") -> None:
         """Add finished units; update the bar at once, artifact and log every few seconds."""
         self.done += count
+        metrics.count("done", count, stage=self.title, unit=self.unit)
         self.note = note
         now = time.monotonic()
         per_s = self.done / max(now - self._started, 1e-9)

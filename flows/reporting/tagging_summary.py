@@ -22,6 +22,7 @@ from training.report.tagging_page import RunFacts, markdown_summary, render_page
 MAX_PRINTED_CHANGES = 20  # in the terminal; the page shows more, the CSV all
 MAX_PRINTED_UNCHANGED = 20
 WRITTEN_STATUSES = ("written", "restored", "restored-tags")
+EMPTY_CELLS = {"had": "(none)", "gets": "(none)"}
 UNNOTICED = (
     "the files keep their modification times, and often their sizes: media servers that look for changes by time or "
     "size will not notice; to make them, start the server's full rescan (replace or refresh all metadata)"
@@ -78,7 +79,7 @@ class TagSummary(BaseModel, frozen=True):
                 columns = list(dict.fromkeys(name for row in rows for name in row))
                 table = Table(*columns, title=title)
                 for row in rows[:most]:
-                    table.add_row(*(row.get(name, "") for name in columns))
+                    table.add_row(*(row.get(name) or EMPTY_CELLS.get(name, "") for name in columns))
                 yield table
 
 
@@ -103,6 +104,7 @@ def summarise_tagging(
         facts,
         notes=[
             *facts.notes,
+            *_policy_notes(statistics, facts),
             *_split_name_notes(statistics, facts),
             *_source_lines(run, statistics, exclude),
             *_write_lines(statistics, facts),
@@ -112,8 +114,14 @@ def summarise_tagging(
     page = join(run.url, "summary.html")
     write_atomic(page, render_page(statistics, facts))
     show_markdown("tagging-summary", markdown_summary(statistics, facts))
-    summary = TagSummary(
-        run=run.name,
+    summary = _summary(run.name, statistics, facts, page)
+    run.finish(summary.model_dump())
+    return summary
+
+
+def _summary(run: str, statistics: TaggingStatistics, facts: RunFacts, page: str) -> TagSummary:
+    return TagSummary(
+        run=run,
         source=facts.source,
         model=facts.model,
         dry_run=facts.mode in ("dry-run", "undo-dry-run"),
@@ -130,8 +138,17 @@ def summarise_tagging(
         page=page,
         seconds=facts.seconds,
     )
-    run.finish(summary.model_dump())
-    return summary
+
+
+def _policy_notes(statistics: TaggingStatistics, facts: RunFacts) -> list[str]:
+    """Return, after a dry run, the flag that includes the files which have a genre already; none if there are none."""
+    files = statistics.reasons.get("kept", {}).get("has-genre", 0)
+    if not files or facts.mode != "dry-run" or facts.settings.get("policy", {}).get("policy") != "fill":
+        return []
+    return [
+        f"{files:,} files have a genre already and keep it; --policy append adds to their genres, --policy replace "
+        "replaces them"
+    ]
 
 
 def _split_name_notes(statistics: TaggingStatistics, facts: RunFacts) -> list[str]:

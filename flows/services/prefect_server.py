@@ -88,7 +88,7 @@ def _database(home: Path) -> dict[str, str]:
 
 
 def check_exposed_server(host: str, environment: Mapping[str, str]) -> None:
-    """Raises: BadInput if a server bound to an address would be open to others without a password."""
+    """Raise BadInput if a server bound to an address would be open to others without a password."""
     if is_loopback(host):
         return
     user, separator, password = environment.get("PREFECT_SERVER_API_AUTH_STRING", "").partition(":")

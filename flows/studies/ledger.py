@@ -21,7 +21,7 @@ LAST_COLUMNS = ("seconds", "cpu_s", "status", "error", "command")
 
 
 def check_folder(context: StudyContext) -> None:
-    """Raises: BadInput if the folder of a study holds runs of other settings."""
+    """Raise BadInput if the folder of a study holds runs of other settings."""
     url = join(context.folder, SETTINGS_FILE)
     if not exists(url):
         return

@@ -5,12 +5,16 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from flows.cluster.settings import ClusterSettings
+from flows.security.urls import Location
 from flows.settings import positional
 from training.fit.settings import TrainSettings
+from training.metadata_priors.settings import Source
 from training.networks.settings import is_state_dict_file
 
 SplitKind = Literal["official", "artist", "random"]
-StudyName = Literal["genres", "repeats", "models", "balance", "spectrograms", "tune"]
+StudyName = Literal[
+    "genres", "repeats", "models", "balance", "spectrograms", "tune", "inside", "metadata", "audit"
+]
 
 
 @positional("study")
@@ -20,10 +24,11 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     study: StudyName = Field(
         description="genres: which can be told apart; repeats: what varies with seeds and splits; spectrograms: "
         "scales, sizes and storage; models: shallow to deep, and without a network; tune: the best settings; "
-        "balance: unequal genres"
+        "balance: unequal genres; inside: what a network responds to, and a map of the catalogue; metadata: what "
+        "album, artist and title add; audit: which labels are wrong"
     )
-    store: str = Field("data/store", description="Spectrogram store, or one snapshot file in it")
-    results: str = Field("data/experiments", description="Folder or URL of the studies, one folder each")
+    store: Location = Field("data/store", description="Spectrogram store, or one snapshot file in it")
+    results: Location = Field("data/experiments", description="Folder or URL of the studies, one folder each")
     quick: bool = Field(
         False, description="Few folds, seeds and epochs: to see what a study gives, not what is true"
     )
@@ -66,6 +71,17 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
         description="Share of the tracks outside the test set by which the best epoch is chosen",
     )
     trials: int = Field(30, ge=2, le=10_000, description="Settings to try (tune)")
+    swap_share: float = Field(
+        0.05,
+        gt=0.0,
+        lt=0.5,
+        description="Share of the labels that a check swaps on purpose, in memory (audit)",
+    )
+    sources: tuple[Source, ...] = Field(
+        ("album", "artist", "title"),
+        min_length=1,
+        description="What is known of a track beside its sound (metadata)",
+    )
     only: str = Field("", description="Repeat this run of results.csv alone, by its name in the column run")
     training: TrainSettings = TrainSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -80,7 +96,7 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
                 f"--training.pretrained.weights {weights}: a model version was trained on the test tracks of most "
                 "folds; use a state dict of torchvision's, or random weights"
             )
-        for name in ("seeds", "split_seeds", "models", "splits", "genres", "set_sizes"):
+        for name in ("seeds", "split_seeds", "models", "splits", "genres", "set_sizes", "sources"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"--{name.replace('_', '-')}: {values} has the same value twice")

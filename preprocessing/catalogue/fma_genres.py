@@ -46,7 +46,7 @@ def read_genre_tree(url: str) -> dict[int, Genre]:
 
 
 def _check_roots(tree: Mapping[int, Genre], url: str) -> None:
-    """Raises: BadInput if the parents of a genre do not lead to a root."""
+    """Raise BadInput if the parents of a genre do not lead to a root."""
     for genre in tree.values():
         ancestor, steps = genre, 0
         while ancestor.parent_id is not None:

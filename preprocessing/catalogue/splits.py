@@ -160,12 +160,17 @@ def group_tracks(table: pa.Table) -> NDArray[np.int64]:
     return groups_T
 
 
+def number_artists(artists: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Number artists, whatever the case and spacing of their names; -1 for an unknown one."""
+    return _codes(artists, fold=True)[0]
+
+
 def _shared_keys(table: pa.Table) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Return what must not be in two splits, by kind: the rows that have one, and its number.
 
     The kinds are artists, albums and recordings.
     """
-    artist_T, _ = _codes(table["artist"], fold=True)
+    artist_T = number_artists(table["artist"])
     album_T, albums = _codes(table["album"], fold=True)
     has_both_T = (artist_T >= 0) & (album_T >= 0)
     pairs = np.unique(np.column_stack([album_T, artist_T])[has_both_T], axis=0)
@@ -253,7 +258,7 @@ def _best_assignment(
 def _check_artists(
     table: pa.Table, names: Sequence[str], artists_C: NDArray[np.int64], needed: int, purpose: str
 ) -> None:
-    """Raises: BadInput for the first genre that has fewer artists than `needed`."""
+    """Raise BadInput for the first genre that has fewer artists than `needed`."""
     for name, found in zip(names, artists_C, strict=True):
         if found < needed:
             of_genre = table.filter(pc.equal(table["genre_top"], name))

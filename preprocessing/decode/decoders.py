@@ -152,7 +152,7 @@ def is_much_shorter(decoded_s: float, wanted_s: float) -> bool:
 
 
 def _check(attempt: DecodeAttempt[T] | None, source: AudioSource, window: TimeRange) -> DecodeResult[T]:
-    """Raises: BadAudio if nothing could be decoded, much less than the file states, or only silence."""
+    """Raise BadAudio if nothing could be decoded, much less than the file states, or only silence."""
     error = attempt.error if attempt is not None else None
     if error is not None and error.reason != "too-short":
         raise error
@@ -214,7 +214,7 @@ def _limit_duration(
 def _with_libsndfile(
     attempt: Attempt[T], source: AudioSource, window: TimeRange, mixer: Mixer
 ) -> DecodeAttempt[T]:
-    """Raises: LibsndfileError for a format it does not know or damage it cannot skip."""
+    """Raise LibsndfileError for a format it does not know or damage it cannot skip."""
     with soundfile.SoundFile(source.path) as file:
         rate_hz = file.samplerate
         stated_s = source.counted_s or source.plausible(libsndfile_duration_s(file))

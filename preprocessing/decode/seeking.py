@@ -84,7 +84,7 @@ def _append_mel(waves: WaveBlocks, *, spool: BinaryIO, mel: MelSettings) -> tupl
 
 
 def _append_wave(waves: WaveBlocks, *, spool: BinaryIO, mel: MelSettings) -> tuple[int, int]:
-    """Raises: BadAudio if there are too few samples for one frame."""
+    """Raise BadAudio if there are too few samples for one frame."""
     start_byte, samples = spool.tell(), 0
     for wave_S in waves:
         spool.write(np.ascontiguousarray(wave_S).data)

@@ -36,13 +36,8 @@ class AudioSource:
 
 def read_source(path: Path) -> AudioSource:
     """Recognise an audio file. Raises: BadAudio if it is none, or cannot be read."""
-    head, size_bytes = read_head(path)
-    if size_bytes == 0:
-        raise BadAudio("empty", "0 bytes")
-    kind = sniff_format(head)
+    kind, head, size_bytes = sniff_file(path)
     match kind:
-        case None:
-            raise BadAudio("not-audio", f"it begins with {head[:16]!r}, like no audio format")
         case "mpeg":
             return AudioSource(path, kind, size_bytes, counted_s=mpeg_duration_s(path, head))
         case "ogg":
@@ -52,6 +47,17 @@ def read_source(path: Path) -> AudioSource:
             with path.open("rb") as file:
                 return AudioSource(path, kind, size_bytes, is_cut=lacks_audio(file))
     return AudioSource(path, kind, size_bytes)
+
+
+def sniff_file(path: Path) -> tuple[str, bytes, int]:
+    """Return the format of an audio file, its first bytes and its size. Raises: BadAudio if they are of no format."""
+    head, size_bytes = read_head(path)
+    if size_bytes == 0:
+        raise BadAudio("empty", "0 bytes")
+    kind = sniff_format(head)
+    if kind is None:
+        raise BadAudio("not-audio", f"it begins with {head[:16]!r}, like no audio format")
+    return kind, head, size_bytes
 
 
 def read_head(path: Path) -> tuple[bytes, int]:

@@ -59,7 +59,7 @@ def spool_mel(
 
 
 def verify_sha1(path: Path, expected: str) -> None:
-    """Raises: BadAudio if the file's SHA-1 differs, or there is no file that can be read."""
+    """Raise BadAudio if the file's SHA-1 differs, or there is no file that can be read."""
     read_head(path)
     found = hash_file(path, "sha1").hex()
     if found != expected:

@@ -71,7 +71,7 @@ def log_mel_blocks(
 
 
 def _check_level(wave_S: NDArray[np.float32]) -> None:
-    """Raises: BadAudio if samples are not finite, or so large that their power would not be finite."""
+    """Raise BadAudio if samples are not finite, or so large that their power would not be finite."""
     if not wave_S.size:
         return
     loudest = max(-wave_S.min(), wave_S.max())  # NaN if there is one: numpy's min and max pass it on

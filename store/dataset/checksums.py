@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-METADATA = "zarr.json"
-ABSENT = 2**64 - 1
+from store.dataset.shard_objects import ABSENT, METADATA_FILE
+
 ENTRY_BYTES, CRC_BYTES = 16, 4
 FILES_SCHEMA = pa.schema(
     [
@@ -47,7 +47,7 @@ class StoredFile:
 def checksum_file(path: str, content: bytes, *, chunk_frames: int, chunks: int) -> StoredFile:
     """Return the size and the checksums of a file of a shard; an object has at most `chunks` inner chunks."""
     crc32c = google_crc32c.value(content)
-    if path == METADATA:
+    if path == METADATA_FILE:
         return StoredFile(path, len(content), crc32c, None, None)
     sums = tuple(google_crc32c.value(content[start:stop]) for start, stop in chunk_ranges(content, chunks))
     return StoredFile(path, len(content), crc32c, chunk_frames, sums)

@@ -25,7 +25,7 @@ import zarr
 from numpy.typing import NDArray
 
 from store.dataset.reader import open_snapshot
-from store.dataset.shard_objects import OBJECT_FRAMES
+from store.dataset.shard_objects import METADATA_FILE, OBJECT_FRAMES
 from store.dataset.shards import create_mel_metadata
 from store.fs.files import local_path, write_atomic
 
@@ -76,7 +76,7 @@ def _link_objects(root: Path, shards: list[str], folder: Path) -> tuple[Mapping[
     first_of: dict[str, int] = {}
     number = total = 0
     for name in shards:
-        frames = int(json.loads((root / "shards" / name / "zarr.json").read_bytes())["shape"][0])
+        frames = int(json.loads((root / "shards" / name / METADATA_FILE).read_bytes())["shape"][0])
         first_of[name] = number * OBJECT_FRAMES
         total = first_of[name] + frames
         for own in range(-(-frames // OBJECT_FRAMES)):
@@ -99,9 +99,9 @@ def _replace_folder(draft: Path, path: Path) -> None:
 def _name_arrays(root: Path) -> None:
     """Write the metadata of the arrays into that of the root: so nobody lists it, and no other folder is in the way."""
     arrays: dict[str, Any] = {
-        name: json.loads((root / name / "zarr.json").read_bytes())
+        name: json.loads((root / name / METADATA_FILE).read_bytes())
         for name in ("mel", "start_frame", "frames")
     }
     consolidated = {"kind": "inline", "must_understand": False, "metadata": arrays}
     group = {"zarr_format": 3, "node_type": "group", "attributes": {}, "consolidated_metadata": consolidated}
-    write_atomic(str(root / "zarr.json"), json.dumps(group).encode())
+    write_atomic(str(root / METADATA_FILE), json.dumps(group).encode())

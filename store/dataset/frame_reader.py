@@ -3,11 +3,8 @@
 Axes: T tracks, B crops, F frames, M mel bands.
 """
 
-import os
-import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,14 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from store.dataset.shard_objects import CHUNK_FRAMES, INDEX_BYTES, OBJECT_FRAMES, count_chunks
-from store.dataset.shards import object_url
-from store.errors import BadInput
-from store.fs.files import file_system, local_path, translate_server_errors
-from store.fs.positioned_reads import read_ranges
+from store.dataset.object_ranges import CachedObjects, LocalObjects, Objects, Ranges, RemoteObjects
+from store.dataset.shard_objects import CHUNK_FRAMES, OBJECT_FRAMES
+from store.fs.block_cache import BlockCache
+from store.fs.files import local_path
 
 LOCATION_COLUMNS = ("shard", "start_frame", "frames")  # of the index
-CURE = "`spectrogram-one build --repair` builds its tracks again"
 
 
 @dataclass(frozen=True)
@@ -52,31 +47,15 @@ class Locations:
         return Locations(self.shards, self.shard_T[rows], self.start_T[rows], self.frames_T[rows])
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """Ranges of bytes of objects, and how far into the batch the bytes go."""
-
-    shard_R: NDArray[np.object_]
-    object_R: NDArray[np.int64]
-    offset_R: NDArray[np.int64]
-    size_R: NDArray[np.int64]
-    into_R: NDArray[np.int64]
-
-    def objects(self) -> list[tuple[str, int]]:
-        """Return the shard and the number of each range's object."""
-        return list(zip(self.shard_R.tolist(), self.object_R.tolist(), strict=True))
-
-
 class FrameReader:
-    """Reads crops of tracks into arrays. Several threads may share one: they read without Python's lock."""
+    """Reads crops of tracks into arrays. Several threads may share one: they read without Python's lock.
 
-    def __init__(self, root: str, dtype: np.dtype[Any], bands: int) -> None:
+    With a cache, of a store on a slow disk or in an object store, blocks of frames are kept on a local disk.
+    """
+
+    def __init__(self, root: str, dtype: np.dtype[Any], bands: int, cache: BlockCache | None = None) -> None:
         self.dtype, self.bands = dtype, bands
-        self._objects = (
-            _RemoteObjects(root)
-            if local_path(root) is None
-            else _LocalObjects(root, CHUNK_FRAMES * bands * dtype.itemsize)
-        )
+        self._objects = _objects(root, bands * dtype.itemsize, cache)
 
     def read_crops(
         self,
@@ -132,108 +111,9 @@ class FrameReader:
             first_B, frames_B = (first_B + taken_B)[left], (frames_B - taken_B)[left]
 
 
-class _OpenFile:
-    """A file that is closed when its last reader has let go of it."""
-
-    def __init__(self, path: str) -> None:
-        self.handle = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "handle"):
-            os.close(self.handle)
-
-
-class _LocalObjects:
-    """The objects of shards on a local disk. An object's index is read once, when it is first opened."""
-
-    def __init__(self, root: str, chunk_bytes: int) -> None:
-        self._root, self._chunk_bytes = root, chunk_bytes
-        self._most_open = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        self._open: dict[tuple[str, int], _OpenFile] = {}
-        self._checked: set[tuple[str, int]] = set()
-        self._lock = Lock()
-
-    def read(self, ranges: Ranges, out_BFM: NDArray[Any]) -> None:
-        """Fill `out_BFM` with some ranges."""
-        # The list keeps the files open that another thread drops from the dict.
-        files = [self._open.get(key) or self._open_object(*key) for key in ranges.objects()]
-        handle_R = np.array([file.handle for file in files], np.int32)
-        address_R = ranges.into_R + out_BFM.ctypes.data
-        done = 0
-        while done < len(files):
-            left = slice(done, None)
-            done += read_ranges(handle_R[left], ranges.offset_R[left], ranges.size_R[left], address_R[left])
-            if done < len(files):
-                self._read_one(files[done], ranges, done, out_BFM)
-                done += 1
-
-    def _read_one(self, file: _OpenFile, ranges: Ranges, row: int, out_BFM: NDArray[Any]) -> None:
-        """Read a range that one call did not read whole, and find out why. Raises: BadInput; OSError."""
-        offset, first, size = int(ranges.offset_R[row]), int(ranges.into_R[row]), int(ranges.size_R[row])
-        view, done = out_BFM.data.cast("B")[first : first + size], 0
-        while done < size:
-            count = os.preadv(file.handle, (view[done:],), offset + done)
-            if not count:
-                url = object_url(self._root, *ranges.objects()[row])
-                raise BadInput(f"{url}: truncated; {CURE}")
-            done += count
-
-    def _open_object(self, shard: str, number: int) -> _OpenFile:
-        url = object_url(self._root, shard, number)
-        path = local_path(url)
-        assert path is not None
-        try:
-            file = _OpenFile(str(path))
-        except FileNotFoundError:
-            raise BadInput(f"{url}: missing from the store; {CURE}") from None
-        if (shard, number) not in self._checked:
-            self._check_index(file, url)
-        with self._lock:
-            self._checked.add((shard, number))
-            while len(self._open) >= self._most_open:
-                # Crops are drawn at random, so the file opened first is as good as any other.
-                del self._open[next(iter(self._open))]
-            return self._open.setdefault((shard, number), file)
-
-    def _check_index(self, file: _OpenFile, url: str) -> None:
-        size_bytes = os.fstat(file.handle).st_size
-        try:
-            tail = os.pread(file.handle, INDEX_BYTES, max(0, size_bytes - INDEX_BYTES))
-            count_chunks(tail, size_bytes, self._chunk_bytes)
-        except ValueError as error:
-            raise BadInput(f"{url}: {error}; {CURE}") from None
-
-
-class _RemoteObjects:
-    """The objects of shards in an object store: the ranges of a batch are requested all at once."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-
-    def read(self, ranges: Ranges, out_BFM: NDArray[Any]) -> None:
-        """Fill `out_BFM` with some ranges."""
-        urls = [object_url(self._root, *key) for key in ranges.objects()]
-        if not urls:
-            return
-        fs, _ = file_system(urls[0])
-        paths = [file_system(url)[1] for url in urls]
-        ends = (ranges.offset_R + ranges.size_R).tolist()
-        with translate_server_errors(urls[0]):
-            found = fs.cat_ranges(paths, ranges.offset_R.tolist(), ends, on_error="return")
-        content = out_BFM.data.cast("B")
-        for url, part, first, size in zip(
-            urls, found, ranges.into_R.tolist(), ranges.size_R.tolist(), strict=True
-        ):
-            content[first : first + size] = self._checked(url, part, size)
-
-    def _checked(self, url: str, part: bytes | Exception, size: int) -> bytes:
-        """Return the bytes of a response. Raises: BadInput; OSError."""
-        match part:
-            case FileNotFoundError():
-                raise BadInput(f"{url}: missing from the store; {CURE}")
-            case Exception():
-                with translate_server_errors(url):
-                    raise part
-            case _ if len(part) != size:
-                raise BadInput(f"{url}: truncated; {CURE}")
-        return part
+def _objects(root: str, frame_bytes: int, cache: BlockCache | None) -> Objects:
+    if cache is not None:
+        return CachedObjects(root, frame_bytes, cache)
+    if local_path(root) is None:
+        return RemoteObjects(root)
+    return LocalObjects(root, CHUNK_FRAMES * frame_bytes)

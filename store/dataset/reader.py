@@ -26,6 +26,7 @@ from store.dataset.snapshots import (
     snapshot_url,
 )
 from store.errors import BadInput
+from store.fs.block_cache import BlockCache
 from store.fs.column_hash import hash_columns
 from store.fs.files import join
 from store.fs.parquet import read_table
@@ -107,24 +108,30 @@ class Snapshot:
         return tracks
 
     def track_columns(self, catalogue: Sequence[str], index: Sequence[str]) -> pa.Table:
-        """Return some columns of the catalogue, joined with some of the index: less than `tracks` of a million."""
+        """Return some columns of the catalogue, joined with some of the index: less than `tracks` of a million.
+
+        The names of shards are a dictionary, since there are few.
+        """
         tracks = self.catalogue_columns(["track_id", *catalogue])
-        rows = self.read_index(tracks["track_id"], index)
+        rows = self.read_index(tracks["track_id"], index, encoded=("shard",))
         for name in index:
-            tracks = tracks.append_column(INDEX_SCHEMA.field(name), rows[name])
+            tracks = tracks.append_column(name, rows[name])
         return tracks
 
-    def read_index(self, track_ids: pa.ChunkedArray, columns: Sequence[str]) -> pa.Table:
+    def read_index(
+        self, track_ids: pa.ChunkedArray, columns: Sequence[str], *, encoded: Sequence[str] = ()
+    ) -> pa.Table:
         """Return columns of the index for some tracks: null where a track was never processed.
 
         Shapes: one row for each of `track_ids`, in their order.
 
         Of a track that several snapshots processed, the last result. Of a million tracks, read only
-        the columns that are needed.
+        the columns that are needed, those of few texts as dictionaries (`encoded`).
         """
-        parts = [read_table(join(self.root, name), ["track_id", *columns]) for name in self.file.index]
-        empty = INDEX_SCHEMA.empty_table().select(["track_id", *columns])
-        rows = pa.concat_tables([empty, *(part.select(empty.column_names) for part in parts)])
+        names = ["track_id", *columns]
+        parts = [read_table(join(self.root, it), names, encoded=encoded) for it in self.file.index]
+        empty = [] if parts else [INDEX_SCHEMA.empty_table()]
+        rows = pa.concat_tables([part.select(names) for part in (*empty, *parts)]).unify_dictionaries()
         backwards = pa.array(np.arange(len(rows))[::-1])  # of duplicates, index_in finds the first
         newest_first = rows["track_id"].combine_chunks().take(backwards)
         found = pc.subtract(len(rows) - 1, pc.index_in(track_ids, value_set=newest_first))
@@ -135,12 +142,16 @@ class Snapshot:
 
         Shapes: one location for each of `track_ids`, in their order.
         """
-        return Locations.of(self.read_index(track_ids, LOCATION_COLUMNS))
+        return Locations.of(self.read_index(track_ids, LOCATION_COLUMNS, encoded=("shard",)))
 
     @cached_property
     def reader(self) -> FrameReader:
         """The reader of its shards."""
-        return FrameReader(self.root, np.dtype(self.encoding), int(self.mel_settings["bands"]))
+        return self.reader_with(None)
+
+    def reader_with(self, cache: BlockCache | None) -> FrameReader:
+        """Return a reader of its shards that keeps what it reads in a cache."""
+        return FrameReader(self.root, np.dtype(self.encoding), int(self.mel_settings["bands"]), cache)
 
     @cached_property
     def track_ids(self) -> list[str]:

@@ -11,7 +11,8 @@ CHUNK_FRAMES = 256  # the unit in which other Zarr readers read, and to which th
 OBJECT_FRAMES = 65_536  # the unit of storage, a file or object: 8 MiB of uint8 at 128 bands
 CHUNKS = OBJECT_FRAMES // CHUNK_FRAMES
 INDEX_BYTES = CHUNKS * 16 + 4  # offset and length of each chunk, then a CRC-32C
-ABSENT = np.uint64(2**64 - 1)
+ABSENT = 2**64 - 1  # of offset and length of a chunk that is not there
+METADATA_FILE = "zarr.json"
 
 
 def encode_index(chunks: int, chunk_bytes: int) -> bytes:

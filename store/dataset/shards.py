@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from store.dataset.checksums import StoredFile, checksum_file
 from store.dataset.recipe import Encoding
-from store.dataset.shard_objects import CHUNK_FRAMES, OBJECT_FRAMES, encode_index, pad_to_chunks
+from store.dataset.shard_objects import (
+    CHUNK_FRAMES,
+    CHUNKS,
+    METADATA_FILE,
+    OBJECT_FRAMES,
+    encode_index,
+    pad_to_chunks,
+)
 from store.fs.files import (
     file_system,
     join,
@@ -27,11 +34,6 @@ from store.fs.files import (
 )
 
 UINT8_MIN_DB, UINT8_STEP_DB = -100.0, 140.0 / 255  # -100 to +40 dB: all that 16-bit music reaches
-ENCODING_ERROR_DB: Mapping[Encoding, float] = {  # the largest error of a value in [-100, 40] dB
-    "float32": 0.0,
-    "float16": 0.03125,
-    "uint8": UINT8_STEP_DB / 2,
-}
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Shard:
 
 
 def encode_db(mel_FM: NDArray[np.float32], encoding: Encoding) -> NDArray[Any]:
-    """Encode dB values for storage. Units: dB; uint8 clips to [-100, 40] dB, see ENCODING_ERROR_DB."""
+    """Encode dB values for storage. Units: dB; uint8 clips to [-100, 40] dB."""
     match encoding:
         case "uint8":
             steps_FM = np.rint((mel_FM - UINT8_MIN_DB) / UINT8_STEP_DB)
@@ -84,11 +86,14 @@ def write_shard(
     starts: dict[str, int] = {}
     frames: dict[str, int] = {}
     try:
-        total = _write_objects(root, name, _as_objects(_concatenate(mels, starts, frames), bands, encoding))
+        objects = _as_objects(_concatenate(mels, starts, frames), bands, encoding)
+        total, files = _write_objects(url, objects)
         tracks = {"track_ids": list(starts), "start_frames": list(starts.values())}
         create_mel_metadata(url, (total, bands), encoding, {**attributes, **tracks})
         _sync_local_files(url)
-        return Shard(name, starts, frames, _checksum_files(url))
+        return Shard(
+            name, starts, frames, (*files, _checksum(METADATA_FILE, read_bytes(join(url, METADATA_FILE))))
+        )
     except (
         BaseException
     ):  # Ctrl-C and cancelling too: no other process knows the name of a half-written shard
@@ -97,36 +102,46 @@ def write_shard(
 
 
 def object_url(root: str, shard: str, number: int) -> str:
-    """Return the URL of one of a shard's objects, as Zarr names it."""
-    return join(root, "shards", shard, "c", str(number), "0")
+    """Return the URL of one of a shard's objects."""
+    return join(root, "shards", shard, _object_path(number))
 
 
-def _write_objects(root: str, name: str, objects: Iterable[NDArray[Any]]) -> int:
-    """Write the objects of a shard; return the number of its frames.
+def _object_path(number: int) -> str:
+    """Return the path of an object within its shard, as Zarr names it."""
+    return f"c/{number}/0"
+
+
+def _write_objects(url: str, objects: Iterable[NDArray[Any]]) -> tuple[int, list[StoredFile]]:
+    """Write the objects of a shard; return the number of its frames, and the checksums of what was written.
 
     zarr-python pads the last object to its full size, and copies each one several times.
     """
-    total = 0
+    total, files = 0, []
     for number, rows_FM in enumerate(objects):
         total += len(rows_FM)
         chunks_FM = pad_to_chunks(rows_FM)
         chunk_bytes = CHUNK_FRAMES * chunks_FM[0].nbytes
         index = encode_index(len(chunks_FM) // CHUNK_FRAMES, chunk_bytes)
-        _write_object(object_url(root, name, number), chunks_FM, index)
-    return total
+        content = b"".join([chunks_FM.data, index])
+        _write_object(join(url, _object_path(number)), content)
+        files.append(_checksum(_object_path(number), content))
+    return total, files
 
 
-def _write_object(url: str, chunks_FM: NDArray[Any], index: bytes) -> None:
+def _checksum(path: str, content: bytes) -> StoredFile:
+    return checksum_file(path, content, chunk_frames=CHUNK_FRAMES, chunks=CHUNKS)
+
+
+def _write_object(url: str, content: bytes) -> None:
     path = local_path(url)
     if path is None:
         fs, remote = file_system(url)
         with translate_server_errors(url):
-            fs.pipe_file(remote, chunks_FM.tobytes() + index)
+            fs.pipe_file(remote, content)
         return
     make_folder(path.parent)
     with path.open("xb") as file:
-        file.write(chunks_FM.data)
-        file.write(index)
+        file.write(content)
 
 
 def create_mel_metadata(
@@ -183,21 +198,6 @@ def _as_objects(
                 filled = 0
     if filled:
         yield full_FM[:filled]
-
-
-def _checksum_files(url: str) -> tuple[StoredFile, ...]:
-    """Read the files of a shard back, and return their sizes and checksums."""
-    fs, folder = file_system(url)
-    paths = sorted(path.removeprefix(f"{folder.rstrip('/')}/") for path in fs.find(folder))
-    return tuple(
-        checksum_file(
-            path,
-            read_bytes(join(url, path)),
-            chunk_frames=CHUNK_FRAMES,
-            chunks=OBJECT_FRAMES // CHUNK_FRAMES,
-        )
-        for path in paths
-    )
 
 
 def _sync_local_files(url: str) -> None:

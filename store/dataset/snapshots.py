@@ -29,6 +29,7 @@ import pyarrow as pa
 from store.dataset.checksums import files_table
 from store.dataset.parts import append_part, has_content, is_intact, put_part
 from store.dataset.recipe import Recipe
+from store.dataset.shard_objects import METADATA_FILE
 from store.dataset.shards import Shard
 from store.errors import BadInput, CommitConflict
 from store.fs.files import exists, join, list_names, put_if_absent, read_bytes
@@ -130,7 +131,7 @@ def commit(root: str, snapshot: SnapshotFile) -> SnapshotFile:
 
 
 def refuse_swept(root: str, parent: SnapshotFile, names: Iterable[str]) -> None:
-    """Raises: CommitConflict if a sweep removed one of the files that are to be published."""
+    """Raise CommitConflict if a sweep removed one of the files that are to be published."""
     removed = swept_names(root, parent).intersection(names)
     if removed:
         raise CommitConflict(
@@ -164,9 +165,9 @@ def make_root(root: str) -> None:
     Two writers may do so at the same instant, which zarr itself refuses.
     """
     for group in (root, join(root, "shards")):
-        if not exists(join(group, "zarr.json")):
+        if not exists(join(group, METADATA_FILE)):
             with suppress(FileExistsError):
-                put_if_absent(join(group, "zarr.json"), ZARR_GROUP)
+                put_if_absent(join(group, METADATA_FILE), ZARR_GROUP)
 
 
 def snapshot_name(number: int) -> str:

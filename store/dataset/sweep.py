@@ -17,6 +17,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from store.dataset.parts import put_part
+from store.dataset.shard_objects import METADATA_FILE
 from store.dataset.snapshot_tags import read_tags
 from store.dataset.snapshots import (
     SnapshotFile,
@@ -54,9 +55,7 @@ def sweep(root: str, *, grace_s: float, keep_snapshots: int | None, is_dry_run: 
     for attempts_left in reversed(range(MAX_ATTEMPTS)):
         snapshots = list(kept_snapshots(root))
         if not snapshots:
-            raise BadInput(
-                f"{root}: holds no published spectrograms, so nothing can be told from what is in use"
-            )
+            raise BadInput(f"{root}: holds no published spectrograms, so what is in use is unknown")
         superseded = _superseded(snapshots, read_tags(root).values(), keep_snapshots)
         old, young = _unnamed(root, [it for it in snapshots if it not in superseded], grace_s)
         numbers = tuple(it.number for it in superseded)
@@ -90,7 +89,7 @@ def _unnamed(root: str, snapshots: Sequence[SnapshotFile], grace_s: float) -> tu
     """Return the files and shards that no snapshot names and that are old; and how many others are too young."""
     named = _named(root, snapshots)
     names = [f"{folder}/{name}" for folder in FOLDERS for name in list_names(join(root, folder))]
-    shards = [f"shards/{name}" for name in list_names(join(root, "shards")) if name != "zarr.json"]
+    shards = [f"shards/{name}" for name in list_names(join(root, "shards")) if name != METADATA_FILE]
     files = [name for name in names if name not in named and not _is_commit_or_tag(name)]
     candidates = [*files, *(name for name in shards if name not in named)]
     if not candidates:

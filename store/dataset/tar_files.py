@@ -44,7 +44,7 @@ from store.fs.files import (
 from store.fs.parquet import read_table, write_table
 
 FORMAT = 1
-DATASET = "dataset.json"
+DATASET, CATALOGUE_FILE, INDEX_FILE = "dataset.json", "catalogue.parquet", "index.parquet"
 TRACKS_PER_SHARD = 64
 SAMPLE_COLUMNS = ("status", "decoded_s")  # of the index, in KEY.json; of the catalogue, all
 Advance = Callable[[int], None]
@@ -81,8 +81,8 @@ def export_tars(
         for number, some in enumerate(_split_by_size(samples, tar_bytes)):
             name = f"{split}-{number:06d}.tar"
             tars[name] = _write_tar(join(folder, name), some, advance)
-    write_table(join(folder, "catalogue.parquet"), catalogue)
-    write_table(join(folder, "index.parquet"), index)
+    write_table(join(folder, CATALOGUE_FILE), catalogue)
+    write_table(join(folder, INDEX_FILE), index)
     head = {
         "format": FORMAT,
         "recipe": asdict(snapshot.file.recipe),
@@ -105,10 +105,10 @@ def import_tars(folder: str, root: str, *, advance: Advance = lambda tracks: Non
         raise BadInput(f"{root}: holds a snapshot already; import into a new store (--store)")
     head = _read_head(folder)
     recipe = Recipe(**head["recipe"])
-    index = read_table(join(folder, "index.parquet"))
+    index = read_table(join(folder, INDEX_FILE))
     spectrograms = _spectrograms(folder, head["tars"], recipe, advance)
     shards = list(_write_shards(root, spectrograms, recipe))
-    catalogue = read_table(join(folder, "catalogue.parquet"))
+    catalogue = read_table(join(folder, CATALOGUE_FILE))
     return publish(
         root,
         parent=None,

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from store.dataset.checksums import METADATA, StoredFile, damaged_chunks
+from store.dataset.checksums import StoredFile, damaged_chunks
 from store.dataset.parts import is_intact
 from store.dataset.reader import Snapshot
+from store.dataset.shard_objects import METADATA_FILE
 from store.fs.files import join, read_bytes
 from store.fs.parquet import read_table
 
@@ -145,7 +146,7 @@ def _find_damage(path: str, content: bytes, shard: str, file: StoredFile, locati
     problem = "differs from what was written"
     if len(content) != file.size_bytes:
         problem = f"{len(content):,} bytes, {file.size_bytes:,} were written"
-    if file.path == METADATA or len(content) != file.size_bytes:
+    if file.path == METADATA_FILE or len(content) != file.size_bytes:
         return _whole_file(path, problem, shard, file, locations)
     try:
         chunks = damaged_chunks(content, file)
@@ -160,7 +161,7 @@ def _find_damage(path: str, content: bytes, shard: str, file: StoredFile, locati
 
 
 def _whole_file(path: str, problem: str, shard: str, file: StoredFile, locations: Locations) -> Damage:
-    if file.path == METADATA:
+    if file.path == METADATA_FILE:
         return Damage(path, problem, locations.whole_shard(shard))
     assert file.chunk_crc32c is not None
     assert file.chunk_frames is not None

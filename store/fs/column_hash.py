@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+ROWS_AT_ONCE = 1 << 16
+
 
 class Digest(Protocol):
     """A hash that is fed piece by piece, as those of hashlib."""
@@ -27,15 +29,27 @@ def _hash_values(array: pa.Array, digest: Digest) -> None:
             _hash_values(chunk, digest)
         return
     digest.update(np.packbits(array.is_null().to_numpy(zero_copy_only=False)).tobytes())
-    if pa.types.is_list(array.type):
+    if pa.types.is_dictionary(array.type):
+        _hash_texts(array, digest)
+    elif pa.types.is_list(array.type):
         digest.update(pc.fill_null(pc.list_value_length(array), 0).to_numpy().tobytes())
         _hash_values(array.flatten(), digest)
     elif pa.types.is_string(array.type):
         digest.update(pc.fill_null(pc.binary_length(array), 0).to_numpy().tobytes())
-        if len(array):
-            first, last = np.frombuffer(array.buffers()[1], np.int32)[
-                [array.offset, array.offset + len(array)]
-            ]
-            digest.update(memoryview(array.buffers()[2])[first:last])
+        _hash_bytes(array, digest)
     else:
         digest.update(pc.fill_null(array, 0).to_numpy(zero_copy_only=False).tobytes())
+
+
+def _hash_texts(array: pa.DictionaryArray, digest: Digest) -> None:
+    """Feed the texts of a dictionary as those of a plain column, whatever its order: a part at a time."""
+    length_D = pc.binary_length(array.dictionary)
+    digest.update(pc.fill_null(length_D.take(array.indices), 0).to_numpy().tobytes())
+    for first in range(0, len(array), ROWS_AT_ONCE):
+        _hash_bytes(array.slice(first, ROWS_AT_ONCE).dictionary_decode(), digest)
+
+
+def _hash_bytes(array: pa.StringArray, digest: Digest) -> None:
+    if len(array):
+        first, last = np.frombuffer(array.buffers()[1], np.int32)[[array.offset, array.offset + len(array)]]
+        digest.update(memoryview(array.buffers()[2] or b"")[first:last])

@@ -120,7 +120,7 @@ def _verify(url: str, part: Path, path: Path, sha1: str) -> None:
 
 
 def _check_status(response: httpx.Response, url: str) -> None:
-    """Raises: BadInput if trying again will not help; httpx.HTTPError if it may."""
+    """Raise BadInput if trying again will not help; httpx.HTTPError if it may."""
     status = response.status_code
     if response.is_success:
         return

@@ -52,6 +52,8 @@ def is_http(url: str) -> bool:
 
 def local_path(url: str) -> Path | None:
     """Return the path of `url` on this machine's disk; None if it is remote, or within an archive."""
+    if "://" not in url:
+        return Path(url).expanduser().absolute()
     if split_zip_url(url) is not None:
         return None
     fs, path = file_system(url)

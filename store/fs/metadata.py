@@ -22,6 +22,7 @@ TYPES_WITHOUT_OWNERS = ("vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk", "c
 NO_MODE_CODES = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 OwnerPolicy = Literal["keep", "change", "ignore"]
+Owner = tuple[int, int]  # user and group
 
 
 def write_obstacle(real: Path, status: os.stat_result, *, may_change_owner: bool) -> tuple[str, str] | None:
@@ -47,25 +48,30 @@ def write_obstacle(real: Path, status: os.stat_result, *, may_change_owner: bool
     if parent.st_mode & stat.S_ISVTX and not {0, status.st_uid, parent.st_uid} & set(mine):
         return "no-permission", f"{folder} is sticky: only the owner of a file may replace it"
     if not may_change_owner and not _can_keep_owner(status, parent):
-        return "other-owner", describe_lost_owner(status)
+        return "other-owner", describe_lost_owner(owner_of(status))
     return None
 
 
-def describe_lost_owner(status: os.stat_result) -> str:
+def owner_of(status: os.stat_result) -> Owner:
+    """Return user and group of a file."""
+    return status.st_uid, status.st_gid
+
+
+def describe_lost_owner(owner: Owner) -> str:
     """Return why a file is left to its owner, and what to do."""
     return (
-        f"it belongs to {owner_name(status)}, and this user may not give a new file to that owner: run as that owner "
+        f"it belongs to {owner_name(owner)}, and this user may not give a new file to that owner: run as that owner "
         "or as root, or let such files change hands with --owner change"
     )
 
 
-def owner_name(status: os.stat_result) -> str:
-    """Return user:group of a file, as numbers where they have no names."""
-    user, group = str(status.st_uid), str(status.st_gid)
+def owner_name(owner: Owner) -> str:
+    """Return user:group, as numbers where they have no names."""
+    user, group = map(str, owner)
     with suppress(KeyError):
-        user = pwd.getpwuid(status.st_uid).pw_name
+        user = pwd.getpwuid(owner[0]).pw_name
     with suppress(KeyError):
-        group = grp.getgrgid(status.st_gid).gr_name
+        group = grp.getgrgid(owner[1]).gr_name
     return f"{user}:{group}"
 
 
@@ -90,17 +96,22 @@ def copy_metadata(
     before: os.stat_result,
     *,
     owner: OwnerPolicy = "keep",
+    former_owner: Owner | None = None,
     mtime_ns: int | None = None,
-) -> bool:
+) -> None:
     """Copy owner, mode, extended attributes and times of the original to the draft; set `mtime_ns` if given.
 
-    Return whether the draft belongs to another user or group than the original, which only owner="change" allows.
+    Raises: PermissionError if the owner cannot be kept, unless owner="change"; BadInput for an attribute or a mode
+        that cannot.
 
-    Raises: PermissionError if the owner cannot be kept; BadInput for an attribute or a mode that cannot.
-
-    With owner="ignore", for a copy elsewhere, nothing of these need be kept: its disk may not have them.
+    A `former_owner` gets the draft instead, if this user may give it to that one. With owner="ignore", for a copy
+    elsewhere, nothing of these need be kept: its disk may not have them.
     """
-    has_new_owner = owner != "ignore" and not _keep_owner(draft, before, may_change=owner == "change")
+    has_new_owner = False
+    if former_owner is not None and _give_to(draft, former_owner):
+        has_new_owner = former_owner != owner_of(before)
+    elif owner != "ignore":
+        has_new_owner = not _keep_owner(draft, before, may_change=owner == "change")
     try:
         shutil.copystat(real, draft)
     except OSError as why:  # from chmod, the last that it does: a disk without modes
@@ -116,23 +127,26 @@ def copy_metadata(
             raise BadInput(f"it would lose its mode {wanted:o}: the disk does not keep it")
     # Reading has changed the time of access.
     os.utime(draft, ns=(before.st_atime_ns, before.st_mtime_ns if mtime_ns is None else mtime_ns))
-    return has_new_owner
+
+
+def _give_to(draft: Path, owner: Owner) -> bool:
+    """Give a file to another user and group; return whether it has both."""
+    with suppress(PermissionError):
+        if owner_of(draft.stat()) != owner:
+            os.chown(draft, *owner)
+        return True
+    return False
 
 
 def _keep_owner(draft: Path, before: os.stat_result, *, may_change: bool) -> bool:
     """Give the draft to the owner and group of the original, as far as possible; return whether it has both."""
-    mine = draft.stat()
-    if (mine.st_uid, mine.st_gid) == (before.st_uid, before.st_gid):
+    if _give_to(draft, owner_of(before)):
         return True
-    try:
-        os.chown(draft, before.st_uid, before.st_gid)
-    except PermissionError:
-        if not may_change:
-            raise
-        with suppress(PermissionError):
-            os.chown(draft, -1, before.st_gid)
-        return False
-    return True
+    if not may_change:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(draft))
+    with suppress(PermissionError):
+        os.chown(draft, -1, before.st_gid)
+    return False
 
 
 def _can_keep_owner(status: os.stat_result, folder: os.stat_result) -> bool:

@@ -28,14 +28,14 @@ def row_count(url: str) -> int:
     return rows
 
 
-def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or those of `columns` that it has.
+def read_table(url: str, columns: Sequence[str] | None = None, *, encoded: Sequence[str] = ()) -> pa.Table:
+    """Read a table, or those of `columns` that it has; `encoded` are columns of few texts, returned as dictionaries.
 
     Raises: FileNotFoundError; BadInput if the file is damaged; OSError if the disk or the server fails.
     """
     with _open(url, columns) as source:
         try:
-            file = pq.ParquetFile(source, page_checksum_verification=True)
+            file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=list(encoded))
             present = columns and [name for name in columns if name in file.schema_arrow.names]
             return file.read(present, use_threads=False)  # threads need more memory here, and no less time
         except (pa.ArrowException, OSError) as why:

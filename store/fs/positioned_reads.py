@@ -5,6 +5,7 @@ than one. So the loop around the system call is machine code, made here from LLV
 """
 
 import ctypes
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -44,6 +45,17 @@ end:
 """
 
 _engines: list[Any] = []  # they own the code
+
+
+class OpenFile:
+    """A file that is closed when its last reader has let go of it."""
+
+    def __init__(self, path: str) -> None:
+        self.handle = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):
+            os.close(self.handle)
 
 
 def read_ranges(

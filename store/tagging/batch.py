@@ -70,29 +70,42 @@ def undo_batch(
     A file that changed since is skipped, or with `even_changed` gets its genres and custom tags back and
     keeps what else was done to it. The undo has a journal of its own: it can be undone.
     """
-    entries: dict[str, list[Row]] = {}
-    for row in journal_rows:  # several attempts at a batch may have journalled the same file
-        entries.setdefault(row["url"], []).append(row)
-    requests = [UndoRequest(own[0]["track_id"], url, own, even_changed) for url, own in entries.items()]
+    requests = _undo_requests(journal_rows, even_changed=even_changed)
     if dry_run:
         results = _dry_run(requests, settings)
     else:
         results = _swap(requests, settings=settings, journal_url=journal_url, name=name)
+    statuses = DRY_RUN_STATUSES if dry_run else {}
     return [
         {
-            "track_id": request.track_id,
-            "url": request.url,
+            **_undo_row(request, result),
             "old_genres": genres_now.get(request.url),
-            "genres": request.entries[-1]["old_genres"],
-            "custom_tags": request.entries[-1]["old_custom_tags"],
-            "status": DRY_RUN_STATUSES.get(result.status, result.status) if dry_run else result.status,
-            "reason": result.reason,
-            "detail": result.detail,
-            "signature": result.signature,
-            "old_signature": result.old_signature,
+            "status": statuses.get(result.status, result.status),
         }
         for request, result in zip(requests, results, strict=True)
     ]
+
+
+def _undo_requests(journal_rows: Sequence[Row], *, even_changed: bool) -> list[UndoRequest]:
+    """Return one request a file: several attempts at a batch may have journalled the same file."""
+    entries: dict[str, list[Row]] = {}
+    for row in journal_rows:
+        entries.setdefault(row["url"], []).append(row)
+    return [UndoRequest(own[0]["track_id"], url, own, even_changed) for url, own in entries.items()]
+
+
+def _undo_row(request: UndoRequest, result: SwapResult) -> dict[str, Any]:
+    return {
+        "track_id": request.track_id,
+        "url": request.url,
+        "genres": request.entries[-1]["old_genres"],
+        "custom_tags": request.entries[-1]["old_custom_tags"],
+        "status": result.status,
+        "reason": result.reason,
+        "detail": result.detail,
+        "signature": result.signature,
+        "old_signature": result.old_signature,
+    }
 
 
 def _swap(requests: Sequence[R], *, settings: WriteSettings, journal_url: str, name: str) -> list[SwapResult]:

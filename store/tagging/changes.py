@@ -1,11 +1,12 @@
 """The decision what one file of a batch is to become, from its present state, before anything is written."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from store.errors import SpectrogramOneError
+from store.fs.metadata import Owner, owner_of
 from store.fs.s3_objects import has_version
 from store.tagging.journal import digest_file
 from store.tags.formats import CUSTOM_TAG_NAMES, TagEdit
@@ -78,6 +79,7 @@ class Decision:
     change: Change | None  # None: the file stays as it is
     mtime_ns: int | None = None  # None: as the settings have it
     digest: bytes | None = None  # of the file, if it was computed
+    owner: Owner | None = None  # to be given back, as far as this user may; None: the present one stays
 
 
 def decide(request: Request, path: Path, signature: str, own_digests: Collection[bytes]) -> Decision:
@@ -92,7 +94,12 @@ def decide(request: Request, path: Path, signature: str, own_digests: Collection
         case TagRequest(row=row):
             return _decide_tagging(row, path, signature, own_digests)
         case UndoRequest(entries=entries, even_changed=even_changed):
-            return _decide_undo(entries, path, own_digests, even_changed)
+            decision = _decide_undo(entries, path, own_digests, even_changed)
+            return (
+                decision
+                if decision.change is None
+                else replace(decision, owner=_owner_to_restore(entries, path))
+            )
 
 
 def _decide_tagging(row: Row, path: Path, signature: str, own_digests: Collection[bytes]) -> Decision:
@@ -119,6 +126,14 @@ def _decide_undo(
     if even_changed:
         return Decision("restored-tags", _old_tags(entries[-1]), digest=digest)
     raise FileSkipped("changed", "the file changed since it was tagged")
+
+
+def _owner_to_restore(entries: Sequence[Row], path: Path) -> Owner | None:
+    """Return the former owner of a file that changed hands when it was tagged, unless its owner changed since."""
+    now = owner_of(path.stat())
+    changed = (it for it in entries if it.get("new_owner") and tuple(it["new_owner"]) == now)
+    entry = next(changed, None)
+    return None if entry is None else (entry["old_owner"][0], entry["old_owner"][1])
 
 
 def _decide_restoring(entry: Row, digest: bytes) -> Decision:

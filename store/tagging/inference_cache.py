@@ -48,9 +48,9 @@ def _updated(row: dict[str, Any], result: Row) -> dict[str, Any] | None:
     if row["signature"] != result["old_signature"]:
         return row
     match result["status"]:
-        case "written":
+        case "written" | "kept":  # kept: it had these genres already, though the row may not say so
             custom_tags = {**(row["old_custom_tags"] or {}), **dict(result["custom_tags"] or {})}
-        case "restored" | "restored-tags":
+        case "restored" | "restored-tags" | "as-it-was":
             others = (row["old_custom_tags"] or {}).items()
             custom_tags = {name: text for name, text in others if name not in CUSTOM_TAG_NAMES}
             custom_tags |= dict(result["custom_tags"] or {})

@@ -33,6 +33,8 @@ JOURNAL_SCHEMA = pa.schema(
         ("old_genres", pa.list_(pa.string())),
         ("old_custom_tags", pa.map_(pa.string(), pa.string())),
         ("mtime_ns", pa.int64()),  # of the file before
+        ("old_owner", pa.list_(pa.int64(), 2)),  # user and group, if the file changed hands; else null
+        ("new_owner", pa.list_(pa.int64(), 2)),
         ("version", pa.string()),  # of the object before, where a bucket keeps versions
     ]
 )

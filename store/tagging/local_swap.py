@@ -23,7 +23,15 @@ from uuid import uuid4
 
 from store.fs.disk_errors import naming, retry_if_stale
 from store.fs.files import local_path, sync_to_disk
-from store.fs.metadata import copy_metadata, describe_lost_owner, is_unchanged, owner_name, write_obstacle
+from store.fs.metadata import (
+    Owner,
+    copy_metadata,
+    describe_lost_owner,
+    is_unchanged,
+    owner_name,
+    owner_of,
+    write_obstacle,
+)
 from store.fs.signatures import signature_from_stat
 from store.tagging.changes import Decision, FileSkipped, Request, decide
 from store.tagging.journal import digest_file, write_entries
@@ -34,6 +42,7 @@ from store.tagging.swap import (
     Draft,
     OwnWork,
     SwapResult,
+    identical_result,
     in_groups,
     skip_if_unusable,
     skipped_result,
@@ -63,7 +72,7 @@ class FileDraft(Draft):
 
     real: Path
     before: os.stat_result
-    has_new_owner: bool = False
+    lost_owner: Owner | None = None  # whom the file should belong to, and does not
 
 
 @dataclass
@@ -138,7 +147,9 @@ def _plan_file(
     seen.add(real)
     decision = decide(request, real, signature_from_stat(before), own_work.get(request.url, ()))
     if decision.change is not None:
-        obstacle = write_obstacle(real, before, may_change_owner=settings.owner == "change")
+        is_given_back = decision.owner is not None and decision.owner[0] == os.geteuid()
+        may_change = settings.owner == "change" or is_given_back
+        obstacle = write_obstacle(real, before, may_change_owner=may_change)
         if obstacle is not None:
             raise FileSkipped(*obstacle)
         if before.st_nlink > 1 and settings.hard_links == "refuse":
@@ -158,13 +169,15 @@ def _prepare_each(plans: Sequence[PlannedFile | SwapResult], attempt: _Attempt) 
 
 
 def _prepare(plan: PlannedFile, attempt: _Attempt) -> FileDraft | SwapResult:
-    unchanged = _result(plan.decision.status, plan.before, plan.before)
+    signature = signature_from_stat(plan.before)
     if plan.decision.change is None:
         attempt.touched.add(plan.real.parent)  # an attempt that died may not have synced it
-        return unchanged
+        return SwapResult(plan.decision.status, signature=signature, old_signature=signature)
     try:
         with skip_if_unusable(plan.request.url), translate_errors(plan.request.url):
-            return _write_file_draft(plan, attempt) or unchanged
+            draft = _write_file_draft(plan, attempt)
+        same = identical_result(plan.decision)
+        return draft or replace(same, signature=signature, old_signature=signature)
     except FileSkipped as why:
         return skipped_result(why)
 
@@ -173,23 +186,30 @@ def _write_file_draft(plan: PlannedFile, attempt: _Attempt) -> FileDraft | None:
     if not is_unchanged(plan.before, plan.real.stat()):
         raise FileSkipped("changed", "another program changed the file meanwhile")
     with naming(plan.real), _draft_path(plan.real, attempt) as path:
-        old_mtime_ns = plan.before.st_mtime_ns
+        # A time after 2262 is not journalled, since it fills 64 bits: an undo then keeps what the file has.
+        old_mtime_ns = plan.before.st_mtime_ns if plan.before.st_mtime_ns < 1 << 63 else None
         entry = write_draft(plan.request, plan.decision, plan.real, path, mtime_ns=old_mtime_ns, version=None)
         if entry is None:
             return None
         mtime_ns = plan.decision.mtime_ns
         if mtime_ns is None and attempt.settings.mtime == "now":
             mtime_ns = path.stat().st_mtime_ns
-        has_new_owner = _copy_metadata(plan, path, attempt.settings, mtime_ns)  # last: reading moves atime
-    return FileDraft(plan.number, plan.decision.status, path, entry, plan.real, plan.before, has_new_owner)
+        _copy_metadata(plan, path, attempt.settings, mtime_ns)  # last: reading moves atime
+        old, new = owner_of(plan.before), owner_of(path.stat())
+    if new != old:
+        entry |= {"old_owner": old, "new_owner": new}
+    wanted = plan.decision.owner or old
+    lost = wanted if new != wanted else None
+    return FileDraft(plan.number, plan.decision.status, path, entry, plan.real, plan.before, lost)
 
 
-def _copy_metadata(plan: PlannedFile, draft: Path, settings: WriteSettings, mtime_ns: int | None) -> bool:
-    """Return whether the draft belongs to another user than the file. Raises: FileSkipped if it must not."""
+def _copy_metadata(plan: PlannedFile, draft: Path, settings: WriteSettings, mtime_ns: int | None) -> None:
+    """Copy the metadata of a file to its draft. Raises: FileSkipped if its owner must be kept and cannot."""
+    owner, former = settings.owner, plan.decision.owner
     try:
-        return copy_metadata(plan.real, draft, plan.before, owner=settings.owner, mtime_ns=mtime_ns)
+        copy_metadata(plan.real, draft, plan.before, owner=owner, former_owner=former, mtime_ns=mtime_ns)
     except PermissionError as why:  # of a share that does not let root give files away, for example
-        raise FileSkipped("other-owner", describe_lost_owner(plan.before)) from why
+        raise FileSkipped("other-owner", describe_lost_owner(owner_of(plan.before))) from why
 
 
 def _swap(draft: FileDraft, attempt: _Attempt, handles: dict[Path, int]) -> SwapResult:
@@ -204,8 +224,8 @@ def _swap(draft: FileDraft, attempt: _Attempt, handles: dict[Path, int]) -> Swap
             attempt.touched.add(draft.real.parent)
             _replace(draft, attempt, handles)
             result = _result(draft.status, draft.before, draft.real.stat())
-            if draft.has_new_owner:
-                detail = f"it belonged to {owner_name(draft.before)} and now belongs to this user"
+            if draft.lost_owner is not None:
+                detail = f"it belonged to {owner_name(draft.lost_owner)} and now belongs to this user"
                 return replace(result, reason="new-owner", detail=detail)
             return result
     except FileSkipped as why:

@@ -122,15 +122,11 @@ def _is_change(row: Mapping[str, Any]) -> bool:
     return status in ("change", "copied") or (status == "skipped" and bool(row.get("genres")))
 
 
-def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Iterator[pa.Table]]:
-    """Open a file of predictions; return its metadata, and its rows, some at a time, as PREDICTIONS_SCHEMA.
-
-    Raises: BadInput if it does not exist, or lacks a column that is needed to write tags.
-
-    Additional columns are left out, missing ones are null: other programs may have written the file, to
-    remove lines or to correct genres.
-    """
+def open_predictions(url: str) -> pq.ParquetFile:
+    """Open a file of predictions. Raises: BadInput if it does not exist, or lacks a column that writing needs."""
     path = local_path(url)
+    if path is not None and path.is_dir():
+        raise BadInput(f"{url}: a folder; name {PREDICTIONS_FILE} or {CSV_FILE} in it")
     try:
         file = pq.ParquetFile(pa.BufferReader(read_bytes(url)) if path is None else path)
     except (FileNotFoundError, IsADirectoryError):
@@ -142,6 +138,18 @@ def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Itera
     missing = [name for name in REQUIRED_COLUMNS if name not in file.schema_arrow.names]
     if missing:
         raise BadInput(f"{url}: has no column {missing[0]}; wanted the predictions.parquet of a tagging run")
+    return file
+
+
+def read_predictions(url: str, rows_at_once: int) -> tuple[dict[str, str], Iterator[pa.Table]]:
+    """Open a file of predictions; return its metadata, and its rows, some at a time, as PREDICTIONS_SCHEMA.
+
+    Raises: BadInput if it does not exist, or lacks a column that is needed to write tags.
+
+    Additional columns are left out, missing ones are null: other programs may have written the file, to
+    remove lines or to correct genres.
+    """
+    file = open_predictions(url)
     about = {key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items()}
     return about, (_with_schema(batch, url) for batch in file.iter_batches(rows_at_once))
 

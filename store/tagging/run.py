@@ -12,8 +12,9 @@ RUNS/inference/KEY/PART.parquet   cached predictions, for every run with the sam
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from store.errors import BadInput
 from store.fs.files import exists, join, last_part, list_names, put_if_absent, read_bytes, write_atomic
 from store.fs.parquet import read_table, row_count, write_table
 
+STAMP = "%Y%m%dT%H%M%S%f"
 RUN, PLAN, SUMMARY, INFERENCE = "run.json", "plan.json", "summary.json", "inference"
 KEY_LETTERS = 8
 Folder = Literal["plan", "done"]
@@ -117,9 +119,20 @@ def open_run(runs: str, request: Mapping[str, Any]) -> TaggingRun:
     alike = [TaggingRun(join(runs, name)) for name in names if exists(join(runs, name, RUN))]
     if alike and alike[-1].summary() is None:
         return alike[-1]
-    run = TaggingRun(join(runs, f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{key}"))
+    run = TaggingRun(join(runs, f"{_stamp(runs)}-{key}"))
     put_if_absent(join(run.url, RUN), content)
     return run
+
+
+def _stamp(runs: str) -> str:
+    """Return the present time, or the next after the last run: a clock that was set back does not change the order."""
+    now = f"{datetime.now(UTC):{STAMP}}"
+    last = max((name.split("-")[0] for name in list_names(runs) if name != INFERENCE), default="")
+    if now > last:
+        return now
+    with suppress(ValueError, OverflowError):  # a folder of another name
+        return f"{datetime.strptime(last, STAMP) + timedelta(microseconds=1):{STAMP}}"
+    return now
 
 
 def list_runs(runs: str) -> list[TaggingRun]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -26,6 +26,7 @@ from store.tagging.swap import (
     Draft,
     OwnWork,
     SwapResult,
+    identical_result,
     in_groups,
     skip_if_unusable,
     skipped_result,
@@ -115,13 +116,13 @@ def _plan_and_prepare(numbered: Numbered, folder: Path, own_work: OwnWork) -> Ob
     try:
         with _downloaded(request, folder) as (copy, was), translate_errors(request.url):
             decision = decide(request, copy, was.signature, own_work.get(request.url, ()))
-            unchanged = SwapResult(decision.status, signature=was.signature, old_signature=was.signature)
             if decision.change is None:
-                return unchanged
+                return SwapResult(decision.status, signature=was.signature, old_signature=was.signature)
             draft = _unique_path(copy)
             entry = write_draft(request, decision, copy, draft, mtime_ns=None, version=was.version_id)
             if entry is None:
-                return unchanged
+                same = identical_result(decision)
+                return replace(same, signature=was.signature, old_signature=was.signature)
             return ObjectDraft(number, decision.status, draft, entry, was)
     except FileSkipped as why:
         return skipped_result(why)

@@ -56,6 +56,13 @@ def skipped_result(why: FileSkipped) -> SwapResult:
     return SwapResult("skipped", why.reason, str(why))
 
 
+def identical_result(decision: Decision) -> SwapResult:
+    """Return the result of a file whose edited copy equals it byte for byte; signatures are for the caller to add."""
+    if decision.status == "written":
+        return SwapResult("kept", "has-genre", "it has these genres already")
+    return SwapResult("as-it-was")
+
+
 def write_draft(
     request: Request,
     decision: Decision,

@@ -12,7 +12,7 @@ from mutagen.aac import AAC
 from mutagen.asf import ASF
 from mutagen.flac import FLAC
 from mutagen.monkeysaudio import MonkeysAudio
-from mutagen.mp3 import MP3
+from mutagen.mp3 import MP3, MPEGInfo
 from mutagen.mp4 import MP4, MP4StreamInfoError
 from mutagen.oggflac import OggFLAC
 from mutagen.oggopus import OggOpus
@@ -26,8 +26,16 @@ from mutagen.wavpack import WavPack
 
 from store.errors import BadInput
 from store.tags.containers import asf, mp4
-from store.tags.id3 import id3_other_fields, read_id3v1
-from store.tags.id3_files import ape_values, read_id3_file, restore_id3v1, write_id3_file
+from store.tags.id3 import id3_other_fields, id3v1_genres, read_id3v1
+from store.tags.id3_files import (
+    ape_values,
+    edit_trailing_tags,
+    read_id3_file,
+    read_trailing_tags,
+    restore_id3v1,
+    trailing_fields,
+    write_id3_file,
+)
 from store.tags.payload import check_structure, detect_container, end_of_leading_tags, prefixed_container
 from store.tags.schema import CUSTOM_TAG_NAMES, Credits, FileTags, TagEdit, join_values
 from store.tags.second_places import (
@@ -54,6 +62,12 @@ __all__ = [
 
 TagFormat = Literal["id3", "riff", "aiff", "flac", "ogg", "mp4", "asf", "ape"]
 
+MP3_STARTS = (
+    b"\xff\xfb",
+    b"\xff\xfa",
+    b"\xff\xf3",
+    b"\xff\xf2",
+)  # of layer III; mutagen knows others by their names
 APE_KINDS = [WavPack, MonkeysAudio, OptimFROG, TAK]  # not Musepack: damaged ones hang mutagen 1.48
 OGG_KINDS = [OggVorbis, OggOpus, OggFLAC, OggSpeex, OggTheora]
 
@@ -65,9 +79,13 @@ def detect_tag_format(path: Path) -> TagFormat:
     """
     with path.open("rb") as file:
         container = detect_container(file)
-        file.seek(end_of_leading_tags(file))
+        end = end_of_leading_tags(file)
+        file.seek(end)
         start = file.read(4)
         prefixed = prefixed_container(file)
+        if container == "raw" and prefixed is None and start[:2] in MP3_STARTS:
+            MPEGInfo(file, end)  # all that MP3 would do but read the ID3 tags: half of its time
+            return "id3"
     if container != "raw":
         return container
     if prefixed is not None:
@@ -98,13 +116,21 @@ def parse_tags(path: Path, kind: TagFormat) -> FileTags:
     tags: Any = audio.tags if audio.tags is not None else {}
     genre_key, *credit_keys = _keys(kind)
     custom_tags = {name: _texts(tags, _custom_tag_key(kind, name)) for name in CUSTOM_TAG_NAMES}
-    seconds = leading_genres(path) if kind == "flac" else second_field_genres(kind, tags)
     return FileTags(
-        merge_places(_texts(tags, genre_key), seconds),
+        merge_places(_texts(tags, genre_key), *_other_places(path, kind, tags)),
         Credits(*(join_values(_texts(tags, key)) for key in credit_keys)),
         _other_fields(audio, kind, path),
         {name: texts[0] for name, texts in custom_tags.items() if texts},
     )
+
+
+def _other_places(path: Path, kind: TagFormat, tags: Any) -> list[list[str]]:
+    """Return the genres in each other place that players read; in ID3v1, which shortens them, only if it is alone."""
+    if kind not in ("flac", "ape"):
+        return [second_field_genres(kind, tags)]
+    ape, v1 = read_trailing_tags(path)
+    places = [leading_genres(path), ape_values(ape, "genre")] if kind == "flac" else []
+    return places if any(places) or tags.get("genre") else [id3v1_genres(v1)]
 
 
 def check_editable(path: Path, kind: TagFormat) -> None:
@@ -137,6 +163,8 @@ def write_edited_copy(source: Path, draft: Path, edit: TagEdit, kind: TagFormat)
     match kind:
         case "ape":
             restore_id3v1(source, draft, edit)
+        case "flac":
+            edit_trailing_tags(source, draft, edit)
         case "mp4" | "asf":
             _correct_structure(source, draft, kind)
 
@@ -240,6 +268,7 @@ def _other_fields(audio: Any, kind: TagFormat, path: Path) -> list[str]:
                 if block.code not in (1, 4)
             ]
             before = [it for tag in read_leading_id3(path) for it in id3_other_fields(tag)]
+            before += trailing_fields(path)
             return sorted(
                 before + pictures + [f"{key}={text}" for key, text in tags or [] if key.lower() not in edited]
             )

@@ -226,6 +226,11 @@ def read_id3v1(file: BinaryIO) -> bytes:
     return block if block[:3] == b"TAG" and block[:5] != b"TAGEX" else b""
 
 
+def id3v1_genres(block: bytes) -> list[str]:
+    """Return the genre of an ID3v1 tag; none for a code that is not in its list."""
+    return [TCON.GENRES[block[-1]]] if block and block[-1] < len(TCON.GENRES) else []
+
+
 def code_of_genre(genre: str) -> int | None:
     """Return the code of a genre in the list of ID3v1; None if it is not in it."""
     return TCON.GENRES.index(genre) if genre in TCON.GENRES else None

@@ -18,7 +18,7 @@ from store.tags.id3 import (
     load_id3,
     read_id3v1,
 )
-from store.tags.payload import end_of_leading_tags
+from store.tags.payload import end_of_leading_tags, start_of_trailing_tags
 from store.tags.schema import FileTags, TagEdit
 from store.tags.second_places import edited_leading_tags, leading_genres, merge_places, read_leading_id3
 
@@ -29,9 +29,8 @@ def read_id3_file(path: Path) -> FileTags:
     with path.open("rb") as file:
         v1 = read_id3v1(file)
     genres = merge_places(id3_genres(tag), leading_genres(path, skip=1), ape_values(ape, "genre"))
-    apes = [f"APE {key} {value!r}" for key, value in ape.items() if key.lower() != "genre"]
     seconds = [it for second in read_leading_id3(path, skip=1) for it in id3_other_fields(second)]
-    others = [*id3_other_fields(tag), *seconds, *apes, f"ID3v1 {v1[:-1]!r}"]
+    others = [*id3_other_fields(tag), *seconds, *_ape_fields(ape), f"ID3v1 {v1[:-1]!r}"]
     return FileTags(genres, id3_credits(tag), sorted(others), id3_custom_tags(tag))
 
 
@@ -49,6 +48,10 @@ def _load_ape(path: Path) -> Any:
     return {}
 
 
+def _ape_fields(ape: Any) -> list[str]:
+    return [f"APE {key} {value!r}" for key, value in ape.items() if key.lower() != "genre"]
+
+
 def write_id3_file(source: Path, draft: Path, edit: TagEdit) -> None:
     """Write the new tag before the stream, and the same genres into ID3v1 and APEv2 tags, if there are any."""
     with source.open("rb") as old, draft.open("wb") as new:
@@ -61,7 +64,27 @@ def write_id3_file(source: Path, draft: Path, edit: TagEdit) -> None:
         new.write(edited_leading_tags(old, edit, skip=1))
         old.seek(end_of_leading_tags(old))
         shutil.copyfileobj(old, new, 1 << 20)
-    ape = _load_ape(draft)
+    edit_trailing_tags(source, draft, edit)
+
+
+def read_trailing_tags(path: Path) -> tuple[Any, bytes]:
+    """Return the APEv2 and the ID3v1 tag after the audio; empty where there is none."""
+    with path.open("rb") as file:
+        if start_of_trailing_tags(file) == file.seek(0, 2):
+            return {}, b""
+        v1 = read_id3v1(file)
+    return _load_ape(path), v1
+
+
+def trailing_fields(path: Path) -> list[str]:
+    """Return all in the tags after the audio but the genres."""
+    ape, v1 = read_trailing_tags(path)
+    return [*_ape_fields(ape), f"ID3v1 {v1[:-1]!r}"]
+
+
+def edit_trailing_tags(source: Path, draft: Path, edit: TagEdit) -> None:
+    """Write the genres into the APEv2 and ID3v1 tags after the audio of `draft`, where there are any."""
+    ape, _ = read_trailing_tags(draft)
     if "genre" in ape and edit.genres is not None:
         if edit.genres:
             ape["genre"] = list(edit.genres)

@@ -14,15 +14,19 @@ Container = Literal["riff", "aiff", "flac", "ogg", "mp4", "asf", "raw"]
 
 BLOCK_BYTES = 1 << 20
 MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-PREFIXED = {  # where their marks are; ID3 tags belong to none of them, though players skip these
-    "Ogg": (0, b"OggS"),
-    "WAV": (0, b"RIFF"),
-    "AIFF": (0, b"FORM"),
-    "MP4": (4, b"ftyp"),
-    "WMA": (0, asf.HEADER[:12]),
-    "WavPack": (0, b"wvpk"),
-    "Monkey's Audio": (0, b"MAC "),
-}
+PREFIXED = (  # where their marks are; ID3 tags belong to none of them, though players skip these
+    (0, b"OggS", "Ogg"),
+    (0, b"RIFF", "WAV"),
+    (0, b"FORM", "AIFF"),
+    (4, b"ftyp", "MP4"),
+    (0, asf.HEADER[:12], "WMA"),
+    (0, b"wvpk", "WavPack"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"MPCK", "Musepack"),
+    (0, b"MP+", "Musepack"),
+    (0, b"tBaK", "TAK"),
+    (0, b"OFR ", "OptimFROG"),
+)
 FLAC_TAGS = (1, 4, 6)  # padding, comments, pictures
 
 
@@ -52,15 +56,14 @@ def check_structure(path: Path) -> None:
             case "flac":
                 list(_flac_blocks(file))
             case "ogg":
+                _refuse_trailing_tags(file)
                 for _ in ogg.read_pages(file):
                     pass
             case "mp4":
-                if start_of_trailing_tags(file) < file.seek(0, 2):
-                    raise BadInput(
-                        "it has an ID3v1 or APEv2 tag after its audio, and readers disagree on those"
-                    )
+                _refuse_trailing_tags(file)
                 mp4.check_offsets(file)
             case "asf":
+                _refuse_trailing_tags(file)
                 list(asf.payload_pieces(file))
             case "raw":
                 if name := prefixed_container(file):
@@ -70,11 +73,16 @@ def check_structure(path: Path) -> None:
                     )
 
 
+def _refuse_trailing_tags(file: BinaryIO) -> None:
+    if start_of_trailing_tags(file) < file.seek(0, 2):
+        raise BadInput("it has an ID3v1 or APEv2 tag after its audio, and readers disagree on those")
+
+
 def prefixed_container(file: BinaryIO) -> str | None:
     """Return the name of the container that an ID3 tag precedes though it has tags of another kind; else None."""
     end = end_of_leading_tags(file)
     start = _at(file, end, 12) if end else b""
-    return next((name for name, (at, mark) in PREFIXED.items() if start[at:].startswith(mark)), None)
+    return next((name for at, mark, name in PREFIXED if start[at:].startswith(mark)), None)
 
 
 def detect_container(file: BinaryIO) -> Container:

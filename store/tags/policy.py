@@ -74,9 +74,9 @@ def keep_reason(
     guarded = {genre_map.key(name) for name in policy.never_touch}
     found = [text for text in old_genres if guarded & genre_map.keys_in(text)] if guarded else []
     if found:
-        return "protected", ", ".join(found)
+        return "protected", "; ".join(found)
     if policy.policy == "fill" and present_genres(old_genres, policy):
-        return "has-genre", ", ".join(old_genres)
+        return "has-genre", "; ".join(old_genres)
     return None
 
 
@@ -120,8 +120,8 @@ def unchanged_reason(
     if left:
         return left
     if predicted and not genre_map.map_genres(predicted):
-        return "mapped-to-nothing", ", ".join(predicted)
-    return "has-genre", ", ".join(old_genres)
+        return "mapped-to-nothing", "; ".join(predicted)
+    return "has-genre", "; ".join(old_genres)
 
 
 def custom_tags_to_write(

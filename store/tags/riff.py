@@ -137,11 +137,11 @@ def _copy(file: BinaryIO, new: BinaryIO, chunk: Chunk) -> None:
 
 
 def has_trailing_tags(file: BinaryIO) -> bool:
-    """Return whether chunks of tags follow the outermost chunk, from writers that did not lengthen it."""
+    """Return whether tags follow the outermost chunk: chunks from writers that did not lengthen it, ID3v1, APEv2."""
     _, end, _ = _parse(file)
     file.seek(end)
-    following = file.read(4)
-    return following.upper() in (b"ID3 ", b"LIST")
+    following = file.read(8)
+    return following[:4].upper() in (b"ID3 ", b"LIST") or following[:3] == b"TAG" or following == b"APETAGEX"
 
 
 def _read_form(file: BinaryIO) -> tuple[str, int, int]:

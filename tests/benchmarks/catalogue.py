@@ -1,4 +1,4 @@
-"""What a build costs the flow's process as catalogues grow: so many files, a task body that answers at once.
+"""What a build costs the flow's process as catalogues grow: so many files, a task body that returns at once.
 
     python -m tests.benchmarks.catalogue [--sizes 1000 10000 100000 1000000]
 
@@ -84,8 +84,13 @@ def build_one(source: str, store: str) -> None:
 
         task_runs = asyncio.run(count())
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-    told = {"tracks": summary.tracks, "s": seconds, "peak_kib": int(peak.split()[1]), "task_runs": task_runs}
-    print(json.dumps(told))
+    measured = {
+        "tracks": summary.tracks,
+        "s": seconds,
+        "peak_kib": int(peak.split()[1]),
+        "task_runs": task_runs,
+    }
+    print(json.dumps(measured))
 
 
 def main() -> None:
@@ -94,9 +99,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"{'tracks':>10} {'seconds':>9} {'peak of the flow, MiB':>23} {'Prefect task runs':>19}")
-    for size in wanted.sizes:
+    for size in arguments.sizes:
         folder = Path(tempfile.mkdtemp())
         for first in range(0, size, FILES_PER_FOLDER):
             (folder / "music" / f"{first:07d}").mkdir(parents=True)
@@ -107,10 +112,11 @@ def main() -> None:
             stdout=subprocess.PIPE,
             check=True,
         )
-        told = json.loads(ran.stdout.splitlines()[-1])
-        assert told["tracks"] == size
+        measured = json.loads(ran.stdout.splitlines()[-1])
+        assert measured["tracks"] == size
         print(
-            f"{size:10,} {told['s']:9.0f} {told['peak_kib'] / 1024:23,.0f} {told['task_runs']:19}", flush=True
+            f"{size:10,} {measured['s']:9.0f} {measured['peak_kib'] / 1024:23,.0f} {measured['task_runs']:19}",
+            flush=True,
         )
         shutil.rmtree(folder)
 

@@ -77,11 +77,11 @@ def main() -> None:
     parser.add_argument("--mutations", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     sandbox = Sandbox(LimitSettings(timeout_s=20.0))
-    mutate(sandbox, wanted.mutations, wanted.seed)
-    if wanted.folder.exists():
-        read_folder(sandbox, wanted.folder)
+    mutate(sandbox, arguments.mutations, arguments.seed)
+    if arguments.folder.exists():
+        read_folder(sandbox, arguments.folder)
 
 
 if __name__ == "__main__":

@@ -53,13 +53,15 @@ def main() -> None:
     parser.add_argument("--encodings", nargs="+", default=["uint8", "float16"])
     parser.add_argument("--tracks", type=int, default=1_500)
     parser.add_argument("--rounds", type=int, default=5)
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
-    print(f"{TRACK_FRAMES} frames a track, {CROP_FRAMES} a crop, {wanted.tracks} tracks, {len(cores)} cores")
+    print(
+        f"{TRACK_FRAMES} frames a track, {CROP_FRAMES} a crop, {arguments.tracks} tracks, {len(cores)} cores"
+    )
     lines = []
-    for encoding in wanted.encodings:
+    for encoding in arguments.encodings:
         with tempfile.TemporaryDirectory() as folder:
-            lines.append(measure(Path(folder), encoding, wanted.tracks, wanted.rounds, cores))
+            lines.append(measure(Path(folder), encoding, arguments.tracks, arguments.rounds, cores))
     print(lines[0])
 
 
@@ -127,7 +129,7 @@ def plan(tracks: Tracks, epoch: int) -> Crops:
         crop_frames=CROP_FRAMES,
         crops_per_track=CROPS_PER_TRACK,
         batch_size=BATCH_SIZE,
-        balance=False,
+        balance="none",
         seed=0,
         epoch=epoch,
     )

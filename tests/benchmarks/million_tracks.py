@@ -14,13 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from flows.settings import TrainModelSettings
-from flows.train_model import prepare_run
 from preprocessing.mel.settings import MelSettings
 from store.dataset.recipe import Recipe
 from store.dataset.snapshots import INDEX_SCHEMA, publish, put_catalogue
@@ -42,12 +41,12 @@ def main() -> None:
     )
     parser.add_argument("--tracks", type=int, default=1_000_000)
     parser.add_argument("--part", nargs=2, default=None, help=argparse.SUPPRESS)
-    wanted = parser.parse_args()
-    if wanted.part:
-        measure(*wanted.part)
+    arguments = parser.parse_args()
+    if arguments.part:
+        measure(*arguments.part)
         return
     with tempfile.TemporaryDirectory() as folder:
-        make_store(f"{folder}/store", wanted.tracks)
+        make_store(f"{folder}/store", arguments.tracks)
         for part in PARTS:
             command = [sys.executable, "-m", "tests.benchmarks.million_tracks", "--part", part, folder]
             print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
@@ -94,8 +93,11 @@ def _random_binary(random: np.random.Generator, count: int, width: int) -> pa.Ar
 
 def prepare(folder: str) -> str:
     """Open the snapshot, choose the tracks and write the folder of a run: once, in the flow's process."""
-    wish = TrainModelSettings(store=f"{folder}/store", models=f"{folder}/models", training=TRAINING)
-    run_folder, _, tracks = prepare_run(open_snapshot(wish.store), wish)
+    from flows.settings import TrainModelSettings  # a rank imports none of it
+    from flows.train_model import prepare_run
+
+    settings = TrainModelSettings(store=f"{folder}/store", models=f"{folder}/models", training=TRAINING)
+    run_folder, _, tracks = prepare_run(open_snapshot(settings.store), settings)
     Path(folder, "run").write_text(run_folder)
     return f"{len(tracks):,} tracks"
 
@@ -127,6 +129,8 @@ PARTS: dict[str, Callable[[str], str]] = {"prepare": prepare, "open_rank": open_
 def measure(part: str, folder: str) -> None:
     """Run a part, print its time and its peak of memory."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    if part == "prepare":
+        import_module("flows.train_model")
     before_mib = peak_mib()
     began = time.process_time()
     result = PARTS[part](folder)

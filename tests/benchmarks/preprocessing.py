@@ -147,13 +147,13 @@ def main() -> None:
     parser.add_argument("--music", type=Path, default=STEREO if STEREO.exists() else BUNDLED)
     parser.add_argument("--tracks", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     matplotlib.use("Agg")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    files = [path for path in sorted(wanted.music.rglob("*.mp3")) if path.stat().st_size > 10_000]
-    few = files[: wanted.tracks]
-    compare("Clips of 30 s", (ours, with_librosa, libsndfile_alone, ffmpeg_alone), few, wanted.rounds)
-    compare("The project's ancestor", (ours, as_the_ancestor_did), few[:4], min(3, wanted.rounds))
+    files = [path for path in sorted(arguments.music.rglob("*.mp3")) if path.stat().st_size > 10_000]
+    few = files[: arguments.tracks]
+    compare("Clips of 30 s", (ours, with_librosa, libsndfile_alone, ffmpeg_alone), few, arguments.rounds)
+    compare("The project's ancestor", (ours, as_the_ancestor_did), few[:4], min(3, arguments.rounds))
     with tempfile.TemporaryDirectory() as folder:
         track = long_track(files, Path(folder, "0.mp3"))
         tracks = [
@@ -161,7 +161,7 @@ def main() -> None:
             *(Path(shutil.copy(track, Path(folder, f"{number}.mp3"))) for number in range(1, 24)),
         ]
         peers = (excerpt_of_ours, ours)
-        compare(f"Whole tracks of {LONG_S:.0f} s", peers, tracks, min(3, wanted.rounds))
+        compare(f"Whole tracks of {LONG_S:.0f} s", peers, tracks, min(3, arguments.rounds))
 
 
 if __name__ == "__main__":

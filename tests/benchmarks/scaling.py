@@ -48,26 +48,26 @@ def main() -> None:
     parser.add_argument("--music", type=Path, default=STEREO if STEREO.exists() else BUNDLED)
     parser.add_argument("--tracks", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    wanted = parser.parse_args()
-    files = [it for it in sorted(wanted.music.rglob("*.mp3")) if it.stat().st_size > 10_000]
-    tracks = [Track(path.stem, str(path.absolute())) for path in files[: wanted.tracks]]
+    arguments = parser.parse_args()
+    files = [it for it in sorted(arguments.music.rglob("*.mp3")) if it.stat().st_size > 10_000]
+    tracks = [Track(path.stem, str(path.absolute())) for path in files[: arguments.tracks]]
     with ExitStack() as stack:
         one, two = (stack.enter_context(open_cluster(ClusterSettings(workers=workers))) for workers in (1, 2))
         for cluster in (one, two):
             build(cluster, tracks[:32], 4)  # starts the decoding processes
         ratios, overheads = [], []
-        for _ in range(wanted.rounds):
+        for _ in range(arguments.rounds):
             alone_s, _ = build(one, tracks, TRACKS_PER_SHARE)
             both_s, _ = build(two, tracks, TRACKS_PER_SHARE)
             ratios.append(alone_s / both_s)
             wall_s, tally = build(one, tracks, TRACKS_PER_BATCH)
             busy_s = sum(share.busy_s for share in tally.workers.values())
             overheads.append((wall_s - busy_s) / wall_s)
-    print(f"\n{len(tracks)} MP3s, {wanted.rounds} rounds in turn")
-    told = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    print(f"two workers against one, batches of {TRACKS_PER_SHARE}: {told} times the speed")
-    told = f"{statistics.median(overheads):.1%} ({min(overheads):.1%} to {max(overheads):.1%})"
-    print(f"scheduler and flow, batches of {TRACKS_PER_BATCH}, one worker: {told} of the time")
+    print(f"\n{len(tracks)} MP3s, {arguments.rounds} rounds in turn")
+    summary = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    print(f"two workers against one, batches of {TRACKS_PER_SHARE}: {summary} times the speed")
+    summary = f"{statistics.median(overheads):.1%} ({min(overheads):.1%} to {max(overheads):.1%})"
+    print(f"scheduler and flow, batches of {TRACKS_PER_BATCH}, one worker: {summary} of the time")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def tag_in_place(paths: Sequence[Path], _: str) -> None:
 def rate(
     pool: ProcessPoolExecutor, call: Callable[[object, str], None], batches: Sequence[object], journal: str
 ) -> float:
-    """Give batches a second."""
+    """Return the number of batches a second."""
     begun = time.perf_counter()
     list(pool.map(call, batches, [journal] * len(batches)))
     return len(batches) / (time.perf_counter() - begun)

@@ -1,9 +1,9 @@
-"""How many tracks a core listens to in a second, and where the time goes, beside musicnn, in one run.
+"""How many tracks a core predicts in a second, and where the time goes, beside musicnn, in one run.
 
     python -m tests.benchmarks.tagging [--music FOLDER] [--tracks 8] [--rounds 5] [--peer PYTHON]
 
 Tracks are four minutes of stereo at 44.1 kHz, MP3s of 192 kbit/s, half of them without a Xing header;
-three windows of ten seconds are heard of each, by the default network with random weights. musicnn gets
+three windows of ten seconds of each are predicted by the default network with random weights. musicnn gets
 30 s clips, cut beforehand. All do the same number of files in turn, A B C A B C ...
 
 PYTHON is that of an environment with musicnn, which wants other versions than ours; MUSICNN_PYTHON names it too:
@@ -182,12 +182,12 @@ def main() -> None:
     parser.add_argument("--tracks", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", default=os.environ.get("MUSICNN_PYTHON"))
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    clips = [path for path in sorted(wanted.music.rglob("*.mp3")) if path.stat().st_size > 10_000]
+    clips = [path for path in sorted(arguments.music.rglob("*.mp3")) if path.stat().st_size > 10_000]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        tracks = make_tracks(clips, folder, wanted.tracks)
+        tracks = make_tracks(clips, folder, arguments.tracks)
         version_url, who = make_model(folder / "models")
         sandbox = thread_sandbox(LIMITS)
         crops = [
@@ -218,19 +218,19 @@ def main() -> None:
             "the network alone, onnxruntime": lambda: run_network(networks[1], crops),
             "reading genre tags alone": lambda: [read_genres(path) for path in tracks],
         }
-        if wanted.peer:
-            peer = Peer(wanted.peer)
+        if arguments.peer:
+            peer = Peer(arguments.peer)
             stack.callback(peer.close)
             cut = [
                 encode_clips(clips[number:], folder / f"clip{number}.mp3", CLIP_S)
-                for number in range(wanted.tracks)
+                for number in range(arguments.tracks)
             ]
             works["musicnn, 30 s clips (graph built once)"] = lambda: peer.tag(cut)
         print(
             f"{len(tracks)} tracks of {TRACK_S} s, {len(crops) / len(tracks):g} crops each; one core; "
-            f"{wanted.rounds} rounds in turn"
+            f"{arguments.rounds} rounds in turn"
         )
-        report(timed_in_turn(works, len(tracks), wanted.rounds), "all of it")
+        report(timed_in_turn(works, len(tracks), arguments.rounds), "all of it")
 
 
 if __name__ == "__main__":

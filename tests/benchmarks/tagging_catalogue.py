@@ -54,15 +54,15 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--keep", type=Path, help="work here, and leave all there")
-    wanted = parser.parse_args()
-    folder = wanted.keep or Path(tempfile.mkdtemp())
-    make_catalogue(folder, wanted.files, wanted.seconds)
+    arguments = parser.parse_args()
+    folder = arguments.keep or Path(tempfile.mkdtemp())
+    make_catalogue(folder, arguments.files, arguments.seconds)
     make_model(folder / "models")
     before = sample_hashes(folder / "music")
-    tag_and_kill(folder, wanted.files)
+    tag_and_kill(folder, arguments.files)
     undo(folder)
     assert sample_hashes(folder / "music") == before, "a file's audio changed"
-    if wanted.keep is None:
+    if arguments.keep is None:
         shutil.rmtree(folder)
 
 

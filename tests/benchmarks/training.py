@@ -53,13 +53,13 @@ def main() -> None:
     )
     parser.add_argument("--figure", default="", help="where to draw the loss curves")
     parser.add_argument("--rounds", type=int, default=5)
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = build_store(Path(folder))
         print(f"{os.cpu_count()} cores; default network, batches of 32 crops of 4 s")
-        overhead(store, Path(folder), wanted.rounds)
-        processes(store, Path(folder), wanted.rounds)
-        killed(store, Path(folder), wanted.figure)
+        overhead(store, Path(folder), arguments.rounds)
+        processes(store, Path(folder), arguments.rounds)
+        killed(store, Path(folder), arguments.figure)
 
 
 def build_store(folder: Path) -> str:
@@ -71,8 +71,8 @@ def build_store(folder: Path) -> str:
 def lay_out(store: str, models: Path, **settings: object) -> Path:
     """Write a run of the default network; give its folder."""
     training = TrainSettings.model_validate(settings)
-    wish = TrainModelSettings(store=store, models=str(models), training=training)
-    return Path(prepare_run(open_snapshot(store), wish)[0])
+    settings = TrainModelSettings(store=store, models=str(models), training=training)
+    return Path(prepare_run(open_snapshot(store), settings)[0])
 
 
 def overhead(store: str, folder: Path, rounds: int) -> None:
@@ -106,7 +106,7 @@ def ours_and_bare_s(run_folder: Path) -> tuple[float, float]:
         crop_frames=context.crop_frames,
         crops_per_track=settings.crops_per_track,
         batch_size=settings.batch_size,
-        balance=False,
+        balance="none",
         seed=0,
         epoch=2,
     )

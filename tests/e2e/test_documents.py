@@ -86,6 +86,8 @@ def test_documents_show_each_verb():
         "tags",
         "doctor",
         "certificates",
+        "backup",
+        "restore",
     }
 
 

@@ -185,12 +185,12 @@ def settings_for(source, **more):
 
 def test_copies_are_found_whatever_their_format_and_share_a_split(collection):
     shutil.copyfile(collection / "rock/01.mp3", collection / "rock/the same.mp3")
-    encode(collection / "jazz/encoded anew.ogg", "vorbis", 22_050, "ogg", 60.0)  # of 200001
+    encode(collection / "jazz/encoded again.ogg", "vorbis", 22_050, "ogg", 60.0)  # of 200001
     summary = build_dataset(settings_for(collection))
     assert summary.duplicates == 3
     rows = {row["track_id"]: row for row in open_snapshot(f"{collection.parent}/store").tracks.to_pylist()}
-    copies = [rows[it] for it in ("rock/01.mp3", "rock/the same.mp3", "jazz/encoded anew.ogg")]
-    assert {row["duplicate_group"] for row in copies} == {"jazz/encoded anew.ogg"}
+    copies = [rows[it] for it in ("rock/01.mp3", "rock/the same.mp3", "jazz/encoded again.ogg")]
+    assert {row["duplicate_group"] for row in copies} == {"jazz/encoded again.ogg"}
     assert len({row["split"] for row in copies}) == 1
     assert sum(row["duplicate_group"] is not None for row in rows.values()) == 3
     reported = pq.read_table(summary.report).to_pylist()

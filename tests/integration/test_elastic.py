@@ -52,7 +52,7 @@ def train(client, folder, *, disturb=None, hosts=HOSTS, events=None):
     train_on_hosts(
         client, str(folder), hosts, micro_batches=2, stall_timeout_s=LONGER.stall_timeout_s, on_event=on_event
     )
-    assert not left, "some epochs were never told"
+    assert not left, "some epochs were never reported"
     return folder
 
 

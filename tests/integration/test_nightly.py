@@ -54,7 +54,7 @@ def lay_out(source, *, wrong_labels, left_out=()):
 
 @pytest.fixture(scope="module")
 def settings_of():
-    """Give a function that makes settings; one Dask cluster serves all flows here, since starting costs most."""
+    """Return a function that makes settings; one Dask cluster serves all flows here, since starting costs most."""
     with open_cluster(ClusterSettings(workers=1)) as started:
         cluster = ClusterSettings(kind="scheduler", scheduler=started.client.scheduler.address)
 
@@ -112,18 +112,18 @@ def test_three_nights_and_a_rollback(folder, settings_of):
     assert again.outcome == "skipped", "what was refused is not trained again"
     assert refused.version in again.reason
     assert "was refused against the same champion by the same criteria" in again.reason
-    judged_again = retrain_nightly(settings.model_copy(update={"confidence": 0.6}))
-    assert (judged_again.outcome, judged_again.version) == ("refused", refused.version), "by other bounds"
-    assert "wanted 60.0%" in judged_again.reason
+    compared_again = retrain_nightly(settings.model_copy(update={"confidence": 0.6}))
+    assert (compared_again.outcome, compared_again.version) == ("refused", refused.version), "by other bounds"
+    assert "wanted 60.0%" in compared_again.reason
     assert len(list_versions(models)) == 3, "nothing is trained for that"
 
     cards = {version: read_card(f"{models}/{version}") for version in list_versions(models)}
     assert len({card["data"] for card in cards.values()}) == 3
     assert {card["parent"] for card in cards.values()} == {None}
 
-    table, told = compare_models(models, "champion", refused.version)
+    table, lines = compare_models(models, "champion", refused.version)
     assert table.row_count == 6
-    assert told[0].startswith("12 test tracks by 4 artists; ")
+    assert lines[0].startswith("12 test tracks by 4 artists; ")
     shown = show_model(models, promoted.version)
     assert shown[-1].endswith(promoted.reason)
     assert list(list_models(models).columns[0].cells) == ["", "*", ""]

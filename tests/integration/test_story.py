@@ -173,8 +173,8 @@ def test_a_model_version_is_whole(folder):
     assert card["tracks"] == {"training": 30, "validation": 6, "test": 12}
     assert (card["test_use"]["tracks"], card["test_use"]["earlier_versions"]) == (12, [])
     assert card["test_use"]["test_set"] in (version / "MODEL_CARD.md").read_text()
-    heard = pq.read_table(version / "report" / "held_out_predictions.parquet")
-    assert sorted(heard["split"].to_pylist()) == ["test"] * 12 + ["validation"] * 6
+    held_out = pq.read_table(version / "report" / "held_out_predictions.parquet")
+    assert sorted(held_out["split"].to_pylist()) == ["test"] * 12 + ["validation"] * 6
     assert "200050" in page, "rejected tracks are accounted for"
     assert 'src="http' not in page
 
@@ -184,7 +184,7 @@ def test_the_same_training_again_is_not_done_again(folder, cluster):
     assert not summary.trained_now
     assert summary.is_champion
 
-    from mlflow import MlflowClient  # only where a flow has told it to be silent
+    from mlflow import MlflowClient  # only where a flow has silenced it
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT_NAME).experiment_id])
@@ -213,8 +213,10 @@ def test_what_cannot_be_learned_is_refused_in_one_line(change, message, folder, 
 
 
 def test_deciding_otherwise_makes_a_new_version_of_the_same_weights(folder, cluster):
-    wish = CalibrationSettings(goal="precision", precision=0.8)
-    settings = settings_to_train(folder, cluster).model_copy(update={"calibration": wish, "promote": False})
+    calibration = CalibrationSettings(goal="precision", precision=0.8)
+    settings = settings_to_train(folder, cluster).model_copy(
+        update={"calibration": calibration, "promote": False}
+    )
     (first,) = list_versions(settings.models)
     summary = train_model(settings)
     assert summary.version != first

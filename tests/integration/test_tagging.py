@@ -65,17 +65,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def pretend_to_have_heard(runs: Path, probabilities: list[float]) -> list[str]:
-    """Change what was heard, to see later whether it was asked for again; give the names of the files."""
-    heard = []
+def replace_cached_probabilities(runs: Path, probabilities: list[float]) -> list[str]:
+    """Replace the cached probabilities, which shows later whether files were predicted again; return their names."""
+    replaced = []
     for part in (runs / "inference").rglob("*.parquet"):
         rows = table_rows(read_table(str(part)))
         for row in rows:
             if row["status"] == "predicted":
                 row["probabilities"] = probabilities
-                heard.append(row["track_id"])
+                replaced.append(row["track_id"])
         write_table(str(part), pa.Table.from_pylist(rows, schema=INFERENCE_SCHEMA))
-    return heard
+    return replaced
 
 
 def test_dry_run_write_and_undo(common, music, tmp_path):
@@ -94,7 +94,8 @@ def test_dry_run_write_and_undo(common, music, tmp_path):
         row["track_id"]: row
         for row in csv.DictReader(Path(dry.csv).read_text(encoding="utf-8-sig").splitlines())
     }
-    assert (lines["broken.mp3"]["status"], lines["broken.mp3"]["reason"]) == ("rejected", "empty")
+    broken = [lines["broken.mp3"][name] for name in ("status", "reason", "detail")]
+    assert broken == ["rejected", "empty", "0 bytes"]
     assert "spectrogram-one tag --apply" in " ".join(dry.lines())
     assert "a/1.mp3" in Path(dry.page).read_text()
 
@@ -114,6 +115,9 @@ def test_dry_run_write_and_undo(common, music, tmp_path):
     assert tried.statuses == {"would-restore": 3}
     assert [(it["had"], it["gets"]) for it in tried.changes if it["file"] == "a/1.mp3"] == [
         (lines["a/1.mp3"]["genres"], "")
+    ]
+    assert tried.commands == [
+        ("restore these files", f"spectrogram-one undo {written.run} --runs {common['runs']}")
     ]
     assert contents(music) != before
     undone = undo_tagging(UndoSettings(run=written.run, runs=common["runs"], cluster=common["cluster"]))
@@ -175,14 +179,14 @@ def test_predictions_never_lead_out_of_their_source(common, music, tmp_path):
     assert outside.read_bytes() == before
 
 
-def test_what_was_written_is_not_heard_again_for_another_policy(common, music, tmp_path):
+def test_written_files_are_not_predicted_again_for_another_policy(common, music, tmp_path):
     tag_catalogue(TagSettings(**common, write=True))
-    pretend_to_have_heard(tmp_path / "runs", [1.0, 0.0])
+    replace_cached_probabilities(tmp_path / "runs", [1.0, 0.0])
     summary = tag_catalogue(TagSettings(**common, policy={"policy": "replace"}))
     predicted_genres = table_rows(pq.read_table(summary.predictions))
     assert [row["predicted_genres"] for row in predicted_genres if row["predicted_genres"]] == [
         ["Electronic"]
-    ] * 3, "heard anew, it would say other things"
+    ] * 3, "predicted again, they would have other genres"
 
 
 def test_copies_are_tagged_and_the_files_are_not(common, music, tmp_path):
@@ -245,7 +249,7 @@ def test_what_cannot_be_tagged_is_refused_in_one_line(change, message, common, m
 
 
 def test_a_killed_run_goes_on_without_predicting_twice(common, music, models, tmp_path):
-    """Kill the whole of it with SIGKILL once something is heard, and once something is written."""
+    """Kill the whole of it with SIGKILL once a file is predicted, and once one is written."""
     copy_demo_music(music, {f"more/{number}.mp3": f"2000{number:02}" for number in range(1, 30)})
     hashes = {path: audio_hash(path) for path in music.rglob("*.mp3") if path.stat().st_size}
     command = [
@@ -260,12 +264,14 @@ def test_a_killed_run_goes_on_without_predicting_twice(common, music, models, tm
                 time.sleep(0.01)
             os.killpg(process.pid, signal.SIGKILL)
         if kind == "plan":
-            heard = pretend_to_have_heard(tmp_path / "runs", [0.25, 0.75])
-    assert heard
+            replaced = replace_cached_probabilities(tmp_path / "runs", [0.25, 0.75])
+    assert replaced
     ended = tag_catalogue(TagSettings(**common, write=True))
     assert ended.statuses == {"written": len(hashes), "rejected": 1}
-    told = {row["track_id"]: row["probabilities"] for row in table_rows(pq.read_table(ended.predictions))}
-    assert {name: told[name] for name in heard} == {name: [0.25, 0.75] for name in heard}, "heard twice"
+    probabilities_of = {
+        row["track_id"]: row["probabilities"] for row in table_rows(pq.read_table(ended.predictions))
+    }
+    assert {tuple(probabilities_of[name]) for name in replaced} == {(0.25, 0.75)}, "predicted twice"
     assert {path: audio_hash(path) for path in hashes} == hashes
     assert not list(music.rglob(".*")), "drafts of the killed run are left"
     (run,) = [path for path in (tmp_path / "runs").iterdir() if path.name != "inference"]

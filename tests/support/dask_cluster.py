@@ -31,7 +31,7 @@ class Host:
 def scheduler(address: str = "127.0.0.1") -> Iterator[str]:
     """Start a scheduler; give its URL."""
     port = free_port(address)
-    with _process([DASK, "scheduler", "--host", address, "--port", str(port), "--no-dashboard"]):
+    with running([DASK, "scheduler", "--host", address, "--port", str(port), "--no-dashboard"]):
         wait_for(lambda: is_listening(port, address))
         yield f"tcp://{address}:{port}"
 
@@ -47,7 +47,7 @@ def workers(url: str, hosts: Sequence[Host], folder: Path) -> Iterator[list["sub
 def worker(url: str, host: Host, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     options = ["--host", host.address, "--nthreads", "1", "--resources", "GPU=1", "--no-dashboard"]
     command = [DASK, "worker", url, *options, "--local-directory", str(folder / host.address)]
-    with _process(host.command(*command)) as process:
+    with running(host.command(*command)) as process:
         yield process
 
 
@@ -63,12 +63,13 @@ def list_rank_processes() -> list[psutil.Process]:
 
 
 @contextmanager
-def _process(command: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
+def running(command: list[str], **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command, with variables of its own in its environment; kill it and its children in the end."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        env={**os.environ, "PYTHONWARNINGS": "ignore", **variables},
     )
     try:
         yield process

@@ -19,7 +19,7 @@ def dropping_proxy(
     after: int = 0,
     then: Callable[[], None] = lambda: None,
 ) -> Iterator[str]:
-    """Give the URL of a proxy that breaks the connection at `times` requests so made, after so many others.
+    """Yield the URL of a proxy that breaks the connection at `times` requests so made, after so many others.
 
     What is lost is the "request" itself, or its "response"; `then` is called before the connection breaks.
     """

@@ -21,12 +21,12 @@ class HostNetwork:
     hosts: tuple[Host, ...]
 
     def cut(self, host: Host) -> None:
-        """Take down a host's link: neither it nor the others are told."""
+        """Take down a host's link: neither it nor the others are informed."""
         _ip("link", "set", f"{host.namespace}-l", "down")
 
 
 def unavailable_reason() -> str:
-    """Say why this machine cannot have network namespaces, or nothing."""
+    """Return why this machine cannot have network namespaces; "" if it can."""
     name = f"spo{os.getpid()}p"
     try:
         _ip("netns", "add", name)

@@ -43,7 +43,7 @@ def write_mels(
 
 
 def index_of(shard: Shard) -> pa.Table:
-    """Give a row for each track of a shard, as a build would."""
+    """Return a row for each track of a shard, as a build would."""
     rows = [
         {
             "track_id": it,

@@ -23,7 +23,7 @@ MEMORY = "/dev/shm"  # a kill or a failing call is the same there, and the suite
 
 
 def request_row(path: Path) -> dict[str, Any]:
-    """Give the row that asks for a file to be tagged."""
+    """Return the row that asks for a file to be tagged."""
     signature = signature_from_stat(path.stat())
     return {
         "track_id": path.name,

@@ -110,13 +110,23 @@ def score(
     _check_predictions(truth_TG, raw_TG, len(genres), target)
     probability_TG = calibration.calibrate(raw_TG, genres, target)
     predicted_TG = calibration.assign_genres(probability_TG, genres, target)
-    correct = int((predicted_TG == truth_TG).all(axis=1).sum())
-    loss_T = _losses(truth_TG, probability_TG, target)
     thresholds = _thresholds(calibration, genres, target)
     rankings = (average_precisions, roc_aucs) if ranked else (_unranked, _unranked)
     average_precision_G, roc_auc_G = (each(truth_TG, probability_TG) for each in rankings)
     per_genre = _score_genres(truth_TG, predicted_TG, average_precision_G, roc_auc_G, genres, thresholds)
-    k = min(TOP_K, len(genres) - 1) if target == "top" else None
+    return _score_tracks(truth_TG, predicted_TG, probability_TG, per_genre, target)
+
+
+def _score_tracks(
+    truth_TG: NDArray[np.bool_],
+    predicted_TG: NDArray[np.bool_],
+    probability_TG: NDArray[np.float64],
+    per_genre: tuple[GenreScore, ...],
+    target: Target,
+) -> Scores:
+    correct = int((predicted_TG == truth_TG).all(axis=1).sum())
+    loss_T = _losses(truth_TG, probability_TG, target)
+    k = min(TOP_K, len(per_genre) - 1) if target == "top" else None
     return Scores(
         target=target,
         tracks=len(truth_TG),

@@ -37,16 +37,17 @@ def fit_feature_machine(
     patch_features: Mapping[str, NDArray[np.float32]],
     dictionary: PatchDictionary,
     tracks: pa.Table,
+    artist_T: NDArray[np.int64],
     fold_T: NDArray[np.int64],
     target: Target,
     seed: int,
 ) -> FittedFeatures:
-    """Fit a machine on tracks, whose (track_id, target) are `tracks`."""
+    """Fit a machine on tracks, whose (track_id, target) are `tracks`; `artist_T` are numbers of groups of tracks."""
     track_ids = tracks["track_id"].to_pylist()
     features_TD = assemble_features(blocks, patch_features, track_ids)
     sizes = read_block_sizes(blocks) | {"patches": dictionary.features}
     target_TG = np.array(tracks["target"].to_pylist(), np.float64)
-    machine, across_TG = fit_machine(features_TD, target_TG, fold_T, sizes, target, seed)
+    machine, across_TG = fit_machine(features_TD, target_TG, artist_T, fold_T, sizes, target, seed)
     return FittedFeatures(FeatureMachine(dictionary, machine), tuple(track_ids), across_TG)
 
 

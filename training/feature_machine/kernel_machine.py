@@ -4,7 +4,7 @@ Axes: T tracks, D features, N landmarks, G genres.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -14,30 +14,11 @@ from scipy.spatial.distance import cdist
 from training.evaluation.calibration import Target
 from training.evaluation.probabilities import expit, softmax
 from training.feature_machine.score_calibration import ScoreCalibration, fit_score_calibration
+from training.feature_machine.standardisation import Standardisation, fit_standardisation, sample_tracks
 
-LOG_BLOCK = "scattering"  # its features are levels: their logarithm is taken
-LOG_OFFSET_SHARE = 0.1  # of the training median, added before
-MAX_Z = 5.0
-MIN_RELATIVE_STD = 1e-6
 SVM_C = 4.0
 RIDGE = 0.1
 MAX_LANDMARKS = 2_000  # the kernel of a tagged track takes 10 ms with so many
-
-
-@dataclass(frozen=True)
-class Standardisation:
-    """What is subtracted from each feature, and what it is multiplied by: 0 for one that is constant."""
-
-    log_offset_D: NDArray[np.float32]  # 0 where no logarithm is taken
-    mean_D: NDArray[np.float32]
-    scale_D: NDArray[np.float32]
-    weight_D: NDArray[np.float32]  # such that the mean L1 distance of each block is equal
-
-    def apply(self, features_TD: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return features whose L1 distance is the kernel's. Shapes: (T, D) -> (T, D)."""
-        values_TD = _log_where_offset(features_TD, self.log_offset_D)
-        z_TD = (values_TD - self.mean_D) * self.scale_D
-        return np.asarray(z_TD.clip(-MAX_Z, MAX_Z) * self.weight_D, np.float32)
 
 
 @dataclass(frozen=True)
@@ -63,30 +44,11 @@ class KernelMachine:
 
     def predict(self, features_TD: NDArray[np.float32], target: Target) -> NDArray[np.float64]:
         """Return the probabilities of tracks. Shapes: (T, D) -> (T, G)."""
-        kernel_TN = laplacian_kernel(self.standardisation.apply(features_TD), self.landmarks_ND)
-        return to_probabilities(self.calibration.apply(self.head.scores(kernel_TN)), target)
+        return to_probabilities(self.calibration.apply(self.scores(features_TD)), target)
 
-
-def fit_standardisation(
-    features_TD: NDArray[np.float32], block_sizes: Mapping[str, int], seed: int
-) -> Standardisation:
-    """Fit on training tracks. `block_sizes` are the blocks in the order of the features."""
-    log_offset_D = np.zeros(features_TD.shape[1], np.float32)
-    blocks = _block_slices(block_sizes)
-    if LOG_BLOCK in blocks:
-        offset = LOG_OFFSET_SHARE * np.median(features_TD[:, blocks[LOG_BLOCK]], axis=0)
-        log_offset_D[blocks[LOG_BLOCK]] = np.maximum(offset, np.finfo(np.float32).tiny)
-    values_TD = _log_where_offset(features_TD, log_offset_D)
-    mean_D, std_D = values_TD.mean(axis=0), values_TD.std(axis=0)
-    varies_D = std_D > MIN_RELATIVE_STD * np.maximum(1, np.abs(mean_D))
-    scale_D = np.divide(1, std_D, out=np.zeros_like(std_D), where=varies_D)
-    unweighted = Standardisation(log_offset_D, mean_D, scale_D, np.ones_like(mean_D))
-    z_TD = unweighted.apply(_sample(features_TD, MAX_LANDMARKS, seed))
-    weight_D = np.zeros_like(mean_D)
-    for block in blocks.values():
-        distance = cdist(z_TD[:, block], z_TD[:, block], "cityblock").mean()
-        weight_D[block] = 1 / (len(blocks) * distance) if distance > 0 else 0
-    return Standardisation(log_offset_D, mean_D, scale_D, weight_D)
+    def scores(self, features_TD: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the scores of tracks, above 0 for a genre that a track has. Shapes: (T, D) -> (T, G)."""
+        return self.head.scores(laplacian_kernel(self.standardisation.apply(features_TD), self.landmarks_ND))
 
 
 def laplacian_kernel(one_TD: NDArray[np.float32], other_ND: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -97,6 +59,7 @@ def laplacian_kernel(one_TD: NDArray[np.float32], other_ND: NDArray[np.float32])
 def fit_machine(
     features_TD: NDArray[np.float32],
     target_TG: NDArray[np.float64],
+    artist_T: NDArray[np.int64],
     fold_T: NDArray[np.int64],
     block_sizes: Mapping[str, int],
     target: Target,
@@ -104,25 +67,23 @@ def fit_machine(
 ) -> tuple[KernelMachine, NDArray[np.float64]]:
     """Fit on tracks; return the machine, and for each track the probabilities by a machine fitted on other folds.
 
-    Shapes: (T, D), (T, G) of 0 and 1, (T,); the probabilities are (T, G).
+    Shapes: (T, D), (T, G) of 0 and 1, (T,), (T,); the probabilities are (T, G).
     Source: up to 2,000 tracks a support-vector machine for each genre; beyond, kernel ridge regression with
         Nyström's approximation (Williams and Seeger, 2001), whose landmarks are 2,000 of the tracks.
 
-    The folds share no artist. On the predictions across folds the calibration is fitted too. Standardisation
-    and kernel, which see no label, are those of all tracks.
+    The folds share no artist. On the predictions across folds the calibration is fitted too. Where all tracks are in
+    one fold the genres are equally probable.
     """
-    standardisation = fit_standardisation(features_TD, block_sizes, seed)
-    z_TD = standardisation.apply(features_TD)
-    landmarks_ND = _sample(z_TD, MAX_LANDMARKS, seed)
-    kernel_TN, kernel_NN = laplacian_kernel(z_TD, landmarks_ND), laplacian_kernel(landmarks_ND, landmarks_ND)
+
+    def fit(is_used_T: NDArray[np.bool_]) -> KernelMachine:
+        used = features_TD[is_used_T], target_TG[is_used_T], artist_T[is_used_T]
+        return _fit_uncalibrated(*used, block_sizes, seed)
+
     score_TG = np.zeros_like(target_TG)
-    for fold in np.unique(fold_T):
-        is_out_T = fold_T == fold
-        head = _fit_head(kernel_TN, kernel_NN, target_TG, ~is_out_T)
-        score_TG[is_out_T] = head.scores(kernel_TN[is_out_T])
+    for fold in np.unique(fold_T) if len(np.unique(fold_T)) > 1 else ():
+        score_TG[fold_T == fold] = fit(fold_T != fold).scores(features_TD[fold_T == fold])
     calibration = fit_score_calibration(score_TG, target_TG, target)
-    head = _fit_head(kernel_TN, kernel_NN, target_TG, np.ones(len(z_TD), bool))
-    machine = KernelMachine(standardisation, landmarks_ND, head, calibration)
+    machine = replace(fit(np.ones(len(features_TD), bool)), calibration=calibration)
     return machine, to_probabilities(calibration.apply(score_TG), target)
 
 
@@ -131,31 +92,37 @@ def to_probabilities(logits_TG: NDArray[np.float64], target: Target) -> NDArray[
     return softmax(logits_TG) if target == "top" else expit(logits_TG)
 
 
-def _fit_head(
-    kernel_TN: NDArray[np.float64],
-    kernel_NN: NDArray[np.float64],
+def _fit_uncalibrated(
+    features_TD: NDArray[np.float32],
     target_TG: NDArray[np.float64],
-    is_used_T: NDArray[np.bool_],
-) -> LinearHead:
-    if len(kernel_TN) == len(kernel_NN):
-        return _fit_svm(kernel_NN, target_TG, is_used_T)
-    return _fit_ridge(kernel_TN[is_used_T], kernel_NN, target_TG[is_used_T])
+    artist_T: NDArray[np.int64],
+    block_sizes: Mapping[str, int],
+    seed: int,
+) -> KernelMachine:
+    standardisation = fit_standardisation(features_TD, target_TG, artist_T, block_sizes, seed)
+    z_TD = standardisation.apply(features_TD)
+    landmarks_ND = sample_tracks(z_TD, MAX_LANDMARKS, seed)
+    kernel_TN = laplacian_kernel(z_TD, landmarks_ND)
+    if len(landmarks_ND) == len(z_TD):
+        head = _fit_svm(kernel_TN, target_TG)
+    else:
+        head = _fit_ridge(kernel_TN, laplacian_kernel(landmarks_ND, landmarks_ND), target_TG)
+    return KernelMachine(
+        standardisation, landmarks_ND, head, ScoreCalibration(1.0, np.zeros(target_TG.shape[1]))
+    )
 
 
-def _fit_svm(
-    kernel_NN: NDArray[np.float64], target_TG: NDArray[np.float64], is_used_T: NDArray[np.bool_]
-) -> LinearHead:
-    """Fit one machine a genre, on some of the landmarks; the others get weight 0."""
+def _fit_svm(kernel_NN: NDArray[np.float64], target_TG: NDArray[np.float64]) -> LinearHead:
+    """Fit one machine a genre, whose landmarks are the tracks."""
     from sklearn.svm import SVC  # its import costs a second, and predicting needs none of it
 
-    used = np.flatnonzero(is_used_T)
     weights_NG, bias_G = np.zeros(target_TG.shape), np.full(target_TG.shape[1], -1.0)
-    for genre, has_T in enumerate(target_TG[used].T > 0):
+    for genre, has_T in enumerate(target_TG.T > 0):
         if has_T.all() or not has_T.any():
             bias_G[genre] = 1.0 if has_T.all() else -1.0
             continue
-        machine = SVC(C=SVM_C, kernel="precomputed").fit(kernel_NN[np.ix_(used, used)], has_T)
-        weights_NG[used[machine.support_], genre] = machine.dual_coef_[0]
+        machine = SVC(C=SVM_C, kernel="precomputed").fit(kernel_NN, has_T)
+        weights_NG[machine.support_, genre] = machine.dual_coef_[0]
         bias_G[genre] = machine.intercept_[0]
     return LinearHead(weights_NG, bias_G)
 
@@ -169,26 +136,3 @@ def _fit_ridge(
     signs_TG = 2 * target_TG - 1
     weights_NG = scipy.linalg.solve(left_NN, kernel_TN.T @ signs_TG, assume_a="pos")
     return LinearHead(np.asarray(weights_NG), np.zeros(target_TG.shape[1]))
-
-
-def _sample(values_TD: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
-    if len(values_TD) <= count:
-        return values_TD
-    rows = np.random.default_rng(seed).choice(len(values_TD), count, replace=False)
-    return np.asarray(values_TD[np.sort(rows)])
-
-
-def _log_where_offset(
-    features_TD: NDArray[np.float32], log_offset_D: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    is_level_D = log_offset_D > 0
-    values_TD = features_TD.copy()
-    values_TD[:, is_level_D] = np.log(features_TD[:, is_level_D] + log_offset_D[is_level_D])
-    return values_TD
-
-
-def _block_slices(block_sizes: Mapping[str, int]) -> dict[str, slice]:
-    stops = np.cumsum(list(block_sizes.values())).tolist()
-    return {
-        name: slice(stop - size, stop) for (name, size), stop in zip(block_sizes.items(), stops, strict=True)
-    }

@@ -17,8 +17,9 @@ from store.errors import BadInput
 from store.fs.files import join, read_bytes, write_atomic
 from store.fs.parquet import read_table, to_parquet
 from training.evaluation.calibration import Target
-from training.feature_machine.kernel_machine import KernelMachine, LinearHead, Standardisation
+from training.feature_machine.kernel_machine import KernelMachine, LinearHead
 from training.feature_machine.score_calibration import ScoreCalibration
+from training.feature_machine.standardisation import Standardisation
 
 FEATURES_FILE = "features.safetensors"  # in the folder of a run or of a model version
 ACROSS_FOLDS_FILE = "across_folds.parquet"  # beside it, of a run

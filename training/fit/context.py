@@ -16,10 +16,11 @@ from store.errors import BadInput
 from store.reader import Snapshot
 from training.fit.distributed import RankContext
 from training.fit.events import Emit
-from training.fit.run import TrainingRun, targets_of
+from training.fit.run import TrainingRun, artists_of, targets_of
 from training.fit.settings import TrainSettings
 from training.loading.batches import BatchMemory, CropSource
 from training.loading.crops import Tracks, micro_batches_of_rank
+from training.loading.readers import ReadingPlan
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ def make_training_context(
         world_size=rank_context.world_size,
     )
     training, validation = _tracks_of_splits(tracks, snapshot)
+    reading = reading_plan(settings)
+    source = reading.open_reader(snapshot)
+    warning = reading.warning(training, source)
+    if warning and rank_context.rank == 0:
+        emit({"event": "notice", "message": warning})
     return TrainingContext(
         settings=settings,
         genres=run.genres,
@@ -70,7 +76,7 @@ def make_training_context(
         emit=emit,
         training=training,
         validation=validation,
-        source=snapshot.reader,
+        source=source,
         memory=BatchMemory(pinned=rank_context.device.type == "cuda"),
         crop_frames=MelSettings.model_validate(snapshot.mel_settings).count_frames(settings.crop_s),
         steps=math.ceil(len(training) * settings.crops_per_track / settings.batch_size),
@@ -78,11 +84,16 @@ def make_training_context(
     )
 
 
+def reading_plan(settings: TrainSettings) -> ReadingPlan:
+    """Return how crops are read."""
+    return ReadingPlan(settings.reading, settings.mixed_runs, settings.cache_folder, settings.cache_gib)
+
+
 def _tracks_of_splits(tracks: pa.Table, snapshot: Snapshot) -> tuple[Tracks, Tracks]:
     """Return the training and the validation tracks. Raises: BadInput if one has no spectrogram."""
     is_located = "shard" in tracks.column_names
     locations = Locations.of(tracks) if is_located else snapshot.locate(tracks["track_id"])
-    target_TG = targets_of(tracks)
+    target_TG, artist_T = targets_of(tracks), artists_of(tracks)
     missing = tracks["track_id"].filter(pa.array(locations.shard_T < 0))
     if len(missing):
         raise BadInput(
@@ -93,7 +104,12 @@ def _tracks_of_splits(tracks: pa.Table, snapshot: Snapshot) -> tuple[Tracks, Tra
         np.flatnonzero(pc.equal(tracks["split"], split).to_numpy()) for split in ("training", "validation")
     )
     training, validation = (
-        Tracks(tracks["track_id"].take(pa.array(row_T)), locations.take(row_T), target_TG[row_T])
+        Tracks(
+            tracks["track_id"].take(pa.array(row_T)),
+            locations.take(row_T),
+            target_TG[row_T],
+            None if artist_T is None else artist_T[row_T],
+        )
         for row_T in (training_T, validation_T)
     )
     return training, validation

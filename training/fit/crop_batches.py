@@ -17,14 +17,21 @@ from store.dataset.frame_reader import LOCATION_COLUMNS, Locations
 from store.errors import BadInput
 from store.reader import open_snapshot
 from training.evaluation.calibration import Target
-from training.fit.labels import select_labelled_tracks, select_training_genres
-from training.fit.run import targets_of
+from training.fit.labels import label_columns, select_labelled_tracks, select_training_genres
+from training.fit.run import artists_of, targets_of
 from training.loading.batches import Batch, BatchMemory, read_ahead, read_batch
-from training.loading.crops import Tracks, crops_of_rank, micro_batches_of_rank, plan_epoch
+from training.loading.crops import (
+    Tracks,
+    crops_of_rank,
+    micro_batches_of_rank,
+    plan_epoch,
+)
+from training.loading.readers import ReadingPlan
+from training.loading.settings import Balance
 
 
 class CropBatches(IterableDataset[Batch]):
-    """The batches of one rank; iterating once over it is one epoch, in true random order.
+    """The batches of one rank; iterating once over it is one epoch, in true random order unless `reading` has another.
 
     `batch_size` is of all ranks together: all make equally many steps, and no crop occurs on two of them. The state is
     the number of epochs and batches, so a run resumes exactly, at another world size too. Threads read, so it
@@ -41,20 +48,22 @@ class CropBatches(IterableDataset[Batch]):
         crop_s: float = 4.0,
         crops_per_track: int = 8,
         batch_size: int = 256,
-        balance: bool = False,
+        balance: Balance = "none",
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         threads: int = 2,
         pinned: bool = False,
+        reading: ReadingPlan | None = None,
     ) -> None:
         snapshot = open_snapshot(store)
-        columns = snapshot.track_columns(("split", "genre_top", "genres"), LOCATION_COLUMNS)
+        columns = snapshot.track_columns(label_columns(target, balance), LOCATION_COLUMNS)
         self.genres = select_training_genres(columns, target, genres)
         labelled = select_labelled_tracks(columns, target, self.genres)
         rows = labelled.filter(pc.equal(labelled["split"], split))
-        self._tracks = Tracks(rows["track_id"], Locations.of(rows), targets_of(rows))
-        self._source, self._memory = snapshot.reader, BatchMemory(pinned=pinned)
+        self._tracks = Tracks(rows["track_id"], Locations.of(rows), targets_of(rows), artists_of(rows))
+        self._reading = reading or ReadingPlan()
+        self._source, self._memory = self._reading.open_reader(snapshot), BatchMemory(pinned=pinned)
         self._crop_frames = MelSettings.model_validate(snapshot.mel_settings).count_frames(crop_s)
         self._crops_per_track, self._batch_size, self._balance = crops_per_track, batch_size, balance
         self._seed, self._threads = seed, threads
@@ -75,6 +84,7 @@ class CropBatches(IterableDataset[Batch]):
             balance=self._balance,
             seed=self._seed,
             epoch=self._epoch + 1,
+            mixed_runs=self._reading.mixed_runs,
         )
         steps = crops_of_rank(plan, self._share, batch_size=self._batch_size, micro_batch_size=1)
         batches = read_ahead(

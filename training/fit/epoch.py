@@ -14,7 +14,7 @@ from torch import Tensor
 from store.errors import TrainingStopped
 from training.fit import events
 from training.fit.checkpoint import EpochProgress
-from training.fit.context import TrainingContext
+from training.fit.context import TrainingContext, reading_plan
 from training.fit.distributed import all_reduce_mean, average_batch_norm_statistics, communication_wait_s
 from training.fit.settings import TrainSettings
 from training.fit.step import Step, micro_batch_seeds, train_step
@@ -76,6 +76,9 @@ class _Meter:
     def crops_per_s(self, steps: int) -> float:
         crops = (steps - self.before.steps) * self.context.settings.batch_size
         return crops / (time.perf_counter() - self.started)
+
+    def step_s(self, steps: int) -> float:
+        return (time.perf_counter() - self.started) / (steps - self.before.steps)
 
     def all_reduce(self, steps: int) -> EpochProgress:
         """Return the progress after `steps` steps, the same on all ranks but for its times."""
@@ -142,6 +145,7 @@ def crops_of_steps(context: TrainingContext, epoch: int) -> list[Crops]:
         balance=settings.balance,
         seed=settings.seed,
         epoch=epoch,
+        mixed_runs=reading_plan(settings).mixed_runs,
     )
     return crops_of_rank(
         plan,
@@ -187,8 +191,14 @@ def _emit_step(
             "grad_norm": grad_norm,
             "learning_rate": train_state.optimizer.param_groups[0]["lr"],
             "crops_per_s": meter.crops_per_s(number),
+            "step_s": meter.step_s(number),
+            "gpu_memory_bytes": _gpu_memory_bytes(context.rank_context.device),
         }
     )
+
+
+def _gpu_memory_bytes(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
 def _check_finite(loss: float, grad_norm: float, epoch: int, number: int) -> None:

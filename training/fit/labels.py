@@ -10,11 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from preprocessing.catalogue.splits import SPLITS
+from preprocessing.catalogue.splits import SPLITS, number_artists
 from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.errors import BadInput
 from training.evaluation.calibration import Target
 from training.fit.run import LABELLED_SCHEMA
+from training.loading.settings import Balance, needs_artists
+
+
+def label_columns(target: Target, balance: Balance) -> tuple[str, ...]:
+    """Return the columns of a catalogue by which tracks are chosen."""
+    artist = ("artist",) if needs_artists(balance) else ()
+    return ("split", "genres" if target == "multi" else "genre_top", *artist)
 
 
 def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -42,23 +49,33 @@ def select_training_genres(tracks: pa.Table, target: Target, wanted: Sequence[st
 def select_labelled_tracks(tracks: pa.Table, target: Target, genres: Sequence[str]) -> pa.Table:
     """Return the tracks that have a spectrogram, a split and one of the genres, with targets and locations.
 
-    Shapes: rows of LABELLED_SCHEMA.
+    Shapes: rows of LABELLED_SCHEMA; artists are null if `tracks` has no column of them.
     Raises: BadInput if a split has none.
     """
     usable_T = pc.and_(pc.is_valid(tracks["shard"]), pc.is_in(tracks["split"], value_set=pa.array(SPLITS)))
-    usable = tracks.filter(usable_T)
-    target_TG = _targets(usable, target, genres)
-    has_one_T = target_TG.any(axis=1)
-    labelled = usable.select(["track_id", "split", *LOCATION_COLUMNS]).filter(pa.array(has_one_T))
+    target_TG = _targets(tracks, target, genres)
+    wanted_T = target_TG.any(axis=1) & usable_T.to_numpy()
+    labelled = tracks.select(["track_id", "split", *LOCATION_COLUMNS]).filter(pa.array(wanted_T))
     for split in SPLITS:
         if not pc.any(pc.equal(labelled["split"], split)).as_py():
             raise BadInput(
                 f"no {split} track has one of the genres {', '.join(genres)}; build with --catalogue.split.mode artist"
             )
-    values = target_TG[has_one_T].ravel()
+    values = target_TG[wanted_T].ravel()
     offsets = np.arange(len(labelled) + 1, dtype=np.int32) * len(genres)
     targets = pa.ListArray.from_arrays(offsets, values)
-    return labelled.append_column("target", targets).select(LABELLED_SCHEMA.names).cast(LABELLED_SCHEMA)
+    labelled = labelled.append_column("target", targets).append_column(
+        "artist_number", _artists(tracks, wanted_T)
+    )
+    return labelled.select(LABELLED_SCHEMA.names).cast(LABELLED_SCHEMA)
+
+
+def _artists(tracks: pa.Table, is_wanted_T: NDArray[np.bool_]) -> pa.Array:
+    """Number the artists of some of the tracks; null for an unknown one."""
+    if "artist" not in tracks.column_names:
+        return pa.nulls(int(is_wanted_T.sum()), pa.int32())
+    artist_T = number_artists(tracks["artist"].filter(pa.array(is_wanted_T))).astype(np.int32)
+    return pa.array(artist_T, mask=artist_T < 0)
 
 
 def _targets(tracks: pa.Table, target: Target, genres: Sequence[str]) -> NDArray[np.int8]:

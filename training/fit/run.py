@@ -20,6 +20,7 @@ from store.fs.column_hash import hash_columns
 from store.fs.files import exists, join, read_bytes, write_atomic
 from store.fs.parquet import read_table, write_table
 from training.fit.settings import SETTINGS_WITHOUT_EFFECT, TrainSettings
+from training.loading.settings import needs_artists
 from training.networks.network import WEIGHTS_FILE
 from training.run_files import HISTORY_FILE, PRETRAINED_FILE, RUN_FILE, TRACKS_FILE
 
@@ -27,7 +28,13 @@ TRACKS_SCHEMA = pa.schema(
     [("track_id", pa.string()), ("split", pa.string()), ("target", pa.list_(pa.int8()))]
 )
 LABELLED_SCHEMA = pa.schema(
-    [*TRACKS_SCHEMA, ("shard", pa.string()), ("start_frame", pa.int64()), ("frames", pa.int64())]
+    [
+        *TRACKS_SCHEMA,
+        ("artist_number", pa.int32()),  # null for an unknown artist, or where nothing depends on it
+        ("shard", pa.dictionary(pa.int32(), pa.string())),
+        ("start_frame", pa.int64()),
+        ("frames", pa.int64()),
+    ]
 )
 
 
@@ -67,22 +74,20 @@ def read_run(folder: str) -> tuple[TrainingRun, pa.Table]:
     """
     try:
         run = TrainingRun.model_validate_json(read_bytes(join(folder, RUN_FILE)))
-        tracks = read_run_tracks(folder)
+        packed = read_table(join(folder, TRACKS_FILE))
     except FileNotFoundError as error:
         raise BadInput(f"{folder}: {error.filename or error} is missing; write_run makes it") from None
     except (ValidationError, pa.ArrowInvalid) as error:
         raise BadInput(f"{folder}: not a training run: {' '.join(str(error).split())}") from None
-    tracks = tracks.filter(pc.not_equal(tracks["split"], "test"))
+    # Lists of a million targets are filtered by a list of all their values: filter them while they are bytes.
+    tracks = _unpack_targets(packed.filter(pc.not_equal(packed["split"], "test")))
     _check_tracks(folder, run, tracks)
     return run, tracks
 
 
 def read_run_tracks(folder: str) -> pa.Table:
     """Return all tracks of a run, as they were written. Raises: FileNotFoundError."""
-    packed = read_table(join(folder, TRACKS_FILE))
-    return packed.set_column(
-        2, TRACKS_SCHEMA.field(2), _recast(packed["target"], TRACKS_SCHEMA.field(2).type)
-    )
+    return _unpack_targets(read_table(join(folder, TRACKS_FILE)))
 
 
 def read_run_pretrained(folder: str, run: TrainingRun) -> bytes:
@@ -116,9 +121,10 @@ def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
     settings = run.settings.model_dump_json(
         exclude={**dict.fromkeys(SETTINGS_WITHOUT_EFFECT, True), "pretrained": {"weights"}}
     )
-    return hashlib.sha256(
-        f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode()
-    ).hexdigest()[:12]
+    digest = hashlib.sha256(f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode())
+    if needs_artists(run.settings.balance) and "artist_number" in tracks.column_names:
+        hash_columns(tracks.select(["artist_number"]), digest)
+    return digest.hexdigest()[:12]
 
 
 def hash_training_data(run: TrainingRun, tracks: pa.Table) -> str:
@@ -153,6 +159,11 @@ def _pack_targets(tracks: pa.Table) -> pa.Table:
     return tracks.set_column(2, "target", _recast(tracks["target"], pa.binary()))
 
 
+def _unpack_targets(packed: pa.Table) -> pa.Table:
+    field = TRACKS_SCHEMA.field("target")
+    return packed.set_column(2, field, _recast(packed["target"], field.type))
+
+
 def _recast(column: pa.ChunkedArray, to: pa.DataType) -> pa.Array:
     """Return lists of int8 as strings of bytes, or these as lists: offsets and values are the same."""
     array = pa.concat_arrays([*column.chunks, pa.array([], column.type)])
@@ -165,6 +176,14 @@ def _recast(column: pa.ChunkedArray, to: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(
         to, len(array), [None, array.offsets.buffers()[1], array.values.buffers()[1]]
     )
+
+
+def artists_of(tracks: pa.Table) -> NDArray[np.int32] | None:
+    """Return the number of each track's artist, -1 for an unknown one; None without a column of artists."""
+    if "artist_number" not in tracks.column_names:
+        return None
+    artist_T: NDArray[np.int32] = pc.fill_null(tracks["artist_number"], -1).to_numpy()
+    return artist_T
 
 
 def targets_of(tracks: pa.Table) -> NDArray[np.int8]:

@@ -4,10 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from training.loading.settings import Balance, Reading
 from training.networks.settings import ModelSettings, PretrainedSettings
 
 # Of TrainSettings: the result is the same whatever their value.
-SETTINGS_WITHOUT_EFFECT = ("loader_threads", "stall_timeout_s")
+SETTINGS_WITHOUT_EFFECT = ("loader_threads", "cache_folder", "cache_gib", "stall_timeout_s")
 
 
 class AugmentSettings(BaseModel, frozen=True, extra="forbid"):
@@ -63,7 +64,11 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     label_smoothing: float = Field(
         0.1, ge=0.0, lt=1.0, description="Label smoothing: share of the target that is spread over all genres"
     )
-    balance: bool = Field(False, description="Draw equally many crops of every genre (target top only)")
+    balance: Balance = Field(
+        "none",
+        description="What has equally many crops. none: every track; genre: every genre (target top only); artist: "
+        "every artist; genre-artist: every genre, and within it every artist (target top only)",
+    )
     validation_crops: int = Field(8, ge=1, le=100, description="Evenly spaced crops of each validation track")
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of initial weights, crops, dropout and augmentation"
@@ -75,6 +80,20 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     loader_threads: int = Field(
         2, ge=1, le=64, description="Threads of each process that read crops ahead of the steps"
     )
+    reading: Reading = Field(
+        "random",
+        description="Order of crops. random: true random order; runs: runs of stored frames in random order, the crops "
+        "of --mixed-runs of them mixed, for stores that are slow and larger than the cache",
+    )
+    mixed_runs: int = Field(
+        1_024, ge=1, description="Runs that are mixed (--reading runs): 1 MiB each of float16 at 128 bands"
+    )
+    cache_folder: str = Field(
+        "",
+        description="Folder on a local disk of each host that keeps what was read of a slow or remote store; empty for "
+        "none",
+    )
+    cache_gib: float = Field(50.0, gt=0.0, description="Largest size of the cache of a host, in GiB")
     checkpoint_steps: int = Field(
         500, ge=1, description="Steps between two checkpoints; one more is written after each epoch"
     )
@@ -99,6 +118,11 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"--pretrained.frozen-epochs {self.pretrained.frozen_epochs} is more than --epochs {self.epochs}"
             )
-        if self.balance and self.target == "multi":
-            raise ValueError("--balance needs --target top: a track of several genres cannot be counted once")
+        if self.balance in ("genre", "genre-artist") and self.target == "multi":
+            raise ValueError(
+                f"--balance {self.balance} needs --target top: a track of several genres cannot be counted once; "
+                "--balance artist can be used"
+            )
+        if "://" in self.cache_folder:
+            raise ValueError(f"--cache-folder {self.cache_folder}: must be a folder on a local disk")
         return self

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from preprocessing.decode.container.sniffing import sniff_format
 from preprocessing.decode.local_copies import local_copies
 from preprocessing.decode.settings import LimitSettings, WindowSettings
-from preprocessing.decode.source import read_head
-from preprocessing.errors import RETRYABLE_REASONS, BadAudio, Reason
+from preprocessing.decode.source import sniff_file
+from preprocessing.errors import RETRYABLE_REASONS, BadAudio
 from store.errors import BadInput
 from store.fs.files import join, last_part, local_path
 from store.fs.listing import FoundFile
@@ -166,20 +165,13 @@ def _read_file_tags(file: FoundFile, path: Path | BadAudio | None, config: Infer
     except PermissionError:
         return _rejected(row, "no-permission", "this user may not read it")
     except BadInput as why:
-        return _rejected(row, _audio_problem(path) or "unsupported", str(why).removeprefix(f"{path}: "))
+        try:
+            sniff_file(path)
+        except BadAudio as problem:
+            return _rejected(row, problem.reason, problem.detail)
+        return _rejected(row, "unsupported", str(why).removeprefix(f"{path}: "))
     row |= {"old_genres": tags.genres, "old_custom_tags": tags.custom_tags, "album": tags.credits.album}
     return row | {"status": "not-needed"} if _keep_reason(row, config) is not None else row
-
-
-def _audio_problem(path: Path) -> Reason | None:
-    """Return the reason why a file whose tags cannot be read is no audio at all; None if it may be audio."""
-    try:
-        head, size_bytes = read_head(path)
-    except BadAudio as why:
-        return why.reason
-    if size_bytes == 0:
-        return "empty"
-    return "not-audio" if sniff_format(head) is None else None
 
 
 def _row(file: FoundFile) -> InferenceRow:

@@ -135,7 +135,7 @@ def draw_spectrograms(panels: Sequence[Panel], settings: MelSettings, theme: The
             extent=(0, len(panel.mel_FM) * settings.hop / settings.sample_rate_hz, 0, settings.bands),
         )
         _caption(axes, panel, theme)
-        _hz_axis(axes, settings)
+        draw_hz_axis(axes, settings)
         axes.spines[:].set_visible(False)
         axes.set_ylabel("Hz" if index % columns == 0 else "", color=theme.faint)
         axes.set_xlabel("seconds" if index >= len(panels) - columns else "", color=theme.faint)
@@ -151,6 +151,14 @@ def band_centres_hz(settings: MelSettings) -> NDArray[np.float64]:
     """Return the centre frequency of each mel band. Shapes: (M,). Units: Hz."""
     edges = librosa.mel_frequencies(settings.bands + 2, fmin=settings.low_hz, fmax=settings.top_hz)
     return np.asarray(edges[1:-1], np.float64)
+
+
+def draw_hz_axis(axes: Axes, settings: MelSettings) -> None:
+    """Draw ticks in Hz on axes whose vertical unit is the mel band."""
+    centres_hz = band_centres_hz(settings)
+    ticks_hz = [hz for hz in HZ_TICKS if centres_hz[0] <= hz <= centres_hz[-1]]
+    positions = np.interp(ticks_hz, centres_hz, np.arange(settings.bands) + 0.5)
+    axes.set_yticks(positions, [f"{hz:,}" for hz in ticks_hz])
 
 
 def _shaded(shares_RR: NDArray[np.float64], theme: Theme) -> NDArray[np.float64]:
@@ -214,10 +222,3 @@ def _caption(axes: Axes, panel: Panel, theme: Theme) -> None:
     name, caption = fit_label(panel.name, CAPTION_LENGTH), fit_label(panel.caption, CAPTION_LENGTH + 14)
     axes.annotate(name, (0, 1), (0, 19), fontsize=9, color=theme.ink, fontweight="bold", **at)
     axes.annotate(caption, (0, 1), (0, 6), fontsize=8, color=theme.faint, **at)
-
-
-def _hz_axis(axes: Axes, settings: MelSettings) -> None:
-    centres_hz = band_centres_hz(settings)
-    ticks_hz = [hz for hz in HZ_TICKS if centres_hz[0] <= hz <= centres_hz[-1]]
-    positions = np.interp(ticks_hz, centres_hz, np.arange(settings.bands) + 0.5)
-    axes.set_yticks(positions, [f"{hz:,}" for hz in ticks_hz])

@@ -9,6 +9,7 @@ from training.evaluation.metrics import Scores
 from training.evaluation.tables import SplitResult, TrackResult
 from training.evaluation.test_set_use import earlier_versions
 from training.report.formatting import join_names, percent
+from training.selection.model_choice import ModelChoice
 
 MAX_SHOWN_TRACKS = 6
 FEW_TRACKS = 100
@@ -28,6 +29,15 @@ def headline(scores: Scores, baseline: Scores | None = None) -> str:
     if baseline is None or scores.correct > baseline.correct:
         return found
     return f"No better than its baseline: {found}, the baseline {baseline.correct:,}"
+
+
+def across_folds(choice: ModelChoice | None) -> dict[str, float] | None:
+    """Return the accuracies of the chosen model and of the baseline by which it was chosen; None without both."""
+    accuracy_of = {} if choice is None else {each.name: each.accuracy for each in choice.scores}
+    baselines = [] if choice is None else [each.accuracy for each in choice.scores if not each.is_candidate]
+    if choice is None or choice.name not in accuracy_of or not baselines:
+        return None
+    return {"model": accuracy_of[choice.name], "baseline": baselines[0]}
 
 
 def worst_tracks(results: Sequence[TrackResult]) -> tuple[list[TrackResult], bool]:

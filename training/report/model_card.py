@@ -94,7 +94,7 @@ def _use(card: Mapping[str, Any]) -> Iterator[str]:
     yield f"- It predicts only the genres listed below: music of any other genre {others} nevertheless."
     yield "- A genre means what the labels of the training data mean by it; other catalogues differ."
     yield (
-        "- Not intended to judge quality, origin or value of music or of its authors; "
+        "- Not intended to assess the quality, origin or value of music or of its authors; "
         "its errors are not spread evenly over genres (see the table)."
     )
 

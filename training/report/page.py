@@ -34,6 +34,7 @@ from training.report.figures import (
     draw_spectrograms,
 )
 from training.report.findings import (
+    across_folds,
     caveats,
     confusions,
     describe_prediction,
@@ -146,6 +147,7 @@ def _render_page(
         headline=headline(test.scores, inputs.baseline),
         baseline=inputs.baseline,
         choice=inputs.choice,
+        across_folds=across_folds(inputs.choice),
         results=splits,
         test=test,
         images={

@@ -21,11 +21,11 @@ PANEL_COLUMNS = 4
 def draw_reliability(before: Reliability, after: Reliability, theme: Theme = LIGHT) -> bytes:
     """Draw the observed frequency of predictions against their probability, and their distribution.
 
-    `before` is the network's own, `after` with temperature and genre tree; if they are equal, one is drawn.
+    `before` is the model's own, `after` with temperature and genre tree; if they are equal, one is drawn.
     """
-    shown = [(before, "network", theme.wrong), (after, "calibrated", theme.correct)]
+    shown = [(before, "not calibrated", theme.wrong), (after, "calibrated", theme.correct)]
     if np.array_equal(before.predicted, after.predicted):
-        shown = [(after, "network, not calibrated", theme.correct)]
+        shown = [(after, "not calibrated", theme.correct)]
     figure = new_figure(5.4, 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     for axes in (upper, lower):

@@ -46,6 +46,7 @@ class StudyPage:
     columns: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any]
+    files: Sequence[str] = ()  # beside the page
 
 
 def render_study_page(page: StudyPage) -> dict[str, bytes]:

@@ -68,18 +68,25 @@ def assemble_version(
         choice=choice,
     )
     report = render_report(inputs)
-    card = {
-        **run_identity(run, snapshot).model_copy(update={"calibration": calibration}).model_dump(mode="json"),
-        **about,
-        **_describe_run(folder, run),
-        "best_epoch": history["best_epoch"],
-        "calibration_notes": notes,
-        "test_use": test_use,
-        "baseline": describe_baseline(baseline),
-        "choice": choice.model_dump(mode="json") if choice else None,
-        "metrics": json.loads(report[METRICS_FILE]),
-    }
+    card = _make_card(folder, run, snapshot, inputs, json.loads(report[METRICS_FILE]))
     return _files(folder, predictions, report, card), card
+
+
+def _make_card(
+    folder: str, run: TrainingRun, snapshot: Snapshot, inputs: ReportInputs, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    identity = run_identity(run, snapshot).model_copy(update={"calibration": inputs.calibration})
+    return {
+        **identity.model_dump(mode="json"),
+        **inputs.about,
+        **_describe_run(folder, run),
+        "best_epoch": inputs.best_epoch,
+        "calibration_notes": inputs.notes,
+        "test_use": inputs.test_use,
+        "baseline": describe_baseline(inputs.baseline),
+        "choice": inputs.choice.model_dump(mode="json") if inputs.choice else None,
+        "metrics": metrics,
+    }
 
 
 def describe_baseline(scores: Scores | None) -> dict[str, Any] | None:

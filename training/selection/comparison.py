@@ -99,17 +99,22 @@ def compare(
     scores, outcomes = [score(*side) for side in sides], [track_outcomes(*side) for side in sides]
     artist_T = index_artists(old["artist"].to_pylist())
     artists = int(artist_T.max()) + 1
-    before, after = _resample(outcomes, artist_T, resamples if artists > 1 else 0, seed, len(genres))
+    resampled = _resample(outcomes, artist_T, resamples if artists > 1 else 0, seed, len(genres))
+    return _gains(scores, resampled, artists, margin)
+
+
+def _gains(
+    scores: Sequence[Scores], resampled: Sequence[ResampleScores], artists: int, margin: float
+) -> Comparison:
+    (old, new), (before, after) = scores, resampled
     return Comparison(
-        tracks=len(truth_TG),
+        tracks=old.tracks,
         artists=artists,
         margin=margin,
-        macro_f1=_gain(scores[0].macro_f1, scores[1].macro_f1, after.macro_f1() - before.macro_f1(), margin),
-        accuracy=_gain(scores[0].accuracy, scores[1].accuracy, after.accuracy_R - before.accuracy_R, margin),
-        log_loss=_gain(
-            scores[0].log_loss, scores[1].log_loss, before.log_loss_R - after.log_loss_R, margin, sign=-1
-        ),
-        genres=_genre_gains(scores[0], scores[1], after.f1_RG - before.f1_RG),
+        macro_f1=_gain(old.macro_f1, new.macro_f1, after.macro_f1() - before.macro_f1(), margin),
+        accuracy=_gain(old.accuracy, new.accuracy, after.accuracy_R - before.accuracy_R, margin),
+        log_loss=_gain(old.log_loss, new.log_loss, before.log_loss_R - after.log_loss_R, margin, sign=-1),
+        genres=_genre_gains(old, new, after.f1_RG - before.f1_RG),
     )
 
 

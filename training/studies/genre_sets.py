@@ -16,7 +16,7 @@ GenreSet = tuple[str, ...]
 
 
 def check_genres(wanted: Sequence[str], known: Sequence[str]) -> None:
-    """Raises: BadInput for a genre that no track has; the message has the names nearest to it."""
+    """Raise BadInput for a genre that no track has; the message has the names nearest to it."""
     by_folded = {name.casefold(): name for name in known}
     for genre in wanted:
         if genre in known:

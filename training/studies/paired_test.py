@@ -3,7 +3,9 @@
 Axes: T tracks, A artists, R resamples.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from training.evaluation.bootstrap import INTERVAL_PERCENTILES, index_artists
 from training.evaluation.held_out_predictions import to_matrix
+from training.evaluation.probabilities import PROBABILITY_EPSILON
 
 FLIPS = 10_000
 MAX_EXACT_ARTISTS = 13  # all 2^13 ways to flip are fewer than FLIPS
@@ -19,7 +22,7 @@ SIGNIFICANT_P = 0.05
 
 @dataclass(frozen=True)
 class PairedTest:
-    """The accuracy of one model minus that of another on the same tracks, its 95 % interval, and a p-value.
+    """A score of one model minus that of another on the same tracks, its 95 % interval, and a p-value.
 
     `low` and `high` are null for a single artist.
     """
@@ -37,26 +40,45 @@ class PairedTest:
         return self.p < SIGNIFICANT_P
 
 
-def mean_correct(predictions: pa.Table) -> dict[str, tuple[str | None, float]]:
-    """Return of each track its artist, and the share of its predictions (one a seed and fold) that are correct."""
+TrackMeans = dict[str, tuple[str | None, float]]  # of each track its artist, and a mean over seeds and folds
+
+
+def mean_correct(predictions: pa.Table) -> TrackMeans:
+    """Return of each track the share of its predictions that are correct."""
     truth_TG, probability_TG = (to_matrix(predictions, name) for name in ("truth", "probabilities"))
-    correct_T = truth_TG.argmax(axis=1) == probability_TG.argmax(axis=1)
-    sums: dict[str, tuple[str | None, int, int]] = {}
+    return _mean_by_track(predictions, truth_TG.argmax(axis=1) == probability_TG.argmax(axis=1))
+
+
+def mean_log_loss(predictions: pa.Table) -> TrackMeans:
+    """Return of each track the mean log-loss of its predictions, in nats."""
+    truth_TG, probability_TG = (to_matrix(predictions, name) for name in ("truth", "probabilities"))
+    true_T = (truth_TG * probability_TG).sum(axis=1)
+    return _mean_by_track(predictions, -np.log(true_T.clip(PROBABILITY_EPSILON, 1)))
+
+
+def _mean_by_track(predictions: pa.Table, value_T: NDArray[Any]) -> TrackMeans:
+    sums: dict[str, tuple[str | None, float, int]] = {}
     ids, artists = predictions["track_id"].to_pylist(), predictions["artist"].to_pylist()
-    for track_id, artist, correct in zip(ids, artists, correct_T.tolist(), strict=True):
-        _, right, count = sums.get(track_id, (artist, 0, 0))
-        sums[track_id] = (artist, right + correct, count + 1)
-    return {track_id: (artist, right / count) for track_id, (artist, right, count) in sums.items()}
+    for track_id, artist, value in zip(ids, artists, value_T.tolist(), strict=True):
+        _, total, count = sums.get(track_id, (artist, 0.0, 0))
+        sums[track_id] = (artist, total + value, count + 1)
+    return {track_id: (artist, total / count) for track_id, (artist, total, count) in sums.items()}
 
 
-def paired_test(one: pa.Table, other: pa.Table, *, seed: int = 0) -> PairedTest | None:
-    """Compare two models on the tracks that both predicted; None if there is none.
+def paired_test(
+    one: pa.Table,
+    other: pa.Table,
+    *,
+    measure: Callable[[pa.Table], TrackMeans] = mean_correct,
+    seed: int = 0,
+) -> PairedTest | None:
+    """Compare a score of two models on the tracks that both predicted; None if there is none.
 
     Source: sign-flip permutation test (Fisher, 1935), exact up to MAX_EXACT_ARTISTS; cluster bootstrap.
 
     Tracks of one artist are correct or wrong together, so the difference of an artist is flipped as a whole.
     """
-    first, second = mean_correct(one), mean_correct(other)
+    first, second = measure(one), measure(other)
     shared = [track_id for track_id in first if track_id in second]
     if not shared:
         return None

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from preprocessing.catalogue.splits import group_tracks
 from preprocessing.mel.settings import MelSettings
 from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.errors import BadInput
@@ -67,6 +68,7 @@ class Trial:
     training: TrainSettings
     folder: str
     features_url: str = ""
+    keep_network: bool = False
     balancing: Balancing = "none"
 
 
@@ -145,8 +147,11 @@ def _predict_by_features(trial: Trial, test: pa.Table, snapshot: Snapshot) -> ND
         [*ids, *test_ids], snapshot_url=trial.snapshot_url, dictionary=dictionary
     )
     patches = dict(zip([*ids, *test_ids], patch_TD, strict=True))
-    fold_T, _ = assign_folds_or_fewer(join_catalogue(fitted, snapshot.tracks), CALIBRATION_FOLDS, seed)
-    machine = fit_feature_machine(blocks, patches, dictionary, fitted, fold_T, "top", seed).features
+    catalogue = join_catalogue(fitted, snapshot.tracks)
+    fold_T, _ = assign_folds_or_fewer(catalogue, CALIBRATION_FOLDS, seed)
+    machine = fit_feature_machine(
+        blocks, patches, dictionary, fitted, group_tracks(catalogue), fold_T, "top", seed
+    ).features
     return machine.predict(assemble_features(blocks, patches, test_ids), "top")
 
 
@@ -190,7 +195,8 @@ def _predict_by_network(
         folder_url=trial.folder,
         identity=run_identity(run, snapshot),
     )
-    remove(trial.folder)  # a study may have a thousand networks
+    if not trial.keep_network:
+        remove(trial.folder)  # a study may have a thousand networks
     return np.array(predicted["probabilities"].to_pylist()), history
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.errors import BadInput
-from store.fs.csv_rows import unquote_formula
+from store.fs.csv_rows import quote_formula, unquote_formula
 from store.fs.files import read_bytes
 from store.tagging.predictions import APPLY, CSV_COLUMNS, csv_cells
 from store.tags.genre_map import validate_genre_name
@@ -130,7 +130,8 @@ def read_csv_table(url: str) -> CsvTable:
                 f"{url}: line {number}: {len(cells)} cells for {len(header)} columns; correct the line"
             )
         row = dict(zip(header, cells, strict=True))
-        name, run_of_row = row["track_id"], row["run"].strip()
+        # A person may have removed the mark that keeps a spreadsheet program from computing a name.
+        name, run_of_row = quote_formula(unquote_formula(row["track_id"])), row["run"].strip()
         run = run or run_of_row
         if not run_of_row or run_of_row != run:
             raise BadInput(

@@ -1,7 +1,7 @@
 """The predictions of an earlier run as the plan of another: from its Parquet file or its CSV table, as corrected."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow as pa
 from store.errors import BadInput
 from store.fs.files import exists, join
 from store.tagging.corrections.csv_table import CsvTable, read_csv_table
+from store.tagging.corrections.parquet_rows import check_parquet
 from store.tagging.predictions import (
     PREDICTIONS_FILE,
     PREDICTIONS_SCHEMA,
@@ -20,6 +21,7 @@ from store.tags.vocabulary.spelling import spelling_key
 
 GENRES = "genres"  # of the metadata: the names that the model and the map of the run can give
 ROWS_AT_ONCE = 4_096
+MAX_NAMED, MAX_KNOWN = 5, 24  # genres in a refusal
 
 
 class CorrectedPlan:
@@ -37,7 +39,9 @@ class CorrectedPlan:
         self.source = source or self.about.get("source", "")
         if not self.source:
             raise BadInput(f"{url}: names no source; name the folder with --source")
-        if self._table is not None:
+        if self._table is None:
+            check_parquet(url, self.about, runs)
+        else:
             rows = (
                 row for table in read_predictions(self._parquet, ROWS_AT_ONCE)[1] for row in table_rows(table)
             )
@@ -68,20 +72,22 @@ class CorrectedPlan:
         )
 
     def check_genres(self, known: Collection[str]) -> None:
-        """Raise BadInput if a row assigns a genre that is none of these, in any spelling, and that its file lacks."""
+        """Raise BadInput if rows assign genres that are none of these, in any spelling, and that their files lack."""
         keys = {spelling_key(name) for name in known}
+        first_files: dict[str, str] = {}
         for row in self.rows(ROWS_AT_ONCE):
-            new = (
-                set(row["genres"] or ()) - set(row["old_genres"] or ())
-                if row["status"] == "change"
-                else set()
-            )
-            for name in sorted(new):
+            if row["status"] != "change":
+                continue
+            for name in sorted(set(row["genres"] or ()) - set(row["old_genres"] or ())):
                 if spelling_key(name) not in keys:
-                    raise BadInput(
-                        f"{self.url}: {row['track_id']!r} is to get {name!r}, which neither the model nor the map "
-                        "has; correct it, or allow such genres with --allow-new-genres"
-                    )
+                    first_files.setdefault(name, row["track_id"])
+        if first_files:
+            (name, file), *others = first_files.items()
+            raise BadInput(
+                f"{self.url}: {file!r} is to get {name!r}, which neither the model nor the map "
+                f"has{_nor([name for name, _ in others], known)}; correct it, or allow such genres with "
+                "--allow-new-genres"
+            )
 
     def _batches(self, rows_at_once: int) -> Iterator[list[dict[str, Any]]]:
         _, tables = read_predictions(self._parquet, rows_at_once)
@@ -91,6 +97,17 @@ class CorrectedPlan:
 
     def _correct(self, row: dict[str, Any]) -> dict[str, Any] | None:
         return row if self._table is None else self._table.correct(row)
+
+
+def _nor(unknown: Sequence[str], known: Collection[str]) -> str:
+    """Return which further names are unknown, and the known ones unless they are many."""
+    texts = []
+    if unknown:
+        more = f" and {len(unknown) - MAX_NAMED} more" if len(unknown) > MAX_NAMED else ""
+        texts.append(f"nor {', '.join(map(repr, unknown[:MAX_NAMED]))}{more}")
+    if 0 < len(known) <= MAX_KNOWN:
+        texts.append(f"they have {', '.join(sorted(set(known)))}")
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def _find_parquet(table: CsvTable, runs: str) -> str:

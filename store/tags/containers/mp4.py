@@ -313,7 +313,7 @@ def _of_items(file: BinaryIO, box: Box) -> Iterator[Pointer]:
 
 
 def _check_references(file: BinaryIO, box: Box) -> None:
-    """Raises: BadInput if a track is in another file."""
+    """Raise BadInput if a track is in another file."""
     at = box.content + 8
     while at + 12 <= box.stop:
         size, _, flags = struct.unpack(">I4sI", _exactly(file, at, 12))

@@ -98,9 +98,9 @@ def test_too_few_artists_for_three_folds_are_named_and_the_features_chosen(tmp_p
     publish_toy_artists(f"{tmp_path}/store", ("training", "validation", "test"))
     trained = train_model(settings_of(tmp_path, "auto"))
     assert trained.model == "features"
-    told = capfd.readouterr().err
-    assert "the genre with fewest artists allows 2 folds to choose a model by, not 3" in told
-    assert "fold 1: no network is tried: genre 'high' has 1 artist" in told
+    printed = capfd.readouterr().err
+    assert "the genre with fewest artists allows 2 folds to choose a model by, not 3" in printed
+    assert "fold 1: no network is tried: genre 'high' has 1 artist" in printed
     choice = read_card(trained.url)["choice"]
     assert choice["tracks"] == 8, "no test track takes part"
     assert [each["name"] for each in choice["scores"]] == ["features", "svm"]

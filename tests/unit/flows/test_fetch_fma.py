@@ -11,6 +11,8 @@ from flows.fetch_fma import estimate_cost, fetch_fma
 from flows.settings import BuildSettings, FmaSettings, TrainModelSettings
 from preprocessing.catalogue.fma_archives import ARCHIVES, METADATA, FmaArchive
 from store.errors import BadInput
+from training.fit.settings import TrainSettings
+from training.networks.settings import ModelSettings
 
 MUSIC = Path("tests/data/demo_music")
 
@@ -62,3 +64,14 @@ def test_the_cost_grows_with_the_audio(tmp_path):
     assert full.build_hours > 10 * small.build_hours > 0, "123 times the audio"
     assert full.train_hours > 2 * small.train_hours > 0, "13 times the tracks"
     assert "GiB for spectrograms" in small.line()
+
+
+def test_the_choice_of_a_model_is_part_of_the_cost(monkeypatch):
+    monkeypatch.setattr(module, "measure_crops_per_s", lambda *_, **__: 100.0)
+    monkeypatch.setattr(module, "measure_build_speed", lambda *_, **__: 100.0)
+    build, auto = BuildSettings(source="x"), TrainModelSettings()
+    network = TrainModelSettings(training=TrainSettings(model=ModelSettings(name="short-chunk-resnet")))
+    costs = [estimate_cost(ARCHIVES["small"], build, train).train_hours for train in (auto, network)]
+    assert costs[0] / costs[1] == pytest.approx(1 + 0.4 * 2 / 3), (
+        "two thirds of the tracks, 0.4 of the epochs"
+    )

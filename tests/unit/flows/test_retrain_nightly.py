@@ -1,4 +1,4 @@
-"""What a night decides before and after the training, on spectrograms made up."""
+"""The decisions of a nightly run before and after the training, on spectrograms made up."""
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +58,7 @@ def snapshot(tmp_path_factory):
 
 @pytest.fixture
 def settings_of(tmp_path, snapshot):
-    """Give a function that makes the settings of a night."""
+    """Return a function that makes the settings of a nightly run."""
 
     def settings_of(genres=(), **changes):
         train = TrainModelSettings(store=snapshot.root, models=f"{tmp_path}/models", genres=genres)
@@ -70,19 +70,21 @@ def settings_of(tmp_path, snapshot):
 
 def publish(snapshot, settings, **changes):
     """Publish what a training on the snapshot would: its card, and what it said of the test tracks."""
-    wish = settings.train
-    genres, tracks = select_training_data(snapshot, wish)
-    run = plan_run(snapshot, genres, tracks, wish.training)
+    train_settings = settings.train
+    genres, tracks = select_training_data(snapshot, train_settings)
+    run = plan_run(snapshot, genres, tracks, train_settings.training)
     card = {
-        "genres": genres, "mel": snapshot.mel_settings, "training": wish.training.model_dump(mode="json"),
-        "data": hash_training_data(run, tracks), "settings": wish.model_dump(mode="json"), **changes,
+        "genres": genres, "mel": snapshot.mel_settings, "training": train_settings.training.model_dump(mode="json"),
+        "data": hash_training_data(run, tracks), "settings": train_settings.model_dump(mode="json"), **changes,
     }  # fmt: skip
-    heard = [
+    predictions = [
         {**row, "artist": "a", "title": "t", "truth": row["target"], "probabilities": row["target"]}
         for row in tracks.to_pylist()
     ]
-    table = pa.Table.from_pylist(heard, schema=HELD_OUT_PREDICTIONS_SCHEMA)
-    return publish_version(wish.models, {"report/held_out_predictions.parquet": to_parquet(table)}, card)
+    table = pa.Table.from_pylist(predictions, schema=HELD_OUT_PREDICTIONS_SCHEMA)
+    return publish_version(
+        train_settings.models, {"report/held_out_predictions.parquet": to_parquet(table)}, card
+    )
 
 
 def test_a_model_that_forgot_a_genre_of_the_champions_is_not_promoted(snapshot, settings_of):
@@ -101,7 +103,7 @@ def test_what_is_not_alike_is_trained(snapshot, settings_of):
     models = settings.train.models
     assert find_equivalent_version(snapshot, settings.train) is None
     version = publish(snapshot, settings)
-    assert find_equivalent_version(snapshot, settings.train) is None, "neither judged nor in service"
+    assert find_equivalent_version(snapshot, settings.train) is None, "neither compared nor in service"
     apply_decision(models, version, WORSE, promotion_criteria(settings, None))
     assert find_equivalent_version(snapshot, settings.train) == version
     write_atomic(join(models, "99-damaged", "model.json"), b"[]")
@@ -129,24 +131,24 @@ def test_nothing_changed_is_said_only_where_champion_and_bounds_are_the_same(sna
     champion, version = publish(snapshot, settings), publish(snapshot, settings)
     promote(models, champion)
     apply_decision(models, version, WORSE, promotion_criteria(settings, champion))
-    told = find_reason_not_to_compare(version, champion, settings)
-    assert told.startswith(
+    reason = find_reason_not_to_compare(version, champion, settings)
+    assert reason.startswith(
         f"nothing changed: {version} was trained on the same tracks with the same settings"
     )
-    assert told.endswith("was refused against the same champion by the same criteria")
+    assert reason.endswith("was refused against the same champion by the same criteria")
     assert find_reason_not_to_compare(version, "another", settings) is None
     for change in ({"margin": 0.0}, {"confidence": 0.9}, {"max_genre_f1_drop": 0.1}):
         assert find_reason_not_to_compare(version, champion, settings_of(**change)) is None
     promote(models, version)
     assert find_reason_not_to_compare(version, version, settings).endswith("and is in service")
     rollback(models)
-    told = find_reason_not_to_compare(version, champion, settings_of(margin=0.0))
-    assert told.endswith(
+    reason = find_reason_not_to_compare(version, champion, settings_of(margin=0.0))
+    assert reason.endswith(
         f"is no longer in service; to promote it again, `spectrogram-one models promote {version}`"
     )
 
 
-def test_a_champion_of_another_network_is_told_of_with_the_nights_way_out(snapshot, settings_of):
+def test_a_champion_of_another_network_is_reported_with_the_nights_way_out(snapshot, settings_of):
     old = TrainSettings.model_validate({"model": {"name": "shallow", "width": 8}})
     champion = publish(snapshot, settings_of(), training=old.model_dump(mode="json"))
     settings = settings_of()

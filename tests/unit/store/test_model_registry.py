@@ -76,8 +76,8 @@ def test_a_rollback_restores_the_champion_before_and_records_why(tmp_path):
     promote(root, one, "the first")
     promote(root, other, "better by 5 points")
     assert rollback(root) == champion(root) == one
-    told = [(move.version, move.reason, move.is_rollback) for move in promotion_history(root)]
-    assert told == [
+    moves = [(move.version, move.reason, move.is_rollback) for move in promotion_history(root)]
+    assert moves == [
         (one, "the first", False),
         (other, "better by 5 points", False),
         (one, f"rolled back from {other}", True),
@@ -174,15 +174,15 @@ def test_a_damaged_card_is_reported_when_asked_for_and_hides_no_other(content, t
     root = str(tmp_path)
     version = add(root)
     write_atomic(join(root, "0-damaged", "model.json"), content)
-    told = r"0-damaged/model\.json: not readable as JSON of a model .*restore it from a copy, or remove the folder"
+    message = r"0-damaged/model\.json: not readable as JSON of a model .*restore it from a copy, or remove the folder"
     for ask in (lambda: read_card(join(root, "0-damaged")), lambda: promote(root, "0-damaged")):
-        with pytest.raises(BadInput, match=told):
+        with pytest.raises(BadInput, match=message):
             ask()
     assert dict(read_cards(root)) == {"0-damaged": None, version: {"genres": ["a"], "version": version}}
     assert champion(root) is None
 
 
-def test_what_was_judged_against_one_champion_does_not_replace_another(tmp_path):
+def test_what_was_compared_with_one_champion_does_not_replace_another(tmp_path):
     root = str(tmp_path)
     one, other, new = add(root), add(root), add(root)
     with pytest.raises(CommitConflict, match=f"champion.json: no version is in service, no longer {one}"):
@@ -190,8 +190,8 @@ def test_what_was_judged_against_one_champion_does_not_replace_another(tmp_path)
     promote(root, one, expected=None)
     promote(root, other)
     for expected in (one, None):
-        told = f"champion.json: {other} is in service, no longer {expected or 'none'}, which {new} was to replace"
-        with pytest.raises(CommitConflict, match=told):
+        message = f"champion.json: {other} is in service, no longer {expected or 'none'}, which {new} was to replace"
+        with pytest.raises(CommitConflict, match=message):
             promote(root, new, expected=expected)
     assert champion(root) == other
     promote(root, new, expected=other)

@@ -1,6 +1,6 @@
-"""What MLflow is told, read back from a real sqlite store; and what is refused before a training.
+"""What is logged to MLflow, read back from a real sqlite store; and what is refused before a training.
 
-MLflow is imported within tests only: at the head it would be imported before ours told it to be silent.
+MLflow is imported within tests only: at the head it would be imported before our settings silence it.
 """
 
 import json
@@ -240,14 +240,14 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "false"
 print(is_telemetry_disabled())
 """
     plain = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
-    told = subprocess.run(
+    ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         env=plain | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.stdout.splitlines() == ["True None", "False"], told.stderr
+    assert ran.stdout.splitlines() == ["True None", "False"], ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_what_is_streamed_is_what_is_found(tmp_path):
     assert paths == find_audio(str(tmp_path))["path"].to_pylist() == ["b.flac", "b/x.MP3", "d.wv", "e.tta"]
 
 
-def test_problems_are_told_of_files_named_like_audio_only(tmp_path):
+def test_problems_are_reported_for_files_named_like_audio_only(tmp_path):
     for name in ("lost.mp3", "lost.txt"):
         (tmp_path / name).symlink_to("nowhere")
     write_files(tmp_path, ["caf\udce9.mp3", "caf\udce9.txt"])

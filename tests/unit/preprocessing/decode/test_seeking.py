@@ -124,7 +124,7 @@ def test_an_mp3_that_does_not_state_its_length_is_seeked_too(tmp_path, no_whole)
 
 
 def test_an_mp3_of_varying_bit_rate_that_libsndfile_takes_for_shorter_is_decoded_where_it_should(tmp_path):
-    """It judges the length by the first frames, and would seek no further."""
+    """It estimates the length from the first frames, and would seek no further."""
     path = tmp_path / "varying.mp3"
     noise_S = np.random.default_rng(0).normal(0, 0.2, 6 * 44_100)
     tone_S = 0.3 * np.sin(0.05 * np.arange(20 * 44_100))

@@ -25,7 +25,7 @@ KEPT = round(KEPT_S * MEL.sample_rate_hz / MEL.hop)
 def test_of_each_silent_run_the_start_and_the_end_are_kept_however_it_is_cut_into_blocks(runs, cuts):
     silent_F = np.concatenate([np.full(frames, silent) for silent, frames in runs])
     mel_FM = np.where(silent_F, FLOOR_DB, -20)[:, None].repeat(MEL.bands, axis=1).astype(np.float32)
-    mel_FM[:, 0] += np.arange(len(mel_FM)) * 1e-4  # each frame can be told apart, and none leaves the floor
+    mel_FM[:, 0] += np.arange(len(mel_FM)) * 1e-4  # each frame differs, and none leaves the floor
     wanted = np.ones(len(mel_FM), bool)
     edges = [0, *(np.flatnonzero(np.diff(silent_F)) + 1), len(silent_F)]
     for start, stop in itertools.pairwise(edges):

@@ -1,4 +1,4 @@
-"""What a file says about its length, checked against its bytes."""
+"""The length that a file states, checked against its bytes."""
 
 import struct
 from pathlib import Path

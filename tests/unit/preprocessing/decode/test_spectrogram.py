@@ -211,9 +211,9 @@ def test_an_excerpt_is_a_part_of_the_whole_and_not_hashed():
     assert spooled.decoded_s == pytest.approx(3.0, abs=0.001)
     edge = 3  # the resampler sees silence beyond the excerpt
     inner_FM = part_FM[edge:-edge]
-    is_heard = inner_FM > whole_FM.max() - 60
+    is_audible = inner_FM > whole_FM.max() - 60
     reference_FM = whole_FM[100 + edge : 100 + edge + len(inner_FM)]
-    assert np.abs(inner_FM - reference_FM)[is_heard].max() < 0.3  # half a sample of offset, at most
+    assert np.abs(inner_FM - reference_FM)[is_audible].max() < 0.3  # half a sample of offset, at most
 
 
 def test_a_rest_from_some_second_on_is_an_excerpt_too():

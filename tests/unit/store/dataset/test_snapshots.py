@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.dataset.recipe import Recipe
-from store.dataset.shards import ENCODING_ERROR_DB, OBJECT_FRAMES, decode_db, encode_db, write_shard
+from store.dataset.shards import OBJECT_FRAMES, UINT8_STEP_DB, decode_db, encode_db, write_shard
 from store.dataset.snapshots import latest_snapshot, publish, put_catalogue, read_snapshot_file, snapshot_url
 from store.errors import BadInput, CommitConflict
 from store.fs.files import exists, join, list_names, write_atomic
@@ -18,6 +18,11 @@ from store.reader import open_snapshot
 from tests.support.snapshots import index_of
 
 BANDS = 8
+ENCODING_ERROR_DB = {  # the largest error of a value in [-100, 40] dB: half a step
+    "float32": 0.0,
+    "float16": 2.0**-5,  # from 64 to 128, float16 has steps of 2**-4
+    "uint8": UINT8_STEP_DB / 2,
+}
 
 
 def recipe(encoding="float16"):

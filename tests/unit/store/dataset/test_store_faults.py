@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from preprocessing.mel.settings import MelSettings
+from store.dataset.object_ranges import BLOCK_FRAMES
 from store.dataset.snapshot_tags import put_tag, read_tags
 from store.dataset.snapshots import (
     kept_snapshots,
@@ -21,13 +23,14 @@ from store.dataset.snapshots import (
 from store.dataset.sweep import sweep
 from store.dataset.verification import verify
 from store.errors import BadInput, CommitConflict
+from store.fs.block_cache import BlockCache
 from store.fs.files import exists, join, list_names, put_if_absent, read_bytes, remove, write_atomic
 from store.fs.parquet import read_table
 from store.reader import Snapshot, open_snapshot
 from tests.support.disk_faults import faults
 from tests.support.faulty_proxy import flaky_proxy
 from tests.support.small_shards import store_shard
-from tests.support.snapshots import index_of
+from tests.support.snapshots import index_of, publish_mels
 from tests.unit.store.dataset.test_sweep import RECIPE
 
 
@@ -50,7 +53,7 @@ def verify_latest(root):
 
 @pytest.fixture
 def through(s3_endpoint, monkeypatch):
-    """Give `through(proxy)`: from then on requests go through it, with short time-outs and pauses."""
+    """Return `through(proxy)`: from then on requests go through it, with short time-outs and pauses."""
     s3 = fsspec.get_filesystem_class("s3")
 
     def go(url):
@@ -81,6 +84,32 @@ def test_a_server_that_fails_now_and_then_is_asked_again(s3_url, s3_endpoint, th
     assert [it.number for it in kept_snapshots(root)] == [2, 1, 0]
     assert read_tags(root) == {"paper": 0}
     assert "not published" not in list_names(join(root, "shards"))
+
+
+def test_crops_come_through_a_cache_from_a_server_that_fails_now_and_then(
+    s3_url, s3_endpoint, through, tmp_path
+):
+    """A block that was cached is not requested any more: then the server may fail for good."""
+    mels = {f"{it}": np.full((BLOCK_FRAMES, 8), it, np.float32) for it in range(6)}
+    catalogue = pa.table({"track_id": list(mels)})
+    snapshot = publish_mels(f"{s3_url}/store", mels, catalogue, MelSettings(bands=8))
+    locations = snapshot.locate(catalogue["track_id"])
+    reader = snapshot.reader_with(BlockCache(str(tmp_path), 10**6))
+
+    def first_values():
+        out_BFM = np.empty((6, 50, 8), np.float16)
+        reader.read_crops(locations, np.arange(6), np.arange(6), out_BFM)
+        return out_BFM[:, 0, 0].tolist()
+
+    faults_in_turn = ["500", "slow", "503", "response"]
+    with flaky_proxy(s3_endpoint, faults=faults_in_turn, every=2, delay_s=1.0) as (url, failed):
+        through(url)
+        assert first_values() == list(range(6))
+    assert {it.split()[1] for it in failed} == set(faults_in_turn)
+    with flaky_proxy(s3_endpoint, faults=["503"], every=1) as (url, failed):
+        through(url)
+        assert first_values() == list(range(6))
+    assert failed == []
 
 
 def test_a_server_that_goes_on_failing_is_named(s3_url, s3_endpoint, through):

@@ -405,7 +405,12 @@ def test_the_time_of_modification_is_now_if_asked_for(song, journal):
 def test_a_file_that_says_it_already_is_not_rewritten(song, journal):
     write_genres(song, GENRES)
     inode = song.stat().st_ino
-    assert statuses(tag([row_of(song)], journal)) == {"written"}
+    (row,) = tag([row_of(song)], journal)
+    assert (row["status"], row["reason"], row["signature"]) == (
+        "kept",
+        "has-genre",
+        row_of(song)["signature"],
+    )
     assert song.stat().st_ino == inode
     assert list_journalled_batches(journal) == []
 

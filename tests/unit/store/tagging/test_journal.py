@@ -26,6 +26,8 @@ def row_of(number: int, **others) -> dict:
         "old_genres": ["Rock", "Old-Time / Historic"][: number % 3],
         "old_custom_tags": {},
         "mtime_ns": 1_700_000_000_123_456_789 + number * 987_654_321_987,
+        "old_owner": None,
+        "new_owner": [number, 100],
         "version": None,
         **others,
     }

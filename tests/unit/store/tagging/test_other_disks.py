@@ -14,6 +14,7 @@ from store.errors import BadInput
 from store.fs.disk_errors import describe_os_error
 from store.fs.files import put_if_absent, read_bytes, write_atomic
 from store.fs.metadata import copy_metadata
+from store.fs.signatures import signature_from_stat
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
 from store.tagging.changes import TagRequest
 from store.tagging.journal import read_journal
@@ -159,6 +160,46 @@ def test_a_file_that_another_host_replaced_is_looked_up_again(call, music, open_
     assert len(calls) > 1
 
 
+# Clocks
+
+
+@pytest.mark.parametrize("mtime_ns", [4 * 10**18, -(10**18), 10**19], ids=["2096", "1938", "2286"])
+@pytest.mark.parametrize("mtime", ["keep", "now"])
+def test_a_file_of_another_century_is_tagged_and_undone(music, open_folder, mtime_ns, mtime):
+    (music / "b.mp3").unlink()
+    os.utime(music / "a.mp3", ns=(mtime_ns, mtime_ns))
+    stored_ns = (music / "a.mp3").stat().st_mtime_ns  # the disk may not go so far
+    done = write(music, open_folder, mtime=mtime)
+    assert {row["status"] for row in done.values()} == {"written"}
+    assert done["a.mp3"]["signature"] == signature_from_stat((music / "a.mp3").stat())
+    assert undo(str(open_folder)) == {"restored"}
+    assert (music / "a.mp3").read_bytes() == SONG.read_bytes()
+    if mtime == "keep" or stored_ns < 1 << 63:
+        assert (music / "a.mp3").stat().st_mtime_ns == stored_ns
+
+
+def test_a_server_whose_clock_is_behind_makes_no_file_look_changed(music, open_folder, monkeypatch):
+    """What is written there gets times of the past, earlier than those of the files beside it."""
+
+    def stat_behind(path, *args, **more):
+        found = stat(path, *args, **more)
+        if ".spectrogram-one-" in str(path) and path.suffix == ".mp3":
+            os.utime(path, ns=(10**17, 10**17))
+            found = stat(path, *args, **more)
+        return found
+
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", stat_behind)
+    done = write(music, open_folder, mtime="now")
+    monkeypatch.undo()
+    assert {row["status"] for row in done.values()} == {"written"}
+    assert (music / "a.mp3").stat().st_mtime_ns == 10**17
+    again = [row | {"genres": ["Jazz"], "old_genres": row["genres"]} for row in done.values()]
+    assert tag(again, str(open_folder / "again")) == {"written"}
+    assert undo(str(open_folder / "again")) == undo(str(open_folder)) == {"restored"}
+    assert (music / "a.mp3").stat().st_mtime_ns == 10**18
+
+
 # Files of others
 
 
@@ -201,7 +242,31 @@ def test_files_change_hands_if_that_is_asked_for_and_each_is_reported(files_of_o
         even_changed=False,
         dry_run=False,
     )
-    assert {row["status"] for row in undone} == {"restored"}
+    assert {(row["status"], row["reason"]) for row in undone} == {("restored", "new-owner")}
+    assert undone[0]["detail"] == "it belonged to 1234:2345 and now belongs to this user"
+    assert (files_of_others / "a.mp3").read_bytes() == SONG.read_bytes()
+
+
+@pytest.mark.parametrize("user", [0, 1234])
+def test_an_undo_by_root_or_by_the_former_owner_gives_files_back_unless_they_changed_hands_since(
+    files_of_others, user
+):
+    write(files_of_others, files_of_others / "run", owner="change")
+    os.seteuid(0)
+    os.chown(files_of_others / "b.mp3", 77, 77)
+    os.chown(files_of_others / "run", user, 2345)
+    old_groups, old_group = os.getgroups(), os.getegid()
+    os.setgroups([2345])
+    os.setegid(2345)
+    os.seteuid(user)
+    try:
+        assert undo(f"{files_of_others}/run") == ({"restored"} if user == 0 else {"restored", "skipped"})
+    finally:
+        os.seteuid(0)
+        os.setegid(old_group)
+        os.setgroups(old_groups)
+    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in files_of_others.glob("*.mp3")}
+    assert owners == {"a.mp3": (1234, 2345), "b.mp3": (77, 77), "c.mp3": (1234, 2345)}
     assert (files_of_others / "a.mp3").read_bytes() == SONG.read_bytes()
 
 

@@ -129,7 +129,11 @@ def planned(tmp_path, *rows, source="", about=None):
 
 
 def test_a_plan_is_what_is_to_be_changed_and_what_a_copy_got(tmp_path):
-    rows = [ROWS[0], {**ROWS[0], "status": "copied", "detail": "/copies/a"}, {**ROWS[0], "status": "unsure"}]
+    rows = [
+        ROWS[0],
+        {**ROWS[0], "track_id": "b", "status": "copied", "detail": "/copies/a"},
+        {**ROWS[0], "track_id": "c", "status": "unsure"},
+    ]
     for how in ({"source": "/music"}, {"about": {"source": "/music"}}):
         found = planned(tmp_path, *rows, **how)
         assert [(row["status"], row["detail"]) for row in found] == [("change", None)] * 2 + [

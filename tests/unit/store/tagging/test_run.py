@@ -1,3 +1,4 @@
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +32,21 @@ def test_a_run_that_is_not_over_is_taken_up_and_one_that_is_over_is_not(runs):
     assert first in list_runs(runs)
     assert first.request() == ASKED
     assert (first.summary(), second.summary()) == ({"statuses": {"written": 3}}, None)
+
+
+def test_a_clock_that_was_set_back_does_not_change_which_run_is_the_latest(runs, monkeypatch):
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2001, 1, 1, tzinfo=tz)
+
+    first = open_run(runs, ASKED)
+    first.finish({"statuses": {}})
+    monkeypatch.setattr("store.tagging.run.datetime", SetBack)
+    second = open_run(runs, ASKED)
+    second.finish({"statuses": {}})
+    third = open_run(runs, ASKED)
+    assert [run.name for run in list_runs(runs)] == [first.name, second.name, third.name]
 
 
 def test_parts_come_back_in_the_order_of_the_plan(runs):

@@ -99,7 +99,7 @@ def test_samples_come_from_everywhere():
 
 
 def test_counts_are_of_what_files_get():
-    told = count_rows(
+    counted = count_rows(
         table(
             [
                 {"track_id": "a", "status": "written", "old_genres": ["Ska"], "genres": ["Ska", "Rock"]},
@@ -110,17 +110,17 @@ def test_counts_are_of_what_files_get():
             ]
         )
     )
-    assert told.genres == {"Pop": 1, "Rock": 2}
-    assert told.statuses == {"copied": 1, "kept": 1, "skipped": 1, "unsure": 1, "written": 1}
-    assert told.reasons == {
+    assert counted.genres == {"Pop": 1, "Rock": 2}
+    assert counted.statuses == {"copied": 1, "kept": 1, "skipped": 1, "unsure": 1, "written": 1}
+    assert counted.reasons == {
         "kept": {"has-genre": 1},
         "skipped": {"changed": 1},
         "unsure": {"low-confidence": 1},
     }
-    assert told.changed_confidences == (*[0] * 19, 1)
-    assert told.unchanged_confidences == (0, 1, *[0] * 18)
-    assert {sample.track_id for sample in told.changes} == {"a", "b"}
-    assert told.summary_line() == "1 copied, 1 kept, 1 skipped, 1 unsure, 1 written; Rock 2, Pop 1"
+    assert counted.changed_confidences == (*[0] * 19, 1)
+    assert counted.unchanged_confidences == (0, 1, *[0] * 18)
+    assert {sample.track_id for sample in counted.changes} == {"a", "b"}
+    assert counted.summary_line() == "1 copied, 1 kept, 1 skipped, 1 unsure, 1 written; Rock 2, Pop 1"
 
 
 def test_nothing_is_a_tally_too():
@@ -136,5 +136,5 @@ def test_a_note_stays_short():
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_only_files_that_get_something_count_for_genres(status):
-    told = count_rows(table([{"track_id": "a", "status": status, "genres": ["Rock"]}]))
-    assert told.genres == ({"Rock": 1} if status in CHANGED_STATUSES else {})
+    counted = count_rows(table([{"track_id": "a", "status": status, "genres": ["Rock"]}]))
+    assert counted.genres == ({"Rock": 1} if status in CHANGED_STATUSES else {})

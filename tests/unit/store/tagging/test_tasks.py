@@ -206,7 +206,7 @@ def test_a_copy_that_somebody_worked_on_is_not_replaced(run, music, tmp_path):
     write(run, copy_to=f"{tmp_path}/copies")
     assert "another file exists already" in done(run)["a.mp3"]["detail"]
     assert copy.read_bytes() == before
-    assert read_genres(tmp_path / "copies" / "b.mp3") == ["Folk"], "a copy of ours is made anew"
+    assert read_genres(tmp_path / "copies" / "b.mp3") == ["Folk"], "a copy of ours is made again"
 
 
 def test_two_runs_at_once_have_their_own_drafts(run, music, tmp_path, monkeypatch):

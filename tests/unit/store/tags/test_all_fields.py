@@ -1,4 +1,4 @@
-"""What the tags of a file say, for a person to read: each thing once, under its name, in one short line."""
+"""The tags of a file, for a person to read: each thing once, under its name, in one short line."""
 
 import base64
 import hashlib
@@ -53,11 +53,11 @@ def test_fields_of_every_format_have_plain_names(kind, originals, tmp_path):
     named = {"genre": GENRES, **{name: [text] for name, text in NOTES.items()}}
     named |= {"title": ["Before"]} if kind not in ("bare.mp3", "ape.mp3") else {}
     named |= {"artist": ["Ann"]} if kind not in ("bare.mp3", "ape.mp3", "v22.mp3") else {}
-    told = {
+    found = {
         name: [ENCODER if text.startswith(ENCODER) else text for text in texts]
         for name, texts in fields.items()
     }
-    assert told == named | OTHERS[kind]
+    assert found == named | OTHERS[kind]
     assert next(iter(fields)) == "genre"
 
 
@@ -160,13 +160,13 @@ def test_what_is_no_audio_is_refused_by_name(tmp_path):
 
 def test_every_hostile_file_is_listed_in_short_lines_or_refused(need):
     need(HOSTILE.is_dir(), "../shared/data/hostile is not here")
-    told = 0
+    described = 0
     for path in sorted(path for path in HOSTILE.rglob("*") if path.is_file()):
         try:
             fields = read_fields(path)
         except BadInput:
             continue
-        told += 1
+        described += 1
         for name, texts in fields.items():
             assert name
             assert texts
@@ -176,4 +176,4 @@ def test_every_hostile_file_is_listed_in_short_lines_or_refused(need):
                 assert "b'" not in text
                 if name not in ("genre", "artist", "album", "title"):
                     assert len(text) < 230
-    assert told > 150
+    assert described > 150

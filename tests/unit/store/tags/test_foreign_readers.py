@@ -102,7 +102,7 @@ def notes_of(texts: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def readers(tagged, need) -> Callable[[str, Path], Shown]:
-    """Give `readers(name, path)`: what a reader shows of a file."""
+    """Return `readers(name, path)`: what a reader shows of a file."""
     answers: dict[Path, Shown] = {}
 
     def read(name: str, path: Path) -> Shown:

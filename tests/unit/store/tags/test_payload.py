@@ -4,6 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from mutagen.apev2 import APEv2
 from mutagen.asf import ASF
 
 from store.errors import BadInput
@@ -19,10 +20,20 @@ STREAM = bytes.fromhex("9107dcb7b7a9cf118ee600c00c205365")
 @pytest.fixture(scope="module")
 def music(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("music")
-    for suffix in (".flac", ".wav", ".aiff", ".wma", ".opus", ".wv", ".m4a"):
+    for suffix in (".flac", ".wav", ".aiff", ".wma", ".opus", ".wv", ".m4a", ".ogg", ".aac"):
         codec, rate, container = CODECS[suffix]
         encode(folder / f"music{suffix}", codec, rate, container, 0.3)
     return folder
+
+
+def ape(genre: str) -> bytes:
+    """Render an APEv2 tag with its header and footer."""
+    item = struct.pack("<II", len(genre), 0) + b"Genre\0" + genre.encode()
+    ends = [
+        b"APETAGEX" + struct.pack("<IIII", 2000, len(item) + 32, 1, flags) + bytes(8)
+        for flags in (0xA0000000, 0x80000000)
+    ]
+    return ends[0] + item + ends[1]
 
 
 def flac_with(blocks: list[tuple[int, bytes]], data: bytes) -> bytes:
@@ -94,11 +105,51 @@ def test_an_id3_tag_before_another_container_is_read_and_left_alone(suffix, name
             attempt(track)
 
 
-def test_an_id3v1_tag_after_an_mp4_is_left_alone(music, tmp_path):
-    track = tmp_path / "track.m4a"
-    track.write_bytes((music / "music.m4a").read_bytes() + b"TAG" + bytes(125))
-    with pytest.raises(BadInput, match="ID3v1 or APEv2 tag after its audio"):
-        write_genres(track, ["Folk"])
+@pytest.mark.parametrize(
+    ("mark", "name"),
+    [(b"MPCK", "Musepack"), (b"MP+\x07", "Musepack"), (b"tBaK", "TAK"), (b"OFR ", "OptimFROG")],
+)
+def test_an_id3_tag_before_audio_that_is_never_tagged_so_is_named(mark, name, tmp_path):
+    track = tmp_path / "track.mpc"
+    track.write_bytes(ID3 + mark + bytes(1 << 10))
+    assert read_genres(track) == ["Jazz"]
+    with pytest.raises(BadInput, match=f"an ID3 tag precedes its {name} stream"):
+        check_taggable(track)
+
+
+TRAILING = {"ID3v1": b"TAG" + bytes(124) + b"\x11", "APEv2": ape("Ska")}
+
+
+@pytest.mark.parametrize("trailing", TRAILING)
+@pytest.mark.parametrize("suffix", [".m4a", ".ogg", ".opus", ".wav", ".aiff", ".wma"])
+def test_a_tag_after_a_container_that_ends_by_itself_is_left_alone(suffix, trailing, music, tmp_path):
+    track = tmp_path / f"track{suffix}"
+    track.write_bytes((music / f"music{suffix}").read_bytes() + TRAILING[trailing])
+    for attempt in (check_taggable, lambda it: write_genres(it, ["Folk"])):
+        with pytest.raises(BadInput, match=r"tags? after (its audio|the end)"):
+            attempt(track)
+
+
+@pytest.mark.parametrize("trailing", ["ID3v1", "APEv2", "both"])
+@pytest.mark.parametrize("suffix", [".flac", ".wv", ".aac"])
+def test_a_tag_after_a_stream_counts_and_agrees_after_a_write(suffix, trailing, music, tmp_path):
+    track = tmp_path / f"track{suffix}"
+    plain = (music / f"music{suffix}").read_bytes()
+    track.write_bytes(plain)
+    write_genres(track, [])
+    end = TRAILING.get(trailing, TRAILING["APEv2"] + TRAILING["ID3v1"])
+    track.write_bytes(track.read_bytes() + end)
+    assert "Ska" in read_genres(track) or read_genres(track) == ["Rock"]
+    write_genres(track, ["Jazz"])
+    assert read_genres(track) == ["Jazz"]
+    content = track.read_bytes()
+    assert b"Ska" not in content
+    if trailing != "APEv2":
+        assert content[-128:] == b"TAG" + bytes(124) + b"\x08"
+    if trailing != "ID3v1" or suffix == ".wv":
+        assert APEv2(track)["genre"] == "Jazz"
+    write_genres(track, [])
+    assert read_genres(track) == []
 
 
 # Sizes that a writer left open

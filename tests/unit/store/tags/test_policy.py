@@ -10,7 +10,7 @@ from tests.support.genre_maps import MAP, good_names, maps, names
 
 FILL, REPLACE, APPEND = (TagPolicy(policy=way) for way in ("fill", "replace", "append"))
 lists = st.lists(names, max_size=5).map(tuple)
-told_lists = st.lists(good_names, max_size=4).map(tuple)
+predicted_lists = st.lists(good_names, max_size=4).map(tuple)
 policies = st.builds(
     TagPolicy,
     policy=st.sampled_from(["fill", "replace", "append"]),
@@ -20,7 +20,7 @@ policies = st.builds(
 
 
 @pytest.mark.parametrize(
-    ("policy", "old", "told", "new"),
+    ("policy", "old", "predicted", "new"),
     [
         (FILL, (), ("Rock", "Punk"), ("Rock", "Punk")),
         (FILL, ("",), ("Rock",), ("Rock",)),
@@ -39,8 +39,8 @@ policies = st.builds(
         (APPEND, ("Ska",), (), None),
     ],
 )
-def test_what_a_file_is_to_have(policy, old, told, new):
-    assert new_genres(old, told, policy) == new
+def test_what_a_file_is_to_have(policy, old, predicted, new):
+    assert new_genres(old, predicted, policy) == new
 
 
 @pytest.mark.parametrize(
@@ -57,27 +57,30 @@ def test_spelling_alone_is_changed_on_request(way, old, new):
     assert new_genres(old, ("Hip-Hop",), TagPolicy(policy=way, respell=True)) == new
 
 
-@given(old=lists, told=told_lists, policy=policies, genre_map=maps())
+@given(old=lists, predicted=predicted_lists, policy=policies, genre_map=maps())
 @example(
-    old=("hip hop",), told=("Hip-Hop",), policy=TagPolicy(policy="append", respell=True), genre_map=GenreMap()
+    old=("hip hop",),
+    predicted=("Hip-Hop",),
+    policy=TagPolicy(policy="append", respell=True),
+    genre_map=GenreMap(),
 )
-def test_twice_is_once(old, told, policy, genre_map):
-    once = new_genres(old, told, policy, genre_map)
+def test_twice_is_once(old, predicted, policy, genre_map):
+    once = new_genres(old, predicted, policy, genre_map)
     if once is None:
-        reason, _ = unchanged_reason(old, told, policy, genre_map)
+        reason, _ = unchanged_reason(old, predicted, policy, genre_map)
         assert reason in ("has-genre", "protected", "mapped-to-nothing")
         return
     assert once != old
     assert all(name.strip() for name in once), "blank values are not kept"
-    assert new_genres(once, told, policy, genre_map) is None
+    assert new_genres(once, predicted, policy, genre_map) is None
 
 
-@given(old=lists, told=told_lists, policy=policies, genre_map=maps())
-def test_append_keeps_all_there_is_in_its_order(old, told, policy, genre_map):
+@given(old=lists, predicted=predicted_lists, policy=policies, genre_map=maps())
+def test_append_keeps_all_there_is_in_its_order(old, predicted, policy, genre_map):
     policy = policy.model_copy(update={"policy": "append", "respell": False})
-    new = new_genres(old, told, policy, genre_map)
+    new = new_genres(old, predicted, policy, genre_map)
     if new is not None:
-        renamed = genre_map.renamed(told)
+        renamed = genre_map.renamed(predicted)
         old = tuple(name for name in old if name.strip() and spelling_key(name) not in renamed)
         assert [name for name in new if name in old][: len(old)] == [*old]
         if not renamed:
@@ -87,18 +90,22 @@ def test_append_keeps_all_there_is_in_its_order(old, told, policy, genre_map):
             assert not {*added} & {genre_map.key(name) for name in old}
 
 
-@given(old=lists.filter(lambda old: any(name.strip() for name in old)), told=told_lists, genre_map=maps())
-def test_fill_never_changes_a_file_that_has_a_genre(old, told, genre_map):
+@given(
+    old=lists.filter(lambda old: any(name.strip() for name in old)),
+    predicted=predicted_lists,
+    genre_map=maps(),
+)
+def test_fill_never_changes_a_file_that_has_a_genre(old, predicted, genre_map):
     for respell in (False, True):
-        assert new_genres(old, told, TagPolicy(respell=respell), genre_map) is None
-    assert keep_reason(old, FILL, genre_map) == ("has-genre", ", ".join(old))
+        assert new_genres(old, predicted, TagPolicy(respell=respell), genre_map) is None
+    assert keep_reason(old, FILL, genre_map) == ("has-genre", "; ".join(old))
 
 
-@given(old=lists, told=told_lists, policy=policies, genre_map=maps(), place=st.integers(0, 5))
-def test_a_protected_file_never_changes(old, told, policy, genre_map, place):
+@given(old=lists, predicted=predicted_lists, policy=policies, genre_map=maps(), place=st.integers(0, 5))
+def test_a_protected_file_never_changes(old, predicted, policy, genre_map, place):
     policy = policy.model_copy(update={"never_touch": ("Audio Book",)})
     old = (*old[:place], "AUDIOBOOK", *old[place:])
-    assert new_genres(old, told, policy, genre_map) is None
+    assert new_genres(old, predicted, policy, genre_map) is None
     reason, detail = keep_reason(old, policy, genre_map)
     assert reason == "protected"
     assert "AUDIOBOOK" in detail
@@ -144,7 +151,7 @@ def test_the_owner_s_names_are_written():
 
 
 @pytest.mark.parametrize(
-    ("wish", "old", "written"),
+    ("is_written", "old", "written"),
     [
         ("never", {}, {}),
         ("fill", {}, {"GENRE_CONFIDENCE": "0.87", "GENRE_MODEL": "v2"}),
@@ -152,8 +159,8 @@ def test_the_owner_s_names_are_written():
         ("replace", {"GENRE_CONFIDENCE": "0.10", "GENRE_MODEL": "v2"}, {"GENRE_CONFIDENCE": "0.87"}),
     ],
 )
-def test_custom_fields_are_written_on_request(wish, old, written):
-    policy = TagPolicy(confidence_field=wish, model_field=wish)
+def test_custom_fields_are_written_on_request(is_written, old, written):
+    policy = TagPolicy(confidence_field=is_written, model_field=is_written)
     assert custom_tags_to_write(0.8712, "v2", old, policy) == written
     assert "GENRE_CONFIDENCE" not in custom_tags_to_write(None, "v2", old, policy)
 

@@ -35,8 +35,13 @@ def clouds(tracks, seed, spread=0.5):
 
 def fit(tracks=60, target="top", spread=0.5):
     features_TD, target_TG = clouds(tracks, seed=1, spread=spread)
-    fold_T = np.arange(tracks) // GENRES % 5
-    return fit_machine(features_TD, target_TG, fold_T, BLOCKS, target, seed=0)
+    return fit_machine(features_TD, target_TG, *artists_and_folds(tracks), BLOCKS, target, seed=0)
+
+
+def artists_and_folds(tracks):
+    """Return artists of a track of each genre, and their folds."""
+    artist_T = np.arange(tracks) // GENRES
+    return artist_T, artist_T % 5
 
 
 @pytest.mark.parametrize("target", ["top", "multi"])
@@ -58,9 +63,7 @@ def test_separable_genres_are_separated_with_all_tracks_as_landmarks_and_with_so
 def test_predictions_across_folds_are_not_those_of_a_machine_that_knows_the_track():
     """Of genres that overlap, a machine remembers its own tracks, and is often wrong on others."""
     features_TD, target_TG = clouds(90, seed=1, spread=2.0)
-    machine, across_TG = fit_machine(
-        features_TD, target_TG, np.arange(90) // GENRES % 5, BLOCKS, "top", seed=0
-    )
+    machine, across_TG = fit_machine(features_TD, target_TG, *artists_and_folds(90), BLOCKS, "top", seed=0)
     own, across = (
         (found_TG.argmax(axis=1) == target_TG.argmax(axis=1)).mean()
         for found_TG in (machine.predict(features_TD, "top"), across_TG)
@@ -71,7 +74,7 @@ def test_predictions_across_folds_are_not_those_of_a_machine_that_knows_the_trac
 def test_a_genre_that_a_fold_alone_has_is_predicted_without_an_error():
     features_TD, target_TG = clouds(30, seed=5)
     fold_T = target_TG[:, 2].astype(np.int64)
-    machine, across_TG = fit_machine(features_TD, target_TG, fold_T, BLOCKS, "top", seed=0)
+    machine, across_TG = fit_machine(features_TD, target_TG, np.arange(30), fold_T, BLOCKS, "top", seed=0)
     assert np.isfinite(across_TG).all()
     assert np.isfinite(machine.predict(features_TD, "top")).all()
 
@@ -80,7 +83,7 @@ def test_the_scale_of_a_block_without_logarithm_does_not_matter():
     features_TD, target_TG = clouds(60, seed=1)
     scale_D = np.array([1] * 6 + [1e-3, 10, 500, 1], np.float32)
     one, other = (
-        fit_machine(values, target_TG, np.arange(60) % 5, BLOCKS, "top", seed=0)[1]
+        fit_machine(values, target_TG, *artists_and_folds(60), BLOCKS, "top", seed=0)[1]
         for values in (features_TD, features_TD * scale_D)
     )
     np.testing.assert_allclose(one, other, atol=1e-3)

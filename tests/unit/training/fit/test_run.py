@@ -52,17 +52,28 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 def test_the_hash_covers_what_decides_the_result():
     original = run_hash(RUN, GOOD)
-    moved = RUN.model_copy(update={"snapshot_url": "elsewhere", "settings": TrainSettings(loader_threads=5)})
+    settings = TrainSettings(loader_threads=5, cache_folder="x", cache_gib=9)
+    moved = RUN.model_copy(update={"snapshot_url": "elsewhere", "settings": settings})
     assert run_hash(moved, GOOD) == original
     assert run_hash(RUN.model_copy(update={"settings": TrainSettings(seed=1)}), GOOD) != original
     assert run_hash(RUN, tracks([[1, 0], [0, 1], [0, 1], [0, 1]])) != original
+
+
+def test_artists_are_hashed_only_where_crops_depend_on_them():
+    one, two = (
+        GOOD.append_column("artist_number", pa.array(its, pa.int32())) for its in ([0] * 4, [0, 1, 2, None])
+    )
+    assert run_hash(RUN, one) == run_hash(RUN, two)
+    balanced = RUN.model_copy(update={"settings": TrainSettings(balance="artist")})
+    assert run_hash(balanced, one) != run_hash(balanced, two)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"batch_size": 24}, "--batch-size 24 is not a multiple of --micro-batch-size 16"),
-        ({"balance": True, "target": "multi"}, "--balance needs --target top"),
+        ({"balance": "genre-artist", "target": "multi"}, "--balance genre-artist needs --target top"),
+        ({"cache_folder": "s3://bucket"}, "--cache-folder s3://bucket: must be a folder on a local disk"),
         ({"learning_rte": 1}, "learning_rte"),
         ({"epochs": 0}, "greater than or equal to 1"),
     ],

@@ -45,7 +45,7 @@ def fit_features():
     sizes = {name: len(values) for name, values in compute_blocks(crops[0], MEL).items()}
     target_TG = np.eye(2)[np.arange(len(crops)) % 2]
     machine, _ = fit_machine(
-        np.stack([describe(crop, MEL) for crop in crops]), target_TG, np.arange(len(crops)) // 2,
+        np.stack([describe(crop, MEL) for crop in crops]), target_TG, np.arange(len(crops)), np.arange(len(crops)) // 2,
         sizes | {"patches": dictionary.features}, "top", seed=0,
     )  # fmt: skip
     return FeatureMachine(dictionary, machine)

@@ -22,10 +22,11 @@ from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.evaluation.metrics import score
 from training.evaluation.tables import SplitResult, evaluate_tracks
 from training.report.figures import band_centres_hz, draw_confusion_matrix
-from training.report.findings import caveats, confusions, describe_prediction, worst_tracks
+from training.report.findings import across_folds, caveats, confusions, describe_prediction, worst_tracks
 from training.report.formatting import percent
 from training.report.page import ReportInputs, render_report
 from training.report.style import LIGHT, fit_label, font_characters
+from training.selection.model_choice import CandidateScore, ModelChoice, only_candidate
 
 GENRES = ["Folk", "Hip-Hop", "R&B $x$"]
 MEL = MelSettings(bands=32)
@@ -70,7 +71,7 @@ def report(folder: Path, **changes) -> Path:
         "best_epoch": 2,
         "about": {
             "snapshot": "a/b.json",
-            "settings": {"seed": 3, "balance": False, "model": {"width": None}},
+            "settings": {"seed": 3, "balance": "none", "model": {"width": None}},
         },
         "rejects": REJECTS,
         "mel": MEL,
@@ -359,3 +360,17 @@ def test_of_several_genres_a_panel_names_the_wrong_ones():
     row = ("1", "test", "Ann", "One", [1, 1, 0], [0.9, 0.2, 0.8])
     (result,) = evaluate_tracks(predictions([row]), GENRES, "multi")
     assert describe_prediction(result) == "missed Hip-Hop; wrongly predicted R&B $x$"
+
+
+def test_a_chosen_model_is_reported_beside_its_baseline_with_what_both_got_across_folds():
+    def scored(name, accuracy, *, is_candidate=True):
+        return CandidateScore(
+            name=name, accuracy=accuracy, log_loss=1, behind=0, standard_error=0, is_candidate=is_candidate
+        )
+
+    scores = (scored("features", 0.7), scored("average", 0.8), scored("svm", 0.6, is_candidate=False))
+    choice = ModelChoice(name="average", network_share=0.5, reason="", tracks=90, folds=3, scores=scores)
+    assert across_folds(choice) == {"model": 0.8, "baseline": 0.6}
+    assert across_folds(choice.model_copy(update={"scores": scores[:2]})) is None
+    assert across_folds(only_candidate("features", "one artist")) is None
+    assert across_folds(None) is None

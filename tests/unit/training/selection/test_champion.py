@@ -10,7 +10,8 @@ from store.errors import BadInput
 from training.evaluation.calibration import Calibration
 from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.fit.settings import TrainSettings
-from training.inference.model_version import ModelIdentity
+from training.inference.model_version import ModelIdentity, members_of
+from training.networks.settings import ModelSettings
 from training.selection.champion import (
     Candidate,
     compare_candidates,
@@ -22,13 +23,15 @@ from training.selection.comparison import Comparison, Gain, GenreGain
 from training.selection.promotion import decide_promotion, refuse_forgotten_genres
 
 
-def candidate(genres, predictions, target="top", calibration=None):
+def candidate(genres, predictions, target="top", calibration=None, model="short-chunk-resnet"):
     """Make a model with, for each track, its true genres and probabilities in the order of `genres`."""
+    settings = ModelSettings(name=model)
     identity = ModelIdentity(
         genres=genres,
         mel=MelSettings(),
-        training=TrainSettings(target=target),
+        training=TrainSettings(target=target, model=settings),
         calibration=calibration or Calibration(),
+        members=members_of(settings),
     )
     rows = [
         {
@@ -158,3 +161,27 @@ def test_only_a_surely_better_model_that_is_much_worse_on_no_genre_is_promoted(c
     decision = decide_promotion(comparison, confidence=0.95, max_genre_f1_drop=0.05)
     assert decision.is_better == is_better
     assert reason in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger"), [("features", "short-chunk-resnet"), ("short-chunk-resnet", "average")]
+)
+def test_models_of_different_kinds_are_compared_by_their_stored_predictions(champion, challenger):
+    truth = {str(track): ("Jazz", "Rock")[track % 2] for track in range(40)}
+    certain = {"Jazz": [0.9, 0.1], "Rock": [0.1, 0.9]}
+
+    def predicts(model, right):
+        """Make a model of a kind that is right on the first tracks."""
+        rows = {
+            track: ([genre], certain[genre] if int(track) < right else certain[genre][::-1])
+            for track, genre in truth.items()
+        }
+        return candidate(("Jazz", "Rock"), rows, model=model)
+
+    old, better = predicts(champion, 20), predicts(challenger, 36)
+    assert old.identity.members != better.identity.members
+    for pair, is_better in (((old, better), True), ((better, old), False)):
+        decision = decide_promotion(
+            compare_candidates(*pair, margin=0.01), confidence=0.95, max_genre_f1_drop=0.05
+        )
+        assert decision.is_better == is_better

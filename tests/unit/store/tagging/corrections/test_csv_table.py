@@ -201,5 +201,25 @@ def test_genres_of_the_file_and_of_the_run_may_be_written(folder):
         opened.check_genres(["Rock", "Pop"])
 
 
+def test_all_unknown_genres_are_named_at_once_with_the_known_ones(folder):
+    lines = lines_of(folder)
+    lines[0]["genres"], lines[1]["genres"] = "Rokc; Polka", "Ska"
+    with pytest.raises(BadInput) as raised:
+        plan(folder, save(folder / "mine.csv", lines))
+    assert "'Polka'" in str(raised.value)
+    assert "(nor 'Rokc', 'Ska'; they have Jazz, Old-Time / Historic, Rock)" in str(raised.value)
+
+
+def test_a_name_whose_mark_of_a_formula_was_removed_is_still_that_file(folder):
+    lines = lines_of(folder)
+    lines[1] |= {"track_id": lines[1]["track_id"].removeprefix("'"), "genres": "Jazz"}
+    assert plan(folder, save(folder / "mine.csv", lines))["=cmd|' /C calc'!A0.mp3"] == ("change", ["Jazz"])
+
+
+def test_the_folder_of_a_run_is_no_table(folder):
+    with pytest.raises(BadInput, match=r"a folder; name predictions\.parquet or predictions\.csv in it"):
+        CorrectedPlan(str(folder), "", str(folder.parent))
+
+
 def test_cells_of_a_row_are_text():
     assert all(isinstance(cell, str) for cell in csv_cells(ROWS[0]).values())

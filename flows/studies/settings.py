@@ -22,10 +22,11 @@ class ExperimentSettings(BaseModel, frozen=True, extra="forbid"):
     """The study, the spectrograms, and what is varied."""
 
     study: StudyName = Field(
-        description="genres: which can be told apart; repeats: what varies with seeds and splits; spectrograms: "
-        "scales, sizes and storage; models: shallow to deep, and without a network; tune: the best settings; "
-        "balance: unequal genres; inside: what a network responds to, and a map of the catalogue; metadata: what "
-        "album, artist and title add; audit: which labels are wrong"
+        description="genres: which genres can be told apart; repeats: how much results vary with seeds and splits; "
+        "models: shallow to deep, transferred, and without networks; balance: how even the genres are, and what "
+        "balancing helps; spectrograms: scales, bands, excerpts and storage; tune: the best settings; inside: what a "
+        "network responds to, and a map of the catalogue; metadata: what album, artist and title add; audit: which "
+        "labels are wrong"
     )
     store: Location = Field("data/store", description="Spectrogram store, or one snapshot file in it")
     results: Location = Field("data/experiments", description="Folder or URL of the studies, one folder each")

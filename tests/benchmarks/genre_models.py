@@ -1,7 +1,7 @@
 """What `train` chooses between, beside what a user would pick instead, on the same folds, paired by artist.
 
 python -m tests.benchmarks.genre_models --store STORE [--results FOLDER] [--seeds 200 201 202 203 204] [--no-network]
-    [--training-tracks 55 110 173 256]
+    [--folds 1 2] [--training-tracks 55 110 173 256]
 
 For each fold seed: the feature machine, the network, their average by halves, an SVM on the product's own statistics
 (svm) and one on FMA's 518 features (svm518), which are computed from the audio. Rerun it to resume it: features and
@@ -42,6 +42,7 @@ from training.networks.settings import ModelSettings
 from training.selection.cross_validation import fold_predictions, select_cross_validation_tracks
 from training.selection.svm_baseline import compute_stored_features, svm_predict
 
+FOLDS = 5
 INNER_FOLDS = 5  # by which a feature machine is calibrated
 RESAMPLES = 5_000
 FORCED_CHOICE = ("Pop", "Rock")
@@ -77,17 +78,18 @@ def main() -> None:
     parser.add_argument("--results", default="data/genre_models")
     parser.add_argument("--seeds", type=int, nargs="+", default=[200, 201, 202, 203, 204])
     parser.add_argument("--network", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--folds", type=int, nargs="+", default=[*range(1, FOLDS + 1)])
     parser.add_argument("--training-tracks", type=int, nargs="+", default=[0], help="0 for all")
     parser.add_argument("--processes", type=int, default=0, help="Dask workers, and processes of a training")
     arguments = parser.parse_args()
     os.makedirs(arguments.results, exist_ok=True)
     material = load_material(arguments.store, Path(arguments.results))
     for count in arguments.training_tracks:
-        right_of: dict[str, list[NDArray[np.bool_]]] = {}
+        right_of: dict[str, list[NDArray[np.float64]]] = {}
         print(f"{f'about {count}' if count else 'all'} training tracks")
         for seed in arguments.seeds:
             settings = make_settings(arguments, seed)
-            predictions = cross_validate_all(material, settings, count)
+            predictions = cross_validate_all(material, settings, arguments.folds, count)
             for model, right_T in print_scores(predictions, material, seed).items():
                 right_of.setdefault(model, []).append(right_T)
         print_gains(right_of, material.artist_T)
@@ -100,6 +102,7 @@ def make_settings(arguments: argparse.Namespace, seed: int) -> CrossValidationSe
         {
             "store": arguments.store,
             "results": arguments.results,
+            "folds": FOLDS,
             "fold_seed": seed,
             "training": TrainSettings(model=model),
             "hosts": {"processes_per_host": arguments.processes},
@@ -132,15 +135,17 @@ def load_material(store: str, results: Path) -> Material:
 
 
 def cross_validate_all(
-    material: Material, settings: CrossValidationSettings, training_tracks: int
+    material: Material, settings: CrossValidationSettings, wanted_folds: Sequence[int], training_tracks: int
 ) -> pa.Table:
-    """Return the predictions of all models, FOLD_PREDICTIONS_SCHEMA."""
+    """Return the predictions of all models for the test tracks of some folds, FOLD_PREDICTIONS_SCHEMA."""
     folds = assign_folds(material.genres, material.labelled, settings)
     if training_tracks:
         folds = [limit_training(fold, material, training_tracks, settings.fold_seed) for fold in folds]
     tables = []
     with open_cluster(settings.cluster) as cluster:
         for trial in plan_trials(folds, settings):
+            if trial.fold + 1 not in wanted_folds:
+                continue
             features = predict_by_features(trial.tracks, trial.fold, material)
             tables += [features, *predict_by_svms(trial.tracks, trial.fold, material)]
             if settings.training.model.name != "features":
@@ -213,8 +218,8 @@ def to_predictions(test: pa.Table, probability_TG: NDArray[np.float64], model: s
     )
 
 
-def print_scores(predictions: pa.Table, material: Material, seed: int) -> dict[str, NDArray[np.bool_]]:
-    """Print a line a model; return which tracks each predicts correctly, in the order of the labelled tracks."""
+def print_scores(predictions: pa.Table, material: Material, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Print a line a model; return 1 for each track predicted correctly, else 0, NaN if it is not predicted."""
     right_of = {}
     for model in dict.fromkeys(predictions["model"].to_pylist()):
         rows = predictions.filter(pc.equal(predictions["model"], model))
@@ -222,10 +227,10 @@ def print_scores(predictions: pa.Table, material: Material, seed: int) -> dict[s
         is_right_T = probability_TG.argmax(axis=1) == truth_TG.argmax(axis=1)
         fold_T = rows["fold"].to_numpy()
         folds = [is_right_T[fold_T == fold].mean() for fold in np.unique(fold_T)]
-        right_of[model] = np.zeros(len(is_right_T), bool)
+        right_of[model] = np.full(len(material.labelled), np.nan)
         right_of[model][material.rows_of(rows)] = is_right_T
         print(
-            f"seed {seed}  {model:8} accuracy {is_right_T.mean():.3f} ± {np.std(folds, ddof=1):.3f}  "
+            f"seed {seed}  {model:8} accuracy {is_right_T.mean():.3f} ± {np.std(folds, ddof=len(folds) > 1):.3f}  "
             f"{' or '.join(FORCED_CHOICE)} {forced_choice(truth_TG, probability_TG, material.genres):.3f}",
             flush=True,
         )
@@ -244,15 +249,19 @@ def forced_choice(
     return float(right_T[is_of_pair_T].mean())
 
 
-def print_gains(right_of: dict[str, list[NDArray[np.bool_]]], artist_T: NDArray[np.int64]) -> None:
+def print_gains(right_of: dict[str, list[NDArray[np.float64]]], artist_T: NDArray[np.int64]) -> None:
     """Print the mean of each model over fold seeds, and how much better the feature machine and the average are."""
-    mean_of = {model: np.mean(rights, axis=0) for model, rights in right_of.items()}
+    is_known_T = ~np.isnan(next(iter(right_of.values()))).all(axis=0)
+    mean_of = {
+        model: np.nanmean(np.array(rights)[:, is_known_T], axis=0) for model, rights in right_of.items()
+    }
+    artist_T = artist_T[is_known_T]
     for model, mean_T in mean_of.items():
         by_artist = np.mean([mean_T[artist_T == artist].mean() for artist in np.unique(artist_T)])
         print(f"mean      {model:8} accuracy {mean_T.mean():.3f}, mean over artists {by_artist:.3f}")
     for ours in ("features", "average"):
-        for other in ("svm", SVM_518, "network"):
-            if ours in mean_of and other in mean_of:
+        for other in ("svm", SVM_518, "network", "features"):
+            if ours != other and ours in mean_of and other in mean_of:
                 mean, low, high = interval_by_artist(mean_of[ours] - mean_of[other], artist_T)
                 print(f"{ours} minus {other} {mean:+.3f}, 95 % interval by artist {low:+.3f} to {high:+.3f}")
 

@@ -51,7 +51,8 @@ def test_a_study_is_run_resumed_and_repeated(tmp_path, capfd):
     assert not (folder / "runs" / rows[1]["run"] / "training").exists(), "no network is kept"
     page = (folder / "index.html").read_text()
     assert rows[-1]["run"] in page
-    assert not re.search(r"(src|srcset|href)=\"(?!data:)", page), "the page loads nothing"
+    assert not re.search(r"(src|srcset|href)=\"(?!data:|results\.csv\")", page), "the page loads nothing"
+    assert '<a href="results.csv">' in page
 
     kept = folder / "runs" / rows[0]["run"] / "row.json"
     before = kept.stat().st_mtime_ns

@@ -25,6 +25,7 @@ from store.fs.files import remove
 from store.fs.parquet import read_table
 from store.reader import Snapshot, open_snapshot
 from training.evaluation.metrics import Scores, score
+from training.feature_machine.feature_table import select_features
 from training.feature_machine.fitting import (
     assemble_features,
     assign_folds_or_fewer,
@@ -124,17 +125,12 @@ def _predict_classically(name: ClassicalName, trial: Trial, test: pa.Table) -> N
     target_TG = targets_of(fitted)
     _check_genres(trial, target_TG)
     used = limit_tracks(target_TG)
-    train_TD, test_TD = (_features_of(table, tracks) for tracks in (fitted.take(pa.array(used)), test))
+    train_TD, test_TD = (
+        select_features(table, tracks["track_id"]) for tracks in (fitted.take(pa.array(used)), test)
+    )
     return predict_classically(
         name, train_TD, target_TG[used], test_TD, balancing=trial.balancing, seed=trial.training.seed
     )
-
-
-def _features_of(table: pa.Table, tracks: pa.Table) -> NDArray[np.float32]:
-    """Return the features of tracks from a table with the columns track_id and features. Shapes: (T, D)."""
-    rows = pc.index_in(tracks["track_id"], value_set=table["track_id"].combine_chunks())
-    features = table["features"].take(rows).combine_chunks()
-    return np.asarray(features.flatten().to_numpy(zero_copy_only=False).reshape(len(tracks), -1), np.float32)
 
 
 def _predict_by_features(trial: Trial, test: pa.Table, snapshot: Snapshot) -> NDArray[np.float64]:

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from flows.model_stages.baseline import store_baseline_features
 from flows.model_stages.features import store_blocks
+from flows.model_stages.librosa_features import store_librosa_features
 from flows.study_runs.candidates import Candidate, needs_features
-from flows.study_runs.librosa_features import store_librosa_features
 from flows.study_runs.study import RunResult, StudyContext, StudyRun
 from store.errors import BadInput
 from store.fs.files import absolute, join

@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,9 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows import prefect_flows
 from flows.reporting.progress import print_status
-from flows.services.automations import apply_automations
+from flows.services.automations import TAG, apply_automations
 from flows.services.flow_runner import CancellableRunner
-from flows.services.prefect_server import prefect_server
+from flows.services.prefect_server import only_serve, prefect_server
 from flows.settings import (
     BuildSettings,
     NightlySettings,
@@ -36,7 +36,6 @@ from flows.settings import (
 )
 from store.errors import BadInput
 
-TAG = "spectrogram-one"
 POOL_TYPE = "process"
 DEFAULT_SOURCE = "data/music"  # beside data/store and data/models; change it in the deployment's parameters
 PRUNE_AT = ScheduleSettings(at="12:30")  # away from the night, when the others are at work
@@ -113,6 +112,7 @@ def serve_flows(settings: ServeSettings) -> None:
     )  # for the runs, which are separate processes
     with (
         suppress(KeyboardInterrupt, asyncio.CancelledError),
+        nullcontext() if os.environ.get("PREFECT_API_URL") else only_serve(settings.port),
         prefect_server(settings.port, settings.host) as api_url,
     ):
         served = [_deployment(it) for it in deployment_specs(settings.nightly)]
@@ -136,7 +136,7 @@ def register_flows(settings: RegisterSettings) -> list[str]:
         specs = deployment_specs(settings.nightly)
         for spec in specs:
             _deployment(spec).apply(work_pool_name=settings.pool)
-        apply_automations()
+        apply_automations(settings.notify)
     lines = [f"{spec.name}/{spec.name}: registered at {api_url}" for spec in specs]
     return [*lines, f"on each machine that runs them: prefect worker start --pool {settings.pool}"]
 

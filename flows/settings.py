@@ -350,6 +350,11 @@ class RegisterSettings(BaseModel, frozen=True, extra="forbid"):
     pool: str = Field(
         "spectrogram-one", min_length=1, description="Name of the process work pool; made if needed"
     )
+    notify: str = Field(
+        "",
+        pattern=r"^$|^[^/]+/[^/]+$",
+        description="Block that failed runs are reported to, as KIND/NAME: slack-webhook/operators",
+    )
     nightly: ScheduleSettings = ScheduleSettings()
 
 

@@ -5,16 +5,21 @@ A run whose worker and process were killed stays "Running" for ever. Runs send a
 """
 
 from datetime import timedelta
+from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+
+from store.errors import BadInput
 
 SILENCE_S = 90.0  # three heartbeats
 HEARTBEAT = "prefect.flow-run.heartbeat"
 END_STATES = ("Completed", "Failed", "Cancelled", "Crashed")
+TAG = "spectrogram-one"  # of every deployment
 RUN = "prefect.resource.id"
 
 
@@ -41,12 +46,56 @@ def silent_runs() -> AutomationCore:
     )
 
 
-def apply_automations() -> None:
-    """Make the automations at the server in use, or bring them up to date; those of others stay."""
-    wanted = silent_runs()
+def failed_runs(block: UUID) -> AutomationCore:
+    """Return the automation that reports each run that failed or crashed to a notification block."""
+    return AutomationCore(
+        name="spectrogram-one: failed runs",
+        description="Reports each run of these flows that failed or crashed",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+            match=ResourceSpecification({RUN: ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.id": [f"prefect.tag.{TAG}"], "prefect.resource.role": ["tag"]}
+            ),
+            for_each={RUN},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block,
+                subject="{{ flow.name }}: {{ flow_run.state.name }}",
+                body="Run {{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
+            )
+        ],
+    )
+
+
+def apply_automations(notify: str = "") -> None:
+    """Make the automations at the server in use, or bring them up to date; those of others stay.
+
+    Raises: BadInput if the server has no notification block of the name `notify`; "" reports nothing.
+    """
     with get_client(sync_client=True) as client:
-        known = [it for it in client.read_automations() if it.name == wanted.name]
-        if known:
-            client.update_automation(known[0].id, wanted)
-        else:
-            client.create_automation(wanted)
+        wanted = [silent_runs()]
+        if notify:
+            wanted.append(failed_runs(_find_block(client, notify)))
+        known = {it.name: it.id for it in client.read_automations()}
+        for each in wanted:
+            if each.name in known:
+                client.update_automation(known[each.name], each)
+            else:
+                client.create_automation(each)
+
+
+def _find_block(client: SyncPrefectClient, name: str) -> UUID:
+    kind, _, own_name = name.partition("/")
+    try:
+        found = client.read_block_document_by_name(own_name, kind)
+    except ObjectNotFound:
+        raise BadInput(
+            f"--notify {name}: the server has no such block; make one in the UI (Blocks), and name it as KIND/NAME, "
+            "such as slack-webhook/operators"
+        ) from None
+    return UUID(str(found.id))

@@ -1,5 +1,6 @@
 """The Prefect server: the configured one, or one started on the loopback address while it is needed."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -24,6 +25,13 @@ from store.errors import BadInput, ServiceUnavailable
 HOST = "127.0.0.1"
 ANY_PORT = 0
 ANY_ADDRESS = ("0.0.0.0", "::")
+SERVE_LOCK = "spectrogram-one-serve.lock"
+SLOWER_LOOPS = {  # the server looks for late, paused and cancelled runs every 5 to 20 s; idle, that costs CPU
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "30",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "60",
+}
 RETENTION = {  # the server removes what is older by itself; without it, its database grows without end
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 86_400),  # s, since a run ended
@@ -59,6 +67,27 @@ def prefect_server(port: int = ANY_PORT, host: str = HOST) -> Iterator[str]:
             for worker in (APILogWorker, EventsWorker):  # send what is still queued
                 worker.drain_all(timeout=DRAIN_TIMEOUT_S)
             server.terminate()
+
+
+@contextmanager
+def only_serve(port: int) -> Iterator[None]:
+    """Hold the lock of the one `serve` that uses Prefect's folder of this user; it says at which port that is.
+
+    Raises: BadInput if another holds it: two would execute the same runs, from one database.
+    """
+    with (_writable_home() / SERVE_LOCK).open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise BadInput(
+                f"--port {port}: `serve` runs already, at http://{HOST}:{file.read().strip()}, with the same database; "
+                "use that one, or set PREFECT_HOME to another folder for a second"
+            ) from None
+        file.truncate(0)
+        file.write(str(port))
+        file.flush()
+        yield
 
 
 def _writable_home() -> Path:
@@ -116,7 +145,7 @@ def _start(host: str, port: int, log: Path) -> "subprocess.Popen[bytes]":
     environment = os.environ | _database(log.parent)
     if host in ANY_ADDRESS:
         environment["PREFECT_SERVER_UI_API_URL"] = "/api"  # for browsers, under whatever name they reach it
-    for name, value in RETENTION.items():
+    for name, value in (RETENTION | SLOWER_LOOPS).items():
         environment.setdefault(name, value)
     with log.open("wb") as file:
         return subprocess.Popen(

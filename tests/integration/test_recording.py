@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import prefect
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -15,12 +18,14 @@ from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow
 from prefect.logging.handlers import APILogWorker
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
 from prefect.states import Running, Scheduled
 
 from flows.prefect_flows import retrain_nightly
 from flows.retrain_nightly import show_comparison
-from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
+from flows.services.exclusive import exclusive
+from flows.services.retention import prune_database
+from flows.settings import BuildSettings, NightlySettings, PruneSettings, TrainModelSettings
 from store.errors import BadInput
 from tests.support.prefect_ui import COMMAND, artifacts, ask, serving
 from tests.support.processes import free_port, is_listening
@@ -97,6 +102,37 @@ def test_a_comparison_with_the_champion_is_on_the_page_of_the_run(recorded):
     rows = artifacts_of(compare())["nightly-comparison"]
     assert [row["score"] for row in rows] == ["macro F1", "accuracy", "log-loss", "F1 of Rock (4)"]
     assert (rows[0]["old"], rows[0]["new"], rows[0]["gain"]) == ("0.500", "0.600", "+0.100")
+
+
+def test_a_store_is_held_by_one_run_and_old_runs_are_removed_with_their_logs(served, recorded, tmp_path):
+    """In the database of the server, while it is used: one run ended long ago, another just now."""
+
+    def slots():
+        (limit,) = [
+            it for it in ask(served, "v2/concurrency_limits/filter", {}) if it["name"].startswith("store")
+        ]
+        return limit["active_slots"]
+
+    @flow(name="hold")
+    def hold():
+        with exclusive("store", str(tmp_path)):
+            held = slots()
+        return str(flow_run.id), held, slots()
+
+    old, new = hold(), hold()
+    assert (old[1:], new[1:]) == ((1, 0), (1, 0))
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=60)
+    database = f"{served.log.parent}/spectrogram-one-{prefect.__version__}.db"
+    with closing(sqlite3.connect(database, timeout=60)) as opened, opened:
+        aged = "UPDATE flow_run SET end_time = '2020-01-01 00:00:00.000000' WHERE id = ?"
+        assert opened.execute(aged, [old[0]]).rowcount == 1
+    with temporary_settings({PREFECT_SERVER_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{database}"}):
+        summary = prune_database(PruneSettings(keep_days=30))
+    assert summary.removed["runs"] == 1
+    assert {old[0], new[0]} & {it["id"] for it in ask(served, "flow_runs/filter", {})} == {new[0]}
+    logged = {it["flow_run_id"] for it in ask(served, "logs/filter", {"sort": "TIMESTAMP_DESC"})}
+    assert {old[0], new[0]} & logged == {new[0]}
 
 
 def test_a_night_that_begins_too_late_skips_itself(recorded, tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,7 +15,7 @@ from prefect.server.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
 from flows.deployments import deployment_specs, prefect_yaml
-from flows.services.automations import silent_runs
+from flows.services.automations import failed_runs, silent_runs
 from flows.settings import ScheduleSettings, ServeSettings
 from tests.support.prefect_ui import FLOWS
 
@@ -101,3 +102,10 @@ def test_a_run_that_died_is_set_to_crashed_unless_it_ended():
     assert automation.trigger.within.total_seconds() >= 3 * 30
     assert {"prefect.flow-run.Completed", "prefect.flow-run.heartbeat"} <= automation.trigger.expect
     assert automation.actions[0].state == "CRASHED"
+
+
+def test_a_failed_run_of_these_flows_is_reported():
+    automation = failed_runs(UUID(int=1))
+    assert automation.trigger.expect == {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}
+    assert automation.trigger.match_related["prefect.resource.id"] == ["prefect.tag.spectrogram-one"]
+    assert automation.actions[0].block_document_id == UUID(int=1)

@@ -1,14 +1,26 @@
 """A database that the server could not use is named before the server starts."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
+from prefect.settings import PREFECT_HOME, temporary_settings
 
-from flows.services.prefect_database import check_database, known_revisions
+from flows.services.prefect_database import check_database, known_revisions, sqlite_path
+from flows.services.prefect_server import only_serve
 from flows.services.server_check import read_version
 from store.errors import BadInput, ServiceUnavailable
 
+HOLD = """
+import sys
+from flows.services.prefect_server import only_serve
+with only_serve(4201):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 URL = "http://10.0.0.1:4200/api"
 
 
@@ -30,6 +42,15 @@ def test_a_database_of_a_newer_prefect_is_refused(tmp_path):
     write_database(tmp_path / "newer.db", "ffffffffffff")
     with pytest.raises(BadInput, match=r"newer.db: its schema has the revision ffffffffffff"):
         check_database(tmp_path / "newer.db")
+
+
+def test_the_database_of_a_newer_prefect_in_the_same_home_is_not_used(tmp_path):
+    write_database(tmp_path / "prefect.db", "ffffffffffff")
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        path = sqlite_path()
+    assert path is not None
+    assert (path.parent, path.exists()) == (tmp_path, False)
+    check_database(path)
 
 
 def test_a_locked_database_is_named(tmp_path):
@@ -63,3 +84,23 @@ def test_wrong_credentials_and_other_servers_are_named():
         read_version(URL, 401, '{"detail": "Unauthorized"}')
     with pytest.raises(BadInput, match="responds, but not as a Prefect server"):
         read_version(URL, 200, "<html>")
+
+
+def test_a_second_serve_of_the_same_folder_is_refused_until_the_first_ends(tmp_path):
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        environment = os.environ | {"PREFECT_HOME": str(tmp_path)}
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLD],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other:
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(
+                BadInput, match=r"--port 4202: `serve` runs already, at http://127.0.0.1:4201"
+            ):
+                only_serve(4202).__enter__()
+            other.stdin.close()
+        with only_serve(4202):
+            pass

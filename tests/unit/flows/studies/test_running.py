@@ -9,9 +9,9 @@ import pytest
 from flows.cluster.client import Cluster
 from flows.cluster.settings import ClusterSettings
 from flows.run_experiments import choose_pending, fill_in, open_study, run_all
-from flows.studies.ledger import repeating_command
-from flows.studies.settings import ExperimentSettings
-from flows.studies.study import Conclusion, RunResult, Study, StudyRun
+from flows.study_runs.ledger import repeating_command
+from flows.study_runs.settings import ExperimentSettings
+from flows.study_runs.study import Conclusion, RunResult, Study, StudyRun
 from store.errors import BadInput, TrainingStopped
 from tests.support.toy_training import publish_toy_artists
 
@@ -105,9 +105,9 @@ def test_the_command_of_a_row_has_all_that_was_given():
     settings = ExperimentSettings(
         study="genres", quick=True, genres=("Hip-Hop", "Old Time"), store="my store"
     )
-    training = settings.training.model_copy(update={"epochs": 3, "balance": True})
+    training = settings.training.model_copy(update={"epochs": 3, "balance": "genre"})
     settings = settings.model_copy(update={"training": training})
     assert repeating_command(settings, "abc") == (
         "spectrogram-one experiment genres --store 'my store' --quick --genres Hip-Hop --genres 'Old Time' --only abc "
-        "--training.epochs 3 --training.balance"
+        "--training.epochs 3 --training.balance genre"
     )

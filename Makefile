@@ -41,6 +41,8 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.scaling
 	$(BIN)/python -m tests.benchmarks.loader
 	$(BIN)/python -m tests.benchmarks.million_tracks
+	$(BIN)/python -m tests.benchmarks.reading_order
+	$(BIN)/python -m tests.benchmarks.two_processes
 	$(BIN)/python -m tests.benchmarks.training
 	$(BIN)/python -m tests.benchmarks.tagging
 	$(BIN)/python -m tests.benchmarks.tag_writing

@@ -46,7 +46,7 @@ def _candidates(context: StudyContext) -> dict[str, list[Candidate]]:
     sampled = [
         replace(it, balancing="sampling")
         if needs_features(it.model)
-        else replace(it, training=it.training.model_copy(update={"balance": True}))
+        else replace(it, training=it.training.model_copy(update={"balance": "genre"}))
         for it in plain
     ]
     weighted = [replace(it, balancing="weights") for it in plain if needs_features(it.model)]

@@ -219,7 +219,7 @@ def to_predictions(test: pa.Table, probability_TG: NDArray[np.float64], model: s
 
 
 def print_scores(predictions: pa.Table, material: Material, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Print a line a model; return 1 for each track predicted correctly, else 0, NaN if it is not predicted."""
+    """Print a line a model; return for each labelled track 1 where the prediction is right, NaN where there is none."""
     right_of = {}
     for model in dict.fromkeys(predictions["model"].to_pylist()):
         rows = predictions.filter(pc.equal(predictions["model"], model))

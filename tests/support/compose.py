@@ -119,9 +119,11 @@ class Project:
         assert made.returncode == 0, made.stderr
 
     def end(self) -> None:
-        """End what runs, the last that started first."""
-        for process in reversed(self.running.values()):
+        """End what runs, all at once."""
+        processes = list(self.running.values())
+        for process in reversed(processes):
             process.terminate()
+        for process in reversed(processes):
             try:
                 process.wait(60)
             except subprocess.TimeoutExpired:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from preprocessing.catalogue.splits import group_tracks
 from store.fs.parquet import read_table
 from training.feature_machine.feature_table import select_features
-from training.feature_machine.kernel_machine import fit_standardisation
+from training.feature_machine.standardisation import fit_standardisation
 from training.feature_machine.track_features import read_block_sizes
 from training.interpretation.catalogue_map import place_on_map
 from training.interpretation.neighbours import measure_distances
@@ -38,15 +38,17 @@ def sample_tracks(tracks: pa.Table, seed: int, most: int = MAX_TRACKS) -> pa.Tab
 
 
 def view_catalogue(tracks: pa.Table, features_url: str, seed: int) -> pa.Table:
-    """Compare tracks, one genre each, by the features of a feature machine, which see no label; VIEW_SCHEMA.
+    """Compare tracks, one genre each, by the features of a feature machine; VIEW_SCHEMA.
 
-    The distance is the one of the feature machine's kernel.
+    The distance is the one of the feature machine's kernel, with all features of a block alike: it sees no label.
     """
     table = read_table(features_url)
     features_TD = select_features(table, tracks["track_id"])
-    z_TD = fit_standardisation(features_TD, read_block_sizes(table), seed).apply(features_TD)
+    artist_T, no_labels_T1 = group_tracks(tracks), np.ones((len(tracks), 1))
+    standardisation = fit_standardisation(features_TD, no_labels_T1, artist_T, read_block_sizes(table), seed)
+    z_TD = standardisation.apply(features_TD)
     genres, genre_T = np.unique(np.array(tracks["genre_top"].to_pylist(), object), return_inverse=True)
-    found = measure_distances(z_TD, genre_T, group_tracks(tracks), NEIGHBOURS)
+    found = measure_distances(z_TD, genre_T, artist_T, NEIGHBOURS)
     position_T2 = place_on_map(z_TD, seed)
     ids = np.array(tracks["track_id"].to_pylist(), object)
     is_near_TK = np.isfinite(found.distance_TK)  # else there are fewer tracks of other artists

@@ -75,8 +75,9 @@ def predict_across_folds(audit: Audit) -> pa.Table:
     if audit.swap_seed is not None:
         given_T, is_swapped_T = swap_labels(given_T, len(audit.genres), audit.swap_share, audit.swap_seed)
     sizes, target_TG = read_block_sizes(table), np.eye(len(audit.genres))[given_T]
+    artist_T = group_tracks(audit.tracks)
     repeats = [
-        fit_machine(features_TD, target_TG, _folds(audit, seed), sizes, "top", seed)[1]
+        fit_machine(features_TD, target_TG, artist_T, _folds(audit, seed), sizes, "top", seed)[1]
         for seed in audit.fold_seeds
     ]
     columns = [audit.tracks["track_id"], given_T, is_swapped_T, average(repeats).tolist()]

@@ -56,6 +56,7 @@ def predict_by_sound(fold: Fold, features_url: str, seed: int) -> pa.Table:
     machine, across_TG = fit_machine(
         features_TD[~is_test_T],
         target_TG[~is_test_T],
+        group_tracks(fold.tracks)[~is_test_T],
         fold.fold_T[~is_test_T],
         read_block_sizes(table),
         "top",

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 from prefect.settings import PREFECT_HOME, temporary_settings
 
-from flows.services.prefect_database import check_database, known_revisions
+from flows.services.prefect_database import check_database, known_revisions, sqlite_path
 from flows.services.prefect_server import only_serve
 from flows.services.server_check import read_version
 from store.errors import BadInput, ServiceUnavailable
@@ -42,6 +42,15 @@ def test_a_database_of_a_newer_prefect_is_refused(tmp_path):
     write_database(tmp_path / "newer.db", "ffffffffffff")
     with pytest.raises(BadInput, match=r"newer.db: its schema has the revision ffffffffffff"):
         check_database(tmp_path / "newer.db")
+
+
+def test_the_database_of_a_newer_prefect_in_the_same_home_is_not_used(tmp_path):
+    write_database(tmp_path / "prefect.db", "ffffffffffff")
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        path = sqlite_path()
+    assert path is not None
+    assert (path.parent, path.exists()) == (tmp_path, False)
+    check_database(path)
 
 
 def test_a_locked_database_is_named(tmp_path):

@@ -105,9 +105,9 @@ def test_the_command_of_a_row_has_all_that_was_given():
     settings = ExperimentSettings(
         study="genres", quick=True, genres=("Hip-Hop", "Old Time"), store="my store"
     )
-    training = settings.training.model_copy(update={"epochs": 3, "balance": True})
+    training = settings.training.model_copy(update={"epochs": 3, "balance": "genre"})
     settings = settings.model_copy(update={"training": training})
     assert repeating_command(settings, "abc") == (
         "spectrogram-one experiment genres --store 'my store' --quick --genres Hip-Hop --genres 'Old Time' --only abc "
-        "--training.epochs 3 --training.balance"
+        "--training.epochs 3 --training.balance genre"
     )

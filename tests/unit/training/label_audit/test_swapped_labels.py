@@ -32,6 +32,7 @@ def test_swapped_labels_of_separable_genres_are_the_first_of_the_list():
     _, across_TG = fit_machine(
         features_TD.astype(np.float32),
         np.eye(3)[labels_T],
+        np.arange(120) // 3,
         np.arange(120) // 3 % 5,
         {"shape": 4},
         "top",

@@ -16,7 +16,7 @@ from flows.settings import (
     TrainModelSettings,
     UndoSettings,
 )
-from flows.studies.settings import ExperimentSettings
+from flows.study_runs.settings import ExperimentSettings
 from store.errors import BadInput
 from store.fs.files import absolute, list_names, local_path
 from store.model_registry import read_card, resolve_version

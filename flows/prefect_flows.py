@@ -15,7 +15,7 @@ from flows.settings import (
     TrainModelSettings,
     UndoSettings,
 )
-from flows.studies.settings import ExperimentSettings
+from flows.study_runs.settings import ExperimentSettings
 
 
 @flow(name="build-dataset")

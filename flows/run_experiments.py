@@ -11,8 +11,8 @@ from flows.cluster.client import Cluster, open_cluster
 from flows.reporting.artifacts import show_markdown, show_table
 from flows.reporting.progress import print_status, showing_progress
 from flows.reporting.stage import stage
-from flows.studies.execution import execute_runs, fit_to_memory
-from flows.studies.ledger import (
+from flows.study_runs.execution import execute_runs, fit_to_memory
+from flows.study_runs.ledger import (
     RESULTS_FILE,
     check_folder,
     claim_folder,
@@ -20,8 +20,8 @@ from flows.studies.ledger import (
     record_row,
     write_results,
 )
-from flows.studies.settings import ExperimentSettings
-from flows.studies.study import Conclusion, Row, Study, StudyContext, StudyRun
+from flows.study_runs.settings import ExperimentSettings
+from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun
 from store.errors import BadInput
 from store.fs.files import absolute, join, write_atomic
 from store.reader import open_snapshot

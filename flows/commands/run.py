@@ -32,7 +32,7 @@ from flows.settings import (
     TrainModelSettings,
     UndoSettings,
 )
-from flows.studies.settings import ExperimentSettings
+from flows.study_runs.settings import ExperimentSettings
 
 if TYPE_CHECKING:
     from flows.reporting.tagging_summary import TagSummary

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from flows.model_stages.feature_table import store_feature_table
-from flows.studies.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
-from flows.studies.trials import study_tracks
+from flows.study_runs.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
+from flows.study_runs.trials import study_tracks
 from training.evaluation.held_out_predictions import to_matrix
 from training.feature_machine.fitting import join_catalogue
 from training.label_audit.conflicts import AuditedTrack, audit_csv, count_pairs, list_audited_tracks

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from flows.studies.candidates import Candidate, make_candidates, needs_features
-from flows.studies.study import Conclusion, Row, Study, StudyContext, StudyRun
-from flows.studies.trials import Split, make_splits, plan_trials, pool, study_genres, study_tracks
+from flows.study_runs.candidates import Candidate, make_candidates, needs_features
+from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun
+from flows.study_runs.trials import Split, make_splits, plan_trials, pool, study_genres, study_tracks
 from training.evaluation.held_out_predictions import to_matrix
 from training.report.formatting import percent
 from training.report.study_figures import draw_dots

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from flows.studies.candidates import make_candidates
-from flows.studies.study import Conclusion, Row, Study, StudyContext, StudyRun
-from flows.studies.trials import make_splits, plan_trials, study_genres, study_tracks
+from flows.study_runs.candidates import make_candidates
+from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun
+from flows.study_runs.trials import make_splits, plan_trials, study_genres, study_tracks
 from training.report.formatting import percent
 from training.report.study_figures import draw_dots, draw_pairs
 from training.report.study_page import StudyFigure, StudyTable

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows.model_stages.feature_table import store_feature_table
-from flows.studies.candidates import make_candidates, needs_features
-from flows.studies.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
-from flows.studies.trials import make_splits, plan_trials, study_genres, study_tracks
+from flows.study_runs.candidates import make_candidates, needs_features
+from flows.study_runs.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
+from flows.study_runs.trials import make_splits, plan_trials, study_genres, study_tracks
 from store.errors import BadInput
 from store.fs.csv_rows import quote_formula, to_csv
 from store.fs.files import join

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flows.model_stages.feature_table import store_feature_table
-from flows.studies.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
-from flows.studies.trials import pool, study_genres, study_tracks
+from flows.study_runs.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
+from flows.study_runs.trials import pool, study_genres, study_tracks
 from preprocessing.catalogue.splits import assign_artist_folds
 from store.fs.files import join
 from store.fs.parquet import read_table

@@ -11,9 +11,9 @@ import pyarrow as pa
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
-from flows.studies.candidates import make_candidate
-from flows.studies.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
-from flows.studies.trials import (
+from flows.study_runs.candidates import make_candidate
+from flows.study_runs.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
+from flows.study_runs.trials import (
     Split,
     assign_split,
     make_splits,

@@ -5,10 +5,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flows.studies.candidates import Candidate, make_candidate, needs_features
-from flows.studies.search import open_search, rank_importance, run_tuning_trial, with_settings
-from flows.studies.study import Conclusion, Row, Study, StudyContext, StudyRun
-from flows.studies.trials import (
+from flows.services.optuna_search import open_search, rank_importance, train_proposal, with_settings
+from flows.study_runs.candidates import Candidate, make_candidate, needs_features
+from flows.study_runs.study import DONE, Conclusion, Row, RunResult, Study, StudyContext, StudyRun
+from flows.study_runs.trials import (
     Split,
     assign_split,
     make_splits,
@@ -83,6 +83,12 @@ def _prepare(
         folder=join(context.run_folder(name), "training"),
     )
     return {"trial": trial, "folder": context.folder, "number": number}
+
+
+def run_tuning_trial(trial: Trial, folder: str, number: int) -> RunResult:
+    """Train with settings that Optuna proposes: the body of a run."""
+    metrics, pruned = train_proposal(trial, folder, number)
+    return RunResult(metrics, status="pruned" if pruned else DONE)
 
 
 def find_best(rows: Sequence[Row]) -> Row | None:

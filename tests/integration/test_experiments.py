@@ -8,7 +8,7 @@ import pytest
 
 from flows.cluster.settings import ClusterSettings
 from flows.run_experiments import run_experiments
-from flows.studies.settings import ExperimentSettings
+from flows.study_runs.settings import ExperimentSettings
 from store.errors import BadInput
 from tests.support.toy_training import publish_toy_artists
 from training.fit.settings import TrainSettings

@@ -10,10 +10,10 @@ from flows.cluster.client import open_cluster
 from flows.cluster.settings import ClusterSettings
 from flows.run_experiments import fill_in, ordered
 from flows.studies import audit, inside, metadata
-from flows.studies.execution import Job, execute_job
-from flows.studies.ledger import record_row
-from flows.studies.settings import ExperimentSettings
-from flows.studies.study import StudyContext
+from flows.study_runs.execution import Job, execute_job
+from flows.study_runs.ledger import record_row
+from flows.study_runs.settings import ExperimentSettings
+from flows.study_runs.study import StudyContext
 from store.errors import BadInput
 from store.reader import open_snapshot
 from tests.support.toy_training import SETTINGS, publish_toy_artists

@@ -9,9 +9,9 @@ import pytest
 from flows.cluster.client import Cluster
 from flows.cluster.settings import ClusterSettings
 from flows.run_experiments import choose_pending, fill_in, open_study, run_all
-from flows.studies.ledger import repeating_command
-from flows.studies.settings import ExperimentSettings
-from flows.studies.study import Conclusion, RunResult, Study, StudyRun
+from flows.study_runs.ledger import repeating_command
+from flows.study_runs.settings import ExperimentSettings
+from flows.study_runs.study import Conclusion, RunResult, Study, StudyRun
 from store.errors import BadInput, TrainingStopped
 from tests.support.toy_training import publish_toy_artists
 

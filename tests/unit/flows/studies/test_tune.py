@@ -5,10 +5,10 @@ import tomllib
 
 import pytest
 
-from flows.studies import search
-from flows.studies.search import open_search, propose, rank_importance, run_tuning_trial, with_settings
-from flows.studies.settings import ExperimentSettings
-from flows.studies.tune import to_toml
+from flows.services import optuna_search
+from flows.services.optuna_search import open_search, propose, rank_importance, with_settings
+from flows.studies.tune import run_tuning_trial, to_toml
+from flows.study_runs.settings import ExperimentSettings
 from store.errors import BadInput, TrainingStopped
 from training.fit.settings import TrainSettings
 from training.studies.trial import Trial
@@ -33,7 +33,7 @@ def test_workers_share_proposals_and_prune_what_is_worse(tmp_path, monkeypatch):
         for epoch in range(trial.training.epochs):
             on_epoch({"validation_loss": float(number), "epoch": epoch})
 
-    monkeypatch.setattr(search, "train_network", train_network)
+    monkeypatch.setattr(optuna_search, "train_network", train_network)
     results = []
     for number in range(7):
         results.append(run_tuning_trial(trial(tmp_path), str(tmp_path), number))
@@ -47,7 +47,7 @@ def test_a_training_that_fails_is_a_failed_proposal(tmp_path, monkeypatch):
     def diverge(trial, on_epoch):
         raise TrainingStopped("the loss is not finite")
 
-    monkeypatch.setattr(search, "train_network", diverge)
+    monkeypatch.setattr(optuna_search, "train_network", diverge)
     with pytest.raises(TrainingStopped, match="not finite"):
         run_tuning_trial(trial(tmp_path), str(tmp_path), 0)
     (failed,) = open_search(str(tmp_path), 0).trials
@@ -62,7 +62,7 @@ def test_proposals_are_settings_that_a_training_accepts(tmp_path):
 def test_without_optuna_the_line_tells_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(BadInput, match=r"tune: Optuna is not installed here .*pip install -e .\[research\]"):
-        search.import_optuna()
+        optuna_search.import_optuna()
 
 
 def test_a_journal_needs_a_disk():

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from flows.cluster.client import Cluster
-from flows.studies.settings import ExperimentSettings
+from flows.study_runs.settings import ExperimentSettings
 from store.fs.files import absolute, join
 from store.fs.parquet import read_table
 from store.reader import Snapshot

@@ -10,7 +10,7 @@ import psutil
 from flows.cluster.client import Cluster
 from flows.cluster.fan_out import fan_out
 from flows.cluster.settings import ClusterSettings
-from flows.studies.study import RunResult, StudyRun
+from flows.study_runs.study import RunResult, StudyRun
 from store.errors import SpectrogramOneError
 
 FAILURES = (SpectrogramOneError, OSError, MemoryError, RuntimeError, ValueError, ArithmeticError)

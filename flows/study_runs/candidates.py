@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flows.studies.settings import ExperimentSettings
+from flows.study_runs.settings import ExperimentSettings
 from store.errors import BadInput
 from training.fit.settings import TrainSettings
 from training.networks.settings import MOST_BLOCKS, ModelSettings, PretrainedSettings

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.studies.execution import RunOutcome
-from flows.studies.settings import ExperimentSettings
-from flows.studies.study import Row, StudyContext, StudyRun
+from flows.study_runs.execution import RunOutcome
+from flows.study_runs.settings import ExperimentSettings
+from flows.study_runs.study import Row, StudyContext, StudyRun
 from store.errors import BadInput
 from store.fs.csv_rows import to_csv
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from flows.model_stages.baseline import store_baseline_features
 from flows.model_stages.features import store_blocks
-from flows.studies.candidates import Candidate, needs_features
-from flows.studies.librosa_features import store_librosa_features
-from flows.studies.study import RunResult, StudyContext, StudyRun
+from flows.model_stages.librosa_features import store_librosa_features
+from flows.study_runs.candidates import Candidate, needs_features
+from flows.study_runs.study import RunResult, StudyContext, StudyRun
 from store.errors import BadInput
 from store.fs.files import absolute, join
 from training.fit.labels import select_labelled_tracks

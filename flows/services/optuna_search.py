@@ -4,10 +4,10 @@ Optuna is an extra, and imported only here, when a search runs.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from flows.studies.study import RunResult
 from store.errors import BadInput
 from store.fs.files import local_path, make_folder, remove
 from training.fit.settings import TrainSettings
@@ -47,8 +47,10 @@ def open_search(folder: str, seed: int) -> Any:
     )
 
 
-def run_tuning_trial(trial: Trial, folder: str, number: int) -> RunResult:
-    """Train with settings that Optuna proposes, until the end or until it prunes: the body of a run.
+def train_proposal(trial: Trial, folder: str, number: int) -> tuple[dict[str, Any], bool]:
+    """Train with settings that Optuna proposes, until the end or until it prunes.
+
+    Returns the settings and the loss, and whether it was pruned.
 
     What is minimised is the validation loss; the test tracks stay unread.
     """
@@ -64,23 +66,20 @@ def run_tuning_trial(trial: Trial, folder: str, number: int) -> RunResult:
         if len(losses) < proposed.epochs and asked.should_prune():
             raise optuna.TrialPruned
 
-    status = "done"
+    pruned = False
     try:
-        train_network(
-            Trial(**{**vars(trial), "training": proposed}),
-            report,
-        )
+        train_network(replace(trial, training=proposed), report)
         study.tell(asked, min(losses))
         settled = True
     except optuna.TrialPruned:
         study.tell(asked, state=optuna.trial.TrialState.PRUNED)
-        status, settled = "pruned", True
+        pruned = settled = True
     finally:
         if not settled:
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
         remove(trial.folder)
     found = {"optuna_trial": asked.number, "validation_loss": min(losses), "epochs_done": len(losses)}
-    return RunResult({**found, **asked.params}, status=status)
+    return {**found, **asked.params}, pruned
 
 
 def propose(asked: Any, training: TrainSettings) -> TrainSettings:

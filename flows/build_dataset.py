@@ -69,7 +69,7 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
     """Turn an audio catalogue into published spectrograms. Rerun it to resume it."""
     check_build(settings)
     started = time.monotonic()
-    with exclusive("store", settings.store):
+    with exclusive("store", absolute(settings.store)):
         read_matching_snapshot(settings)  # refuses a store of another source or other settings
         catalogue, counts = list_tracks(settings)
         check_missing_files(catalogue, settings)

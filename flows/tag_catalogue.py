@@ -60,7 +60,7 @@ def tag_catalogue(settings: TagSettings) -> TagSummary:
             assert config is not None
             parts = predict_files(cluster, run, config, total, settings)
         if not settings.is_dry_run:
-            with exclusive("catalogue", settings.runs):
+            with exclusive("catalogue", absolute(settings.runs)):
                 write_tags(cluster, run, parts, config, settings)
     facts = make_run_facts(run, settings, config, source, seconds=time.monotonic() - started)
     known = (

@@ -31,7 +31,7 @@ def undo_tagging(settings: UndoSettings) -> TagSummary:
         # An unfinished run would be resumed by its command, as if it were not undone.
         target.finish({"statuses": {"undone": 1}, "undone": run.name})
     parts = list_journalled_batches(target.journal_url)
-    with open_cluster(settings.cluster) as cluster, exclusive("catalogue", settings.runs):
+    with open_cluster(settings.cluster) as cluster, exclusive("catalogue", absolute(settings.runs)):
         restore_tags(cluster, run, target, parts, settings)
     undone = target.name if settings.dry_run else run.name
     undo = f"spectrogram-one undo {shlex.quote(undone)} --runs {shlex.quote(settings.runs)}"

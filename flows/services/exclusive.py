@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flows.reporting.stage import in_flow_run, run_logger
-from store.fs.files import absolute
 
 LEASE_S = 60.0  # renewed while the block runs
 
 
 @contextmanager
 def exclusive(kind: str, what: str) -> Iterator[None]:
-    """Wait until no other flow run holds `what`, and hold it within the block. Outside of Prefect nothing is held."""
+    """Wait until no other flow run holds `what`, and hold it within the block. Outside of Prefect nothing is held.
+
+    `what` is an absolute path, a URL or an address.
+    """
     if not in_flow_run():
         yield
         return
@@ -36,7 +38,6 @@ def exclusive(kind: str, what: str) -> Iterator[None]:
 
 def limit_name(kind: str, what: str) -> str:
     """Return the name of a limit: readable, without the letters that Prefect forbids, and one for each `what`."""
-    full = absolute(what) if what else ""
-    digest = hashlib.sha256(full.encode()).hexdigest()[:8]
-    readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", full)[-60:].strip("-")
+    digest = hashlib.sha256(what.encode()).hexdigest()[:8]
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", what)[-60:].strip("-")
     return " ".join(it for it in (kind, readable, digest) if it)

@@ -47,7 +47,10 @@ def link_concatenation(root: str) -> None:
     snapshot = open_snapshot(root)
     found = snapshot.locate(snapshot.catalogue_columns(["track_id"])["track_id"])
     found = found.take(found.shard_T >= 0)
-    names = sorted(found.shards.tolist())  # a name begins with its time: so an array grows at its end
+    used = found.shards[
+        np.unique(found.shard_T)
+    ]  # some others may be gone: all their tracks were built again
+    names = sorted(used.tolist())  # a name begins with its time: so an array grows at its end
     draft = path / f".concatenation-{uuid4().hex}"
     try:
         first_of, total = _link_objects(path, names, draft / "mel")
@@ -56,7 +59,7 @@ def link_concatenation(root: str) -> None:
         create_mel_metadata(
             str(draft / "mel"), (total, bands), snapshot.encoding, attributes, chunk_separator="."
         )
-        first_S = np.array([first_of[name] for name in found.shards], np.int64)
+        first_S = np.array([first_of.get(name, 0) for name in found.shards], np.int64)
         _write_column(draft / "start_frame", first_S[found.shard_T] + found.start_T)
         _write_column(draft / "frames", found.frames_T)
         for part in ("mel", "start_frame", "frames"):

@@ -45,7 +45,8 @@ MISTAKES = {
     "tag good --write --copy-to copies": "--write and --copy-to are both given",
     "tag": "--source, --apply: give one of them: a folder of audio files, or the predictions.parquet of an earlier run",
     "tag good --models models --genre-map not.toml": "not.toml: ",
-    "tag good --models models --precision 0.9": "predictions.parquet: missing, and a precision is fitted on it",
+    "tag good --models models --precision 0.9": "has no stored predictions (report/held_out_predictions.parquet is "
+    "missing); train it again",
     "tag good --models models --kind path": "kind path: this model has no genre tree",
     "tag --apply good/a.mp3 --write": "good/a.mp3: not readable as Parquet",
     "undo latest --runs nowhere": "nowhere: no run latest that wrote into files; `spectrogram-one tags runs`",

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from flows.settings import BuildSettings, NightlySettings, TagSettings, TrainModelSettings, UndoSettings
 from store.reader import open_snapshot
 from store.tags.write import read_genres
-from tests.support.prefect_ui import FLOWS, artifacts, ask, deployments, end_of, serving, submit
+from tests.support.prefect_ui import FLOWS, artifacts, ask, deployments, end_of, serving, started_runs, submit
 from tests.support.tagging_model import copy_demo_music, publish_small_model
 from tests.support.waiting import wait_for
 
@@ -33,9 +33,9 @@ def field(page, label):
 
 def submit_form(page, served):
     """Submit the form that is filled in; give the run's id once it is completed."""
-    before = {each["id"] for each in ask(served, "flow_runs/filter", {})}
+    before = started_runs(served)
     page.get_by_role("button", name="Submit").click()
-    (run,) = wait_for(lambda: {each["id"] for each in ask(served, "flow_runs/filter", {})} - before)
+    (run,) = wait_for(lambda: started_runs(served).keys() - before.keys())
     page.goto("about:blank")  # the page of a run that works draws its graph all the time
     state = end_of(served, run)
     assert state["type"] == "COMPLETED", state["message"]

@@ -23,11 +23,11 @@ from prefect.states import Running, Scheduled
 
 from flows.prefect_flows import retrain_nightly
 from flows.retrain_nightly import show_comparison
-from flows.services.exclusive import exclusive
+from flows.services.exclusive import exclusive, limit_name
 from flows.services.retention import prune_database
 from flows.settings import BuildSettings, NightlySettings, PruneSettings, TrainModelSettings
 from store.errors import BadInput
-from tests.support.prefect_ui import COMMAND, artifacts, ask, serving
+from tests.support.prefect_ui import COMMAND, artifacts, ask, serving, started_runs
 from tests.support.processes import free_port, is_listening
 from tests.support.tagging_model import copy_demo_music
 from training.selection.comparison import Comparison, Gain, GenreGain
@@ -73,7 +73,7 @@ def artifacts_of(run_id):
 
 def test_a_command_is_recorded_by_the_server_that_is_configured(served, tmp_path):
     music = copy_demo_music(tmp_path / "music", {f"{song}.mp3": song for song in ("200001", "200002")})
-    before = {each["id"] for each in ask(served, "flow_runs/filter", {})}
+    before = started_runs(served)
     done = subprocess.run(
         [COMMAND, "build", music, f"--store={tmp_path}/store"],
         env={**os.environ, "PREFECT_API_URL": served.api_url},
@@ -82,7 +82,7 @@ def test_a_command_is_recorded_by_the_server_that_is_configured(served, tmp_path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    (run,) = [each for each in ask(served, "flow_runs/filter", {}) if each["id"] not in before]
+    (run,) = [each for name, each in started_runs(served).items() if name not in before]
     assert run["state"]["type"] == "COMPLETED"
     tasks = ask(served, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
     assert {each["state"]["type"] for each in tasks} == {"COMPLETED"}
@@ -108,9 +108,8 @@ def test_a_store_is_held_by_one_run_and_old_runs_are_removed_with_their_logs(ser
     """In the database of the server, while it is used: one run ended long ago, another just now."""
 
     def slots():
-        (limit,) = [
-            it for it in ask(served, "v2/concurrency_limits/filter", {}) if it["name"].startswith("store")
-        ]
+        name = limit_name("store", str(tmp_path))
+        (limit,) = [it for it in ask(served, "v2/concurrency_limits/filter", {}) if it["name"] == name]
         return limit["active_slots"]
 
     @flow(name="hold")

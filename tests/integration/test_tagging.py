@@ -166,15 +166,18 @@ def test_predictions_never_lead_out_of_their_source(common, music, tmp_path):
     dry = tag_catalogue(TagSettings(**common))
     outside = copy_demo_music(tmp_path / "outside", {"x.mp3": "200033"}) / "x.mp3"
     table = pq.read_table(dry.predictions)
-    rows = [{**row, "url": str(outside), "track_id": "../outside/x.mp3"} for row in table_rows(table)][:1]
-    pq.write_table(
-        pa.Table.from_pylist(rows, schema=table.schema).replace_schema_metadata(table.schema.metadata),
-        dry.predictions,
-    )
-    before = outside.read_bytes()
-    applied = tag_catalogue(
-        TagSettings(apply=dry.predictions, runs=common["runs"], cluster=common["cluster"])
-    )
+    before, apply = outside.read_bytes(), TagSettings(apply=dry.predictions, runs=common["runs"])
+
+    def lead_outside(**names):
+        row = {**table_rows(table)[0], "url": str(outside), **names}
+        changed = pa.Table.from_pylist([row], schema=table.schema)
+        pq.write_table(changed.replace_schema_metadata(table.schema.metadata), dry.predictions)
+
+    lead_outside(track_id="../outside/x.mp3")
+    with pytest.raises(BadInput, match=r"row 1: '../outside/x.mp3' is no file of the run"):
+        tag_catalogue(apply)
+    lead_outside()
+    applied = tag_catalogue(apply)
     assert applied.statuses == {"skipped": 1}
     assert outside.read_bytes() == before
 

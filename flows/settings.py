@@ -312,7 +312,7 @@ class FmaSettings(BaseModel, frozen=True, extra="forbid"):
 
 @positional()
 class ScheduleSettings(BaseModel, frozen=True, extra="forbid"):
-    """When `retrain-nightly` runs by itself, once its schedule is switched on."""
+    """When retrain-nightly runs by itself, once its schedule is switched on."""
 
     at: str = Field("03:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="Time of day, as HH:MM")
     timezone: str = Field("UTC", description="Name of the time zone, such as Europe/Berlin")
@@ -334,7 +334,7 @@ class ScheduleSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class ServeSettings(BaseModel, frozen=True, extra="forbid"):
-    """The Prefect server of `serve`."""
+    """The Prefect server of serve."""
 
     port: int = Field(4200, ge=1, le=65_535, description="Port of the Prefect server, if one is started here")
     host: str = Field(

@@ -51,7 +51,8 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     )
     scheduler: str = Field("", description="Address of the scheduler, such as tcp://10.0.0.5:8786")
     certificates: str = Field(
-        "", description="Folder of this host's certificates, for a scheduler at tls://; the command certificates makes it"
+        "",
+        description="Folder of this host's certificates, for a scheduler at tls://; the command certificates makes it",
     )
     allow_plaintext: bool = Field(
         False,

@@ -1,5 +1,6 @@
 """One audio file to one log-mel spectrogram, block by block onto a spool: memory does not grow with the track."""
 
+import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,6 @@ from preprocessing.errors import BadAudio
 from preprocessing.mel.fingerprint import Fingerprinter
 from preprocessing.mel.settings import MelSettings
 from preprocessing.mel.transform import log_mel_blocks
-from store.fs.files import hash_file
 
 
 def spool_mel(
@@ -53,7 +53,7 @@ def spool_mel(
         stated_s=decoded.stated_s,
         silence_s=dropped_frames * mel.hop / mel.sample_rate_hz,
         is_truncated=decoded.is_truncated,
-        sha256=hash_file(path, "sha256").hex() if excerpt.is_whole else None,
+        sha256=_hash_file(path, "sha256") if excerpt.is_whole else None,
         fingerprint=fingerprint.hex(),
     )
 
@@ -61,7 +61,7 @@ def spool_mel(
 def verify_sha1(path: Path, expected: str) -> None:
     """Raise BadAudio if the file's SHA-1 differs, or there is no file that can be read."""
     read_head(path)
-    found = hash_file(path, "sha1").hex()
+    found = _hash_file(path, "sha1")
     if found != expected:
         raise BadAudio("checksum", f"its SHA-1 is {found}; its publisher states {expected}: fetch it again")
 
@@ -79,3 +79,9 @@ def _append(waves: WaveBlocks, *, spool: BinaryIO, mel: MelSettings) -> tuple[in
         spool.write(np.ascontiguousarray(mel_FM).data)
         frames += len(mel_FM)
     return start_byte, frames, silence.dropped_frames, fingerprinter.digest()
+
+
+def _hash_file(path: Path, algorithm: str) -> str:
+    """Return a hash as hexadecimal digits. That of store.fs would import fsspec into every decoding process."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

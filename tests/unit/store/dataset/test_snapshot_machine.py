@@ -174,6 +174,7 @@ class SnapshotMachine(RuleBasedStateMachine):
 
         def act() -> None:
             if overtaker:
+                self.notice_sweep()
                 overtaker.pop()()
 
         self.tried.clear()
@@ -329,10 +330,14 @@ class SnapshotMachine(RuleBasedStateMachine):
         self.kept.add(len(self.versions))
         self.versions.append(version)
 
-    def record_sweep(self, result: Sweep) -> None:
-        """A sweep that removed anything is a snapshot with the content of the one before it."""
-        if len(snapshot_numbers(self.root)) > len(self.versions):
+    def notice_sweep(self) -> None:
+        """Add the snapshot of a sweep that is not over: it has the content of the one before it."""
+        latest = latest_snapshot(self.root)
+        if latest is not None and latest.number == len(self.versions) and latest.kind == "sweep":
             self.add(self.latest_version)
+
+    def record_sweep(self, result: Sweep) -> None:
+        self.notice_sweep()
         moving = {"c"} if self.tried else set()  # what a tag named protects nothing once it names another one
         tagged = {number for name, number in self.tags.items() if name not in moving}
         assert not set(result.snapshots) & {*tagged, len(self.versions) - 1}

@@ -34,7 +34,7 @@ def settings(address="tcp://127.0.0.1:1", timeout_s=20.0, spec=SPEC):
 
 def test_a_cluster_is_created_for_the_block_and_deleted_with_it(api):
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as up,
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as up,
         open_cluster(settings(up.scheduler_address)) as cluster,
     ):
         assert cluster.client.submit(sum, (1, 2)).result() == 3

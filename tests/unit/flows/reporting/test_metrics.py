@@ -23,14 +23,14 @@ CALLS = re.compile(r"(?:metrics\.|\b)(?:count|set_gauge|_series)\(\s*\"(\w+)\"")
 def test_what_is_counted_is_served():
     port = find_free_port("127.0.0.1", 0)
     with serving_metrics("127.0.0.1", port):
-        count("rejects", reason="empty")
-        count("rejects", 2, reason="empty")
+        count("rejects", reason="of this test")
+        count("rejects", 2, reason="of this test")
         set_gauge("training_loss", 0.5)
         assert TimedBody(len)("abc") == 3
         with pytest.raises(TypeError):
             TimedBody(len)(3)
         page = httpx.get(f"http://127.0.0.1:{port}/metrics").text
-    assert 'spectrogram_one_rejects_total{reason="empty"} 3.0' in page
+    assert 'spectrogram_one_rejects_total{reason="of this test"} 3.0' in page
     assert "spectrogram_one_training_loss 0.5" in page
     assert 'spectrogram_one_batch_seconds_count{body="len",result="done"} 1.0' in page
     assert 'spectrogram_one_batch_seconds_count{body="len",result="failed"} 1.0' in page

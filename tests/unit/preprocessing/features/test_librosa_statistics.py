@@ -9,6 +9,7 @@ from preprocessing.errors import BadAudio
 from preprocessing.features.librosa_statistics import FEATURES, SAMPLE_RATE_HZ, compute_statistics
 
 
+@pytest.mark.soak  # numba compiles what librosa needs, 15 s, and once crashed a process of the suite there
 def test_the_features_are_seven_statistics_in_the_order_of_features_csv():
     """The first are of chroma_cens, the last of the zero-crossing rate; statistics are in the order of their names."""
     time_S = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ

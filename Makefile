@@ -21,6 +21,8 @@ setup: .venv/ready
 # Compiled once by both cores, not by every test process that comes to a package first.
 .venv/compiled: .venv/ready
 	-$(BIN)/python -m compileall -q -j 0 .venv/lib > .venv/compiled
+	$(BIN)/python -W ignore -m tests.support.compile_librosa
+	touch .venv/compiled
 
 demo: setup
 	$(BIN)/spectrogram-one demo

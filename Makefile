@@ -20,7 +20,7 @@ setup: .venv/ready
 
 # Compiled once by both cores, not by every test process that comes to a package first.
 .venv/compiled: .venv/ready
-	-$(BIN)/python -m compileall -q -j 0 .venv/lib > .venv/compiled
+	-$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null
 	$(BIN)/python -W ignore -m tests.support.compile_librosa
 	touch .venv/compiled
 

@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from training.inference.members import OpenMember, combine_members, open_feature
 from training.inference.model_version import ModelIdentity
 from training.inference.settings import Backend
 from training.loading.crops import evenly_spaced_crops
+from training.networks.devices import one_thread
 from training.networks.settings import FEATURES, NETWORK
 
 CPU_BATCH_SIZE = 16  # more do not fit into the cache, and are slower
@@ -67,7 +67,7 @@ def predict_audio_files(
     as_waves = device != "cpu" if mel_on_device is None else mel_on_device
     as_waves = as_waves and all(member.kind == NETWORK for member in identity.members)
     _check_device(device)
-    with _one_thread():
+    with one_thread():
         members = _open_members(version_url, identity, device, backend, as_waves=as_waves, onnx_url=onnx_url)
         decode = partial(
             _decode, members=members, identity=identity, windows=windows, limits=limits, as_waves=as_waves
@@ -250,14 +250,3 @@ class MeanPredictions:
     def mean_of(self, row: int) -> NDArray[np.float64]:
         """Return the mean of one file. Shapes: (D,)."""
         return np.asarray(self._sums[row] / self._counts[row])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: a worker has one core, and other workers share the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

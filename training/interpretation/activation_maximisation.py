@@ -3,13 +3,12 @@
 Axes: F frames, M mel bands.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from training.networks.devices import one_thread
 
 STEPS = 120
 STEP_DB = 2.0  # of the first step; later ones are smaller
@@ -38,22 +37,12 @@ def maximise_activation(
     """
     start = torch.from_numpy(start_FM).float()
     mel_FM = start.clone()
-    with _single_thread():
+    with one_thread():
         for step in range(steps):
             ascent_FM = _objective_gradient(model, genre, mel_FM, start, pull, smoothness)
             step_db = STEP_DB * (1 - step / steps) / ascent_FM.square().mean().sqrt().clamp_min(1e-12)
             mel_FM = (mel_FM + step_db * ascent_FM).clamp(*RANGE_DB)
     return np.asarray(mel_FM.numpy())
-
-
-@contextmanager
-def _single_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @torch.enable_grad()

@@ -1,4 +1,7 @@
-"""The GPUs that torch can use."""
+"""The GPUs and threads that torch uses."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -11,3 +14,14 @@ def usable_gpus() -> tuple[int, str | None]:
         return torch.cuda.device_count(), None
     version = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
     return torch.cuda.device_count(), ".".join(map(str, version))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: a worker has one core, and other workers share the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

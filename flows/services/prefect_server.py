@@ -37,6 +37,9 @@ RETENTION = {  # the server removes what is older by itself; without it, its dat
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 86_400),  # s, since a run ended
     "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P14D",
 }
+LEASES = {  # in memory, they are lost with the server, and what its runs held stays taken for ever: no run starts again
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
 SERVER_START_TIMEOUT_S = 300.0  # on a busy machine; one that ends is noticed at once
 DRAIN_TIMEOUT_S = 5.0
 
@@ -145,7 +148,7 @@ def _start(host: str, port: int, log: Path) -> "subprocess.Popen[bytes]":
     environment = os.environ | _database(log.parent)
     if host in ANY_ADDRESS:
         environment["PREFECT_SERVER_UI_API_URL"] = "/api"  # for browsers, under whatever name they reach it
-    for name, value in (RETENTION | SLOWER_LOOPS).items():
+    for name, value in (RETENTION | SLOWER_LOOPS | LEASES).items():
         environment.setdefault(name, value)
     with log.open("wb") as file:
         return subprocess.Popen(

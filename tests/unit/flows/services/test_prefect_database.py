@@ -84,6 +84,8 @@ def test_wrong_credentials_and_other_servers_are_named():
         read_version(URL, 401, '{"detail": "Unauthorized"}')
     with pytest.raises(BadInput, match="responds, but not as a Prefect server"):
         read_version(URL, 200, "<html>")
+    with pytest.raises(BadInput, match="responds, but not as a Prefect server"):
+        read_version(URL, 200, "3")
 
 
 def test_a_second_serve_of_the_same_folder_is_refused_until_the_first_ends(tmp_path):

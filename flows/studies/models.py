@@ -56,7 +56,7 @@ def compare(context: StudyContext, one: list[Row], other: list[Row]) -> PairedTe
 
 def table(groups: dict[str, list[Row]], tests: dict[str, PairedTest | None]) -> list[tuple[object, ...]]:
     """Return a row for each model, the best first."""
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for name in rank(groups):
         its = groups[name]
         mean, std, _, _ = spread([row["accuracy"] for row in its])

@@ -51,7 +51,7 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.tagging_catalogue --files 3000
 	$(BIN)/python -m tests.benchmarks.hostile
 	$(BIN)/python -m tests.benchmarks.catalogue
-	$(BIN)/python -m tests.benchmarks.capacity
+	$(BIN)/python -m tests.benchmarks.capacity --batches 2000 --threads 8 --runs 10000
 
 up: setup
 	$(BIN)/spectrogram-one serve

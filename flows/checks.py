@@ -42,8 +42,9 @@ def check_cross_validation(settings: CrossValidationSettings) -> None:
 
 
 def check_experiment(settings: ExperimentSettings) -> None:
-    """Raise BadInput if the store holds no snapshot."""
+    """Raise BadInput if the store holds no snapshot, or the cluster cannot be started."""
     check_store(settings.store)
+    check_cluster(settings.cluster)
 
 
 def check_nightly(settings: NightlySettings) -> None:

@@ -178,3 +178,7 @@ def _setting_error(error: "ErrorDetails") -> str:
 def _fail(message: str, status: int) -> None:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

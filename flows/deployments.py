@@ -107,9 +107,7 @@ def serve_flows(settings: ServeSettings) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)  # until the runner sets its own
-    os.environ.setdefault(
-        "DASK_LOGGING__DISTRIBUTED", "warning"
-    )  # for the runs, which are separate processes
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # for the processes of the runs
     with (
         suppress(KeyboardInterrupt, asyncio.CancelledError),
         nullcontext() if os.environ.get("PREFECT_API_URL") else only_serve(settings.port),

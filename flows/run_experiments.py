@@ -46,7 +46,7 @@ class StudySummary(BaseModel, frozen=True):
             f"{self.study}: {self.runs} runs{failed}; {self.seconds:.0f} s",
             self.answer,
             *self.warnings,
-            f"results: {self.folder}/results.csv, {PAGE_FILE}",
+            f"results: {self.folder}/{RESULTS_FILE}, {PAGE_FILE}",
         ]
 
 

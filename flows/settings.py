@@ -310,7 +310,6 @@ class FmaSettings(BaseModel, frozen=True, extra="forbid"):
     models: Location = Field("data/models", description="Folder or URL where model versions are kept")
 
 
-@positional()
 class ScheduleSettings(BaseModel, frozen=True, extra="forbid"):
     """When retrain-nightly runs by itself, once its schedule is switched on."""
 
@@ -333,6 +332,7 @@ class ScheduleSettings(BaseModel, frozen=True, extra="forbid"):
         return f"{int(minute)} {int(hour)} * * *"
 
 
+@positional()
 class ServeSettings(BaseModel, frozen=True, extra="forbid"):
     """The Prefect server of serve."""
 
@@ -344,6 +344,7 @@ class ServeSettings(BaseModel, frozen=True, extra="forbid"):
     nightly: ScheduleSettings = ScheduleSettings()
 
 
+@positional()
 class RegisterSettings(BaseModel, frozen=True, extra="forbid"):
     """The work pool whose workers run the flows."""
 
@@ -358,6 +359,7 @@ class RegisterSettings(BaseModel, frozen=True, extra="forbid"):
     nightly: ScheduleSettings = ScheduleSettings()
 
 
+@positional()
 class PruneSettings(BaseModel, frozen=True, extra="forbid"):
     """What is removed from the Prefect server's database."""
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 API_VERSION = "kubernetes.dask.org/v1"
 CLUSTER_LABEL = "dask.org/cluster-name"
+NEEDED_PARTS = ("metadata.name", "spec.worker", "spec.scheduler.service")
 POLL_INTERVAL_S = 1.0
 
 
@@ -49,7 +50,8 @@ def kubernetes_client(settings: ClusterSettings) -> "Iterator[Client]":
     until = time.monotonic() + settings.start_timeout_s
     resources = make_resources(read_spec(Path(settings.kubernetes.spec)), settings)
     name = resources[0]["metadata"]["name"]
-    address = settings.kubernetes.address.format(name=name, namespace=settings.kubernetes.namespace)
+    namespace = settings.kubernetes.namespace
+    address = settings.kubernetes.address.replace("{name}", name).replace("{namespace}", namespace)
     with _created(resources, settings) as cluster:
         _wait_until_running(cluster, settings, until)
         try:
@@ -57,7 +59,7 @@ def kubernetes_client(settings: ClusterSettings) -> "Iterator[Client]":
         except (OSError, ValueError) as why:
             raise ServiceUnavailable(
                 f"{address}: the scheduler of DaskCluster {name} does not respond ({why}); see `kubectl -n "
-                f"{settings.kubernetes.namespace} logs deploy/{name}-scheduler`, and --cluster.kubernetes.address"
+                f"{namespace} logs deploy/{name}-scheduler`, and --cluster.kubernetes.address"
             ) from None
         with client:
             _wait_for_worker(client, name, settings, until)
@@ -79,6 +81,12 @@ def read_spec(path: Path) -> dict[str, Any]:
             f"{path}: has {len(found)} resources of kind DaskCluster; --cluster.kubernetes.spec needs one"
         )
     spec: dict[str, Any] = found[0]
+    for part in NEEDED_PARTS:
+        where: Any = spec
+        for name in part.split("."):
+            where = where.get(name) if isinstance(where, dict) else None
+        if not where:
+            raise BadInput(f"{path}: its DaskCluster has no {part}; see --cluster.kubernetes.spec")
     return spec
 
 
@@ -113,35 +121,59 @@ def make_resources(spec: dict[str, Any], settings: ClusterSettings) -> list[dict
 @contextmanager
 def _created(resources: list[dict[str, Any]], settings: ClusterSettings) -> "Iterator[APIObject]":
     """Create the resources; delete them, whatever happens. Raises: BadInput if Kubernetes refuses them."""
-    import kr8s
+    with ExitStack() as created:
+        made = []
+        for resource in resources:
+            made.append(_create(resource, settings))
+            created.callback(_delete, made[-1])
+        yield made[0]
+
+
+def _create(resource: dict[str, Any], settings: ClusterSettings) -> "APIObject":
     from kr8s.objects import new_class
 
-    created: list[APIObject] = []
     try:
-        try:
-            for resource in resources:
-                kind = new_class(resource["kind"], API_VERSION, asyncio=False)
-                made = kind(resource, namespace=settings.kubernetes.namespace)
-                made.create()
-                created.append(made)
-        except (kr8s.ServerError, kr8s.NotFoundError, kr8s.APITimeoutError, OSError, ValueError) as why:
-            reason = " ".join(f"{type(why).__name__}: {why}".split())
-            raise BadInput(
-                f"--cluster.kind kubernetes: {resource['kind']} {resource['metadata']['name']} cannot be created "
-                f"in namespace {settings.kubernetes.namespace} ({reason}); check the access (`kubectl auth can-i "
-                "create daskclusters`), the namespace, and that Dask's operator is installed"
-            ) from None
-        yield created[0]
-    finally:
-        for made in reversed(created):
-            with suppress(kr8s.NotFoundError):
-                made.delete()
+        kind = new_class(resource["kind"], API_VERSION, asyncio=False)
+        made: APIObject = kind(resource, namespace=settings.kubernetes.namespace)
+        made.create()
+    except _api_errors() as why:
+        raise BadInput(
+            f"--cluster.kind kubernetes: {resource['kind']} {resource['metadata']['name']} cannot be created "
+            f"in namespace {settings.kubernetes.namespace} ({_one_line(why)}); check the access (`kubectl auth can-i "
+            "create daskclusters`), the namespace, and that Dask's operator is installed"
+        ) from None
+    return made
+
+
+def _delete(made: "APIObject") -> None:
+    import kr8s
+
+    with suppress(kr8s.NotFoundError):
+        made.delete()
+
+
+def _api_errors() -> tuple[type[Exception], ...]:
+    """Return what is raised if Kubernetes refuses a request, or cannot be found or reached."""
+    import httpx
+    import kr8s
+
+    return kr8s.ServerError, kr8s.NotFoundError, kr8s.APITimeoutError, httpx.HTTPError, OSError, ValueError
+
+
+def _one_line(why: Exception) -> str:
+    return " ".join(f"{type(why).__name__}: {why}".split())
 
 
 def _wait_until_running(cluster: "APIObject", settings: ClusterSettings, until: float) -> None:
     """Raise ServiceUnavailable if the operator does not bring the cluster up in time."""
     while True:
-        cluster.refresh()
+        try:
+            cluster.refresh()
+        except _api_errors() as why:
+            raise ServiceUnavailable(
+                f"DaskCluster {cluster.name}: its state cannot be read ({_one_line(why)}); see `kubectl -n "
+                f"{settings.kubernetes.namespace} get daskclusters`, then run the same command again"
+            ) from None
         state: dict[str, Any] = cluster.raw
         phase = state.get("status", {}).get("phase", "")
         if phase == "Running":

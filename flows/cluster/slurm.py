@@ -74,17 +74,12 @@ def make_security(folder: Path) -> "Security":
     """
     from distributed.security import Security
 
+    from flows.security.dask_tls import use_certificate
+
     made = Security.temporary().get_tls_config_for_role("worker")
-    paths = {}
     for name in ("ca_file", "cert", "key"):
-        paths[name] = str(folder / name)
         (folder / name).write_text(made[name], encoding="ascii")
-    roles = {
-        f"tls_{role}_{name}": paths[name]
-        for role in ("scheduler", "worker", "client")
-        for name in ("cert", "key")
-    }
-    return Security(tls_ca_file=paths["ca_file"], require_encryption=True, **roles)
+    return use_certificate(folder / "ca_file", folder / "cert", folder / "key")
 
 
 def _start_cluster(settings: ClusterSettings, folder: Path, security: "Security") -> "SLURMCluster":

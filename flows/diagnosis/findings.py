@@ -1,4 +1,4 @@
-"""A finding of `spectrogram-one doctor`: a line that says what was found, and what to do where it is not well."""
+"""A finding of `spectrogram-one doctor`: what was found, and what to do about a problem."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +18,7 @@ class Finding:
     def line(self) -> str:
         """Return the finding as one line."""
         text = f"{self.level:<8} {self.subject}: {self.found}{f'; {self.advice}' if self.advice else ''}"
-        return " ".join(text.split(" ")).replace("\n", " ")
+        return text.replace("\n", " ")
 
 
 def ok(subject: str, found: str) -> Finding:

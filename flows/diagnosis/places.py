@@ -28,8 +28,10 @@ def check_place(subject: str, url: str) -> list[Finding]:
             return [_check_missing(subject, path)]
         put_if_absent(probe, PROBE)
         written = time.time()
-        intact, changed = read_bytes(probe) == PROBE, change_time(probe)
-        remove(probe)
+        try:
+            intact, changed = read_bytes(probe) == PROBE, change_time(probe)
+        finally:
+            remove(probe)
     except OSError as why:
         return [problem(subject, f"{url} cannot be written", describe_os_error(why))]
     except (SpectrogramOneError, ImportError, ValueError) as why:

@@ -3,6 +3,7 @@
 import asyncio
 
 from flows.diagnosis.findings import Finding, ok, problem, warning
+from flows.security.urls import hide_password
 from flows.services.prefect_database import (
     configured_url,
     describe_locked,
@@ -62,9 +63,3 @@ def _check_pools(pools: dict[str, int]) -> list[Finding]:
         for name, workers in pools.items()
         if not workers
     ]
-
-
-def hide_password(url: str) -> str:
-    """Return a URL without user name and password."""
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]

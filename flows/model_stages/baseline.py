@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 
 from flows.cluster.client import Cluster
 from flows.cluster.fan_out import fan_out, in_batches
-from flows.model_stages.features import hash_stored_tracks
+from flows.model_stages.features import store_once
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
-from store.fs.files import absolute, exists, join, write_atomic
-from store.fs.parquet import read_table, to_parquet
+from store.fs.files import absolute
+from store.fs.parquet import read_table
 from store.reader import Snapshot
 from training.selection.svm_baseline import (
     FEATURES_SCHEMA,
@@ -59,10 +59,9 @@ def load_baseline_features(
 def store_baseline_features(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> str:
     """Compute the features of the baseline, unless `root` has them of these tracks; return their URL."""
     ordered = sorted(track_ids)
-    url = join(absolute(root), "features", f"{hash_stored_tracks(snapshot, ordered)}-baseline.parquet")
-    if not exists(url):
-        write_atomic(url, to_parquet(compute_features(cluster, ordered, snapshot)))
-    return url
+    return store_once(
+        "baseline", ordered, snapshot, root, lambda: compute_features(cluster, ordered, snapshot)
+    )
 
 
 @stage

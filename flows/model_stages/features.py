@@ -1,6 +1,7 @@
 """The stages of a feature machine: the features of all tracks, computed once for a root, and the fit of a run."""
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from preprocessing.features.patches import PatchDictionary
 from preprocessing.mel.settings import MelSettings
 from store.dataset.frame_reader import LOCATION_COLUMNS
 from store.fs.files import absolute, exists, join, write_atomic
-from store.fs.parquet import read_table, to_parquet
+from store.fs.parquet import read_table, write_table
 from store.reader import Snapshot
 from training.feature_machine.fitting import (
     assign_folds_or_fewer,
@@ -79,9 +80,17 @@ def load_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root
 def store_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> str:
     """Compute the features that need no dictionary, unless `root` has them of these tracks; return their URL."""
     ordered = sorted(track_ids)
-    url = join(absolute(root), "features", f"{hash_stored_tracks(snapshot, ordered)}-{RECIPE}.parquet")
+    return store_once(RECIPE, ordered, snapshot, root, lambda: compute_blocks(cluster, ordered, snapshot))
+
+
+def store_once(
+    kind: str, track_ids: list[str], snapshot: Snapshot, root: str, compute: Callable[[], pa.Table]
+) -> str:
+    """Compute features of a kind, unless `root` has them of these tracks, which are sorted; return their URL."""
+    name = f"{hash_stored_tracks(snapshot, track_ids)}-{kind}.parquet"
+    url = join(absolute(root), "features", name)
     if not exists(url):
-        write_atomic(url, to_parquet(compute_blocks(cluster, ordered, snapshot)))
+        write_table(url, compute())
     return url
 
 

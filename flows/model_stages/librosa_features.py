@@ -4,11 +4,9 @@ import pyarrow as pa
 
 from flows.cluster.client import Cluster
 from flows.cluster.fan_out import fan_out, in_batches
-from flows.model_stages.features import hash_stored_tracks
+from flows.model_stages.features import store_once
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
-from store.fs.files import exists, join, write_atomic
-from store.fs.parquet import to_parquet
 from store.reader import Snapshot
 from training.studies.librosa_table import compute_librosa_features
 
@@ -18,11 +16,8 @@ TRACKS_PER_BATCH = 8  # a track takes about a second
 def store_librosa_features(cluster: Cluster, tracks: pa.Table, snapshot: Snapshot, root: str) -> str:
     """Compute librosa's features of tracks, unless `root` has them; return their URL."""
     ordered = tracks.sort_by("track_id")
-    name = hash_stored_tracks(snapshot, ordered["track_id"].to_pylist())
-    url = join(root, "features", f"{name}-librosa.parquet")
-    if not exists(url):
-        write_atomic(url, to_parquet(compute_all(cluster, ordered)))
-    return url
+    track_ids = ordered["track_id"].to_pylist()
+    return store_once("librosa", track_ids, snapshot, root, lambda: compute_all(cluster, ordered))
 
 
 @stage

@@ -1,7 +1,9 @@
 """A backup put back: checked whole before anything is written, and nothing that exists is overwritten."""
 
+from pathlib import Path
+
 from flows.recovery.manifest import DATABASE, MODELS, RUNS, BackedUpFile, Manifest, read_manifest
-from flows.services.prefect_database import own_path
+from flows.services.prefect_database import configured_url, own_path, sqlite_path
 from store.errors import BadInput
 from store.fs.copying import copy_file, hash_url
 from store.fs.files import absolute, join
@@ -23,9 +25,8 @@ def restore_backup(backup: str, models: str, runs: str, *, with_database: bool =
     targets = {it.name: _target(it.name, models, runs) for it in manifest.files}
     _check_intact(backup, manifest)
     missing = _check_free(manifest, targets)
-    for it in sorted(
-        missing, key=lambda it: it.name == f"{MODELS}/{CHAMPION_FILE}"
-    ):  # last: it names versions
+    # The champion's pointer last: it names a version.
+    for it in sorted(missing, key=lambda it: it.name == f"{MODELS}/{CHAMPION_FILE}"):
         copy_file(join(backup, it.name), targets[it.name])
     return [
         f"{backup} of {manifest.made:%Y-%m-%d %H:%M} UTC: {len(missing):,} files restored, "
@@ -39,8 +40,14 @@ def _target(name: str, models: str, runs: str) -> str:
     if not rest or ".." in rest.split("/") or folder not in (MODELS, RUNS, DATABASE):
         raise BadInput(f"{name}: no file of a backup; its list was changed: use another backup")
     if folder == DATABASE:
-        return str(own_path().with_name(rest))
+        return str(_database_path(rest))
     return join(absolute(models if folder == MODELS else runs), rest)
+
+
+def _database_path(name: str) -> Path:
+    """Return where `serve` looks for the database: at the configured path, or under its name in Prefect's folder."""
+    configured = sqlite_path() if configured_url() is not None else None
+    return configured or own_path().with_name(name)
 
 
 def _check_intact(backup: str, manifest: Manifest) -> None:
@@ -78,7 +85,7 @@ def _check_free(manifest: Manifest, targets: dict[str, str]) -> list[BackedUpFil
 
 
 def _count(manifest: Manifest, models: str, runs: str) -> list[tuple[str, int]]:
-    places = {MODELS: models, RUNS: runs, DATABASE: str(own_path().parent)}
+    places = {MODELS: models, RUNS: runs, DATABASE: str(_database_path(DATABASE).parent)}
     return [
         (place, count)
         for name, place in places.items()

@@ -123,8 +123,8 @@ class BuildStatistics:
         share.tracks += len(tracks)
         share.busy_s += built.seconds
         self.tried += len(tracks)
-        self.rejected += count_rejects(built.index)
         rejected = built.index.filter(pc.equal(built.index["status"], "rejected"))
+        self.rejected += len(rejected)
         shard = None if built.shard is None else built.shard.name
         for row in rejected.select(["track_id", "reason"]).to_pylist():
             metrics.count("rejects", reason=row["reason"])
@@ -135,11 +135,6 @@ class BuildStatistics:
             entry = (row["build_s"] or 0.0, row["track_id"], urls[row["track_id"]], row["decoded_s"] or 0.0)
             push = heapq.heappush if len(self.slowest) < MAX_SLOWEST_FILES else heapq.heappushpop
             push(self.slowest, entry)
-
-
-def count_rejects(index: pa.Table) -> int:
-    """Count the rejected tracks among rows of an index."""
-    return pc.sum(pc.equal(index["status"], "rejected")).as_py() or 0
 
 
 def list_rejects(snapshot: Snapshot) -> list[dict[str, Any]]:
@@ -181,33 +176,39 @@ def report_build(
     notable, results = read_report_tracks(snapshot)
     url = join(store, "reports", f"{snapshot.number:08d}.parquet")
     write_table(url, notable)
-    rejects = _rejects_among(notable)
-    statuses = Counter(notable["status"].to_pylist())
-    tracks = pc.sum(pc.is_in(results["status"], pa.array(["ok", "ok-truncated"]))).as_py() or 0
+    found = _count_tracks(notable, results)
+    used = {"with a spectrogram": found["tracks"], "rejected": found["rejected"] - counts.missing}
     summary = BuildSummary(
         store=store,
         snapshot=snapshot.number,
-        tracks=tracks,
-        hours=(pc.sum(results["decoded_s"]).as_py() or 0.0) / 3600,
-        truncated=statuses["ok-truncated"],
-        duplicates=notable["duplicate_group"].length() - notable["duplicate_group"].null_count,
         left_out=left_out,
         repaired=repaired,
         processed=statistics.tried,
         seconds=seconds,
-        rejected=len(rejects),
-        reasons=dict(Counter(rejects["reason"].to_pylist()).most_common()),
-        rejects=rejects.slice(0, MAX_PRINTED_REJECTS).to_pylist(),
-        source_files=counts.lines(
-            {"with a spectrogram": tracks, "rejected": len(rejects) - counts.missing}, exclude
-        ),
+        source_files=counts.lines(used, exclude),
         report=url,
+        **found,
     )
     _show_result(summary)
-    _show_rejects(summary, rejects)
+    _show_rejects(summary, _rejects_among(notable))
     _show_duplicates(summary, notable)
     _show_work(statistics, seconds)
     return summary
+
+
+def _count_tracks(notable: pa.Table, results: pa.Table) -> dict[str, Any]:
+    """Return the fields of BuildSummary that the tables of `read_report_tracks` decide."""
+    rejects = _rejects_among(notable)
+    has_spectrogram = pc.is_in(results["status"], pa.array(["ok", "ok-truncated"]))
+    return {
+        "tracks": pc.sum(has_spectrogram).as_py() or 0,
+        "hours": (pc.sum(results["decoded_s"]).as_py() or 0.0) / 3600,
+        "truncated": Counter(notable["status"].to_pylist())["ok-truncated"],
+        "duplicates": notable["duplicate_group"].length() - notable["duplicate_group"].null_count,
+        "rejected": len(rejects),
+        "reasons": dict(Counter(rejects["reason"].to_pylist()).most_common()),
+        "rejects": rejects.slice(0, MAX_PRINTED_REJECTS).to_pylist(),
+    }
 
 
 def _show_result(summary: BuildSummary) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 PREFIX = "spectrogram_one_"
 BATCH_BUCKETS_S = (0.1, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
+_registering = Lock()  # threads of a worker may end their first batches at the same instant
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: its kind, what it measures, and the labels that tell its series apart."""
+    """One metric: its kind, what it measures, and the labels that distinguish its series."""
 
     kind: str
     help: str
@@ -33,7 +35,7 @@ METRICS: Mapping[str, Metric] = {
     "done": Metric("counter", "Units of a stage that are done: tracks, files, epochs", ("stage", "unit")),
     "stage_size": Metric("gauge", "Units that a stage has to do", ("stage", "unit")),
     "rejects": Metric("counter", "Tracks that could not be used, by reason", ("reason",)),
-    "batches_in_flight": Metric("gauge", "Batches that are given to Dask and not finished"),
+    "batches_in_flight": Metric("gauge", "Batches submitted to Dask and not finished"),
     "batches_retried": Metric("counter", "Batches whose workers died"),
     "batch_seconds": Metric("histogram", "Time of one batch on a worker, in seconds", ("body", "result")),
     "training_crops_per_second": Metric("gauge", "Crops that all processes train on, per second"),
@@ -99,7 +101,8 @@ class TimedBody(Generic[Result]):
 
 
 def _series(name: str, labels: Mapping[str, str]) -> Any:
-    made = _metric(name)
+    with _registering:
+        made = _metric(name)
     return made.labels(**labels) if labels else made
 
 

@@ -38,7 +38,7 @@ def read_certificates(folder: Path, now: datetime | None = None) -> list[FoundCe
     now = now or datetime.now(UTC)
     found = [_check(path, None, now)]
     authority = None if found[0].valid_until is None else x509.load_pem_x509_certificate(path.read_bytes())
-    others = sorted(it for it in folder.glob("*.pem") if it != path)
+    others = sorted(it for it in folder.glob("[!.]*.pem") if it != path)
     return found + [_check(it, authority, now) for it in others]
 
 
@@ -47,11 +47,10 @@ def choose_host_certificate(folder: Path) -> str:
 
     It is the one with this host's name or, on a host that has a single one, that one.
     """
-    found = read_certificates(folder)
-    for it in found[:1]:
-        if it.fault:
-            raise BadInput(f"{it.path}: {it.fault}")
-    hosts = {it.path.stem: it for it in found[1:]}
+    authority, *others = read_certificates(folder)
+    if authority.fault:
+        raise BadInput(f"{authority.path}: {authority.fault}")
+    hosts = {it.path.stem: it for it in others}
     name = socket.gethostname()
     if name not in hosts and len(hosts) != 1:
         raise BadInput(
@@ -85,7 +84,7 @@ def _date_fault(certificate: x509.Certificate, now: datetime) -> str | None:
         )
     if now < certificate.not_valid_before_utc:
         return (
-            f"not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, and this host's clock says "
+            f"not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, and this host's clock shows "
             f"{now:%Y-%m-%d %H:%M}; set the clock"
         )
     return None

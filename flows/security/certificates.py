@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from store.errors import BadInput
+from store.fs.files import replacing
 
 AUTHORITY = "ca"
 AUTHORITY_DAYS = 3_650
@@ -56,18 +59,15 @@ def write_dask_config(folder: Path, host: str, installed_in: Path) -> Path:
 
     Dask reads it where `DASK_CONFIG` names it. `installed_in` is the folder of the certificates on that host.
     """
-    pair = f"{{cert: {installed_in / host}.pem, key: {installed_in / host}.key}}"
-    lines = (
-        "distributed:",
-        "  comm:",
-        "    default-scheme: tls",
-        "    require-encryption: true",
-        "    tls:",
-        f"      ca-file: {certificate_path(installed_in, AUTHORITY)}",
-        *(f"      {role}: {pair}" for role in ("scheduler", "worker", "client")),
-    )
+    tls: dict[str, Any] = {"ca-file": str(certificate_path(installed_in, AUTHORITY))}
+    for role in ("scheduler", "worker", "client"):
+        tls[role] = {
+            "cert": str(certificate_path(installed_in, host)),
+            "key": str(key_path(installed_in, host)),
+        }
+    comm = {"default-scheme": "tls", "require-encryption": True, "tls": tls}
     path = folder / f"{host}.dask.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text(yaml.safe_dump({"distributed": {"comm": comm}}, sort_keys=False), encoding="utf-8")
     return path
 
 
@@ -175,11 +175,7 @@ def _write(folder: Path, name: str, certificate: x509.Certificate, key: ec.Ellip
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:
-    draft = path.with_name(f".{path.name}.part")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)  # never readable in between
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    with replacing(path) as draft:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)  # never readable in between
+        with open(descriptor, "wb") as file:
+            file.write(data)

@@ -14,6 +14,12 @@ def has_password(url: str) -> bool:
     )
 
 
+def hide_password(url: str) -> str:
+    """Return a URL without user name and password."""
+    scheme, separator, rest = url.partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
+
+
 def refuse_password(url: str) -> str:
     """Raises: ValueError if a URL contains a password; its message does not repeat it."""
     if has_password(url):

@@ -29,9 +29,8 @@ class CancellableRunner(Runner):
         self._cancel = partial(loop.call_soon_threadsafe, task.cancel)
         signal.signal(signal.SIGTERM, self.handle_sigterm)
         if self._asked_to_end.is_set():
-            loop.call_later(
-                POLL_INTERVAL_S, task.cancel
-            )  # once it has begun, so that it pauses the deployments
+            # Only once it has begun: so it pauses the deployments.
+            loop.call_later(POLL_INTERVAL_S, task.cancel)
         await super().start(run_once, webserver)
 
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:

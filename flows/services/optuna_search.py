@@ -56,7 +56,7 @@ def train_proposal(trial: Trial, folder: str, number: int) -> tuple[dict[str, An
     """
     optuna = import_optuna()
     asked = open_search(folder, trial.training.seed + number).ask()
-    study, settled = asked.study, False
+    states = optuna.trial.TrialState
     proposed = propose(asked, trial.training)
     losses: list[float] = []
 
@@ -66,25 +66,22 @@ def train_proposal(trial: Trial, folder: str, number: int) -> tuple[dict[str, An
         if len(losses) < proposed.epochs and asked.should_prune():
             raise optuna.TrialPruned
 
-    pruned = False
+    state = states.FAIL
     try:
         train_network(replace(trial, training=proposed), report)
-        study.tell(asked, min(losses))
-        settled = True
+        state = states.COMPLETE
     except optuna.TrialPruned:
-        study.tell(asked, state=optuna.trial.TrialState.PRUNED)
-        pruned = settled = True
+        state = states.PRUNED
     finally:
-        if not settled:
-            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        asked.study.tell(asked, min(losses) if state == states.COMPLETE else None, state=state)
         remove(trial.folder)
     found = {"optuna_trial": asked.number, "validation_loss": min(losses), "epochs_done": len(losses)}
-    return {**found, **asked.params}, pruned
+    return {**found, **asked.params}, state == states.PRUNED
 
 
 def propose(asked: Any, training: TrainSettings) -> TrainSettings:
     """Return the settings of a training with those that Optuna proposes in their place."""
-    names = {
+    proposed = {
         "learning_rate": asked.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
         "weight_decay": asked.suggest_float("weight_decay", 1e-3, 0.3, log=True),
         "label_smoothing": asked.suggest_float("label_smoothing", 0.0, 0.3),
@@ -95,18 +92,18 @@ def propose(asked: Any, training: TrainSettings) -> TrainSettings:
         "augment.mixup": asked.suggest_float("augment.mixup", 0.0, 0.5),
     }
     if training.model.network == "short-chunk-resnet":
-        names["model.depth"] = asked.suggest_int("model.depth", 1, 5)
-    return with_settings(training, names)
+        proposed["model.depth"] = asked.suggest_int("model.depth", 1, 5)
+    return with_settings(training, proposed)
 
 
-def with_settings(training: TrainSettings, names: Mapping[str, Any]) -> TrainSettings:
-    """Return training settings with others, by dotted names."""
+def with_settings(training: TrainSettings, changes: Mapping[str, Any]) -> TrainSettings:
+    """Return training settings with some of them changed, by dotted names."""
     content = training.model_dump()
-    for name, value in names.items():
-        *rooms, last = name.split(".")
+    for name, value in changes.items():
+        *groups, last = name.split(".")
         where = content
-        for room in rooms:
-            where = where[room]
+        for group in groups:
+            where = where[group]
         where[last] = value
     return TrainSettings.model_validate(content)
 

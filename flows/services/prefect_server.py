@@ -17,7 +17,13 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from flows.security.addresses import is_loopback
 from flows.security.ports import find_free_port
 from flows.services.environment import bypass_proxies_on_loopback
-from flows.services.prefect_database import SQLITE_URL, check_database, configured_url, own_path
+from flows.services.prefect_database import (
+    SQLITE_URL,
+    check_database,
+    configured_url,
+    create_database,
+    own_path,
+)
 from flows.services.server_check import check_server, responds
 from preprocessing.child_processes import die_with_parent
 from store.errors import BadInput, ServiceUnavailable
@@ -116,6 +122,7 @@ def _database(home: Path) -> dict[str, str]:
         return {}
     path = own_path(home)
     check_database(path)
+    create_database(path)
     return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{SQLITE_URL}{path}"}
 
 

@@ -25,8 +25,7 @@ from flows.services.prefect_database import SQLITE_URL, check_database, configur
 from flows.settings import PruneSettings
 from store.errors import BadInput, ServiceUnavailable
 
-TABLES = ("FlowRun", "TaskRun", "Log", "Artifact", "Event")
-WORDS = {
+COUNTED = {  # tables of Prefect's, and what they are called here
     "FlowRun": "runs",
     "TaskRun": "task runs",
     "Log": "log lines",
@@ -45,7 +44,7 @@ class PruneSummary(BaseModel, frozen=True):
 
     def lines(self) -> list[str]:
         """Return the lines for a terminal."""
-        lines = [f"removed {self.removed[it]:,} {it}, {self.left[it]:,} left" for it in WORDS.values()]
+        lines = [f"removed {self.removed[it]:,} {it}, {self.left[it]:,} left" for it in COUNTED.values()]
         if self.bytes_before is not None and self.bytes_after is not None:
             lines.append(
                 f"database file: {self.bytes_before / 2**20:.1f} MiB, now {self.bytes_after / 2**20:.1f}"
@@ -110,9 +109,9 @@ async def _prune() -> tuple[dict[str, int], dict[str, int]]:
 async def _count(db: PrefectDBInterface) -> dict[str, int]:
     counts = {}
     async with db.session_context() as session:
-        for table in TABLES:
+        for table, name in COUNTED.items():
             query = sa.select(sa.func.count()).select_from(getattr(db, table))
-            counts[WORDS[table]] = int(await session.scalar(query) or 0)
+            counts[name] = int(await session.scalar(query) or 0)
     return counts
 
 

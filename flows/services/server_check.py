@@ -1,5 +1,7 @@
 """A Prefect server as this client finds it: up, of a version that fits, accepting our credentials."""
 
+import re
+
 import httpx
 import prefect
 from prefect.client.orchestration import get_client
@@ -9,6 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from store.errors import BadInput, ServiceUnavailable
 
 REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
 def responds(api_url: str) -> bool:
@@ -46,13 +49,12 @@ def read_version(api_url: str, status: int, text: str) -> str:
             "to the USER:PASSWORD that the server has as PREFECT_SERVER_API_AUTH_STRING"
         )
     version = text.strip().strip('"')
-    if status != httpx.codes.OK or not version[:1].isdigit():
+    if status != httpx.codes.OK or VERSION.match(version) is None:
         raise BadInput(
             f"{api_url}: responds, but not as a Prefect server (status {status}); correct PREFECT_API_URL"
         )
-    if _release(version)[0] != _release(prefect.__version__)[0] or _release(version) < _release(
-        prefect.__version__
-    ):
+    server, client = _release(version), _release(prefect.__version__)
+    if server[0] != client[0] or server < client:
         raise BadInput(
             f"{api_url}: the server runs Prefect {version}, this client {prefect.__version__}; a server must not be "
             "older than its clients: install requirements.lock on both"
@@ -71,5 +73,6 @@ async def read_pools() -> dict[str, int]:
 
 
 def _release(version: str) -> tuple[int, int]:
-    major, minor, *_ = version.split(".")
-    return int(major), int("".join(filter(str.isdigit, minor)) or 0)
+    found = VERSION.match(version)
+    assert found is not None
+    return int(found[1]), int(found[2])

@@ -1,4 +1,4 @@
-"""Which labels are wrong: what files say against what models predict that do not know the track or its artist.
+"""Which labels are wrong: labels against the predictions of models fitted neither on the track nor on its artist.
 
 Some runs swap labels on purpose, in memory only: how many of these are early in the list shows what the list is worth.
 """
@@ -127,20 +127,17 @@ def _describe(audited: Sequence[AuditedTrack]) -> str:
         f"{len(confident):,} of {len(audited):,} labels"
     )
     pairs = count_pairs(audited)
-    most = (
-        f", most often {pairs[0][0]} that is predicted as {pairs[0][1]} ({pairs[0][2]:,} times)"
-        if pairs
-        else ""
-    )
-    return f"{text}{most}. {AUDIT_FILE} lists every track, the worst label first."
+    if pairs:
+        label, predicted, tracks = pairs[0]
+        text += f", most often {label} that is predicted as {predicted} ({tracks:,} times)"
+    return f"{text}. {AUDIT_FILE} lists every track, the worst label first."
 
 
 def _describe_checks(checks: Sequence[Row], share: float) -> Iterator[str]:
     if checks:
         recalls = [row["recall"] for row in checks]
-        span = f" ({percent(min(recalls))} to {percent(max(recalls))} in {len(recalls)} checks)" * (
-            len(recalls) > 1
-        )
+        several = f" ({percent(min(recalls))} to {percent(max(recalls))} in {len(recalls)} checks)"
+        span = several if len(recalls) > 1 else ""
         yield (
             f"Of labels swapped on purpose, {percent(share)} of all, {percent(float(np.mean(recalls)))} are in the "
             f"first {percent(FIRST_SHARE)} of the list{span}; a random order would have {percent(FIRST_SHARE)}."
@@ -151,7 +148,7 @@ def _warnings(context: StudyContext, catalogue: pa.Table, checks: Sequence[Row])
     _, _, left_out = audited_tracks(context)
     if left_out:
         yield (
-            f"Not audited, since all its tracks share an artist, without whom no model knows the genre: "
+            f"Not audited, since all its tracks share an artist, and models are fitted without it: "
             f"{join_names(left_out)}."
         )
     unknown = catalogue["artist"].null_count

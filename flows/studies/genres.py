@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from flows.study_runs.candidates import make_candidates
+from flows.study_runs.figures import accuracy_figure
 from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun
 from flows.study_runs.trials import make_splits, plan_trials, study_genres, study_tracks
 from training.report.formatting import percent
-from training.report.study_figures import draw_dots, draw_pairs
+from training.report.study_figures import draw_pairs
 from training.report.study_page import StudyFigure, StudyTable
 from training.studies.genre_sets import GenreSet, choose_sets, count_tracks, parse_sets, select_tracks
 from training.studies.summaries import mean_of, rows_by
@@ -113,15 +114,9 @@ def _set_figures(by_set: Sequence[tuple[tuple[str, ...], list[Row]]]) -> Iterato
         names = [f"{its[0]['set_size']} genres, {key[1]}, {key[2]}" for key, its in larger]
         if len(set(names)) < len(names):
             names = [key[0] for key, _ in larger]
-        groups = {
-            name: [row["accuracy"] for row in its] for name, (_, its) in zip(names, larger, strict=True)
-        }
-        chance = {name: its[0]["chance"] for name, (_, its) in zip(names, larger, strict=True)}
-        yield StudyFigure(
-            "sets",
-            "Accuracy of larger sets: a dot a run, their mean in colour, chance dotted.",
-            partial(draw_dots, groups, marks=chance),
-        )
+        caption = "Accuracy of larger sets: a dot a run, their mean in colour, chance dotted."
+        groups = {name: its for name, (_, its) in zip(names, larger, strict=True)}
+        yield accuracy_figure("sets", caption, groups)
 
 
 def _versus(pair: str) -> str:

@@ -23,7 +23,7 @@ from training.evaluation.tables import PREDICTION_COLUMNS, TrackResult, evaluate
 from training.feature_machine.fitting import join_catalogue
 from training.fit.run import TrainingRun, read_run
 from training.inference.stored_tracks import run_identity
-from training.interpretation.catalogue_view import sample_tracks, view_catalogue
+from training.interpretation.catalogue_view import sample_catalogue, view_catalogue
 from training.interpretation.explanations import NetworkExplainer
 from training.interpretation.view_tables import (
     NEIGHBOUR_COLUMNS,
@@ -70,7 +70,7 @@ def _keeping_network(run: StudyRun) -> StudyRun:
 def catalogue_run(context: StudyContext, tracks: pa.Table) -> StudyRun:
     """Return the run that compares tracks by sound: all of them, or a sample of many."""
     seed = context.settings.seeds[0]
-    sampled = sample_tracks(tracks, seed).select(["track_id", "artist", "album", "genre_top"])
+    sampled = sample_catalogue(tracks, seed).select(["track_id", "artist", "album", "genre_top"])
 
     def prepare() -> dict[str, Any]:
         ids = sampled["track_id"].to_pylist()
@@ -172,7 +172,7 @@ def saliency_figure(
         )
     what = "The most wrong predictions" if are_wrong else "The least certain predictions; none is wrong"
     caption = (
-        f"{what}: the crop that speaks most for the predicted genre, with true genre, predicted genre and their "
+        f"{what}: the crop with the greatest probability of the predicted genre, with both genres and their "
         "probabilities for the whole track. Beside it, the parts that raise the logit of either genre are bright "
         "(Grad-CAM)."
     )

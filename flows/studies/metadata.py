@@ -4,7 +4,6 @@ The weight of each source is fitted on the training folds. The folds share no ar
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flows.model_stages.feature_table import store_feature_table
+from flows.study_runs.figures import accuracy_figure
 from flows.study_runs.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
 from flows.study_runs.trials import pool, study_genres, study_tracks
 from preprocessing.catalogue.splits import assign_artist_folds
@@ -24,14 +24,20 @@ from training.feature_machine.fitting import join_catalogue
 from training.metadata_priors.evaluation import Fold, combine_sources, predict_by_sound
 from training.metadata_priors.settings import Source
 from training.report.formatting import percent
-from training.report.study_figures import draw_dots
-from training.report.study_page import StudyFigure, StudyTable
+from training.report.study_page import StudyTable
 from training.studies.genre_sets import select_tracks
-from training.studies.paired_test import PairedTest, mean_correct, mean_log_loss, paired_test
+from training.studies.paired_test import (
+    PairedTest,
+    difference_cells,
+    mean_correct,
+    mean_log_loss,
+    paired_test,
+)
 from training.studies.summaries import mean_of, rows_by
 from training.studies.trial import PREDICTIONS_SCHEMA
 
 SOUND = "sound"
+FIGURE_CAPTION = "Accuracy of every fold: a dot each, their mean in colour, chance dotted."
 TABLE_COLUMNS = (
     "sources", "accuracy", "macro_f1", "accuracy added", "low", "high", "p", "log_loss", "log_loss added", "lower",
     "upper", "p of log_loss",
@@ -41,10 +47,13 @@ TABLE_COLUMNS = (
 def plan(context: StudyContext, rows: Sequence[Row]) -> list[StudyRun]:
     """Plan the predictions by sound of each fold, then what each set of sources makes of them."""
     tracks, genres, _ = metadata_tracks(context)
+    fold_of_seed = {
+        seed: assign_artist_folds(tracks, context.settings.folds, seed)
+        for seed in context.settings.split_seeds
+    }
     folds = [
         (seed, Fold(tracks, genres, fold_T, fold))
-        for seed in context.settings.split_seeds
-        for fold_T in [assign_artist_folds(tracks, context.settings.folds, seed)]
+        for seed, fold_T in fold_of_seed.items()
         for fold in range(context.settings.folds)
     ]
     sound_runs = [sound_run(context, fold, seed) for seed, fold in folds]
@@ -153,7 +162,7 @@ def label_predictions(
 
 def conclude(context: StudyContext, rows: Sequence[Row]) -> Conclusion:
     """Compare each set of sources with the sound alone, paired by track and tested by artist."""
-    _, _, notes = metadata_tracks(context)
+    tracks, _, notes = metadata_tracks(context)
     groups = {key[0]: its for key, its in rows_by(rows, "sources").items()}
     if SOUND not in groups:
         return Conclusion(answer="No run has finished.", warnings=notes)
@@ -165,8 +174,8 @@ def conclude(context: StudyContext, rows: Sequence[Row]) -> Conclusion:
     )
     return Conclusion(
         answer=_answer(groups, tests, losses),
-        warnings=[*_missing(context), *notes],
-        figures=list(_figures(groups)),
+        warnings=[*_missing(tracks, context.settings.sources), *notes],
+        figures=[accuracy_figure("sources", FIGURE_CAPTION, groups)],
         tables=[
             StudyTable(
                 "Accuracy with each set of sources, and what it adds to the sound alone",
@@ -192,11 +201,7 @@ def _table_row(
     name: str, rows: Sequence[Row], test: PairedTest | None, loss: PairedTest | None
 ) -> tuple[Any, ...]:
     accuracy, macro_f1, log_loss = (mean_of(rows, it) for it in ("accuracy", "macro_f1", "log_loss"))
-    return (name, accuracy, macro_f1, *_difference(test), log_loss, *_difference(loss))
-
-
-def _difference(test: PairedTest | None) -> tuple[float | None, ...]:
-    return (test.difference, test.low, test.high, test.p) if test else (None,) * 4
+    return (name, accuracy, macro_f1, *difference_cells(test), log_loss, *difference_cells(loss))
 
 
 def _answer(groups: dict[str, list[Row]], tests: dict[str, PairedTest], losses: dict[str, PairedTest]) -> str:
@@ -219,20 +224,12 @@ def _interval(test: PairedTest, factor: float, digits: int) -> str:
     return f" (95\N{NARROW NO-BREAK SPACE}% interval {low} to {high})"
 
 
-def _missing(context: StudyContext) -> Iterator[str]:
-    """Yield a warning for each source that few tracks have."""
-    tracks, _, _ = metadata_tracks(context)
-    for name in context.settings.sources:
+def _missing(tracks: pa.Table, sources: Sequence[Source]) -> Iterator[str]:
+    """Yield a warning for each source that some tracks lack."""
+    for name in sources:
         known = pc.sum(pc.is_valid(tracks[name])).as_py()
         if known < len(tracks):
             yield f"{len(tracks) - known:,} of {len(tracks):,} tracks have no {name}: there it adds nothing."
-
-
-def _figures(groups: dict[str, list[Row]]) -> Iterator[StudyFigure]:
-    values = {name: [row["accuracy"] for row in its] for name, its in groups.items()}
-    chance = {name: its[0]["chance"] for name, its in groups.items()}
-    caption = "Accuracy of every fold: a dot each, their mean in colour, chance dotted."
-    yield StudyFigure("sources", caption, partial(draw_dots, values, marks=chance))
 
 
 STUDY = Study(

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from flows.study_runs.candidates import BLOCKS, CLASSICAL, FEATURES, SHORT, make_candidates, needs_features
+from flows.study_runs.figures import accuracy_figure
 from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun
 from flows.study_runs.trials import make_splits, plan_trials, pool, study_genres, study_tracks
 from training.report.formatting import percent
-from training.report.study_figures import draw_cost, draw_dots
+from training.report.study_figures import draw_cost
 from training.report.study_page import StudyFigure, StudyTable
-from training.studies.paired_test import PairedTest, paired_test
+from training.studies.paired_test import PairedTest, difference_cells, paired_test
 from training.studies.summaries import mean_of, rows_by, spread
 from training.studies.trial import LIBROSA_SUFFIX
 
@@ -55,14 +56,18 @@ def compare(context: StudyContext, one: list[Row], other: list[Row]) -> PairedTe
 
 def table(groups: dict[str, list[Row]], tests: dict[str, PairedTest | None]) -> list[tuple[object, ...]]:
     """Return a row for each model, the best first."""
-    rows = []
-    for name in sorted(groups, key=lambda it: -mean_of(groups[it], "accuracy")):
-        its, test = groups[name], tests.get(name)
+    rows: list[tuple[object, ...]] = []
+    for name in rank(groups):
+        its = groups[name]
         mean, std, _, _ = spread([row["accuracy"] for row in its])
-        found = (test.difference, test.low, test.high, test.p) if test else (None,) * 4
         costs = [mean_of(its, column) for column in COLUMNS[4:8]]
-        rows.append((name, len(its), mean, std, *costs, *found))
+        rows.append((name, len(its), mean, std, *costs, *difference_cells(tests.get(name))))
     return rows
+
+
+def rank(groups: dict[str, list[Row]]) -> list[str]:
+    """Return the names of the models, the most accurate first."""
+    return sorted(groups, key=lambda name: -mean_of(groups[name], "accuracy"))
 
 
 def describe(split: str, groups: dict[str, list[Row]], best: str, tests: dict[str, PairedTest | None]) -> str:
@@ -96,12 +101,9 @@ def describe(split: str, groups: dict[str, list[Row]], best: str, tests: dict[st
 
 def draw(split: str, groups: dict[str, list[Row]]) -> Iterator[StudyFigure]:
     """Yield the figures of one split."""
-    ranked = sorted(groups, key=lambda name: -mean_of(groups[name], "accuracy"))
-    values = {name: [row["accuracy"] for row in groups[name]] for name in ranked}
-    chance = {name: groups[name][0]["chance"] for name in ranked}
     caption = f"Split {split}: a dot for each fold and seed, the mean in colour, chance dotted."
-    yield StudyFigure(f"models-{split}", caption, partial(draw_dots, values, marks=chance))
-    costs = {name: (mean_of(groups[name], "cpu_s"), mean_of(groups[name], "accuracy")) for name in ranked}
+    yield accuracy_figure(f"models-{split}", caption, {name: groups[name] for name in rank(groups)})
+    costs = {name: (mean_of(its, "cpu_s"), mean_of(its, "accuracy")) for name, its in groups.items()}
     caption = f"Split {split}: CPU seconds of a training with its predictions, against accuracy."
     yield StudyFigure(f"cost-{split}", caption, partial(draw_cost, costs, "CPU seconds"))
 

@@ -1,16 +1,15 @@
 """How much a result varies: seeds, assignments to folds, and random splits that leak artists on purpose."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import combinations
 
 import pyarrow as pa
 
 from flows.study_runs.candidates import make_candidates
+from flows.study_runs.figures import accuracy_figure
 from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun
 from flows.study_runs.trials import make_splits, plan_trials, pool, study_genres, study_tracks
 from training.report.formatting import percent
-from training.report.study_figures import draw_dots
 from training.report.study_page import StudyFigure, StudyTable
 from training.studies.paired_test import PairedTest, paired_test
 from training.studies.summaries import mean_of, rows_by, spread
@@ -140,10 +139,9 @@ def _leakage(groups: dict[Group, list[Row]], one: Group, test: PairedTest) -> st
 
 def _figures(groups: dict[Group, list[Row]]) -> Iterator[StudyFigure]:
     if groups:
-        values = {", ".join(group): [row["accuracy"] for row in its] for group, its in groups.items()}
-        chance = {", ".join(group): its[0]["chance"] for group, its in groups.items()}
         caption = "Accuracy of every run: a dot each, their mean in colour, chance dotted."
-        yield StudyFigure("spread", caption, partial(draw_dots, values, marks=chance))
+        named = {", ".join(group): its for group, its in groups.items()}
+        yield accuracy_figure("spread", caption, named)
 
 
 STUDY = Study(

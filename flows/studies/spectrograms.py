@@ -1,7 +1,7 @@
 """Which spectrogram: scale, level, bands, hop, window, excerpt, normalisation; and what storing it costs."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,8 @@ from flows.cluster.fan_out import fan_out, in_batches
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
 from flows.study_runs.candidates import make_candidate
-from flows.study_runs.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
+from flows.study_runs.figures import accuracy_figure
+from flows.study_runs.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun, run_name
 from flows.study_runs.trials import (
     Split,
     assign_split,
@@ -29,10 +30,10 @@ from store.fs.files import join
 from store.reader import open_snapshot
 from training.fit.run import TRACKS_SCHEMA
 from training.report.formatting import percent
-from training.report.study_figures import draw_cost, draw_dots
+from training.report.study_figures import draw_cost
 from training.report.study_page import StudyFigure, StudyTable
-from training.studies.paired_test import PairedTest, paired_test
-from training.studies.storage import FORMATS, measure_storage
+from training.studies.paired_test import PairedTest, difference_cells, paired_test
+from training.studies.storage import FORMATS, StorageFormat, measure_storage
 from training.studies.summaries import mean_of, rows_by, spread
 from training.studies.trial import Trial
 from training.studies.variant_store import build_variants, is_published, publish_variant, store_url
@@ -121,6 +122,7 @@ def build_missing(context: StudyContext, tracks: pa.Table, variants: Sequence[Va
 def plan_variant(context: StudyContext, split: Split, variant: Variant) -> Iterator[StudyRun]:
     """Yield the runs of one variant on a split."""
     candidate = make_candidate(context.settings, context.settings.models[0])
+    snapshot_url = open_snapshot(store_url(context.folder, variant)).url
     augment = candidate.training.augment.model_copy(update=WITHOUT_DB)
     crop_s = variant.crop_s or candidate.training.crop_s
     for seed in context.settings.seeds:
@@ -136,25 +138,25 @@ def plan_variant(context: StudyContext, split: Split, variant: Variant) -> Itera
                 "fold": fold,
                 "seed": seed,
             }
-            run = StudyRun(columns, run_study_trial, prepare=dict)
             trial = partial(
                 Trial,
                 model=candidate.model,
                 genres=split.genres,
-                snapshot_url=open_snapshot(store_url(context.folder, variant)).url,
+                snapshot_url=snapshot_url,
                 training=training,
-                folder=join(context.run_folder(run.name), "training"),
+                folder=join(context.run_folder(run_name(columns)), "training"),
             )
-            yield replace(run, prepare=partial(prepare_variant, trial, split, fold))
+            prepare = partial(prepare_variant, trial, split, fold)
+            yield StudyRun(columns, body=run_study_trial, prepare=prepare)
 
 
-def prepare_variant(trial: Any, split: Split, fold: int) -> dict[str, Any]:
-    """Return the arguments of `run_study_trial`: the tracks without their places in the study's own store."""
+def prepare_variant(trial: Callable[..., Trial], split: Split, fold: int) -> dict[str, Any]:
+    """Return the arguments of `run_study_trial`: the tracks without their locations in the product's store."""
     tracks, known_artists = assign_split(split)[fold]
     return {"trial": trial(tracks=tracks.select(TRACKS_SCHEMA.names)), "known_artists": known_artists}
 
 
-def run_storage(store: str, track_ids: Sequence[str], form: Any) -> RunResult:
+def run_storage(store: str, track_ids: Sequence[str], form: StorageFormat) -> RunResult:
     """Measure a format on some tracks: the body of a run."""
     snapshot = open_snapshot(store)
     mel = MelSettings.model_validate(snapshot.mel_settings)
@@ -193,9 +195,8 @@ def _variant_rows(
 ) -> list[tuple[object, ...]]:
     rows = []
     for name in sorted(groups, key=lambda it: -mean_of(groups[it], "accuracy")):
-        its, test = groups[name], tests.get(name)
+        its = groups[name]
         mean, std, _, _ = spread([row["accuracy"] for row in its])
-        found = (test.difference, test.low, test.high, test.p) if test else (None,) * 4
         rows.append(
             (
                 name,
@@ -205,7 +206,7 @@ def _variant_rows(
                 std,
                 mean_of(its, "macro_f1"),
                 mean_of(its, "train_s"),
-                *found,
+                *difference_cells(tests.get(name)),
             )
         )
     return rows
@@ -249,10 +250,8 @@ def _answer(
 
 def _figures(groups: dict[str, list[Row]]) -> Iterator[StudyFigure]:
     if groups:
-        values = {name: [row["accuracy"] for row in its] for name, its in groups.items()}
-        chance = {name: its[0]["chance"] for name, its in groups.items()}
         caption = "Accuracy of each variant: a dot for each fold and seed, the mean in colour, chance dotted."
-        yield StudyFigure("variants", caption, partial(draw_dots, values, marks=chance))
+        yield accuracy_figure("variants", caption, groups)
         costs = {name: (mean_of(its, "train_s"), mean_of(its, "accuracy")) for name, its in groups.items()}
         caption = "Seconds of training against accuracy."
         yield StudyFigure("cost", caption, partial(draw_cost, costs, "seconds of training"))

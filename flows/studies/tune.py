@@ -1,5 +1,6 @@
 """The best settings of a network: proposed by Optuna, chosen by the validation loss, then tested once."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -7,7 +8,7 @@ from typing import Any
 
 from flows.services.optuna_search import open_search, rank_importance, train_proposal, with_settings
 from flows.study_runs.candidates import Candidate, make_candidate, needs_features
-from flows.study_runs.study import DONE, Conclusion, Row, RunResult, Study, StudyContext, StudyRun
+from flows.study_runs.study import DONE, Conclusion, Row, RunResult, Study, StudyContext, StudyRun, run_name
 from flows.study_runs.trials import (
     Split,
     assign_split,
@@ -66,9 +67,8 @@ def plan_proposal(context: StudyContext, split: Split, candidate: Candidate, num
         "model": candidate.label,
         "split": split.kind,
     }
-    run = StudyRun(columns, run_tuning_trial, prepare=dict)
-    arguments = partial(_prepare, context, split, candidate, number, run.name)
-    return replace(run, prepare=arguments)
+    prepare = partial(_prepare, context, split, candidate, number, run_name(columns))
+    return StudyRun(columns, body=run_tuning_trial, prepare=prepare)
 
 
 def _prepare(
@@ -93,8 +93,12 @@ def run_tuning_trial(trial: Trial, folder: str, number: int) -> RunResult:
 
 def find_best(rows: Sequence[Row]) -> Row | None:
     """Return the finished proposal with the lowest validation loss."""
-    done = [row for row in rows if row["part"] == SEARCH and row["status"] == "done"]
-    return min(done, key=lambda row: row["validation_loss"]) if done else None
+    return min(trained_proposals(rows), key=lambda row: row["validation_loss"], default=None)
+
+
+def trained_proposals(rows: Sequence[Row]) -> list[Row]:
+    """Return the proposals that were trained to their end."""
+    return [row for row in rows if row["part"] == SEARCH and row["status"] == DONE]
 
 
 def parameters(row: Row) -> dict[str, Any]:
@@ -141,18 +145,12 @@ def to_toml(training: TrainSettings) -> str:
             tables.setdefault("training", {})[name] = value
     lines = ["# Written by `spectrogram-one experiment tune`: spectrogram-one train --config best.toml"]
     for table, values in sorted(tables.items()):
-        lines += [f"[{table}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
+        # The values are numbers, truth values and texts, which TOML writes as JSON does.
+        lines += [
+            f"[{table}]",
+            *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()),
+        ]
     return "\n".join([*lines, ""])
-
-
-def _toml(value: Any) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return f'"{value}"'
-        case _:
-            return repr(value)
 
 
 def _answer(context: StudyContext, rows: Sequence[Row], best: Row) -> Iterator[str]:
@@ -182,9 +180,9 @@ def _figures(rows: Sequence[Row], importance: Mapping[str, float]) -> Iterator[S
     if importance:
         caption = "How much of the variation of the validation loss each setting accounts for."
         yield StudyFigure("importance", caption, partial(draw_shares, importance))
-    done = [row for row in rows if row["part"] == SEARCH and row["status"] == "done"]
     points = {
-        str(row["optuna_trial"]): (float(row["learning_rate"]), float(row["validation_loss"])) for row in done
+        str(row["optuna_trial"]): (float(row["learning_rate"]), float(row["validation_loss"]))
+        for row in trained_proposals(rows)
     }
     if points:
         caption = "Learning rate against validation loss, by the number of the proposal."

@@ -26,10 +26,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no-batch-norm": {"name": SHORT, "batch_norm": False},
     **{name: {"name": name} for name in TORCHVISION},
 }
-TRANSFERRED, FROZEN = (
-    "-transferred",
-    "-frozen",
-)  # of torchvision's networks: trained further, or the head alone
+TRANSFERRED, FROZEN = "-transferred", "-frozen"  # torchvision's networks: trained further, or the head alone
 MODELS = (
     *CLASSICAL,
     *(f"{name}{LIBROSA_SUFFIX}" for name in CLASSICAL),

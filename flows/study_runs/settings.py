@@ -10,8 +10,8 @@ from flows.settings import positional
 from training.fit.settings import TrainSettings
 from training.metadata_priors.settings import Source
 from training.networks.settings import is_state_dict_file
+from training.studies.settings import SplitKind
 
-SplitKind = Literal["official", "artist", "random"]
 StudyName = Literal[
     "genres", "repeats", "models", "balance", "spectrograms", "tune", "inside", "metadata", "audit"
 ]

@@ -42,8 +42,13 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """A hash of the settings: equal for two runs of a study if and only if their settings are."""
-        return hashlib.sha256(json.dumps(dict(self.settings)).encode()).hexdigest()[:10]
+        """The name of the run, by its settings."""
+        return run_name(self.settings)
+
+
+def run_name(settings: Mapping[str, Any]) -> str:
+    """Return a hash of the settings of a run: equal for two runs of a study if and only if their settings are."""
+    return hashlib.sha256(json.dumps(dict(settings)).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True)

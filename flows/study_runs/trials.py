@@ -1,7 +1,7 @@
 """The runs of a study that train models: each a model, a split and a seed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 from flows.model_stages.baseline import store_baseline_features
 from flows.model_stages.features import store_blocks
 from flows.model_stages.librosa_features import store_librosa_features
-from flows.study_runs.candidates import Candidate, needs_features
-from flows.study_runs.study import RunResult, StudyContext, StudyRun
+from flows.study_runs.candidates import FEATURES, Candidate, needs_features
+from flows.study_runs.study import RunResult, StudyContext, StudyRun, run_name
 from store.errors import BadInput
 from store.fs.files import absolute, join
 from training.fit.labels import select_labelled_tracks
@@ -22,7 +22,8 @@ from training.studies.genre_sets import (
     label_by_sub_genre,
     select_tracks,
 )
-from training.studies.splits import SplitKind, count_artists, share_of_known_artists, split_study
+from training.studies.settings import SplitKind
+from training.studies.splits import count_artists, share_of_known_artists, split_study
 from training.studies.trial import LIBROSA_SUFFIX, Trial, run_trial
 
 MIN_TRACKS = 4  # of a genre that is used though nobody named it
@@ -148,7 +149,6 @@ def trial_run(
 ) -> StudyRun:
     """Return the run of one trial; `about` has at least its fold and seed."""
     settings = {"genres": "; ".join(split.genres), **about}
-    run = StudyRun(settings, body=run_study_trial, prepare=dict)
     seeded = candidate.training.model_copy(update={"seed": about["seed"] or 0})
     trial = partial(
         Trial,
@@ -156,11 +156,12 @@ def trial_run(
         genres=split.genres,
         snapshot_url=absolute(context.snapshot.url),
         training=seeded,
-        folder=join(context.run_folder(run.name), "training"),
+        folder=join(context.run_folder(run_name(settings)), "training"),
         features_url=features_url,
         balancing=candidate.balancing,
     )
-    return replace(run, prepare=partial(prepare_trial, trial, split, int(about["fold"])))
+    prepare = partial(prepare_trial, trial, split, int(about["fold"]))
+    return StudyRun(settings, body=run_study_trial, prepare=prepare)
 
 
 def prepare_trial(trial: Callable[..., Trial], split: Split, fold: int) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def store_features(context: StudyContext, model: str) -> str:
     shared = (context.snapshot, context.root)
     if model.endswith(LIBROSA_SUFFIX):
         return store_librosa_features(context.cluster, tracks, *shared)
-    store = store_blocks if model == "features" else store_baseline_features
+    store = store_blocks if model == FEATURES else store_baseline_features
     return store(context.cluster, track_ids, *shared)
 
 

@@ -37,6 +37,14 @@ FMA_COLUMN_TYPES = {
     "set.split": pa.string(),
     "set.subset": pa.string(),
 }
+CATALOGUE_COLUMNS = {  # columns of a catalogue that are FMA's as they are
+    "artist": "artist.name",
+    "album": "album.title",
+    "title": "track.title",
+    "genre_top": "track.genre_top",
+    "split": "set.split",
+    "duration_s": "track.duration",
+}
 CHECKSUM_LINE = r"^[0-9a-fA-F]{40}  [^ ].*$"
 
 
@@ -77,17 +85,12 @@ def read_fma(
     del audio  # of a million files, 50 MiB
     pa.default_memory_pool().release_unused()
     columns = {
+        **{name: tracks[theirs] for name, theirs in CATALOGUE_COLUMNS.items()},
         "track_id": tracks["track_id"].cast(pa.string()),
         "url": child_urls(folder, paths),
         "size_bytes": files["size_bytes"],
-        "artist": tracks["artist.name"],
-        "album": tracks["album.title"],
-        "title": tracks["track.title"],
-        "genres": _genres(tracks, tree, tracks_url, genres_url),
-        "genre_top": tracks["track.genre_top"],
-        "split": tracks["set.split"],
-        "duration_s": tracks["track.duration"],
         "signature": files["signature"],
+        "genres": _genres(tracks, tree, tracks_url, genres_url),
         **({"sha1": _read_checksums(folder, paths)} if checksums else {}),
     }
     return columns, parents_by_title(tree)

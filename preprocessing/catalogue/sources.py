@@ -69,25 +69,25 @@ def read_catalogue(
     genre_parents: dict[str, str] = {}
     metadata = find_fma_metadata(source) if kind in ("auto", "fma") else None
     if kind == "fma" or metadata is not None:
+        checksums = settings.verify_checksums
         columns, genre_parents = read_fma(
-            source,
-            metadata,
-            settings.subset,
-            checksums=settings.verify_checksums,
-            rules=rules,
-            counts=counts,
-        )
-    elif settings.verify_checksums:
-        raise BadInput(
-            f"{source}: not FMA's layout, and only FMA publishes checksums; set verify_checksums to false"
+            source, metadata, settings.subset, checksums=checksums, rules=rules, counts=counts
         )
     else:
+        _refuse_checksums(source, settings)
         columns = _read_folder(source, kind, rules, counts)
     rows = len(columns["track_id"])
     return pa.table(
         [columns[it.name] if it.name in columns else pa.nulls(rows, it.type) for it in CATALOGUE_SCHEMA],
         schema=with_genre_parents(CATALOGUE_SCHEMA, genre_parents),
     )
+
+
+def _refuse_checksums(source: str, settings: CatalogueSettings) -> None:
+    if settings.verify_checksums:
+        raise BadInput(
+            f"{source}: not FMA's layout, and only FMA publishes checksums; set verify_checksums to false"
+        )
 
 
 def _enter_archive(source: str) -> str:

@@ -47,9 +47,8 @@ def link_concatenation(root: str) -> None:
     snapshot = open_snapshot(root)
     found = snapshot.locate(snapshot.catalogue_columns(["track_id"])["track_id"])
     found = found.take(found.shard_T >= 0)
-    used = found.shards[
-        np.unique(found.shard_T)
-    ]  # some others may be gone: all their tracks were built again
+    # Other shards may be gone: all their tracks were built again.
+    used = found.shards[np.unique(found.shard_T)]
     names = sorted(used.tolist())  # a name begins with its time: so an array grows at its end
     draft = path / f".concatenation-{uuid4().hex}"
     try:

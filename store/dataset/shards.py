@@ -94,9 +94,8 @@ def write_shard(
         return Shard(
             name, starts, frames, (*files, _checksum(METADATA_FILE, read_bytes(join(url, METADATA_FILE))))
         )
-    except (
-        BaseException
-    ):  # Ctrl-C and cancelling too: no other process knows the name of a half-written shard
+    # Ctrl-C and cancelling too: no other process knows the name of a half-written shard.
+    except BaseException:
         _remove(url)
         raise
 

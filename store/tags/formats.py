@@ -62,12 +62,8 @@ __all__ = [
 
 TagFormat = Literal["id3", "riff", "aiff", "flac", "ogg", "mp4", "asf", "ape"]
 
-MP3_STARTS = (
-    b"\xff\xfb",
-    b"\xff\xfa",
-    b"\xff\xf3",
-    b"\xff\xf2",
-)  # of layer III; mutagen knows others by their names
+# Of layer III; mutagen recognises others by the names of their files.
+MP3_STARTS = (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2")
 APE_KINDS = [WavPack, MonkeysAudio, OptimFROG, TAK]  # not Musepack: damaged ones hang mutagen 1.48
 OGG_KINDS = [OggVorbis, OggOpus, OggFLAC, OggSpeex, OggTheora]
 

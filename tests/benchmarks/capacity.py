@@ -28,7 +28,7 @@ import psutil
 from flows.cluster.client import Cluster, open_cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import ClusterSettings
-from tests.support.postgres import binary, postgres
+from tests.support.postgres import binary, postgres, unavailable_reason
 from tests.support.prefect_ui import COMMAND
 from tests.support.processes import free_port
 from tests.support.waiting import wait_for
@@ -244,7 +244,10 @@ def main() -> None:
     wanted = parser.parse_args()
     if wanted.batches and wanted.threads:
         show_scheduler(wanted.batches, wanted.threads)
-    if wanted.runs:
+    reason = unavailable_reason()
+    if wanted.runs and reason:
+        print(f"Prefect's database was not measured: {reason}")
+    elif wanted.runs:
         show_database(wanted.runs)
 
 

@@ -18,7 +18,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -26,24 +28,32 @@ import pyarrow as pa
 from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.build.shard_task import BuiltBatch, Track
 from preprocessing.decode.settings import LimitSettings
+from store.dataset.shard_objects import METADATA_FILE, OBJECT_FRAMES
+from store.dataset.shards import Shard
 from store.dataset.snapshots import INDEX_SCHEMA
 
 FILES_PER_FOLDER = 1_000
+FRAMES = 1_290  # of 30 s
 PROGRAM = "from tests.benchmarks.catalogue import build_one; import sys; build_one(*sys.argv[1:])"
 
 
 def answer_at_once(
     tracks: Sequence[Track], *, settings: SpectrogramSettings, limits: LimitSettings, root: str
 ) -> BuiltBatch:
-    """Stand in for `build_shard`: records of real size, nothing decoded, nothing stored."""
+    """Stand in for `build_shard`: records of real size, nothing decoded; a shard's files without their content."""
     random = np.random.default_rng(int.from_bytes(tracks[0].track_id.encode()[-8:]))
+    frames_of = {track.track_id: FRAMES for track in tracks}
+    shard = Shard(
+        f"20260101T000000-{uuid4().hex}", dict(zip(frames_of, count(0, FRAMES), strict=False)), frames_of
+    )
+    put_empty_shard(Path(root, "shards", shard.name), FRAMES * len(tracks), settings.mel.bands)
     rows = [
         {
             "track_id": track.track_id,
             "status": "ok",
-            "shard": "20260101T000000-0123456789abcdef0123456789abcdef",
-            "start_frame": 1_290 * number,
-            "frames": 1_290,
+            "shard": shard.name,
+            "start_frame": shard.starts[track.track_id],
+            "frames": FRAMES,
             "decoded_s": 30.0,
             "stated_s": 30.0,
             "build_s": 0.06,
@@ -51,10 +61,18 @@ def answer_at_once(
             "sha256": random.bytes(32),
             "fingerprint": random.bytes(64),
         }
-        for number, track in enumerate(tracks)
+        for track in tracks
     ]
     worker = f"simulated/{os.getpid()}"
-    return BuiltBatch(None, pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), worker, 0.06 * len(rows))
+    return BuiltBatch(shard, pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), worker, 0.06 * len(rows))
+
+
+def put_empty_shard(folder: Path, frames: int, bands: int) -> None:
+    """Write what the array of all shards is made from: the shape, and objects to link to."""
+    for number in range(-(-frames // OBJECT_FRAMES)):
+        (folder / "c" / str(number)).mkdir(parents=True)
+        (folder / "c" / str(number) / "0").touch()
+    (folder / METADATA_FILE).write_text(json.dumps({"shape": [frames, bands]}))
 
 
 def build_one(source: str, store: str) -> None:
@@ -73,7 +91,7 @@ def build_one(source: str, store: str) -> None:
         summary = prefect_flows.build_dataset(settings)
         seconds = time.monotonic() - begun
 
-        async def count() -> int:
+        async def count_task_runs() -> int:
             async with get_client() as client:
                 runs = await client.read_flow_runs(limit=1)
                 found = await client._client.post(
@@ -82,7 +100,7 @@ def build_one(source: str, store: str) -> None:
                 )
                 return int(found.json())
 
-        task_runs = asyncio.run(count())
+        task_runs = asyncio.run(count_task_runs())
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
     measured = {
         "tracks": summary.tracks,

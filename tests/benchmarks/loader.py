@@ -30,19 +30,17 @@ import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 
-from preprocessing.mel.settings import MelSettings
 from store.dataset.concatenation import link_concatenation
 from store.dataset.shards import decode_db, encode_db
 from store.reader import Snapshot
+from tests.benchmarks.epoch_plan import BATCH_SIZE, CROP_FRAMES, CROPS_PER_TRACK, MEL, TRACK_FRAMES, plan
 from tests.benchmarks.loader_peers import STREAMING, Epoch, Shape
 from tests.support.snapshots import publish_mels
 from training.loading.batches import BatchMemory, read_ahead, read_batch
-from training.loading.crops import Crops, Tracks, plan_epoch
+from training.loading.crops import Tracks
 
-MEL = MelSettings()
-TRACK_FRAMES, CROP_FRAMES = MEL.count_frames(30.0), MEL.count_frames(4.0)
 MEMORY = BatchMemory()
-CROPS_PER_TRACK, BATCH_SIZE, SLOW_CROPS = 8, 256, 512
+SLOW_CROPS = 512
 
 
 def main() -> None:
@@ -120,19 +118,6 @@ def open_readers(
         if importlib.util.find_spec(module):
             readers[name] = make(folder / name, stored, shape)
     return readers
-
-
-def plan(tracks: Tracks, epoch: int) -> Crops:
-    """Plan an epoch as training does."""
-    return plan_epoch(
-        tracks,
-        crop_frames=CROP_FRAMES,
-        crops_per_track=CROPS_PER_TRACK,
-        batch_size=BATCH_SIZE,
-        balance="none",
-        seed=0,
-        epoch=epoch,
-    )
 
 
 def loader_epoch(snapshot: Snapshot, tracks: Tracks, *, threads: int) -> Iterator[Any]:

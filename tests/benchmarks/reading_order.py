@@ -20,15 +20,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.mel.settings import MelSettings
 from store.dataset.frame_reader import Locations
 from store.dataset.object_ranges import BLOCK_FRAMES
-from training.loading.crops import Crops, Tracks, plan_epoch
+from tests.benchmarks.epoch_plan import BATCH_SIZE, TRACK_FRAMES, plan
+from training.loading.crops import Crops, Tracks
 from training.loading.readers import RUNS_IN_CACHE
 
-MEL = MelSettings()
-TRACK_FRAMES, CROP_FRAMES = MEL.count_frames(30.0), MEL.count_frames(4.0)
-GENRES, TRACKS_PER_SHARD, CROPS_PER_TRACK, BATCH_SIZE, BUFFER = 16, 64, 8, 256, 10_000
+GENRES, TRACKS_PER_SHARD, BUFFER = 16, 64, 10_000
 LAGS = (1, 8, 64)
 
 
@@ -79,20 +77,6 @@ def make_catalogue(count: int) -> Catalogue:
     names = np.arange(shard_T[-1] + 1).astype(object)
     locations = Locations(names, shard_T, start_T, np.full(count, TRACK_FRAMES))
     return Catalogue(Tracks((), locations, np.eye(GENRES, dtype=np.int8)[genre_T]), genre_T, artist_T)
-
-
-def plan(tracks: Tracks, *, mixed_runs: int) -> Crops:
-    """Plan an epoch as training does."""
-    return plan_epoch(
-        tracks,
-        crop_frames=CROP_FRAMES,
-        crops_per_track=CROPS_PER_TRACK,
-        batch_size=BATCH_SIZE,
-        balance="none",
-        seed=0,
-        epoch=1,
-        mixed_runs=mixed_runs,
-    )
 
 
 def mix_in_buffer(count: int) -> NDArray[np.int64]:

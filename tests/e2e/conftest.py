@@ -8,19 +8,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-CHROMIUM = "/usr/bin/chromium"
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.support.chromium import CHROMIUM, CHROMIUM_FLAGS
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(need, tmp_path_factory):
-    """Open headless Chromium with a fresh profile; no page of it may ask another machine."""
+    """Open headless Chromium with a fresh profile; no page of it may ask another machine.
+
+    It ends with the tests of this folder: as long as it is open, Playwright has an event loop running in this thread,
+    and others of the same process, as those of Prefect's flows, cannot run one.
+    """
     need(importlib.util.find_spec("playwright"), "playwright is not installed")
     need(shutil.which(CHROMIUM), f"{CHROMIUM} is not installed")
     from playwright.sync_api import sync_playwright
@@ -30,7 +27,7 @@ def browser(need, tmp_path_factory):
         browser = playwright.chromium.launch_persistent_context(
             tmp_path_factory.mktemp("profile"),
             executable_path=CHROMIUM,
-            args=CHROMIUM_FLAGS,
+            args=list(CHROMIUM_FLAGS),
             viewport={"width": 1280, "height": 1000},
         )
         browser.set_default_timeout(30_000)

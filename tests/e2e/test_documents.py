@@ -156,7 +156,6 @@ def test_every_command_runs(workplace):
             errors = (workplace / "errors").read_text()[-2_000:]
             assert line == "status 0\n", f"{document}: {shlex.join(words)}\n{''.join(shown)}\n{errors}"
 
-        run(["train", *SHORTER["train"]], "before all documents")
         for block in blocks():
             match block.language:
                 case "toml":

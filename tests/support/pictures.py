@@ -12,18 +12,11 @@ from playwright.sync_api import BrowserContext, sync_playwright
 from rich.console import Console
 from rich.text import Text
 
+from tests.support.chromium import CHROMIUM, CHROMIUM_FLAGS
 from tests.support.prefect_ui import COMMAND, deployments, serving
 from tests.support.processes import free_port
 
 PICTURES = Path("docs/pictures")
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SIZE = {"width": 1100, "height": 1100}
 LINES = 34  # of the terminal
 
@@ -34,7 +27,7 @@ def main(demo: Path) -> None:
     draw_terminal(demo)
     with tempfile.TemporaryDirectory() as profile, sync_playwright() as playwright:
         browser = playwright.chromium.launch_persistent_context(
-            profile, executable_path=CHROMIUM, args=FLAGS, viewport=SIZE
+            profile, executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS), viewport=SIZE
         )
         photograph(browser, max(demo.glob("models/2*/report/report.html")), "report.png")
         photograph(browser, max(demo.glob("tagging/2*/summary.html")), "tagging.png")

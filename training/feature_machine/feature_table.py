@@ -2,8 +2,8 @@
 
 Axes: T tracks, D features.
 
-It sees no label, so every fold of a cross-validation can use it. A model that is published has a dictionary of its
-training tracks alone.
+It depends on no label, so every fold of a cross-validation can use it. A model that is published has a dictionary of
+its training tracks alone.
 """
 
 import json

@@ -5,12 +5,14 @@ Axes: T tracks, D features, G genres, A pairs of an artist and the genres of a t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+Value = TypeVar("Value", bound=np.generic)
 LOG_BLOCK = "scattering"  # its features are levels: their logarithm is taken
 LOG_OFFSET_SHARE = 0.1  # of the training median, added before
 MAX_Z = 5.0
@@ -93,12 +95,12 @@ def genre_separation(
     return np.asarray(ratio_D)
 
 
-def sample_tracks(values_TD: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
-    """Return so many tracks, drawn at random, in their order; or all."""
-    if len(values_TD) <= count:
-        return values_TD
-    rows = np.random.default_rng(seed).choice(len(values_TD), count, replace=False)
-    return np.asarray(values_TD[np.sort(rows)])
+def sample_tracks(values_T: NDArray[Value], count: int, seed: int) -> NDArray[Value]:
+    """Return so many rows, drawn at random, in their order; or all. Shapes: (T, ...)."""
+    if len(values_T) <= count:
+        return values_T
+    rows = np.random.default_rng(seed).choice(len(values_T), count, replace=False)
+    return np.asarray(values_T[np.sort(rows)])
 
 
 def _orthonormal_basis(columns_AG: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -84,7 +84,7 @@ class CropBatches(IterableDataset[Batch]):
             balance=self._balance,
             seed=self._seed,
             epoch=self._epoch + 1,
-            mixed_runs=self._reading.mixed_runs,
+            mixed_runs=self._reading.runs_in_use,
         )
         steps = crops_of_rank(plan, self._share, batch_size=self._batch_size, micro_batch_size=1)
         batches = read_ahead(

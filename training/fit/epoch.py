@@ -145,7 +145,7 @@ def crops_of_steps(context: TrainingContext, epoch: int) -> list[Crops]:
         balance=settings.balance,
         seed=settings.seed,
         epoch=epoch,
-        mixed_runs=reading_plan(settings).mixed_runs,
+        mixed_runs=reading_plan(settings).runs_in_use,
     )
     return crops_of_rank(
         plan,

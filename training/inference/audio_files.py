@@ -74,19 +74,27 @@ def predict_audio_files(
         )
         batch_size = CPU_BATCH_SIZE if device == "cpu" else GPU_BATCH_SIZE
         means = [MeanPredictions(member.describe_crops, len(paths), batch_size) for member in members]
-        bad: dict[int, BadAudio] = {}
         all_decoded = _decode_ahead(decode, paths) if as_waves or device != "cpu" else map(decode, paths)
-        for row, decoded in enumerate(all_decoded):
-            if isinstance(decoded, BadAudio):
-                bad[row] = decoded
-            else:
-                for mean, crops in zip(means, decoded, strict=True):
-                    mean.add(row, crops)
-        for mean in means:
-            mean.predict_pending()
+        bad = _predict_all(all_decoded, means)
         good = [row for row in range(len(paths)) if row not in bad]
         probabilities = iter(_decide(members, means, good, identity))
     return [bad[row] if row in bad else next(probabilities) for row in range(len(paths))]
+
+
+def _predict_all(
+    all_decoded: Iterable[DecodedCrops], means: "Sequence[MeanPredictions]"
+) -> dict[int, BadAudio]:
+    """Predict the crops of all files with each member; return the files that cannot be used, by row."""
+    bad = {}
+    for row, decoded in enumerate(all_decoded):
+        if isinstance(decoded, BadAudio):
+            bad[row] = decoded
+        else:
+            for mean, crops in zip(means, decoded, strict=True):
+                mean.add(row, crops)
+    for mean in means:
+        mean.predict_pending()
+    return bad
 
 
 def _decide(

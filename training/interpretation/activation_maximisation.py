@@ -1,4 +1,4 @@
-"""Activation maximisation: the spectrogram that a network finds most of a genre.
+"""Activation maximisation: the spectrogram with the greatest logit of a genre.
 
 Axes: F frames, M mel bands.
 """
@@ -14,7 +14,7 @@ STEPS = 120
 STEP_DB = 2.0  # of the first step; later ones are smaller
 PULL = 0.01  # in logits a squared dB, mean over the cells: how strongly the result is held at its start
 SMOOTHNESS = 0.5  # the same, of the difference between the changes of adjacent cells
-RANGE_DB = (-100.0, 40.0)  # beyond it no recording lies
+RANGE_DB = (-100.0, 40.0)  # no recording has other levels
 
 
 def maximise_activation(

@@ -9,7 +9,7 @@ import pyarrow as pa
 from preprocessing.catalogue.splits import group_tracks
 from store.fs.parquet import read_table
 from training.feature_machine.feature_table import select_features
-from training.feature_machine.standardisation import fit_standardisation
+from training.feature_machine.standardisation import fit_standardisation, sample_tracks
 from training.feature_machine.track_features import read_block_sizes
 from training.interpretation.catalogue_map import place_on_map
 from training.interpretation.neighbours import measure_distances
@@ -29,18 +29,15 @@ VIEW_SCHEMA = pa.schema(
 )
 
 
-def sample_tracks(tracks: pa.Table, seed: int, most: int = MAX_TRACKS) -> pa.Table:
+def sample_catalogue(tracks: pa.Table, seed: int, most: int = MAX_TRACKS) -> pa.Table:
     """Return all tracks of a catalogue, or a random sample of `most` in their order."""
-    if len(tracks) <= most:
-        return tracks
-    rows = np.random.default_rng(seed).choice(len(tracks), most, replace=False)
-    return tracks.take(pa.array(np.sort(rows)))
+    return tracks.take(pa.array(sample_tracks(np.arange(len(tracks)), most, seed)))
 
 
 def view_catalogue(tracks: pa.Table, features_url: str, seed: int) -> pa.Table:
     """Compare tracks, one genre each, by the features of a feature machine; VIEW_SCHEMA.
 
-    The distance is the one of the feature machine's kernel, with all features of a block alike: it sees no label.
+    The distance is the one of the feature machine's kernel, with all features of a block alike: no label is used.
     """
     table = read_table(features_url)
     features_TD = select_features(table, tracks["track_id"])

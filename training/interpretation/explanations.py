@@ -23,7 +23,7 @@ START_NOISE_DB = 3.0  # a start that is constant in time stays so
 
 @dataclass(frozen=True)
 class Explanation:
-    """The crop of a track that speaks most for the predicted genre, and what two logits rest on there."""
+    """The crop of a track with the greatest probability of the predicted genre, and what two logits rest on there."""
 
     mel_FM: NDArray[np.float32]
     predicted_saliency_FM: NDArray[np.float32]

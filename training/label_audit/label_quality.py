@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class LabelQuality:
-    """What a model's probabilities say against the label that each track has.
+    """The label of each track, compared with a model's probabilities.
 
     `quality_T` is the probability of the given label, as a multiple of what is usual for that genre.
     """

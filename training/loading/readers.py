@@ -21,17 +21,20 @@ RUNS_IN_CACHE = 2.5
 
 @dataclass(frozen=True)
 class ReadingPlan:
-    """The order in which crops are read, and the cache that they are read through; no folder stands for none."""
+    """The order in which crops are read, and the cache that they are read through; no folder stands for none.
+
+    `mixed_runs` counts where the order is "runs".
+    """
 
     order: Reading = "random"
-    runs: int = 1_024
+    mixed_runs: int = 1_024
     cache_folder: str = ""
     cache_gib: float = 50.0
 
     @property
-    def mixed_runs(self) -> int:
+    def runs_in_use(self) -> int:
         """The number of runs in use at any time; 0 for true random order."""
-        return self.runs if self.order == "runs" else 0
+        return self.mixed_runs if self.order == "runs" else 0
 
     def open_reader(self, snapshot: Snapshot) -> FrameReader:
         """Return the reader of a snapshot.
@@ -40,17 +43,17 @@ class ReadingPlan:
             remote; OSError if the folder of the cache cannot be written.
         """
         if not self.cache_folder:
-            if self.mixed_runs and local_path(snapshot.root) is None:
+            if self.runs_in_use and local_path(snapshot.root) is None:
                 raise BadInput(
                     f"reading runs: {snapshot.root} is remote, so runs must be kept on a local disk; name a "
                     "folder as cache_folder"
                 )
             return snapshot.reader
         run_gib = (BLOCK_FRAMES + OVERLAP_FRAMES) * _frame_bytes(snapshot.reader) / GIB
-        needed_gib = RUNS_IN_CACHE * self.mixed_runs * run_gib
+        needed_gib = RUNS_IN_CACHE * self.runs_in_use * run_gib
         if needed_gib > self.cache_gib:
             raise BadInput(
-                f"cache_gib {self.cache_gib:g}: to mix {self.mixed_runs} runs takes {needed_gib:.2g}; raise it, "
+                f"cache_gib {self.cache_gib:g}: to mix {self.runs_in_use} runs takes {needed_gib:.2g}; raise it, "
                 "or lower mixed_runs"
             )
         return snapshot.reader_with(BlockCache(self.cache_folder, int(self.cache_gib * GIB)))
@@ -58,12 +61,11 @@ class ReadingPlan:
     def warning(self, tracks: Tracks, reader: FrameReader) -> str | None:
         """Return what makes reading slow, if anything does."""
         stored_gib = float(np.sum(tracks.locations.frames_T)) * _frame_bytes(reader) / GIB
-        if not self.cache_folder or self.mixed_runs or stored_gib <= self.cache_gib:
+        if not self.cache_folder or self.runs_in_use or stored_gib <= self.cache_gib:
             return None
         return (
             f"the cache (cache_gib {self.cache_gib:g}) is smaller than the spectrograms to read "
-            f"({stored_gib:.0f} GiB), most of which are fetched again and again; raise it, or read in "
-            "runs"
+            f"({stored_gib:.0f} GiB), most of which are fetched again and again; raise it, or read in runs"
         )
 
 

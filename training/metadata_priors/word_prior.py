@@ -1,4 +1,4 @@
-"""What the words of a title say of a genre: naive Bayes, counted by artist.
+"""The genre by the words of a title: naive Bayes, counted by artist.
 
 Axes: T tracks, W words, G genres.
 """

@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from training.networks.devices import one_thread
 from training.networks.network import build_model
 from training.networks.settings import ModelSettings
 
@@ -16,14 +17,10 @@ def measure_crops_per_s(
     Shapes: micro-batches of random numbers, (crops, frames, bands).
     """
     network, mel_BFM = build_model(settings, 2, bands), torch.randn(crops, frames, bands)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         network(mel_BFM).square().sum().backward()  # allocates
         started, steps = time.perf_counter(), 0
         while steps == 0 or time.perf_counter() - started < seconds:
             network(mel_BFM).square().sum().backward()
             steps += 1
         return steps * crops / (time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)

@@ -47,29 +47,36 @@ def assemble_version(
     `about` is shown in the report and stored in the card: when, by which code and with which settings it was
     trained.
     """
-    history = read_history(folder)
     calibration, notes = _calibrate(predictions, run, calibration_settings)
-    test_use = record_test_use(predictions, models, about["trained"])
-    inputs = ReportInputs(
-        name=last_part(folder),
-        predictions=predictions,
-        genres=run.genres,
-        target=run.settings.target,
-        calibration=calibration,
-        notes=notes,
-        test_use=test_use,
-        history=history["epochs"],
-        best_epoch=history["best_epoch"],
-        about=about,
-        rejects=rejects,
-        mel=MelSettings.model_validate(snapshot.mel_settings),
-        read_mel=snapshot.mel,
-        baseline=baseline,
-        choice=choice,
-    )
+    results = {
+        "predictions": predictions,
+        "calibration": calibration,
+        "notes": notes,
+        "test_use": record_test_use(predictions, models, about["trained"]),
+        "about": about,
+        "rejects": rejects,
+        "baseline": baseline,
+        "choice": choice,
+    }
+    inputs = _report_inputs(folder, run, snapshot, **results)
     report = render_report(inputs)
     card = _make_card(folder, run, snapshot, inputs, json.loads(report[METRICS_FILE]))
     return _files(folder, predictions, report, card), card
+
+
+def _report_inputs(folder: str, run: TrainingRun, snapshot: Snapshot, **results: Any) -> ReportInputs:
+    """Return what the report shows: of the run and its spectrograms, and the results."""
+    history = read_history(folder)
+    return ReportInputs(
+        name=last_part(folder),
+        genres=run.genres,
+        target=run.settings.target,
+        history=history["epochs"],
+        best_epoch=history["best_epoch"],
+        mel=MelSettings.model_validate(snapshot.mel_settings),
+        read_mel=snapshot.mel,
+        **results,
+    )
 
 
 def _make_card(

@@ -3,7 +3,7 @@
 Axes: T tracks, A artists, R resamples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from training.evaluation.bootstrap import INTERVAL_PERCENTILES, index_artists
+from training.evaluation.bootstrap import INTERVAL_PERCENTILES, draw_artists, index_artists
 from training.evaluation.held_out_predictions import to_matrix
 from training.evaluation.probabilities import PROBABILITY_EPSILON
 
 FLIPS = 10_000
+FLIPS_PER_BLOCK = 100  # computed together, which bounds the memory
 MAX_EXACT_ARTISTS = 13  # all 2^13 ways to flip are fewer than FLIPS
 SIGNIFICANT_P = 0.05
 
@@ -38,6 +39,11 @@ class PairedTest:
     def differs(self) -> bool:
         """Whether noise alone would give such a difference in less than one of twenty cases."""
         return self.p < SIGNIFICANT_P
+
+
+def difference_cells(test: PairedTest | None) -> tuple[float | None, ...]:
+    """Return difference, bounds and p-value for a table; nothing of a test that was not possible."""
+    return (None,) * 4 if test is None else (test.difference, test.low, test.high, test.p)
 
 
 TrackMeans = dict[str, tuple[str | None, float]]  # of each track its artist, and a mean over seeds and folds
@@ -93,27 +99,31 @@ def compare_artists(
     """Test whether the mean of the differences is 0. Shapes: (T,), (T,) the index of each track's artist."""
     sum_A, count_A = np.bincount(artist_T, difference_T), np.bincount(artist_T)
     artists, observed = len(sum_A), float(sum_A.sum())
-    flipped_R = _signs(artists, seed) @ sum_A
     # Sums of the same numbers in another order differ by rounding.
     tolerance = np.finfo(np.float64).eps * artists * np.abs(sum_A).sum()
-    extreme = int((np.abs(flipped_R) >= abs(observed) - tolerance).sum())
+    extreme = sum(
+        int((np.abs(signs_RA @ sum_A) >= abs(observed) - tolerance).sum())
+        for signs_RA in _draw_signs(artists, seed)
+    )
     is_exact = artists <= MAX_EXACT_ARTISTS
-    p = extreme / len(flipped_R) if is_exact else (extreme + 1) / (len(flipped_R) + 1)
+    p = extreme / 2**artists if is_exact else (extreme + 1) / (FLIPS + 1)
     low, high = _interval(np.asarray(sum_A), np.asarray(count_A), seed) if artists > 1 else (None, None)
     return PairedTest(observed / len(difference_T), low, high, p, len(difference_T), artists)
 
 
-def _signs(artists: int, seed: int) -> NDArray[np.float64]:
-    """Return all ways to flip the signs, or FLIPS random ones. Shapes: (R, A)."""
+def _draw_signs(artists: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Yield all ways to flip the signs, or FLIPS random ones. Shapes: (R, A) a block."""
     if artists <= MAX_EXACT_ARTISTS:
-        bits = (np.arange(2**artists)[:, None] >> np.arange(artists)) & 1
-    else:
-        bits = np.random.default_rng(seed).integers(0, 2, size=(FLIPS, artists))
-    return np.asarray(bits * 2.0 - 1.0, np.float64)
+        bits_RA = (np.arange(2**artists)[:, None] >> np.arange(artists)) & 1
+        yield np.asarray(bits_RA * 2.0 - 1.0, np.float64)
+        return
+    random = np.random.default_rng(seed)
+    for _ in range(FLIPS // FLIPS_PER_BLOCK):
+        bits_RA = random.integers(0, 2, size=(FLIPS_PER_BLOCK, artists))
+        yield np.asarray(bits_RA * 2.0 - 1.0, np.float64)
 
 
 def _interval(sum_A: NDArray[np.float64], count_A: NDArray[np.int64], seed: int) -> tuple[float, float]:
-    drawn_RA = np.random.default_rng(seed).integers(len(sum_A), size=(FLIPS // 10, len(sum_A)))
-    means_R = sum_A[drawn_RA].sum(axis=1) / count_A[drawn_RA].sum(axis=1)
-    low, high = np.percentile(means_R, INTERVAL_PERCENTILES)
+    means = [(drawn_RA @ sum_A) / (drawn_RA @ count_A) for drawn_RA in draw_artists(len(sum_A), seed)]
+    low, high = np.percentile(np.concatenate(means), INTERVAL_PERCENTILES)
     return float(low), float(high)

@@ -4,18 +4,17 @@ Axes: T tracks.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from preprocessing.catalogue.settings import SplitSettings
-from preprocessing.catalogue.splits import SPLITS, assign_artist_folds, split_by_artist
+from preprocessing.catalogue.splits import SPLITS, assign_artist_folds, with_split
 from store.errors import BadInput
-
-SplitKind = Literal["official", "artist", "random"]
+from training.selection.cross_validation import split_fold
+from training.studies.settings import SplitKind
 
 
 def split_study(
@@ -84,22 +83,11 @@ def _official(labelled: pa.Table) -> pa.Table:
 def _with_validation(
     labelled: pa.Table, is_test_T: NDArray[np.bool_], share: float, seed: int, *, by_artist: bool
 ) -> pa.Table:
+    if by_artist:
+        # Not with a genre of one artist outside the test set: the epoch is chosen by tracks of that artist, too.
+        with suppress(BadInput):
+            return split_fold(labelled, is_test_T, share, seed)
     rest, test = labelled.filter(pa.array(~is_test_T)), labelled.filter(pa.array(is_test_T))
-    settings = SplitSettings(mode="artist", validation_share=share, test_share=0.0, seed=seed)
-    try:
-        split = split_by_artist(rest, settings) if by_artist else _random_validation(rest, share, seed)
-    except BadInput:
-        # A genre of one artist outside the test set: the epoch is chosen by tracks of that artist, too.
-        split = _random_validation(rest, share, seed)
-    return pa.concat_tables([split, _set_split(test, ["test"] * len(test))])
-
-
-def _random_validation(rest: pa.Table, share: float, seed: int) -> pa.Table:
-    parts = max(2, round(1 / share))
-    is_validation_T = random_folds(rest, parts, seed) == 0
-    return _set_split(rest, np.where(is_validation_T, "validation", "training").tolist())
-
-
-def _set_split(tracks: pa.Table, splits: list[str]) -> pa.Table:
-    index = tracks.schema.get_field_index("split")
-    return tracks.set_column(index, "split", pa.array(splits, pa.string()))
+    is_validation_T = random_folds(rest, max(2, round(1 / share)), seed) == 0
+    splits = pa.array(np.where(is_validation_T, "validation", "training").tolist(), pa.string())
+    return pa.concat_tables([with_split(rest, splits), with_split(test, pa.repeat("test", len(test)))])

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from store.dataset.recipe import Encoding
 from store.dataset.shards import decode_db, encode_db
 
 StorageFormat = Literal["float32", "float16", "uint8", "png-grey", "png-colour"]
@@ -38,7 +37,7 @@ class StorageCost:
     read_s: float
 
 
-def encode(mel_FM: NDArray[np.float32], form: StorageFormat) -> bytes:
+def encode_mel(mel_FM: NDArray[np.float32], form: StorageFormat) -> bytes:
     """Return the bytes of a spectrogram in a format. Units: dB."""
     match form:
         case "png-grey":
@@ -49,7 +48,7 @@ def encode(mel_FM: NDArray[np.float32], form: StorageFormat) -> bytes:
             return encode_db(mel_FM, form).tobytes()
 
 
-def decode(data: bytes, shape: tuple[int, int], form: StorageFormat) -> NDArray[np.float32]:
+def decode_mel(data: bytes, shape: tuple[int, int], form: StorageFormat) -> NDArray[np.float32]:
     """Return a spectrogram from its bytes.
 
     Units: dB; of a picture, dB below its loudest cell, which is 0: a picture does not contain the level.
@@ -60,14 +59,14 @@ def decode(data: bytes, shape: tuple[int, int], form: StorageFormat) -> NDArray[
         case "png-colour":
             return _resize(_levels(_colour_index(_read_png(data, "RGB")).astype(np.float32)[::-1].T), shape)
         case _:
-            return decode_db(np.frombuffer(data, _dtype(form)).reshape(shape))
+            return decode_db(np.frombuffer(data, np.dtype(form)).reshape(shape))
 
 
 def round_trip(mel_FM: NDArray[np.float32], form: StorageFormat) -> NDArray[np.float32]:
     """Return a spectrogram as it is read back from a format. Shapes: (F, M) -> (F, M)."""
     if form == "float32":
         return mel_FM
-    return decode(encode(mel_FM, form), mel_FM.shape, form)
+    return decode_mel(encode_mel(mel_FM, form), mel_FM.shape, form)
 
 
 def measure_storage(
@@ -81,9 +80,9 @@ def measure_storage(
     size, errors, clipped = 0, [], []
     for mel_FM in mels:
         started = time.perf_counter()
-        data = encode(mel_FM, form)
+        data = encode_mel(mel_FM, form)
         written = time.perf_counter()
-        read_FM = decode(data, mel_FM.shape, form)
+        read_FM = decode_mel(data, mel_FM.shape, form)
         write_s, read_s = write_s + written - started, read_s + time.perf_counter() - written
         size += len(data)
         if form.startswith("png"):
@@ -100,10 +99,6 @@ def measure_storage(
         write_s=write_s / hours,
         read_s=read_s / hours,
     )
-
-
-def _dtype(form: Encoding) -> np.dtype[Any]:
-    return np.dtype(form)
 
 
 def _grey_png(mel_FM: NDArray[np.float32]) -> bytes:

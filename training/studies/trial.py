@@ -39,6 +39,7 @@ from training.fit.loop import train
 from training.fit.run import TrainingRun, read_history, read_run, targets_of, write_run
 from training.fit.settings import TrainSettings
 from training.inference.stored_tracks import predict_stored_tracks, run_identity
+from training.networks.devices import one_thread
 from training.networks.pretrained import read_pretrained
 from training.selection.svm_baseline import limit_tracks
 from training.studies.classical import Balancing, ClassicalName, predict_classically
@@ -174,9 +175,8 @@ def train_network(trial: Trial, on_epoch: OnEpoch | None = None) -> tuple[Traini
             on_epoch(event)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        torch.set_num_threads(1)  # the other cores train other trials
-    train(trial.folder, *read_run(trial.folder), snapshot, RankContext(device=device), emit)
+    with one_thread():  # the other cores train other trials
+        train(trial.folder, *read_run(trial.folder), snapshot, RankContext(device=device), emit)
     return run, read_history(trial.folder)
 
 
@@ -197,12 +197,12 @@ def _predict_by_network(
 
 
 def _with_locations(tracks: pa.Table, snapshot: Snapshot) -> pa.Table:
-    """Return tracks with the places of their spectrograms in the snapshot."""
+    """Return tracks with the locations of their spectrograms in the snapshot."""
     if "shard" in tracks.column_names:
         return tracks
-    places = snapshot.read_index(tracks["track_id"], LOCATION_COLUMNS)
+    locations = snapshot.read_index(tracks["track_id"], LOCATION_COLUMNS)
     for name in LOCATION_COLUMNS:
-        tracks = tracks.append_column(name, places[name])
+        tracks = tracks.append_column(name, locations[name])
     return tracks
 
 

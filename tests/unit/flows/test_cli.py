@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from cyclopts import UnusedCliTokensError
 
 from flows import cli
 from flows.cluster.settings import HostSettings
@@ -91,6 +92,19 @@ def test_other_settings_need_their_flags(arguments, monkeypatch, flow_settings, 
         f"error: '{unexpected}': unexpected argument; settings need their flags\n"
     )
     assert not flow_settings
+
+
+def test_the_module_runs_the_command_line():
+    command = [sys.executable, "-m", "flows.cli", "build"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == cli.EXIT_USAGE
+    assert "--source requires an argument" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["serve 4300", "register pool", "prune 5"])
+def test_commands_of_the_prefect_server_need_their_flags(arguments):
+    with pytest.raises(UnusedCliTokensError):
+        cli.app.parse_args(arguments.split(), exit_on_error=False, print_error=False)
 
 
 @pytest.mark.parametrize(

@@ -71,12 +71,23 @@ def test_what_kubernetes_refuses_is_one_line(api):
         _ = cluster.client
 
 
+def test_an_api_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
+    with kubernetes_api(tmp_path) as gone:
+        monkeypatch.setenv("KUBECONFIG", str(gone.kubeconfig))
+    with (
+        pytest.raises(BadInput, match=r"cannot be created in namespace music .*ConnectError.*check"),
+        open_cluster(settings()) as cluster,
+    ):
+        _ = cluster.client
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "cannot be read"),
         ("a: [", "cannot be read"),
         ("kind: Pod", "has 0 resources of kind DaskCluster"),
+        ("{kind: DaskCluster, metadata: {name: one}, spec: 1}", "its DaskCluster has no spec.worker"),
     ],
 )
 def test_a_spec_that_cannot_be_used_is_found_before_anything_starts(tmp_path, content, message):

@@ -9,6 +9,7 @@ import pytest
 
 from flows.diagnosis import network, places, prefect_state, software
 from flows.security.certificates import make_certificates
+from flows.security.urls import hide_password
 
 GIB = 2**30
 
@@ -193,7 +194,7 @@ def test_what_is_no_database(database):
 
 
 def test_a_password_is_not_shown():
-    shown = prefect_state.hide_password("postgresql+asyncpg://prefect:secret@db.lan/prefect")
+    shown = hide_password("postgresql+asyncpg://prefect:secret@db.lan/prefect")
     assert shown == "postgresql+asyncpg://db.lan/prefect"
 
 

@@ -30,6 +30,7 @@ def workplace(tmp_path, monkeypatch):
     database = tmp_path / DATABASE
     monkeypatch.setattr(backup, "sqlite_path", lambda: database)
     monkeypatch.setattr(backup, "configured_url", lambda: None)
+    monkeypatch.setattr(restore, "configured_url", lambda: None)
     monkeypatch.setattr(restore, "own_path", lambda: tmp_path / "restored" / "any.db")
     with closing(sqlite3.connect(database)) as server:
         server.execute("PRAGMA journal_mode=WAL")
@@ -66,6 +67,14 @@ def test_what_was_backed_up_is_restored(workplace):
     assert champion(str(workplace / "restored/models")) == "20261128T000000-aaaa"
     with closing(sqlite3.connect(workplace / "restored" / DATABASE)) as database:
         assert database.execute("SELECT name FROM flow_run").fetchall() == [("one",)]
+
+
+def test_a_database_is_restored_where_the_server_is_configured_to_look(workplace, monkeypatch):
+    back_up(workplace)
+    monkeypatch.setattr(restore, "sqlite_path", lambda: workplace / "elsewhere/prefect.db")
+    monkeypatch.setattr(restore, "configured_url", lambda: "sqlite+aiosqlite:///elsewhere/prefect.db")
+    restore_into(workplace)
+    assert (workplace / "elsewhere/prefect.db").exists()
 
 
 def test_a_restore_that_was_interrupted_is_completed(workplace):

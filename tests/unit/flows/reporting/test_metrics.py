@@ -5,12 +5,16 @@ import pickle
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import prometheus_client
 import pytest
+from prometheus_client import Counter
 
-from flows.reporting.metrics import METRICS, PREFIX, TimedBody, count, serving_metrics, set_gauge
+from flows.reporting.metrics import METRICS, PREFIX, Metric, TimedBody, count, serving_metrics, set_gauge
 from flows.reporting.observation import parse_address
 from flows.security.ports import find_free_port
 from store.errors import BadInput
@@ -36,6 +40,19 @@ def test_what_is_counted_is_served():
     assert 'spectrogram_one_batch_seconds_count{body="len",result="failed"} 1.0' in page
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/metrics")
+
+
+def test_threads_may_count_for_the_first_time_at_once(monkeypatch):
+    """Dask's workers of several threads do: a metric that is registered twice is refused."""
+
+    def counter(*arguments):
+        time.sleep(0.1)
+        return Counter(*arguments)
+
+    monkeypatch.setattr(prometheus_client, "Counter", counter)
+    monkeypatch.setitem(METRICS, "of_this_test", Metric("counter", "Calls of a test"))
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(count, ["of_this_test"] * 2))
 
 
 def test_a_timed_body_travels_to_workers_under_its_own_name():

@@ -1,6 +1,7 @@
 """A database that the server could not use is named before the server starts."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -9,10 +10,19 @@ from contextlib import closing
 import pytest
 from prefect.settings import PREFECT_HOME, temporary_settings
 
-from flows.services.prefect_database import check_database, known_revisions, sqlite_path
+from flows.services.prefect_database import (
+    MIGRATIONS,
+    SCHEMA,
+    check_database,
+    create_database,
+    inspect_database,
+    known_revisions,
+    sqlite_path,
+)
 from flows.services.prefect_server import only_serve
 from flows.services.server_check import read_version
 from store.errors import BadInput, ServiceUnavailable
+from tests.support.prefect_schema import dump, migrate
 
 HOLD = """
 import sys
@@ -30,12 +40,43 @@ def write_database(path, revision):
         made.execute("INSERT INTO alembic_version VALUES (?)", [revision])
 
 
+def lines_of(sql):
+    """Sort the lines: Prefect's migrations write the constraints of a table in any order."""
+    return sorted(line.strip(" \t,") for line in sql.splitlines())
+
+
 def test_a_database_that_is_new_empty_or_known_is_accepted(tmp_path):
     check_database(tmp_path / "new.db")
     (tmp_path / "empty.db").touch()
     check_database(tmp_path / "empty.db")
     write_database(tmp_path / "known.db", sorted(known_revisions())[0])
     check_database(tmp_path / "known.db")
+
+
+def test_a_new_database_has_the_newest_schema_of_the_installed_prefect(tmp_path):
+    create_database(tmp_path / "made.db")
+    migrated = inspect_database(tmp_path / "made.db").revision
+    newer = re.compile(rf"""^down_revision(?:: .+)? = ["']{migrated}["']""", re.MULTILINE)
+    assert not any(newer.search(path.read_text()) for path in MIGRATIONS.glob("*.py")), (
+        "run tests.support.prefect_schema"
+    )
+    create_database(tmp_path / "made.db")  # what exists is left as it is
+    assert [path.name for path in tmp_path.iterdir()] == ["made.db"]
+
+
+@pytest.mark.soak
+def test_the_migrations_lead_to_the_schema_of_a_new_database(tmp_path):
+    create_database(tmp_path / "made.db")
+    migrate(tmp_path / "migrated.db")
+    made, migrated = dump(tmp_path / "made.db"), dump(tmp_path / "migrated.db")
+    assert made == SCHEMA.read_text()
+    assert lines_of(made) == lines_of(migrated), "write it again: python -m tests.support.prefect_schema"
+
+
+def test_an_older_prefect_makes_its_own_database(tmp_path, monkeypatch):
+    monkeypatch.setattr("flows.services.prefect_database.known_revisions", lambda: {"ffffffffffff"})
+    create_database(tmp_path / "none.db")
+    assert not (tmp_path / "none.db").exists()
 
 
 def test_a_database_of_a_newer_prefect_is_refused(tmp_path):
@@ -84,6 +125,8 @@ def test_wrong_credentials_and_other_servers_are_named():
         read_version(URL, 401, '{"detail": "Unauthorized"}')
     with pytest.raises(BadInput, match="responds, but not as a Prefect server"):
         read_version(URL, 200, "<html>")
+    with pytest.raises(BadInput, match="responds, but not as a Prefect server"):
+        read_version(URL, 200, "3")
 
 
 def test_a_second_serve_of_the_same_folder_is_refused_until_the_first_ends(tmp_path):

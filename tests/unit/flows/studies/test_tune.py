@@ -20,7 +20,8 @@ def trial(folder):
 
 def test_the_file_of_the_best_settings_is_what_train_reads():
     tuned = with_settings(
-        TrainSettings(), {"learning_rate": 0.01, "model.dropout": 0.25, "model.name": "shallow"}
+        TrainSettings(cache_folder='fast "disk" \\ 1'),
+        {"learning_rate": 0.01, "model.dropout": 0.25, "model.name": "shallow"},
     )
     content = tomllib.loads(to_toml(tuned))
     assert TrainSettings.model_validate(content["training"]) == tuned

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.studies.storage import PICTURE_RANGE_DB, decode, encode, measure_storage
+from training.studies.storage import PICTURE_RANGE_DB, decode_mel, encode_mel, measure_storage
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,7 @@ def mel():
 
 
 def test_a_grey_picture_is_within_half_a_level_where_it_is_not_clipped(mel):
-    read = decode(encode(mel, "png-grey"), mel.shape, "png-grey") + mel.max()
+    read = decode_mel(encode_mel(mel, "png-grey"), mel.shape, "png-grey") + mel.max()
     within = mel >= mel.max() - PICTURE_RANGE_DB
     assert 0 < within.mean() < 1
     level_db = PICTURE_RANGE_DB / 255
@@ -24,7 +24,7 @@ def test_a_grey_picture_is_within_half_a_level_where_it_is_not_clipped(mel):
 
 
 def test_a_coloured_figure_keeps_the_shape_and_the_picture(mel):
-    read = decode(encode(mel, "png-colour"), mel.shape, "png-colour")
+    read = decode_mel(encode_mel(mel, "png-colour"), mel.shape, "png-colour")
     assert read.shape == mel.shape
     assert np.corrcoef(read.ravel(), mel.ravel())[0, 1] > 0.99
 

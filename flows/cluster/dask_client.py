@@ -7,6 +7,8 @@ from pathlib import Path
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.client import FutureCancelledError
+from distributed.comm import CommClosedError
 
 from flows.cluster.client import TRAINING_RESOURCE
 from flows.cluster.host_versions import check_same_code, read_versions
@@ -16,7 +18,7 @@ from flows.cluster.slurm import slurm_client
 from flows.security.addresses import is_loopback
 from flows.security.dask_tls import read_security
 from preprocessing.child_processes import ignore_sigint
-from store.errors import BadInput, ServiceUnavailable
+from store.errors import BadInput, ServiceUnavailable, first_line
 
 DASK_CONFIG = {
     # Dask logs the last messages to each worker, which contain the batches: 1,000 of them by default.
@@ -33,15 +35,31 @@ DASK_CONFIG = {
 def open_client(settings: ClusterSettings) -> Iterator[Client]:
     """Return a client of the cluster, started here unless it is already up, for as long as the block lasts.
 
-    Raises: ServiceUnavailable if no scheduler or worker responds in time; BadInput if its workers run other code.
+    Raises: ServiceUnavailable if no scheduler or worker responds in time, or the scheduler is lost within the
+        block; BadInput if its workers run other code.
     """
     # Without a time limit, Dask would wait forever for a resource that no worker has.
     longest_wait_s = settings.start_timeout_s if settings.starts_jobs else settings.connect_timeout_s
     config = DASK_CONFIG | {"distributed.scheduler.no-workers-timeout": f"{longest_wait_s} s"}
-    with dask.config.set(config), _start_or_connect(settings) as client:
+    with dask.config.set(config), naming_lost_scheduler(settings), _start_or_connect(settings) as client:
         if settings.kind != "local":
             check_same_code(read_versions(), client.run(read_versions, on_error="return"))
         yield client
+
+
+@contextmanager
+def naming_lost_scheduler(settings: ClusterSettings) -> Iterator[None]:
+    """Raise ServiceUnavailable for what Dask raises in the block when the connection to the scheduler breaks.
+
+    Dask's client connects again by itself, but a scheduler that was started again does not know the tasks.
+    """
+    try:
+        yield
+    except (FutureCancelledError, CommClosedError) as why:
+        raise ServiceUnavailable(
+            f"{settings.scheduler or settings.kind}: the connection to the Dask scheduler was lost "
+            f"({first_line(why)}); when it is up, run the same command again to resume"
+        ) from None
 
 
 def _start_or_connect(settings: ClusterSettings) -> AbstractContextManager[Client]:

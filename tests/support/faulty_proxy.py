@@ -59,6 +59,28 @@ def flaky_proxy(
         yield url, failed
 
 
+class Outage:
+    """Whether a proxy answers every request with a status of its own at this moment, and how often it did."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.requests = self.refused = 0
+
+    def fault_of(self, request: str) -> str | None:
+        """Return the status that a request gets instead of its response; None for its response."""
+        self.requests += 1
+        self.refused += self.status is not None
+        return None if self.status is None else str(self.status)
+
+
+@contextmanager
+def proxy_with_outages(endpoint: str) -> Iterator[tuple[str, Outage]]:
+    """Yield the URL of a proxy, and the switch by which it fails every request."""
+    outage = Outage()
+    with _proxy(endpoint, outage.fault_of) as url:
+        yield url, outage
+
+
 @contextmanager
 def _proxy(
     endpoint: str,

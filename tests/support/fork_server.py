@@ -16,9 +16,11 @@ from typing import Any
 class ForkServer:
     """Calls functions of a module, each in a process of its own that can be killed at any moment."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, **variables: str) -> None:
         command = [sys.executable, "-m", "tests.support.fork_server", module]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | variables
+        )
         self._answer()  # it is warm
 
     def call(self, name: str, *, until: Callable[[], None] | None = None, **arguments: Any) -> int:
@@ -26,14 +28,25 @@ class ForkServer:
 
         When `until` returns, the process is killed: the status is then -9, if the kill came in time.
         """
-        assert self.process.stdin is not None
-        print(json.dumps({"call": name, **arguments}), file=self.process.stdin, flush=True)
-        pid = self._answer()
+        pid = self.start(name, **arguments)
         if until is not None:
             until()
-            os.kill(pid, signal.SIGKILL)  # nobody else can have its number yet: the server waits for our word
-        print(file=self.process.stdin, flush=True)
+            os.kill(pid, signal.SIGKILL)
+        return self.finish()
+
+    def start(self, name: str, **arguments: Any) -> int:
+        """Call a function; return the number of its process, which nobody else can have until `finish`."""
+        self._say(json.dumps({"call": name, **arguments}))
         return self._answer()
+
+    def finish(self) -> int:
+        """Wait for the process; return the status that it ended with."""
+        self._say("")
+        return self._answer()
+
+    def _say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        print(line, file=self.process.stdin, flush=True)
 
     def close(self) -> None:
         assert self.process.stdin is not None

@@ -25,15 +25,16 @@ def is_recorded() -> bool:
 def recorded() -> Iterator[None]:
     """Use the configured Prefect server, or start one for as long as the block lasts, if flows are recorded.
 
-    Raises: ServiceUnavailable if no server responds.
+    Raises: ServiceUnavailable if no server responds, or the server is lost within the block.
     """
     if not is_recorded():
         yield
         return
     make_prefect_home()
     from flows.services.prefect_server import prefect_server
+    from flows.services.server_check import naming_lost_server
 
-    with prefect_server():
+    with prefect_server() as api_url, naming_lost_server(api_url):
         yield
 
 

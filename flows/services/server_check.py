@@ -1,14 +1,17 @@
 """A Prefect server as this client finds it: up, of a version that fits, accepting our credentials."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import prefect
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import WorkerStatus
+from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from store.errors import BadInput, ServiceUnavailable
+from store.errors import BadInput, ServiceUnavailable, first_line
 
 REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 VERSION = re.compile(r"(\d+)\.(\d+)")
@@ -18,6 +21,18 @@ def responds(api_url: str) -> bool:
     """Return whether a Prefect server responds, with the TLS and authentication settings of Prefect."""
     with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
         return client.api_healthcheck() is None
+
+
+@contextmanager
+def naming_lost_server(api_url: str) -> Iterator[None]:
+    """Raise ServiceUnavailable for what Prefect's client raises in the block when the server is gone or fails."""
+    try:
+        yield
+    except (httpx.HTTPError, ConcurrencySlotAcquisitionError) as why:
+        raise ServiceUnavailable(
+            f"{api_url}: the Prefect server does not respond any more ({first_line(why)}); look at its log and its "
+            "database, and when it is up run the same command again to resume"
+        ) from None
 
 
 def check_server(api_url: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import dask
 from distributed import Client, LocalCluster
 from distributed.client import FutureCancelledError
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 
 from flows.cluster.client import TRAINING_RESOURCE
 from flows.cluster.host_versions import check_same_code, read_versions

@@ -238,5 +238,5 @@ STUDY = Study(
     plan=plan,
     conclude=conclude,
     defaults={"split_seeds": (0, 1, 2)},
-    quick={"split_seeds": (0,), "folds": 3},
+    quick={"split_seeds": (0,), "folds": 2},
 )

@@ -104,7 +104,8 @@ def study_genres(
             kept.append(genre)
     if len(kept) < 2:
         raise BadInput(
-            f"a study needs two genres, and has {', '.join(kept) or 'none'}. {' '.join(notes)}".strip()
+            f"a study needs two genres, and has {', '.join(kept) or 'none'}. {' '.join(notes)} Build a store with more "
+            "artists, lower --folds, or use --splits random"
         )
     return tuple(kept), notes
 

@@ -124,12 +124,12 @@ def _proxy(
                 return
             if fault == "slow":
                 time.sleep(delay_s)
-            self.send_response(response.status)
-            for name, value in response.getheaders():
-                if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
-                    self.send_header(name, value)
-            self.end_headers()
             with suppress(BrokenPipeError, ConnectionResetError):  # a client that does not wait any longer
+                self.send_response(response.status)
+                for name, value in response.getheaders():
+                    if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
+                        self.send_header(name, value)
+                self.end_headers()
                 self.wfile.write(content)
 
         do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = pass_on

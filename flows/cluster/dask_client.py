@@ -1,5 +1,7 @@
 """A Dask client: of worker processes on this machine, of a scheduler that is already up, or of jobs started for it."""
 
+import asyncio
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -53,6 +55,9 @@ def naming_lost_scheduler(settings: ClusterSettings) -> Iterator[None]:
 
     Dask's client connects again by itself, but a scheduler that was started again does not know the tasks.
     """
+    loggers = [logging.getLogger(f"distributed.{name}") for name in ("client", "utils")]
+    for logger in loggers:
+        logger.addFilter(is_no_lost_connection)
     try:
         yield
     except (FutureCancelledError, CommClosedError) as why:
@@ -60,6 +65,14 @@ def naming_lost_scheduler(settings: ClusterSettings) -> Iterator[None]:
             f"{settings.scheduler or settings.kind}: the connection to the Dask scheduler was lost "
             f"({first_line(why)}); when it is up, run the same command again to resume"
         ) from None
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_no_lost_connection)
+
+
+def is_no_lost_connection(record: logging.LogRecord) -> bool:
+    """Return whether a log record is of anything but a lost connection, which Dask logs with several tracebacks."""
+    return not (record.exc_info and isinstance(record.exc_info[1], CommClosedError | asyncio.CancelledError))
 
 
 def _start_or_connect(settings: ClusterSettings) -> AbstractContextManager[Client]:

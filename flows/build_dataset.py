@@ -1,7 +1,8 @@
 """Turn an audio catalogue into published spectrograms. Rerun it to resume it.
 
 The flow reads the catalogue, skips the tracks that the store has already, builds the others in batches
-(each batch one immutable shard), publishes a snapshot every few batches, and finally assigns the splits.
+(each batch one immutable shard), publishes a snapshot every few batches, and at the end assigns each track of
+the whole catalogue to training, validation or test (a track keeps the split that an earlier build gave it).
 """
 
 import time
@@ -52,7 +53,7 @@ class CompletedTracks:
     is_completed: NDArray[np.bool_]  # one per row of the catalogue
     rejected: int
 
-    damaged: int = 0  # tracks that would be completed if their spectrograms were as they were written
+    damaged: int = 0  # tracks that would be completed if their spectrograms were not damaged
 
     @property
     def count(self) -> int:
@@ -79,7 +80,7 @@ def build_dataset(settings: BuildSettings) -> BuildSummary:
         previous_splits = read_previous_splits(settings.store, catalogue, settings.catalogue.split)
         statistics = build_shards(catalogue, completed, previous_splits, settings)
         left_out = publish_splits(catalogue, previous_splits, settings)
-        link_concatenation(settings.store)
+        link_concatenation(settings.store)  # all shards as one Zarr array, for other readers
     seconds = time.monotonic() - started
     return summarise_build(
         statistics, settings, counts, left_out=left_out, repaired=completed.damaged, seconds=seconds
@@ -236,7 +237,7 @@ def build_shards(
                 unpublished.append(built)
                 problem = find_excess_rejects(statistics, completed, len(remaining), settings)
                 if problem is not None:
-                    unpublished.clear()  # the rejects of a broken disk or a wrong folder are no results
+                    unpublished.clear()  # a broken disk or a wrong folder rejects tracks that are sound
                     raise BadInput(problem)
                 if len(unpublished) == settings.batches_per_commit:
                     publish_batches(unpublished, stored_catalogue, settings)

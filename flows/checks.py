@@ -127,7 +127,7 @@ def check_apart(copies: Path, source: Path) -> None:
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Return whether a path lies in a folder, be it under another spelling or another mount of the folder."""
+    """Return whether a path lies in a folder, also if the folder is named or mounted in another way."""
     above = [it for it in (path.resolve(), *path.resolve().parents) if it.exists()]
     return path.resolve().is_relative_to(folder.resolve()) or (
         folder.exists() and any(it.samefile(folder) for it in above)

@@ -38,7 +38,7 @@ from store.errors import BadInput
 
 POOL_TYPE = "process"
 DEFAULT_SOURCE = "data/music"  # beside data/store and data/models; change it in the deployment's parameters
-PRUNE_AT = ScheduleSettings(at="12:30")  # away from the night, when the others are at work
+PRUNE_AT = ScheduleSettings(at="12:30")  # not at night, when the other deployments run
 YAML_HEADER = """\
 # Deployments of The Spectrogram One for a process work pool, written from flows/deployments.py; change them there,
 # then: python -m flows.deployments > deploy/prefect.yaml

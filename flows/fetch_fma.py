@@ -1,4 +1,4 @@
-"""Download FMA, and from it a first model: build, train, evaluate. Rerun it: what is finished is not repeated."""
+"""Download FMA and make a first model of it: build, train, evaluate. Rerun it to resume it."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ class Cost:
 
 
 def estimate_cost(archive: FmaArchive, build: BuildSettings, train: TrainModelSettings) -> Cost:
-    """Measure building and training for a moment; return what an archive costs on all cores of this machine."""
+    """Build and train a few tracks; return what an archive costs on all cores of this machine."""
     mel, training, cores = build.spectrogram.mel, train.training, os.cpu_count() or 1
     frames, audio_s = mel.count_frames(archive.hours * 3600), archive.hours * 3600
     build_s = audio_s / measure_build_speed(mel, seconds=MEASURE_S) / cores

@@ -40,7 +40,7 @@ def positional(*names: str) -> Callable[[type[Settings]], type[Settings]]:
 
 @positional("source")
 class BuildSettings(BaseModel, frozen=True, extra="forbid"):
-    """The audio to build spectrograms of, the way, and the store."""
+    """The audio to build spectrograms of, how to build them, and the store."""
 
     source: Location = Field(
         description="Folder, zip archive or URL of the audio: FMA's layout, a folder per genre, or any"
@@ -84,7 +84,7 @@ class BuildSettings(BaseModel, frozen=True, extra="forbid"):
 
 @positional()
 class TrainModelSettings(BaseModel, frozen=True, extra="forbid"):
-    """The spectrograms to train on, the genres, the way, the hosts, and the folder of the result."""
+    """The spectrograms and genres to train on, how to train, the hosts, and the folder of the result."""
 
     store: Location = Field("data/store", description="Spectrogram store, or one snapshot file in it")
     models: Location = Field("data/models", description="Folder or URL where model versions are kept")

@@ -132,7 +132,7 @@ def make_inference_config(settings: TagSettings) -> InferenceConfig:
 
 
 def choose_genre_map(settings: TagSettings, genres: tuple[str, ...]) -> GenreMap:
-    """Return the owner's map, or an empty one; it never confuses the model's genres, nor those not to be touched."""
+    """Return the owner's map, or an empty one; neither merges genres of the model or those not to be touched."""
     own = GenreMap() if not settings.genre_map else read_genre_map(settings.genre_map, genres)
     return GenreMap(genres=own.genres, spellings=own.spellings, known=(*genres, *settings.policy.never_touch))
 

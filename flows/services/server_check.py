@@ -14,6 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from store.errors import BadInput, ServiceUnavailable, first_line
 
 REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+UNREACHABLE = "Failed to reach API"  # how the message of Prefect's RuntimeError begins
 VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
@@ -28,7 +29,9 @@ def naming_lost_server(api_url: str) -> Iterator[None]:
     """Raise ServiceUnavailable for what Prefect's client raises in the block when the server is gone or fails."""
     try:
         yield
-    except (httpx.HTTPError, ConcurrencySlotAcquisitionError) as why:
+    except (httpx.HTTPError, ConcurrencySlotAcquisitionError, RuntimeError) as why:
+        if isinstance(why, RuntimeError) and not str(why).startswith(UNREACHABLE):
+            raise
         raise ServiceUnavailable(
             f"{api_url}: the Prefect server does not respond any more ({first_line(why)}); look at its log and its "
             "database, and when it is up run the same command again to resume"

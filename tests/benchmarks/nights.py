@@ -133,9 +133,9 @@ def make_older(database: Path, by: timedelta) -> None:
     with closing(sqlite3.connect(database, timeout=60)) as opened, opened:
         for table, condition in which.items():
             columns = [
-                row[1]
-                for row in opened.execute(f"pragma table_info({table})")
-                if "TIMESTAMP" in row[2].upper()
+                name
+                for _, name, kind, *_ in opened.execute(f"pragma table_info({table})")
+                if kind in ("DATETIME", "TIMESTAMP") and not name.endswith("run_time")  # a duration
             ]
             older = [
                 f"{it} = strftime('%Y-%m-%d %H:%M:%f000', {it}, '-{by.total_seconds():.0f} seconds')"

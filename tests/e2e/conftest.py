@@ -11,11 +11,11 @@ import pytest
 from tests.support.chromium import CHROMIUM, CHROMIUM_FLAGS
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(need, tmp_path_factory):
     """Open headless Chromium with a fresh profile; no page of it may ask another machine.
 
-    It ends with the tests of this folder: as long as it is open, Playwright has an event loop running in this thread,
+    It ends with the tests of a file: as long as it is open, Playwright has an event loop running in this thread,
     and others of the same process, as those of Prefect's flows, cannot run one.
     """
     need(importlib.util.find_spec("playwright"), "playwright is not installed")

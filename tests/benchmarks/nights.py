@@ -43,7 +43,9 @@ NEW_MUSIC_EVERY, FIRST_TRACKS, NEW_TRACKS = 5, 36, 2  # nights, tracks
 KILLED_NIGHTS = (9, 19)
 NIGHTS_A_ROW = 5
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-TABLES = ("flow_run", "flow_run_state", "task_run", "task_run_state", "log", "artifact", "events")
+TABLES = (
+    "flow_run", "flow_run_state", "task_run", "task_run_state", "log", "artifact", "events", "event_resources",
+)  # fmt: skip
 MIB = 2**20
 
 
@@ -124,6 +126,7 @@ def make_older(database: Path, by: timedelta) -> None:
     which = {
         "flow_run": "end_time is not null",
         "events": "true",
+        "event_resources": "true",
         "flow_run_state": f"flow_run_id in ({ended})",
         "task_run": f"flow_run_id in ({ended})",
         "task_run_state": f"task_run_id in (select id from task_run where flow_run_id in ({ended}))",
@@ -190,7 +193,7 @@ def run_nights(folder: Path, nights: int, interval_s: float) -> tuple[list[Night
                 night.late = max(night.late, watch.look())
                 is_to_kill = is_to_kill and not kill_run(served)
                 time.sleep(1)
-            watch.look()
+            night.late = max(night.late, watch.look())
             make_older(database, timedelta(days=1))
             night.pruned = prune(database).removed["runs"]
             night.rows, night.size_mib = count_rows(database), size_mib(database)
@@ -200,8 +203,10 @@ def run_nights(folder: Path, nights: int, interval_s: float) -> tuple[list[Night
 
 
 def size_mib(database: Path) -> float:
-    """Return the size of the database with its write-ahead log."""
-    return sum(it.stat().st_size for it in database.parent.glob(f"{database.name}*")) / MIB
+    """Return the size of the database's file, with what its write-ahead log holds: the log itself is never shortened."""
+    with closing(sqlite3.connect(database, timeout=60)) as opened:
+        opened.execute("pragma wal_checkpoint(passive)")
+    return database.stat().st_size / MIB
 
 
 def table(nights: Sequence[Night]) -> str:

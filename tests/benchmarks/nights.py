@@ -203,7 +203,7 @@ def run_nights(folder: Path, nights: int, interval_s: float) -> tuple[list[Night
 
 
 def size_mib(database: Path) -> float:
-    """Return the size of the database's file, with what its write-ahead log holds: the log itself is never shortened."""
+    """Return the size of the database's file, with what its write-ahead log holds: the log is never shortened."""
     with closing(sqlite3.connect(database, timeout=60)) as opened:
         opened.execute("pragma wal_checkpoint(passive)")
     return database.stat().st_size / MIB

@@ -194,8 +194,10 @@ class CachedObjects:
     def _read_missing(self, rows_of: dict[str, list[int]], pieces: Ranges, out_BFM: NDArray[Any]) -> None:
         """Fetch blocks and read their pieces; wait for those that another thread or process is fetching."""
         with self._cache.claiming(rows_of) as claimed:
-            self._fetch({name: rows_of[name] for name in claimed}, pieces, out_BFM)
-        for name in rows_of.keys() - set(claimed):
+            # Since this thread looked for a block, another may have fetched it and given its claim up.
+            absent = {name: rows_of[name] for name in claimed if self._open_block(name) is None}
+            self._fetch(absent, pieces, out_BFM)
+        for name in rows_of.keys() - absent.keys():
             self._cache.wait_for(name)
             file, rows = self._open_block(name), rows_of[name]
             if file is None:

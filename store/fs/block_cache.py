@@ -75,7 +75,10 @@ class BlockCache:
 
     @contextmanager
     def claiming(self, names: Iterable[str]) -> Iterator[list[str]]:
-        """Claim blocks that are to be fetched; yield those that no other thread or process is fetching."""
+        """Claim blocks that are to be fetched; yield those that no other thread or process is fetching.
+
+        Another may have fetched one just before it was claimed: look again whether it is there.
+        """
         with ExitStack() as held:
             yield [name for name in names if self._claim(name, held, fcntl.LOCK_EX | fcntl.LOCK_NB)]
 
@@ -94,7 +97,7 @@ class BlockCache:
             return False
         except OSError:  # a full disk, or one without locks: nobody else can claim it either
             return True
-        # Who has opened the removed file, and waits, meets nobody then: the block may be fetched twice, no more.
+        # Whoever waits with the removed file open, and whoever makes another, find the block when they look again.
         held.callback(path.unlink, missing_ok=True)
         return True
 

@@ -68,7 +68,9 @@ def test_crops_are_the_frames_that_were_stored_across_objects_too(snapshot, read
             np.testing.assert_array_equal(found_FM, np.resize(stored_FM, found_FM.shape))
 
 
-def test_the_ranks_of_a_host_fetch_each_block_once(snapshot, tmp_path, monkeypatch):
+@pytest.fixture
+def fetched(monkeypatch):
+    """List the blocks that are fetched."""
     fetched, fetch = [], RemoteObjects.fetch
 
     def count(self, objects, offset_R, size_R):
@@ -76,6 +78,26 @@ def test_the_ranks_of_a_host_fetch_each_block_once(snapshot, tmp_path, monkeypat
         return fetch(self, objects, offset_R, size_R)
 
     monkeypatch.setattr(RemoteObjects, "fetch", count)
+    return fetched
+
+
+def test_a_block_that_another_rank_fetches_before_it_is_claimed_is_not_fetched_again(
+    snapshot, tmp_path, monkeypatch, fetched
+):
+    one, other = (snapshot.reader_with(BlockCache(str(tmp_path), 10**8)) for _ in range(2))
+    claiming, crop = BlockCache.claiming, ([0], [0], 30)
+
+    def claiming_late(self, names):
+        monkeypatch.setattr(BlockCache, "claiming", claiming)
+        read(snapshot, *crop, other)
+        return claiming(self, names)
+
+    monkeypatch.setattr(BlockCache, "claiming", claiming_late)
+    np.testing.assert_array_equal(read(snapshot, *crop, one), read(snapshot, *crop))
+    assert len(fetched) == 1
+
+
+def test_the_ranks_of_a_host_fetch_each_block_once(snapshot, tmp_path, fetched):
     random = np.random.default_rng(0)
     batches = [(random.integers(0, 3, 16), random.integers(0, 40, 16)) for _ in range(24)]
     ranks = [snapshot.reader_with(BlockCache(str(tmp_path), 10**8)) for _ in range(3)]

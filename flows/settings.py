@@ -14,7 +14,7 @@ from preprocessing.catalogue.fma_archives import PUBLISHED_AT
 from preprocessing.catalogue.settings import CatalogueSettings, SelectionSettings
 from preprocessing.decode.settings import LimitSettings, WindowSettings
 from store.fs.files import absolute
-from store.tagging.settings import WriteSettings
+from store.tagging.swap.settings import WriteSettings
 from store.tags.policy import TagPolicy
 from training.evaluation.settings import CalibrationSettings
 from training.fit.settings import TrainSettings

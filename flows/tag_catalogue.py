@@ -28,11 +28,11 @@ from store.fs.files import absolute, join, local_path
 from store.model_registry import read_card, resolve_version
 from store.tagging.batching import batch_name, iter_batches
 from store.tagging.corrections.plan import CorrectedPlan
-from store.tagging.journal import digest_file
 from store.tagging.predictions import CSV_FILE, PREDICTIONS_FILE
 from store.tagging.run import TaggingRun, inference_url, open_run
 from store.tagging.statistics import TaggingStatistics
-from store.tagging.swap import MAX_GROUP_BYTES, MAX_GROUP_FILES
+from store.tagging.swap.drafts import MAX_GROUP_BYTES, MAX_GROUP_FILES
+from store.tagging.swap.journal import digest_file
 from store.tagging.tasks import write_parts
 from store.tags.genre_map import GenreMap, read_genre_map
 from training.inference.model_version import read_identity

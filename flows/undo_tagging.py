@@ -11,9 +11,9 @@ from flows.reporting.tagging_summary import TagSummary, summarise_tagging
 from flows.services.exclusive import exclusive
 from flows.settings import UndoSettings
 from store.fs.files import absolute, join
-from store.tagging.journal import count_entries, list_journalled_batches
 from store.tagging.predictions import CSV_FILE, PREDICTIONS_FILE
 from store.tagging.run import TaggingRun, find_run, open_run
+from store.tagging.swap.journal import count_entries, list_journalled_batches
 from store.tagging.tasks import sweep_killed_run, undo_parts
 from training.report.tagging_page import RunFacts
 

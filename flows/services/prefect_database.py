@@ -99,18 +99,20 @@ def check_database(path: Path, lock_wait_s: float = LOCK_WAIT_S) -> None:
 def create_database(path: Path) -> None:
     """Create a database that does not exist yet, with the schema that Prefect's migrations lead to.
 
-    The hundred migrations take the first start of a server 4 s of CPU, the schema 20 ms. The server migrates what is
-    newer than the schema; a Prefect that does not know it gets no database from here, and makes its own.
+    The hundred migrations take the first start of a server seconds. The server migrates what is newer than the schema,
+    and makes a database of its own where none can be made here: if its Prefect does not know the schema, another
+    server was first, the disk is full or has no hard links.
     """
-    schema = SCHEMA.read_text(encoding="utf-8")
-    if path.exists() or not known_revisions() & set(SCHEMA_REVISION.findall(schema)):
+    if path.exists():
         return
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    schema = SCHEMA.read_text(encoding="utf-8")
+    if not known_revisions() & set(SCHEMA_REVISION.findall(schema)):
+        return
+    with suppress(OSError, sqlite3.Error), tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
         with closing(sqlite3.connect(made)) as database:
             database.executescript(schema)
-        with suppress(OSError):  # another server was first, or a disk without hard links: the server migrates
-            os.link(made, path)
+        os.link(made, path)
 
 
 def describe_unknown(state: DatabaseState) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from store.tagging.changes import Request, TagRequest, UndoRequest
-from store.tagging.journal import read_journal
-from store.tagging.local_swap import dry_run_files, swap_files
-from store.tagging.s3_swap import dry_run_objects, is_s3_url, swap_objects
-from store.tagging.settings import WriteSettings
-from store.tagging.swap import OwnWork, SwapResult
+from store.tagging.swap.changes import Request, TagRequest, UndoRequest
+from store.tagging.swap.drafts import OwnWork, SwapResult
+from store.tagging.swap.journal import read_journal
+from store.tagging.swap.local_swap import dry_run_files, swap_files
+from store.tagging.swap.s3_swap import dry_run_objects, is_s3_url, swap_objects
+from store.tagging.swap.settings import WriteSettings
 
 __all__ = ["WriteSettings", "apply_batch", "undo_batch"]
 

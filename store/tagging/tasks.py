@@ -10,14 +10,14 @@ import pyarrow as pa
 from store.fs.files import join, local_path
 from store.fs.signatures import read_signature
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
-from store.tagging.changes import FileSkipped
 from store.tagging.inference_cache import update_inference
-from store.tagging.journal import read_journal
-from store.tagging.local_swap import sweep_drafts
 from store.tagging.predictions import PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import TaggingRun
 from store.tagging.statistics import TaggingStatistics, count_rows
-from store.tagging.swap import skip_if_unusable
+from store.tagging.swap.changes import FileSkipped
+from store.tagging.swap.drafts import skip_if_unusable
+from store.tagging.swap.journal import read_journal
+from store.tagging.swap.local_swap import sweep_drafts
 from store.tags.write import copy_with_genres
 
 Row = dict[str, Any]

@@ -32,7 +32,7 @@ from flows.cli import PREFECT_ENVIRONMENT, QUIET_ENVIRONMENT
 from store.errors import SpectrogramOneError
 from store.tagging.run import list_runs
 from tests.support.chaos_site import KINDS, RECORDED, Site, forget_listings, running_site
-from tests.support.chaos_stages import BuildStage, Damaged, Stage, TagStage, TrainStage
+from tests.support.chaos_stages import BuildStage, Damaged, Stage, TagStage, TrainStage, UndoableStage
 from tests.support.fork_server import ForkServer
 
 LONGEST_RUN_S = 300.0
@@ -124,9 +124,8 @@ class Chaos:
         moment = draw.uniform(0.05, 0.95) * duration
         if wait_until(lambda: has_ended(pid), moment):
             self.server.finish()
-            self.durations[(stage.name, recorded, remote)] = (
-                0.9 * duration
-            )  # it was measured on a busier machine
+            # It was measured on a busier machine.
+            self.durations[(stage.name, recorded, remote)] = 0.9 * duration
             return None
         outcome, hit_at = self._disturb(kind, stage, draw, pid, moment, remote=remote)
         outcome.status, outcome.is_hung = self.end(pid)
@@ -156,20 +155,20 @@ class Chaos:
 
     def _rerun(self, stage: Stage, root: str, *, recorded: bool, undo_first: bool) -> str:
         """Run the command again, and undo it where that is possible; return what went wrong."""
-        undo = stage.undo_command(root)
+
+        def undo(stage: UndoableStage) -> None:
+            self.run(stage.undo_command(root), recorded=recorded)
+            forget_listings()
+            stage.check_undone(root)
 
         def rerun() -> None:
-            if undo and undo_first and has_written(root):
-                self.run(undo, recorded=recorded)
-                forget_listings()
-                stage.check_undone(root)
+            if isinstance(stage, UndoableStage) and undo_first and has_written(root):
+                undo(stage)
             self.run(stage.command(root), recorded=recorded)
             forget_listings()
             stage.check_complete(root)
-            if undo:
-                self.run(undo, recorded=recorded)
-                forget_listings()
-                stage.check_undone(root)
+            if isinstance(stage, UndoableStage):
+                undo(stage)
 
         return found_problem(rerun)
 

@@ -58,6 +58,7 @@ class Night:
     rows: int = 0
     size_mib: float = 0.0
     pruned: int = 0
+    killed: bool = False  # the process of its run
 
 
 @dataclass
@@ -188,10 +189,10 @@ def run_nights(folder: Path, nights: int, interval_s: float) -> tuple[list[Night
             if number and number % NEW_MUSIC_EVERY == 0:
                 copy_fma(folder / "music", songs[: FIRST_TRACKS + NEW_TRACKS * (number // NEW_MUSIC_EVERY)])
             dusk += interval_s
-            is_to_kill = number in KILLED_NIGHTS
             while time.monotonic() < dusk:
                 night.late = max(night.late, watch.look())
-                is_to_kill = is_to_kill and not kill_run(served)
+                if number in KILLED_NIGHTS and not night.killed:
+                    night.killed = kill_run(served)
                 time.sleep(1)
             night.late = max(night.late, watch.look())
             make_older(database, timedelta(days=1))

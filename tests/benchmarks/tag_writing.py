@@ -23,7 +23,7 @@ import mutagen
 
 from store.fs.signatures import signature_from_stat
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
-from store.tagging.journal import list_journalled_batches, read_journal
+from store.tagging.swap.journal import list_journalled_batches, read_journal
 from tests.support.audio_formats import CODECS, encode
 
 DEMO = Path("tests/data/demo_music/fma_small")

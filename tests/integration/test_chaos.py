@@ -37,6 +37,7 @@ def test_no_fault_loses_an_artefact_and_the_same_command_completes(folder):
 @pytest.mark.timeout(3600)
 def test_nights_do_not_overlap_nor_pile_up_and_the_database_stays_flat(tmp_path):
     nights, watch = run_nights(tmp_path, 12, 30.0)
+    assert [night.number for night in nights if night.killed] == [10]
     assert watch.overlaps() == 0
     assert max(night.late for night in nights) <= 1
     assert max(night.rows for night in nights[9:]) < 1.5 * nights[8].rows

@@ -11,7 +11,7 @@ import pytest
 
 from store.fs.listing import stream_files
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
-from store.tagging.journal import read_journal
+from store.tagging.swap.journal import read_journal
 from store.tags.write import write_genres
 from tests.support.audio_formats import CODECS, encode
 from tests.support.faulty_proxy import dropping_proxy

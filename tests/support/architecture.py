@@ -73,7 +73,7 @@ def picture() -> str:
 def _wrapped(label: str, names: list[str], arrow: str) -> list[str]:
     """Lay a room out in lines of at most LINE characters, the arrow at the end of the last."""
     words = names + ([arrow] if arrow else [])
-    lines = [label.ljust(WIDTH)]
+    lines = [f"{label} ".ljust(WIDTH)]
     for word in words:
         if len(lines[-1]) + len(word) + 2 > LINE:
             lines.append(" " * WIDTH)

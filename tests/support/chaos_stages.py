@@ -53,15 +53,11 @@ class Stage(ABC):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.start = folder / f"{self.name}-start"  # is copied for each fault
 
     @abstractmethod
     def prepare(self, run: Run) -> None:
         """Make what every fault starts from, and what an undisturbed run makes of it."""
-
-    @property
-    @abstractmethod
-    def start(self) -> Path:
-        """The folder that is copied for each fault."""
 
     @abstractmethod
     def command(self, root: str) -> list[str]:
@@ -75,23 +71,23 @@ class Stage(ABC):
     def check_complete(self, root: str) -> None:
         """Check what must hold after the command. Raises: Damaged."""
 
-    def undo_command(self, root: str) -> list[str]:
-        """Return the command that takes back what the stage did; [] if it cannot be undone."""
-        return []
 
+class UndoableStage(Stage):
+    """A stage that another command takes back."""
+
+    @abstractmethod
+    def undo_command(self, root: str) -> list[str]:
+        """Return the command that takes back what the stage did."""
+
+    @abstractmethod
     def check_undone(self, root: str) -> None:
         """Check what must hold after that. Raises: Damaged."""
-        raise NotImplementedError
 
 
 class BuildStage(Stage):
     """A store that has four tracks, while twelve others are built in six commits."""
 
     name, weight = "build", 4
-
-    @property
-    def start(self) -> Path:
-        return self.folder / "build-start"
 
     def prepare(self, run: Run) -> None:
         self.music = self.folder / "build-music"
@@ -125,10 +121,6 @@ class TrainStage(Stage):
     """A champion in service, while another model is trained that takes its place."""
 
     name, weight = "train", 3
-
-    @property
-    def start(self) -> Path:
-        return self.folder / "train-start"
 
     def prepare(self, run: Run) -> None:
         music = self.folder / "train-music"
@@ -171,14 +163,10 @@ class TrainStage(Stage):
         check(new == self.new_weights, "the new model differs from that of an undisturbed run")
 
 
-class TagStage(Stage):
+class TagStage(UndoableStage):
     """Music in ten formats whose genres are replaced in the files themselves, and the journal that restores them."""
 
     name, weight = "tag", 4
-
-    @property
-    def start(self) -> Path:
-        return self.folder / "tag-start"
 
     def prepare(self, run: Run) -> None:
         self.models = self.folder / "tag-models"

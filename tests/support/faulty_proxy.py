@@ -60,7 +60,7 @@ def flaky_proxy(
 
 
 class Outage:
-    """Whether a proxy answers every request with a status of its own at this moment, and how often it did."""
+    """Whether a proxy responds to every request with a status of its own, and to how many it did."""
 
     def __init__(self) -> None:
         self.status: int | None = None

@@ -36,15 +36,15 @@ class ForkServer:
 
     def start(self, name: str, **arguments: Any) -> int:
         """Call a function; return the number of its process, which nobody else can have until `finish`."""
-        self._say(json.dumps({"call": name, **arguments}))
+        self._send(json.dumps({"call": name, **arguments}))
         return self._answer()
 
     def finish(self) -> int:
         """Wait for the process; return the status that it ended with."""
-        self._say("")
+        self._send("")
         return self._answer()
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self.process.stdin is not None
         print(line, file=self.process.stdin, flush=True)
 

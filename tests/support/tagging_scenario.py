@@ -9,8 +9,8 @@ from typing import Any
 
 from store.fs.signatures import signature_from_stat
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
-from store.tagging.journal import read_journal
-from store.tagging.swap import DRAFT_PREFIX
+from store.tagging.swap.drafts import DRAFT_PREFIX
+from store.tagging.swap.journal import read_journal
 from store.tags.write import write_genres
 from tests.support.audio_formats import CODECS, encode
 from tests.support.audio_hash import audio_hash

@@ -22,10 +22,10 @@ from store.fs.signatures import read_signature
 from store.tagging.batching import batch_name
 from store.tagging.inference_cache import read_inference, write_inference
 from store.tagging.predictions import PREDICTIONS_SCHEMA
-from store.tagging.rehearsal import rehearse_writing
 from store.tagging.run import TaggingRun
-from store.tagging.settings import WriteSettings
 from store.tagging.statistics import TaggingStatistics, count_rows
+from store.tagging.swap.rehearsal import rehearse_writing
+from store.tagging.swap.settings import WriteSettings
 from store.tags.genre_map import GenreMap
 from store.tags.policy import TagPolicy, custom_tags_to_write, keep_reason, new_genres, unchanged_reason
 from store.tags.write import read_tags

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -48,34 +49,40 @@ def assemble_version(
     trained.
     """
     calibration, notes = _calibrate(predictions, run, calibration_settings)
-    results = {
-        "predictions": predictions,
-        "calibration": calibration,
-        "notes": notes,
-        "test_use": record_test_use(predictions, models, about["trained"]),
-        "about": about,
-        "rejects": rejects,
-        "baseline": baseline,
-        "choice": choice,
-    }
-    inputs = _report_inputs(folder, run, snapshot, **results)
+    inputs = replace(
+        _report_inputs(folder, run, snapshot, predictions, about, rejects),
+        calibration=calibration,
+        notes=notes,
+        test_use=record_test_use(predictions, models, about["trained"]),
+        baseline=baseline,
+        choice=choice,
+    )
     report = render_report(inputs)
     card = _make_card(folder, run, snapshot, inputs, json.loads(report[METRICS_FILE]))
     return _files(folder, predictions, report, card), card
 
 
-def _report_inputs(folder: str, run: TrainingRun, snapshot: Snapshot, **results: Any) -> ReportInputs:
-    """Return what the report shows: of the run and its spectrograms, and the results."""
+def _report_inputs(
+    folder: str,
+    run: TrainingRun,
+    snapshot: Snapshot,
+    predictions: pa.Table,
+    about: Mapping[str, Any],
+    rejects: Sequence[Mapping[str, Any]],
+) -> ReportInputs:
+    """Return what a report shows of a run as it is, without calibration, baseline and the choice of the model."""
     history = read_history(folder)
     return ReportInputs(
         name=last_part(folder),
+        predictions=predictions,
         genres=run.genres,
         target=run.settings.target,
         history=history["epochs"],
         best_epoch=history["best_epoch"],
+        about=about,
+        rejects=rejects,
         mel=MelSettings.model_validate(snapshot.mel_settings),
         read_mel=snapshot.mel,
-        **results,
     )
 
 
@@ -86,7 +93,7 @@ def _make_card(
     return {
         **identity.model_dump(mode="json"),
         **inputs.about,
-        **_describe_run(folder, run),
+        **_run_inputs(folder, run),
         "best_epoch": inputs.best_epoch,
         "calibration_notes": inputs.notes,
         "test_use": inputs.test_use,
@@ -122,7 +129,7 @@ def _files(
     }
 
 
-def _describe_run(folder: str, run: TrainingRun) -> dict[str, Any]:
+def _run_inputs(folder: str, run: TrainingRun) -> dict[str, Any]:
     tracks = read_run_tracks(folder)
     splits = tracks["split"].to_pylist()
     return {

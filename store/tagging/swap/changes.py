@@ -8,7 +8,7 @@ from typing import Any
 from store.errors import SpectrogramOneError
 from store.fs.metadata import Owner, owner_of
 from store.fs.s3_objects import has_version
-from store.tagging.journal import digest_file
+from store.tagging.swap.journal import digest_file
 from store.tags.formats import CUSTOM_TAG_NAMES, TagEdit
 from store.tags.write import checked_edit
 

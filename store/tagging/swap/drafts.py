@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from store.errors import BadInput, ObjectChanged
 from store.fs.files import local_path
 from store.fs.s3_objects import download_object, is_credentials_error
-from store.tagging.byte_delta import apply_delta, make_delta
-from store.tagging.changes import Change, Decision, FileSkipped, Rebuild, Refetch, Request, Retag
-from store.tagging.journal import digest_file
+from store.tagging.swap.byte_delta import apply_delta, make_delta
+from store.tagging.swap.changes import Change, Decision, FileSkipped, Rebuild, Refetch, Request, Retag
+from store.tagging.swap.journal import digest_file
 from store.tags.formats import FileTags, detect_tag_format, parse_tags
 from store.tags.write import write_tagged_copy
 

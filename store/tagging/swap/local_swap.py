@@ -33,10 +33,8 @@ from store.fs.metadata import (
     write_obstacle,
 )
 from store.fs.signatures import signature_from_stat
-from store.tagging.changes import Decision, FileSkipped, Request, decide
-from store.tagging.journal import digest_file, write_entries
-from store.tagging.settings import WriteSettings
-from store.tagging.swap import (
+from store.tagging.swap.changes import Decision, FileSkipped, Request, decide
+from store.tagging.swap.drafts import (
     DRAFT_PREFIX,
     MAX_SUFFIX_CHARS,
     Draft,
@@ -48,6 +46,8 @@ from store.tagging.swap import (
     skipped_result,
     write_draft,
 )
+from store.tagging.swap.journal import digest_file, write_entries
+from store.tagging.swap.settings import WriteSettings
 from store.tags.write import resolve_audio_file, translate_errors
 
 SYNC_THREADS = 8

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from store.fs.files import local_path
-from store.tagging.changes import FileSkipped, Retag, TagRequest
-from store.tagging.local_swap import PlannedFile, plan_files
-from store.tagging.settings import WriteSettings
-from store.tagging.swap import DRAFT_PREFIX, SwapResult, check_genres, skip_if_unusable, skipped_result
+from store.tagging.swap.changes import FileSkipped, Retag, TagRequest
+from store.tagging.swap.drafts import DRAFT_PREFIX, SwapResult, check_genres, skip_if_unusable, skipped_result
+from store.tagging.swap.local_swap import PlannedFile, plan_files
+from store.tagging.swap.settings import WriteSettings
 from store.tags.formats import detect_tag_format
 from store.tags.payload import end_of_leading_tags, start_of_trailing_tags
 from store.tags.write import check_taggable, translate_errors, write_tagged_copy

@@ -19,9 +19,8 @@ from uuid import uuid4
 
 from store.fs.files import last_part
 from store.fs.s3_objects import StoredObject, download_object, put_if_unchanged
-from store.tagging.changes import FileSkipped, Request, decide
-from store.tagging.journal import write_entries
-from store.tagging.swap import (
+from store.tagging.swap.changes import FileSkipped, Request, decide
+from store.tagging.swap.drafts import (
     MAX_SUFFIX_CHARS,
     Draft,
     OwnWork,
@@ -32,6 +31,7 @@ from store.tagging.swap import (
     skipped_result,
     write_draft,
 )
+from store.tagging.swap.journal import write_entries
 from store.tags.write import translate_errors
 
 CONCURRENT_REQUESTS = 8  # a response takes long, and needs little of this machine

@@ -11,10 +11,10 @@ from mutagen.flac import FLAC
 
 from store.errors import BadInput
 from store.fs.signatures import signature_from_stat
-from store.tagging import local_swap, swap
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
-from store.tagging.journal import list_journalled_batches, read_journal
-from store.tagging.swap import DRAFT_PREFIX
+from store.tagging.swap import drafts, local_swap
+from store.tagging.swap.drafts import DRAFT_PREFIX
+from store.tagging.swap.journal import list_journalled_batches, read_journal
 from store.tags import write as tags
 from store.tags.write import read_genres, read_tags, write_genres
 from tests.support.audio_formats import CODECS, encode
@@ -193,7 +193,7 @@ def test_the_disk_holds_journal_then_drafts_before_the_first_swap_and_folders_af
 
 
 def test_large_batches_are_swapped_in_groups(music, originals, journal, monkeypatch):
-    monkeypatch.setattr(swap, "MAX_GROUP_BYTES", 100_000)
+    monkeypatch.setattr(drafts, "MAX_GROUP_BYTES", 100_000)
     assert statuses(tag([row_of(path) for path in files_of(music)], journal)) == {"written"}
     assert len(list(Path(journal).iterdir())) > 2
     assert statuses(undo(journal)) == {"restored"}
@@ -537,7 +537,7 @@ def test_a_file_that_changed_since_keeps_what_others_did_to_it(music, journal):
 
 
 def test_without_a_recipe_tags_are_put_back_one_by_one(music, originals, journal, monkeypatch):
-    monkeypatch.setattr(swap, "make_delta", lambda new, old: None)
+    monkeypatch.setattr(drafts, "make_delta", lambda new, old: None)
     tag([row_of(path, custom_tags=NOTES) for path in files_of(music)], journal)
     assert statuses(undo(journal, dry_run=True)) == {"would-restore-tags"}
     assert statuses(undo(journal)) == {"restored-tags"}

@@ -16,11 +16,11 @@ from store.fs.files import put_if_absent, read_bytes, write_atomic
 from store.fs.metadata import copy_metadata
 from store.fs.signatures import signature_from_stat
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
-from store.tagging.changes import TagRequest
-from store.tagging.journal import read_journal
-from store.tagging.local_swap import dry_run_files
 from store.tagging.predictions import PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import TaggingRun
+from store.tagging.swap.changes import TagRequest
+from store.tagging.swap.journal import read_journal
+from store.tagging.swap.local_swap import dry_run_files
 from store.tagging.tasks import write_parts
 from store.tags.write import read_genres
 from tests.support.other_disks import failing_once, mounted, share_semantics

@@ -6,9 +6,9 @@ import pytest
 
 from store.errors import BadInput
 from store.fs.parquet import write_table
-from store.tagging.journal import list_journalled_batches
 from store.tagging.predictions import PREDICTIONS_SCHEMA
 from store.tagging.run import find_run, inference_url, list_runs, open_run
+from store.tagging.swap.journal import list_journalled_batches
 
 ASKED = {"source": "/music", "write": True}
 

@@ -10,11 +10,11 @@ from mutagen.id3 import COMM, ID3
 
 from store.fs.signatures import read_signature
 from store.tagging.inference_cache import read_inference, write_inference
-from store.tagging.journal import list_journalled_batches
 from store.tagging.predictions import PREDICTIONS_SCHEMA, table_rows
 from store.tagging.run import open_run
-from store.tagging.settings import WriteSettings
-from store.tagging.swap import DRAFT_PREFIX
+from store.tagging.swap.drafts import DRAFT_PREFIX
+from store.tagging.swap.journal import list_journalled_batches
+from store.tagging.swap.settings import WriteSettings
 from store.tagging.tasks import sweep_killed_run, undo_parts, write_parts
 from store.tags.write import read_genres, read_tags
 from tests.support.tagging_model import copy_demo_music

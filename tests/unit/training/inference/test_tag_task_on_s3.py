@@ -8,9 +8,9 @@ import pytest
 from preprocessing.catalogue.audio_files import stream_audio
 from store.tagging.batch import WriteSettings
 from store.tagging.batching import batch_name, iter_batches
-from store.tagging.journal import read_journal
 from store.tagging.predictions import table_rows
 from store.tagging.run import open_run
+from store.tagging.swap.journal import read_journal
 from store.tagging.tasks import undo_parts, write_parts
 from store.tags.write import read_genres
 from tests.support.audio_hash import audio_hash

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mutagen.ogg import OggPage
 
 from store.errors import BadInput
-from store.tagging.byte_delta import apply_delta, make_delta
+from store.tagging.swap.byte_delta import apply_delta, make_delta
 from store.tags.write import write_genres
 from tests.support.audio_formats import CODECS, encode
 

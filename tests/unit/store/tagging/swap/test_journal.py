@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from store.tagging.journal import digest_file, list_journalled_batches, read_journal, write_entries
+from store.tagging.swap.journal import digest_file, list_journalled_batches, read_journal, write_entries
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

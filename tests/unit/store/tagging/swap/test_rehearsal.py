@@ -13,11 +13,11 @@ from mutagen.id3 import COMM, ID3
 
 from store.errors import BadInput
 from store.fs.signatures import signature_from_stat
-from store.tagging import rehearsal
 from store.tagging.batch import apply_batch
-from store.tagging.journal import digest_file
-from store.tagging.rehearsal import rehearse_writing
-from store.tagging.settings import WriteSettings
+from store.tagging.swap import rehearsal
+from store.tagging.swap.journal import digest_file
+from store.tagging.swap.rehearsal import rehearse_writing
+from store.tagging.swap.settings import WriteSettings
 from store.tags.write import read_genres
 from tests.support.damaged_files import mutations, real_files
 from tests.support.tagged_files import id3v1, write_tagged_files

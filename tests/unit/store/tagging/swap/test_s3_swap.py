@@ -8,10 +8,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from store.fs.listing import stream_files
-from store.tagging import s3_swap, swap
 from store.tagging.batch import WriteSettings, apply_batch, undo_batch
-from store.tagging.changes import FileSkipped
-from store.tagging.journal import list_journalled_batches, read_journal
+from store.tagging.swap import drafts, s3_swap
+from store.tagging.swap.changes import FileSkipped
+from store.tagging.swap.journal import list_journalled_batches, read_journal
 from store.tags.write import read_genres, write_genres
 from tests.support.audio_formats import CODECS, encode
 from tests.support.audio_hash import audio_hash
@@ -294,7 +294,7 @@ def test_the_journal_names_the_version_that_was(versioned, originals, journal):
 
 
 def test_without_a_recipe_the_old_version_is_put_back(versioned, originals, journal, monkeypatch):
-    monkeypatch.setattr(swap, "make_delta", lambda new, old: None)
+    monkeypatch.setattr(drafts, "make_delta", lambda new, old: None)
     tag(versioned.rows(), journal)
     (gone,) = [row for row in read_journal(journal, "1") if row["track_id"] == "music.mp3"]
     boto3.client("s3").delete_object(**versioned.key("music.mp3"), VersionId=gone["version"])
@@ -315,7 +315,7 @@ def test_only_the_drafts_of_one_group_lie_here_at_a_time(place, originals, journ
     here.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(here))
     monkeypatch.setattr(s3_swap, "write_entries", look_and_write)
-    monkeypatch.setattr(swap, "MAX_GROUP_BYTES", 20_000)
+    monkeypatch.setattr(drafts, "MAX_GROUP_BYTES", 20_000)
     monkeypatch.setattr(s3_swap, "CONCURRENT_REQUESTS", 1)
     assert statuses(tag(place.rows(), journal)) == {"written"}
     assert len(groups) > 2
@@ -329,8 +329,8 @@ def test_only_the_drafts_of_one_group_lie_here_at_a_time(place, originals, journ
 def test_expired_credentials_are_not_taken_for_objects_that_may_not_be_read(place, journal):
     error = PermissionError("expired")
     error.__cause__ = ClientError({"Error": {"Code": "ExpiredToken"}}, "GetObject")
-    with pytest.raises(OSError, match="s3://a: expired"), swap.skip_if_unusable("s3://a"):
+    with pytest.raises(OSError, match="s3://a: expired"), drafts.skip_if_unusable("s3://a"):
         raise error
     error.__cause__ = ClientError({"Error": {"Code": "AccessDenied"}}, "GetObject")
-    with pytest.raises(FileSkipped, match="expired"), swap.skip_if_unusable("s3://a"):
+    with pytest.raises(FileSkipped, match="expired"), drafts.skip_if_unusable("s3://a"):
         raise error

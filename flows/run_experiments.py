@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from flows.checks import check_experiment
 from flows.cluster.client import Cluster, open_cluster
-from flows.reporting.artifacts import show_markdown, show_table
+from flows.reporting.artifacts import show_image, show_markdown, show_table
 from flows.reporting.progress import print_status, showing_progress
 from flows.reporting.stage import stage
 from flows.study_runs.execution import execute_runs, fit_to_memory
@@ -164,8 +164,11 @@ def publish(
         settings=context.settings.model_dump(mode="json"),
         files=(RESULTS_FILE, *sorted(conclusion.files)),
     )
-    for name, content in {**conclusion.files, **render_study_page(page)}.items():
+    files = {**conclusion.files, **render_study_page(page)}
+    for name, content in files.items():
         write_atomic(join(context.folder, name), content)
+    for figure in conclusion.figures:
+        show_image(f"study-{study.name}-{figure.name}", files[f"{figure.name}.png"], figure.caption)
     show_table(f"study-{study.name}", rows, conclusion.answer)
     show_markdown(f"study-{study.name}-answer", "\n\n".join([conclusion.answer, *conclusion.warnings]))
     return StudySummary(

@@ -20,7 +20,7 @@ from flows.cluster.client import Cluster, open_cluster
 from flows.model_stages.baseline import FIT_ONLY, predict_by_baseline
 from flows.model_stages.choice import apply_choice, choose_model
 from flows.model_stages.training import create_run_folder, predict_held_out, train_members
-from flows.reporting.artifacts import show_link, show_table
+from flows.reporting.artifacts import show_image, show_link, show_table
 from flows.reporting.build_report import list_rejects
 from flows.reporting.stage import stage
 from flows.services.mlflow_log import check_mlflow_uri, log_to_mlflow
@@ -43,6 +43,7 @@ from training.fit.labels import label_columns, select_labelled_tracks, select_tr
 from training.fit.run import TrainingRun
 from training.fit.settings import TrainSettings
 from training.networks.settings import is_state_dict_file
+from training.report.page import SCORE_FIGURES
 from training.report.version_files import assemble_version
 from training.selection.model_choice import ModelChoice
 
@@ -236,6 +237,10 @@ def summarise_training(version: str, settings: TrainModelSettings, *, trained_no
         is_champion=champion(settings.models) == version,
     )
     show_training_result(summary)
+    figure = SCORE_FIGURES[card["training"]["target"]]
+    show_image(
+        "training-figure", read_bytes(join(url, REPORT_FOLDER, figure)), "Predictions of the test tracks"
+    )
     return summary
 
 

@@ -9,9 +9,10 @@ import http.server
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import boto3
 import fsspec
@@ -109,6 +110,10 @@ class _FolderServer(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        with suppress(ConnectionError):  # a client that has read enough hangs up
+            super().copyfile(source, outputfile)
 
     def do_GET(self) -> None:
         if self.path.startswith("/status/"):

@@ -40,6 +40,17 @@ def show_link(key: str, url: str, text: str) -> None:
     create_link_artifact(url, link_text=text, key=key)
 
 
+def show_image(key: str, png: bytes, description: str) -> None:
+    """Put a figure on the page of the run; the artifact contains it, since browsers elsewhere reach no file of ours."""
+    if not in_flow_run():
+        return
+    from prefect.artifacts import create_image_artifact
+
+    from training.report.formatting import data_uri
+
+    create_image_artifact(data_uri(png), key=key, description=html.escape(description, quote=False))
+
+
 def progress_artifact(key: str, description: str) -> ShowProgress:
     """Put a progress bar on the page of the run, and return a function that moves it."""
     if not in_flow_run():

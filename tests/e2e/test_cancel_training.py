@@ -32,5 +32,11 @@ def test_cancelled_in_the_ui_no_rank_is_left_and_the_next_run_starts(page, serve
         page.goto("about:blank")
 
         short = {**TRAINING, "epochs": 1}
-        state = end_of(served, submit(served, "train-model", {**settings, "training": short}))
+        run = submit(served, "train-model", {**settings, "training": short})
+        state = end_of(served, run)
         assert state["type"] == "COMPLETED", state["message"]
+        page.goto(f"{served.url}/artifacts/artifact/{artifacts(served, run)['training-figure']['id']}")
+        figure = page.locator("img[src^='data:image/png']").first
+        figure.wait_for()
+        assert figure.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+        page.screenshot(path=pictures / "9-training-figure.png")

@@ -1,5 +1,6 @@
 """Values as text for people, and the environment of the page templates."""
 
+import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ def format_setting(value: Any) -> str:
 def join_names(names: Sequence[str]) -> str:
     """Return "a, b and c"."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def data_uri(png: bytes) -> str:
+    """Return a picture as a URL that contains it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def make_environment(finalize: Callable[[Any], Any] | None = None) -> jinja2.Environment:

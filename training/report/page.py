@@ -1,6 +1,5 @@
 """The report of an evaluation: tables, figures and one page that contains all of it."""
 
-import base64
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,14 +42,17 @@ from training.report.findings import (
     track_label,
     worst_tracks,
 )
-from training.report.formatting import format_setting, make_environment
+from training.report.formatting import data_uri, format_setting, make_environment
 from training.report.score_figures import MAX_SHOWN_GENRES, draw_precision_recall, draw_reliability
-from training.report.style import DARK, DPI, LIGHT, Theme
+from training.report.style import DARK, LIGHT, Theme, css_width_px
 from training.selection.model_choice import ModelChoice
 
 METRICS_FILE = "metrics.json"
+SCORE_FIGURES: Mapping[Target, str] = {
+    "top": "confusion_matrix.png",
+    "multi": "genre_f1.png",
+}  # of the test tracks
 MAX_PAGE_REJECTS = 500  # a browser shows so many rows easily; rejects.csv has all
-CSS_DPI = 96
 ReadMel = Callable[[str], NDArray[np.float32]]
 Images = dict[str, dict[str, bytes]]  # by theme and file name
 
@@ -115,9 +117,9 @@ def _figures(
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     match test.target:
         case "top":
-            yield "confusion_matrix.png", lambda: draw_confusion_matrix(test, theme)
+            yield SCORE_FIGURES["top"], lambda: draw_confusion_matrix(test, theme)
         case "multi":
-            yield "genre_f1.png", lambda: draw_genre_bars(test, theme)
+            yield SCORE_FIGURES["multi"], lambda: draw_genre_bars(test, theme)
     if inputs.history:
         yield "learning_curves.png", lambda: draw_learning_curves(inputs.history, inputs.best_epoch, theme)
     yield "wrong_tracks.png", lambda: draw_spectrograms(panels, inputs.mel, theme)
@@ -150,10 +152,8 @@ def _render_page(
         across_folds=across_folds(inputs.choice),
         results=splits,
         test=test,
-        images={
-            kind: {file: _data_uri(png) for file, png in files.items()} for kind, files in images.items()
-        },
-        widths_px={file: round(_width(png) * CSS_DPI / DPI) for file, png in images["light"].items()},
+        images={kind: {file: data_uri(png) for file, png in files.items()} for kind, files in images.items()},
+        widths_px={file: css_width_px(png) for file, png in images["light"].items()},
         best_epoch=inputs.best_epoch,
         about={name: format_setting(value) for name, value in flatten(inputs.about)},
         rejects=inputs.rejects[:MAX_PAGE_REJECTS],
@@ -167,11 +167,3 @@ def _render_page(
         max_shown_genres=MAX_SHOWN_GENRES,
         **context,
     )
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _width(png: bytes) -> int:
-    return int.from_bytes(png[16:20])  # the first field of the first chunk

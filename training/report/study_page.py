@@ -1,16 +1,14 @@
 """The page of a study: its answer, figures, tables, and all its runs in a table that can be sorted."""
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from training.report.dotted_names import flatten
-from training.report.formatting import format_setting, make_environment
-from training.report.style import DARK, DPI, LIGHT, Theme
+from training.report.formatting import data_uri, format_setting, make_environment
+from training.report.style import DARK, LIGHT, Theme, css_width_px
 
 PAGE_FILE = "index.html"
-CSS_DPI = 96
 MAX_PAGE_ROWS = 2_000  # a browser sorts so many easily; results.csv has all
 HIDDEN_COLUMNS = frozenset({"study", "command"})
 
@@ -58,9 +56,9 @@ def render_study_page(page: StudyPage) -> dict[str, bytes]:
         page=page,
         columns=[name for name in page.columns if name not in HIDDEN_COLUMNS],
         rows=page.rows[:MAX_PAGE_ROWS],
-        light={name: _data_uri(png) for name, png in light.items()},
-        dark={name: _data_uri(png) for name, png in dark.items()},
-        widths_px={name: round(int.from_bytes(png[16:20]) * CSS_DPI / DPI) for name, png in light.items()},
+        light={name: data_uri(png) for name, png in light.items()},
+        dark={name: data_uri(png) for name, png in dark.items()},
+        widths_px={name: css_width_px(png) for name, png in light.items()},
         settings={name: format_setting(value) for name, value in flatten(page.settings)},
     )
     return {**{f"{name}.png": png for name, png in light.items()}, PAGE_FILE: html.encode()}
@@ -83,7 +81,3 @@ def format_cell(value: Any) -> str:
             return f"{value:,}"
         case _:
             return str(value)
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

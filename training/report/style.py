@@ -18,6 +18,7 @@ from matplotlib.font_manager import get_font
 from matplotlib.text import Text
 
 DPI = 200
+CSS_DPI = 96
 Layout = Literal["constrained", "compressed"]
 
 
@@ -86,3 +87,8 @@ def render_png(figure: Figure, theme: Theme) -> bytes:
         text.set_fontfamily("DejaVu Sans")  # the font whose characters are known
     figure.savefig(sink, format="png", dpi=DPI, facecolor=theme.paper)
     return sink.getvalue()
+
+
+def css_width_px(png: bytes) -> int:
+    """Return the width at which a browser shows a figure of `render_png` at its size in inches."""
+    return round(int.from_bytes(png[16:20]) * CSS_DPI / DPI)  # the first field of the first chunk

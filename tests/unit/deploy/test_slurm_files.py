@@ -27,8 +27,9 @@ def test_a_command_is_interrupted_before_the_time_limit(tmp_path):
     """SLURM sends INT to the batch file; the command then ends as after Ctrl-C, and the next one does not begin."""
     command = tmp_path / "spectrogram-one"
     command.write_text(
-        "#!/usr/bin/env python3\nimport sys, time\nprint(sys.argv[1], flush=True)\n"
-        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('interrupted')\n"
+        "#!/usr/bin/env python3\nimport sys, time\n"
+        "try:\n    print(sys.argv[1], flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('interrupted')\n"
     )
     command.chmod(0o755)
     job = subprocess.Popen(

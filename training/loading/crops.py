@@ -81,8 +81,8 @@ def plan_epoch(
     else:
         count_T = _balanced_counts(_balanced_keys(tracks, balance), count, random)
         track_N = random.permutation(np.repeat(track_T, count_T))
-    number_of_starts_N = np.maximum(tracks.locations.frames_T[track_N] - crop_frames, 0) + 1
-    crops = Crops(track_N, random.integers(number_of_starts_N).astype(np.int32))
+    number_of_starts_T = (np.maximum(tracks.locations.frames_T - crop_frames, 0) + 1).astype(np.int32)
+    crops = Crops(track_N, random.integers(number_of_starts_T[track_N]).astype(np.int32))
     return crops.take(_order_by_runs(tracks.locations, crops, mixed_runs, random)) if mixed_runs else crops
 
 

@@ -110,13 +110,16 @@ def _answer(groups: dict[Group, list[Row]], tests: Sequence[tuple[Group, Group, 
         parts.append(
             f"{model}, split {split}: {percent(mean)} right on average of {len(its)} runs, standard deviation "
             f"{100 * std:.1f} points, from {percent(lowest)} to {percent(highest)}."
+            if len(its) > 1
+            else f"{model}, split {split}: {percent(mean)} right in its only run."
         )
     for one, other, test in tests:
         if one[1] == other[1]:
-            differ = "differ by more than noise" if test.differs else "do not differ by more than noise"
+            better, worse = (one, other) if test.difference >= 0 else (other, one)
+            more = "more than" if test.differs else "no more than"
             parts.append(
-                f"{one[0]} and {other[0]} (split {one[1]}) {differ}: {100 * test.difference:+.1f} points, "
-                f"p = {test.p:.3f} by {test.artists} artists."
+                f"{better[0]} is {100 * abs(test.difference):.1f} points above {worse[0]} (split {one[1]}), {more} "
+                f"noise: {test.p_text} by {test.artists} artists."
             )
     return " ".join(parts) or "No run has finished."
 
@@ -127,9 +130,9 @@ def _leakage(groups: dict[Group, list[Row]], one: Group, test: PairedTest) -> st
     if test.difference <= 0:
         return (
             f"{one[0]}: the random split does not score higher than the one that shares no artist "
-            f"({100 * test.difference:+.1f} points, p = {test.p:.3f})."
+            f"({100 * test.difference:+.1f} points, {test.p_text})."
         )
-    surely = "" if test.differs else f" The difference is within noise here (p = {test.p:.3f})."
+    surely = "" if test.differs else f" The difference is within noise here ({test.p_text})."
     return (
         f"Leakage: {one[0]} scores {100 * test.difference:.1f} points higher on the random split, because the artists "
         f"of {percent(known)} of its test tracks are in training, too: it recognises artists, not genres. "

@@ -172,7 +172,7 @@ def _answer(context: StudyContext, rows: Sequence[Row], best: Row) -> Iterator[s
         )
         if test:
             more = "more than" if test.differs else "no more than"
-            yield f"The difference, {100 * test.difference:+.1f} points, is {more} noise (p = {test.p:.3f} by artist)."
+            yield f"The difference, {100 * test.difference:+.1f} points, is {more} noise ({test.p_text} by artist)."
     yield f"{BEST_FILE} is what `train --config` takes."
 
 

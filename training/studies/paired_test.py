@@ -40,6 +40,11 @@ class PairedTest:
         """Whether noise alone would give such a difference in less than one of twenty cases."""
         return self.p < SIGNIFICANT_P
 
+    @property
+    def p_text(self) -> str:
+        """The p-value in words."""
+        return "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+
 
 def difference_cells(test: PairedTest | None) -> tuple[float | None, ...]:
     """Return difference, bounds and p-value for a table; nothing of a test that was not possible."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from flows.study_runs.candidates import Candidate, make_candidates, needs_features
 from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun
@@ -12,6 +13,7 @@ from training.report.formatting import percent
 from training.report.study_figures import draw_dots
 from training.report.study_page import StudyFigure, StudyTable
 from training.studies.balance import count_shares, find_imbalances, most_confused_pair
+from training.studies.classical import Balancing
 from training.studies.genre_sets import select_tracks
 from training.studies.splits import count_artists
 from training.studies.summaries import mean_of, rows_by, spread
@@ -41,16 +43,20 @@ def plan(context: StudyContext, rows: Sequence[Row]) -> list[StudyRun]:
 
 
 def _candidates(context: StudyContext) -> dict[str, list[Candidate]]:
-    """Return the models by the way they are balanced: a network by sampling alone."""
+    """Return the models by the way they are balanced."""
     plain = make_candidates(context.settings)
-    sampled = [
-        replace(it, balancing="sampling")
-        if needs_features(it.model)
-        else replace(it, training=it.training.model_copy(update={"balance": "genre"}))
-        for it in plain
-    ]
-    weighted = [replace(it, balancing="weights") for it in plain if needs_features(it.model)]
-    return {"none": plain, "weights": weighted, "sampling": sampled}
+    return {
+        "none": plain,
+        "weights": [_balanced(it, "weights", {"class_weights": True}) for it in plain],
+        "sampling": [_balanced(it, "sampling", {"balance": "genre"}) for it in plain],
+    }
+
+
+def _balanced(candidate: Candidate, balancing: Balancing, training: dict[str, Any]) -> Candidate:
+    """Return a model that is balanced in a way of classical models, or by settings of a network's training."""
+    if needs_features(candidate.model):
+        return replace(candidate, balancing=balancing)
+    return replace(candidate, training=candidate.training.model_copy(update=training))
 
 
 def _plan_worst_pair(context: StudyContext, rows: Sequence[Row], among: Sequence[str]) -> Iterator[StudyRun]:
@@ -116,7 +122,7 @@ def _answer(
         yield (
             f"The most confused pair is {pair[0]['genres'].replace('; ', ' and ')}. With its artists assigned to folds "
             f"{len(by_seed)} times, {percent(mean)} are right, from {percent(lowest)} to {percent(highest)} (standard "
-            f"deviation {100 * std:.1f} points): so much comes of the split alone."
+            f"deviation {100 * std:.1f} points): that much the split alone changes."
         )
 
 

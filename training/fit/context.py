@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
+from torch import Tensor
 
 from preprocessing.mel.settings import MelSettings
 from store.dataset.frame_reader import Locations
@@ -18,6 +20,7 @@ from training.fit.distributed import RankContext
 from training.fit.events import Emit
 from training.fit.run import TrainingRun, artists_of, targets_of
 from training.fit.settings import TrainSettings
+from training.fit.step import class_weights
 from training.loading.batches import BatchMemory, CropSource
 from training.loading.crops import Tracks, micro_batches_of_rank
 from training.loading.readers import ReadingPlan
@@ -38,6 +41,7 @@ class TrainingContext:
     crop_frames: int
     steps: int  # in one epoch
     micro_batches: range  # of each step: those of this rank
+    class_weight_G: Tensor | None  # on the device; None without class weights
 
     @property
     def weight(self) -> float:
@@ -81,6 +85,9 @@ def make_training_context(
         crop_frames=MelSettings.model_validate(snapshot.mel_settings).count_frames(settings.crop_s),
         steps=math.ceil(len(training) * settings.crops_per_track / settings.batch_size),
         micro_batches=micro_batches,
+        class_weight_G=torch.from_numpy(class_weights(training.target_TG)).to(rank_context.device)
+        if settings.class_weights
+        else None,
     )
 
 

@@ -173,6 +173,7 @@ def _make_step(context: TrainingContext, train_state: TrainState, batch: Batch, 
         settings,
         seeds=micro_batch_seeds(settings.seed, step, context.micro_batches),
         world_size=context.rank_context.world_size,
+        class_weight_G=context.class_weight_G,
     )
 
 

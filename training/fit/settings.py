@@ -69,6 +69,10 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         description="What has equally many crops. none: every track; genre: every genre (target top only); artist: "
         "every artist; genre-artist: every genre, and within it every artist (target top only)",
     )
+    class_weights: bool = Field(
+        False,
+        description="Weight the loss of a crop by the inverse of the number of tracks of its genre (target top only)",
+    )
     validation_crops: int = Field(8, ge=1, le=100, description="Evenly spaced crops of each validation track")
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of initial weights, crops, dropout and augmentation"
@@ -122,6 +126,10 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"--balance {self.balance} needs --target top: a track of several genres cannot be counted once; "
                 "--balance artist can be used"
+            )
+        if self.class_weights and self.target == "multi":
+            raise ValueError(
+                "--class-weights needs --target top: a track of several genres has no weight of its own"
             )
         if "://" in self.cache_folder:
             raise ValueError(f"--cache-folder {self.cache_folder}: must be a folder on a local disk")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
@@ -40,10 +41,11 @@ def train_step(
     *,
     seeds: Sequence[int],
     world_size: int = 1,
+    class_weight_G: Tensor | None = None,
 ) -> Step:
     """Move the model one step down the loss, with one seed for each micro-batch of this rank.
 
-    Shapes: batch.mel_BFM (B, F, M), as stored; batch.target_BG (B, G); both on the device.
+    Shapes: batch.mel_BFM (B, F, M), as stored; batch.target_BG (B, G); class_weight_G (G,); all on the device.
 
     DDP averages over ranks, which may have unequal numbers of micro-batches: each has the weight
     `world_size` / micro-batches of all ranks, so that the result is the mean over micro-batches.
@@ -58,7 +60,7 @@ def train_step(
     for seed, micro_batch in zip(seeds, micro_batches, strict=True):
         torch.manual_seed(seed)
         with _all_reduce(model, last=len(losses) == len(micro_batches) - 1):
-            loss = weight * _micro_batch_loss(model, micro_batch, settings)
+            loss = weight * _micro_batch_loss(model, micro_batch, settings, class_weight_G)
             torch.autograd.backward(loss)  # under DDP the last one also averages the gradients over all ranks
         losses.append(loss.detach())
     grad_norm = clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -77,26 +79,44 @@ def micro_batch_seeds(seed: int, step: int, micro_batches: range) -> list[int]:
     ]
 
 
-def genre_loss(logits_BG: Tensor, target_BG: Tensor, settings: TrainSettings) -> Tensor:
-    """Return the loss of logits against their targets, in nats.
+def class_weights(target_TG: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Return a weight of each genre, inverse to its number of tracks; their mean over the tracks is 1.
+
+    Shapes: (T, G), one genre each -> (G,).
+    """
+    tracks, genres = target_TG.shape
+    weight_G: NDArray[np.float32] = np.float32(tracks / genres) / target_TG.sum(
+        axis=0, dtype=np.float32
+    ).clip(1)
+    return weight_G
+
+
+def genre_loss(
+    logits_BG: Tensor, target_BG: Tensor, settings: TrainSettings, class_weight_G: Tensor | None = None
+) -> Tensor:
+    """Return the loss of logits against their targets, in nats; `class_weight_G` applies to the target top.
 
     Source: softmax for one genre a track; one sigmoid a genre where tracks bear several
             (Defferrard et al., 2017); label smoothing (Szegedy et al., 2016).
     """
     match settings.target:
         case "top":
-            return F.cross_entropy(logits_BG, target_BG, label_smoothing=settings.label_smoothing)
+            return F.cross_entropy(
+                logits_BG, target_BG, class_weight_G, label_smoothing=settings.label_smoothing
+            )
         case "multi":
             smooth_BG = target_BG.lerp(torch.full_like(target_BG, 0.5), settings.label_smoothing)
             return F.binary_cross_entropy_with_logits(logits_BG, smooth_BG)
 
 
-def _micro_batch_loss(model: nn.Module, micro_batch: Batch, settings: TrainSettings) -> Tensor:
+def _micro_batch_loss(
+    model: nn.Module, micro_batch: Batch, settings: TrainSettings, class_weight_G: Tensor | None
+) -> Tensor:
     device = micro_batch.mel_BFM.device.type
     mel_BFM, target_BG = augment(to_db(micro_batch.mel_BFM), micro_batch.target_BG, settings.augment)
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         logits_BG = model(mel_BFM)
-    return genre_loss(logits_BG.float(), target_BG, settings)
+    return genre_loss(logits_BG.float(), target_BG, settings, class_weight_G)
 
 
 def _all_reduce(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:

@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from training.fit.settings import AugmentSettings, TrainSettings
-from training.fit.step import genre_loss, micro_batch_seeds, train_step
+from training.fit.step import class_weights, genre_loss, micro_batch_seeds, train_step
 from training.inference.onnx_export import relative_rounding
 from training.loading.batches import Batch
 from training.networks.network import build_model
@@ -24,9 +25,9 @@ def batch(size=8):
     return Batch(mel_BFM, F.one_hot(torch.arange(size) % 3, 3).float())
 
 
-def gradient_of(crops, seeds):
+def gradient_of(crops, seeds, **changed):
     model, optimizer = model_and_optimizer()
-    step = train_step(model, optimizer, crops, SETTINGS, seeds=seeds)
+    step = train_step(model, optimizer, crops, SETTINGS, seeds=seeds, **changed)
     return step.loss, torch.cat([weight.grad.ravel() for weight in model.parameters()])
 
 
@@ -79,6 +80,31 @@ def test_micro_batches_have_their_own_seeds_on_any_number_of_ranks():
     assert alone == micro_batch_seeds(0, 7, range(2)) + micro_batch_seeds(0, 7, range(2, 4))
     many = {seed for run in (0, 1) for step in range(20) for seed in micro_batch_seeds(run, step, range(4))}
     assert len(many) == 160
+
+
+def test_class_weights_give_every_genre_the_same_share_of_the_loss():
+    target_TG = np.eye(3, dtype=np.int8)[[0] * 6 + [1] * 2 + [2] * 4]
+    weight_G = torch.from_numpy(class_weights(target_TG))
+    assert weight_G.tolist() == pytest.approx([12 / 18, 12 / 6, 12 / 12])
+    plain = TrainSettings(label_smoothing=0.0)
+    logits_TG, target_TG = torch.zeros(12, 3), torch.from_numpy(target_TG).float()
+    assert genre_loss(logits_TG, target_TG, plain, weight_G) == pytest.approx(
+        np.log(3)
+    )  # the weights' mean is 1
+    shares = [
+        genre_loss(logits_TG[target_TG[:, genre] > 0], target_TG[target_TG[:, genre] > 0], plain, weight_G)
+        * tracks
+        for genre, tracks in enumerate((6, 2, 4))
+    ]
+    assert [float(share) for share in shares] == pytest.approx([4 * np.log(3)] * 3)
+
+
+def test_class_weights_reach_the_gradient():
+    weight_G = torch.tensor([0.5, 1.5, 1.0])
+    plain, weighted = (
+        gradient_of(batch(), [1, 2], **changed)[1] for changed in ({}, {"class_weight_G": weight_G})
+    )
+    assert not torch.equal(plain, weighted)
 
 
 def test_long_gradients_are_clipped():

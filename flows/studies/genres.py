@@ -85,7 +85,7 @@ def _answer(by_set: Sequence[tuple[tuple[str, ...], list[Row]]]) -> str:
     for key, its in by_set:
         if its[0]["set_size"] > 2:
             parts.append(
-                f"Of {its[0]['set_size']} genres {percent(mean_of(its, 'accuracy'))} of the test tracks are right "
+                f"With {its[0]['set_size']} genres {percent(mean_of(its, 'accuracy'))} of the test tracks are right "
                 f"({key[1]}, split {key[2]}), where a random guess gives {percent(mean_of(its, 'chance'))} and the "
                 f"largest genre {percent(mean_of(its, 'majority'))}; macro F1 {mean_of(its, 'macro_f1'):.2f}."
             )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib import import_module
 
 from pydantic import BaseModel
@@ -168,7 +169,11 @@ def publish(
     for name, content in files.items():
         write_atomic(join(context.folder, name), content)
     for figure in conclusion.figures:
-        show_image(f"study-{study.name}-{figure.name}", files[f"{figure.name}.png"], figure.caption)
+        show_image(
+            f"study-{study.name}-{figure.name}",
+            partial(files.__getitem__, f"{figure.name}.png"),
+            figure.caption,
+        )
     show_table(f"study-{study.name}", rows, conclusion.answer)
     show_markdown(f"study-{study.name}-answer", "\n\n".join([conclusion.answer, *conclusion.warnings]))
     return StudySummary(

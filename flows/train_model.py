@@ -7,6 +7,7 @@ predicts the held-out tracks, and publishes the model, its report and its card t
 import json
 import subprocess
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -239,7 +240,9 @@ def summarise_training(version: str, settings: TrainModelSettings, *, trained_no
     show_training_result(summary)
     figure = SCORE_FIGURES[card["training"]["target"]]
     show_image(
-        "training-figure", read_bytes(join(url, REPORT_FOLDER, figure)), "Predictions of the test tracks"
+        "training-figure",
+        partial(read_bytes, join(url, REPORT_FOLDER, figure)),
+        "Predictions of the test tracks",
     )
     return summary
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from flows.reporting.stage import in_flow_run
 
+MAX_IMAGE_BYTES = 500_000
 ShowProgress = Callable[[float, str], None]  # percent, description
 
 
@@ -40,9 +41,13 @@ def show_link(key: str, url: str, text: str) -> None:
     create_link_artifact(url, link_text=text, key=key)
 
 
-def show_image(key: str, png: bytes, description: str) -> None:
-    """Put a figure on the page of the run; the artifact contains it, since browsers elsewhere reach no file of ours."""
-    if not in_flow_run():
+def show_image(key: str, read_png: Callable[[], bytes], description: str) -> None:
+    """Put a figure on the page of the run.
+
+    The artifact contains it, since a browser on another machine cannot open local files; a figure that is too large
+    for Prefect's database is left out: it is beside the report.
+    """
+    if not in_flow_run() or len(png := read_png()) > MAX_IMAGE_BYTES:
         return
     from prefect.artifacts import create_image_artifact
 

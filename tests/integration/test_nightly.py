@@ -23,9 +23,8 @@ from training.networks.settings import ModelSettings
 
 MUSIC = Path("tests/data/demo_music")
 ONE_PROCESS = HostSettings(processes_per_host=1)
-QUICK = TrainSettings(
-    model=ModelSettings(name="features")
-)  # a network costs minutes, and is promoted the same way
+# A network costs minutes, and is compared and promoted the same way.
+QUICK = TrainSettings(model=ModelSettings(name="features"))
 COARSE = SpectrogramSettings(mel=MelSettings(hop=1024, bands=32))
 NEXT = {"Rock": "Electronic", "Electronic": "Instrumental", "Instrumental": "Rock"}
 

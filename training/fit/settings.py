@@ -71,7 +71,7 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     )
     class_weights: bool = Field(
         False,
-        description="Weight the loss of a crop by the inverse of the number of tracks of its genre (target top only)",
+        description="Weight the loss of a crop by the inverse of its genre's number of tracks (networks, target top)",
     )
     validation_crops: int = Field(8, ge=1, le=100, description="Evenly spaced crops of each validation track")
     seed: int = Field(
@@ -131,6 +131,8 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 "--class-weights needs --target top: a track of several genres has no weight of its own"
             )
+        if self.class_weights and self.balance in ("genre", "genre-artist"):
+            raise ValueError(f"--class-weights and --balance {self.balance} both balance genres: choose one")
         if "://" in self.cache_folder:
             raise ValueError(f"--cache-folder {self.cache_folder}: must be a folder on a local disk")
         return self

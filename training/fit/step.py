@@ -82,28 +82,29 @@ def micro_batch_seeds(seed: int, step: int, micro_batches: range) -> list[int]:
 def class_weights(target_TG: NDArray[np.int8]) -> NDArray[np.float32]:
     """Return a weight of each genre, inverse to its number of tracks; their mean over the tracks is 1.
 
-    Shapes: (T, G), one genre each -> (G,).
+    Shapes: (T, G), one genre a track, no genre without a track -> (G,).
     """
     tracks, genres = target_TG.shape
-    weight_G: NDArray[np.float32] = np.float32(tracks / genres) / target_TG.sum(
-        axis=0, dtype=np.float32
-    ).clip(1)
+    weight_G: NDArray[np.float32] = np.float32(tracks / genres) / target_TG.sum(axis=0, dtype=np.float32)
     return weight_G
 
 
 def genre_loss(
     logits_BG: Tensor, target_BG: Tensor, settings: TrainSettings, class_weight_G: Tensor | None = None
 ) -> Tensor:
-    """Return the loss of logits against their targets, in nats; `class_weight_G` applies to the target top.
+    """Return the loss of logits against their targets, in nats; with the target multi class weights are ignored.
+
+    A crop has the weight of its genre; one that mixup made has the mix of both.
 
     Source: softmax for one genre a track; one sigmoid a genre where tracks bear several
             (Defferrard et al., 2017); label smoothing (Szegedy et al., 2016).
     """
     match settings.target:
         case "top":
-            return F.cross_entropy(
-                logits_BG, target_BG, class_weight_G, label_smoothing=settings.label_smoothing
+            loss_B = F.cross_entropy(
+                logits_BG, target_BG, label_smoothing=settings.label_smoothing, reduction="none"
             )
+            return (loss_B if class_weight_G is None else loss_B * (target_BG @ class_weight_G)).mean()
         case "multi":
             smooth_BG = target_BG.lerp(torch.full_like(target_BG, 0.5), settings.label_smoothing)
             return F.binary_cross_entropy_with_logits(logits_BG, smooth_BG)

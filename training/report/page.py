@@ -48,10 +48,8 @@ from training.report.style import DARK, LIGHT, Theme, css_width_px
 from training.selection.model_choice import ModelChoice
 
 METRICS_FILE = "metrics.json"
-SCORE_FIGURES: Mapping[Target, str] = {
-    "top": "confusion_matrix.png",
-    "multi": "genre_f1.png",
-}  # of the test tracks
+# The figure of the test tracks' scores.
+SCORE_FIGURES: Mapping[Target, str] = {"top": "confusion_matrix.png", "multi": "genre_f1.png"}
 MAX_PAGE_REJECTS = 500  # a browser shows so many rows easily; rejects.csv has all
 ReadMel = Callable[[str], NDArray[np.float32]]
 Images = dict[str, dict[str, bytes]]  # by theme and file name

@@ -42,7 +42,7 @@ class PairedTest:
 
     @property
     def p_text(self) -> str:
-        """The p-value in words."""
+        """The p-value as text: `p < 0.001` where it would be rounded to 0."""
         return "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
 
 

@@ -3,7 +3,9 @@
 import logging
 import sys
 
-from flows.reporting.artifacts import progress_artifact, show_table
+import pytest
+
+from flows.reporting.artifacts import progress_artifact, show_image, show_table
 from flows.reporting.stage import in_flow_run, run_logger, stage
 
 
@@ -24,5 +26,6 @@ def test_outside_of_a_flow_run_warnings_reach_the_log_and_artifacts_nobody(caplo
         run_logger().warning("slow")
     assert caplog.messages == ["slow"]
     show_table("key", [{"a": 1}], "nothing happens")
+    show_image("key", lambda: pytest.fail("nothing is read"), "nothing happens")
     progress_artifact("key", "nothing happens")(50.0, "half")
     assert "prefect" not in sys.modules or not in_flow_run()

@@ -189,6 +189,15 @@ def test_other_seeds_have_other_losses(tmp_path, toy):
     assert losses_of(tmp_path / "0") != losses_of(tmp_path / "1")
 
 
+def test_class_weights_change_what_unequal_genres_learn(tmp_path, toy):
+    for weighted in (False, True):
+        whole = toy(epochs=1, class_weights=weighted)
+        run_toy(
+            tmp_path / str(weighted), replace(whole, tracks=whole.tracks.slice(1))
+        )  # three tracks against four
+    assert losses_of(tmp_path / "False") != losses_of(tmp_path / "True")
+
+
 def test_the_number_of_reading_threads_changes_nothing(tmp_path, toy):
     for threads in (1, 3):
         run_toy(tmp_path / str(threads), toy(epochs=1, loader_threads=threads))

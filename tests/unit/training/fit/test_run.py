@@ -74,6 +74,10 @@ def test_artists_are_hashed_only_where_crops_depend_on_them():
         ({"batch_size": 24}, "--batch-size 24 is not a multiple of --micro-batch-size 16"),
         ({"balance": "genre-artist", "target": "multi"}, "--balance genre-artist needs --target top"),
         ({"class_weights": True, "target": "multi"}, "--class-weights needs --target top"),
+        (
+            {"class_weights": True, "balance": "genre"},
+            "--class-weights and --balance genre both balance genres",
+        ),
         ({"cache_folder": "s3://bucket"}, "--cache-folder s3://bucket: must be a folder on a local disk"),
         ({"learning_rte": 1}, "learning_rte"),
         ({"epochs": 0}, "greater than or equal to 1"),

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from training.studies.paired_test import compare_artists, paired_test
+from training.studies.paired_test import PairedTest, compare_artists, paired_test
 from training.studies.trial import PREDICTIONS_SCHEMA
 
 
@@ -42,3 +42,8 @@ def test_models_are_compared_on_the_tracks_that_both_predicted():
     found = paired_test(one, other)
     assert (found.tracks, found.difference) == (6, 1.0)
     assert paired_test(one.slice(0, 2), other) is None
+
+
+def test_a_p_value_is_never_shown_as_zero():
+    texts = [PairedTest(0.1, 0.0, 0.2, p, 10, 5).p_text for p in (0.0001, 0.001, 0.0496)]
+    assert texts == ["p < 0.001", "p = 0.001", "p = 0.050"]

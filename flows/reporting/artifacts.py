@@ -44,10 +44,16 @@ def show_link(key: str, url: str, text: str) -> None:
 def show_image(key: str, read_png: Callable[[], bytes], description: str) -> None:
     """Put a figure on the page of the run.
 
-    The artifact contains it, since a browser on another machine cannot open local files; a figure that is too large
-    for Prefect's database is left out: it is beside the report.
+    The artifact contains it, since a browser on another machine cannot open local files. A figure that is too large
+    for Prefect's database is left out, and one that was removed with its report.
     """
-    if not in_flow_run() or len(png := read_png()) > MAX_IMAGE_BYTES:
+    if not in_flow_run():
+        return
+    try:
+        png = read_png()
+    except FileNotFoundError:
+        return
+    if len(png) > MAX_IMAGE_BYTES:
         return
     from prefect.artifacts import create_image_artifact
 

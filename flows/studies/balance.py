@@ -43,20 +43,13 @@ def plan(context: StudyContext, rows: Sequence[Row]) -> list[StudyRun]:
 
 
 def _candidates(context: StudyContext) -> dict[str, list[Candidate]]:
-    """Return the models by the way they are balanced; the feature machine knows no other than none."""
-    plain = make_candidates(context.settings)
+    """Return the models by the way they are balanced; the feature machine cannot be balanced."""
+    every = make_candidates(context.settings)
+    some = [it for it in every if it.model != FEATURES]
     return {
-        "none": [_balanced(it, "none", {"class_weights": False, "balance": "none"}) for it in plain],
-        "weights": [
-            _balanced(it, "weights", {"class_weights": True, "balance": "none"})
-            for it in plain
-            if it.model != FEATURES
-        ],
-        "sampling": [
-            _balanced(it, "sampling", {"class_weights": False, "balance": "genre"})
-            for it in plain
-            if it.model != FEATURES
-        ],
+        "none": [_balanced(it, "none", {"class_weights": False, "balance": "none"}) for it in every],
+        "weights": [_balanced(it, "weights", {"class_weights": True, "balance": "none"}) for it in some],
+        "sampling": [_balanced(it, "sampling", {"class_weights": False, "balance": "genre"}) for it in some],
     }
 
 

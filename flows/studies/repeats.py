@@ -116,9 +116,9 @@ def _answer(groups: dict[Group, list[Row]], tests: Sequence[tuple[Group, Group, 
     for one, other, test in tests:
         if one[1] == other[1]:
             better, worse = (one, other) if test.difference >= 0 else (other, one)
-            more = "by more than noise" if test.differs else "within noise"
+            noise = "by more than noise" if test.differs else "within noise"
             parts.append(
-                f"{better[0]} is {100 * abs(test.difference):.1f} points above {worse[0]} (split {one[1]}), {more}: "
+                f"{better[0]} is {100 * abs(test.difference):.1f} points above {worse[0]} (split {one[1]}), {noise}: "
                 f"{test.p_text} by {test.artists} artists."
             )
     return " ".join(parts) or "No run has finished."

@@ -90,7 +90,7 @@ def check_source(source: str) -> None:
     """Raise BadInput if a source on this machine is not there."""
     path = local_path(source)
     if path is not None and not path.exists():
-        raise BadInput(f"{source}: no such folder; check the path or URL of the source")
+        raise BadInput(f"{source}: no such file or folder; check the path or URL of the source")
 
 
 def check_store(store: str) -> None:

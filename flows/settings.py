@@ -105,7 +105,7 @@ class TagSettings(BaseModel, frozen=True, extra="forbid"):
 
     source: Location = Field(
         "",
-        description="Folder or s3:// URL of the audio files, with all folders in it",
+        description="Folder of audio files, with all folders in it, or one file; a path or an s3:// URL",
     )
     selection: Annotated[SelectionSettings, Flat] = SelectionSettings()
     write: bool = Field(False, description="Write genres into the files themselves")

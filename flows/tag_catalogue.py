@@ -282,7 +282,7 @@ def make_run_facts(
 def disk_notes(source: str) -> list[str]:
     """Return a warning if the disk of the files has less room than a group of drafts may take."""
     path = local_path(source)
-    free = None if path is None or not path.is_dir() else shutil.disk_usage(path).free
+    free = None if path is None or not path.exists() else shutil.disk_usage(path).free
     if free is None or free >= MAX_GROUP_BYTES:
         return []
     return [

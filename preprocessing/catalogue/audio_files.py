@@ -70,7 +70,8 @@ def stream_audio(
 ) -> Iterator[FoundFile]:
     """Yield the audio files below a folder, and those that cannot be used, with the reason; count all others.
 
-    Raises: BadInput if there is no such folder or it may not be read; at the end, if there was no audio in it.
+    The source may also be one file. Raises: BadInput if it is not there or may not be read; at the end, if there was
+    no audio in it.
     """
     counts = SourceCounts() if counts is None else counts
     is_empty = True
@@ -88,7 +89,7 @@ def _translate_errors(source: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise BadInput(f"{source}: no such folder; check the path or URL of the source") from None
+        raise BadInput(f"{source}: no such file or folder; check the path or URL of the source") from None
     except NotADirectoryError:
         raise BadInput(f"{source}: this is a file; wanted a folder of audio files") from None
     except PermissionError as error:
@@ -98,8 +99,9 @@ def _translate_errors(source: str) -> Iterator[None]:
 
 def _no_audio(source: str, counts: SourceCounts) -> BadInput:
     found = f"{counts.breakdown({})}; " if counts.total else ""
+    files = "1 file" if counts.total == 1 else f"{counts.total:,} files"
     return BadInput(
-        f"{source}: {counts.total:,} files, none of them audio; {found}wanted {' '.join(AUDIO_SUFFIXES)}; "
+        f"{source}: {files}, none of them audio; {found}wanted {' '.join(AUDIO_SUFFIXES)}; "
         "check the path or URL of the source"
     )
 

@@ -12,9 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from fsspec import AbstractFileSystem
 
-from store.fs.files import file_system, is_http, local_path, split_zip_url, translate_server_errors
-from store.fs.local_walk import ALL_FILES, FoundFile, PathFilter, Problem, walk_folder
-from store.fs.signatures import object_signature, require_taggable_url
+from store.fs.files import (
+    file_system,
+    is_http,
+    last_part,
+    local_path,
+    split_zip_url,
+    translate_server_errors,
+)
+from store.fs.local_walk import ALL_FILES, FoundFile, PathFilter, Problem, describe_file, walk_folder
+from store.fs.signatures import object_signature, read_signature, require_taggable_url, size_of_signature
 from store.fs.zip_archive import read_directory
 
 __all__ = [
@@ -65,7 +72,7 @@ def list_files(
 
 
 def stream_files(source: str, *, selection: PathFilter = ALL_FILES) -> Iterator[FoundFile]:
-    """Yield the included files below a local folder or an S3 URL, in order of their paths.
+    """Yield the included files below a local folder or an S3 URL, in order of their paths; or the file it names.
 
     Raises: FileNotFoundError, NotADirectoryError, PermissionError for the source itself;
         BadInput for another kind of URL.
@@ -73,16 +80,36 @@ def stream_files(source: str, *, selection: PathFilter = ALL_FILES) -> Iterator[
     What is held does not grow with the number of files.
     """
     root = local_path(source)
-    if root is not None:
+    if root is None:
+        require_taggable_url(source)
+        yield from _bucket_files(source, selection)
+    elif root.is_file():
+        yield from _selected_file(describe_file(root), selection)
+    else:
         yield from walk_folder(root, selection=selection, links="inside")
-        return
-    require_taggable_url(source)
+
+
+def _bucket_files(source: str, selection: PathFilter) -> Iterator[FoundFile]:
     fs, bucket = file_system(source)
-    with translate_server_errors(source):
-        for path, size_bytes, signature in _selected(list_bucket(fs, bucket), selection):
-            is_odd = any(it in path for it in URL_SEPARATORS)
-            problem: Problem | None = "name-breaks-url" if is_odd else None
-            yield FoundFile(path, child_url(source, path), size_bytes, signature, problem)
+    try:
+        with translate_server_errors(source):
+            for path, size_bytes, signature in _selected(list_bucket(fs, bucket), selection):
+                yield FoundFile(path, child_url(source, path), size_bytes, signature, _url_problem(path))
+    except NotADirectoryError:
+        name, signature = last_part(source), read_signature(source)
+        file = FoundFile(name, source, size_of_signature(signature), signature, _url_problem(name))
+        yield from _selected_file(file, selection)
+
+
+def _url_problem(path: str) -> Problem | None:
+    return "name-breaks-url" if any(it in path for it in URL_SEPARATORS) else None
+
+
+def _selected_file(file: FoundFile, selection: PathFilter) -> Iterator[FoundFile]:
+    if selection.includes(file.path):
+        yield file
+    else:
+        selection.pass_over(file.path, "not-included")
 
 
 def _selected(rows: Iterable[ListingRow], selection: PathFilter) -> Iterator[ListingRow]:

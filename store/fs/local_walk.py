@@ -121,6 +121,18 @@ def walk_folder(root: Path, *, selection: PathFilter, links: Links) -> Iterator[
             open_folders.append((path, bool(is_link), iter(names_below)))
 
 
+def describe_file(path: Path) -> FoundFile:
+    """Return the record of a file that is a source by itself; of a link, that of the file it leads to.
+
+    Raises: FileNotFoundError, PermissionError.
+    """
+    real = os.path.realpath(path)
+    status = retry_if_stale(os.stat, real)
+    if escape_name(real) != real:
+        return FoundFile(escape_name(path.name), escape_name(real), None, None, "name-not-utf-8")
+    return FoundFile(path.name, real, status.st_size, signature_from_stat(status))
+
+
 def _enter_folder(
     tree: _Tree, path: str, through_link: bool, linked: set[tuple[int, int]]
 ) -> bool | FoundFile | None:

@@ -36,6 +36,11 @@ def object_signature(size_bytes: int | None, etag: str) -> str:
     return f"{size_bytes}-" + etag.strip('"')
 
 
+def size_of_signature(signature: str) -> int:
+    """Return the size in bytes of a file that has a signature."""
+    return int(signature.partition("-")[0])
+
+
 def require_taggable_url(url: str) -> None:
     """Raise BadInput for a URL that is neither local nor S3."""
     if local_path(url) is None and not url.startswith("s3://"):

@@ -178,7 +178,7 @@ def planned_row(row: dict[str, Any], root: str) -> dict[str, Any]:
 def _lies_within(row: dict[str, Any], root: str) -> bool:
     path, folder = local_path(row["url"]), local_path(root)
     if path is None or folder is None:
-        return path is folder is None and row["url"] == join(root, row["track_id"])
+        return path is folder is None and row["url"] in (root, join(root, row["track_id"]))
     return path.resolve().is_relative_to(folder.resolve())
 
 

@@ -30,7 +30,7 @@ for line in json.load(sys.stdin):
 assert "prefect" not in sys.modules, "nothing here is to be recorded"
 """
 MISTAKES = {
-    "build nowhere": "nowhere: no such folder; check the path or URL of the source",
+    "build nowhere": "nowhere: no such file or folder; check the path or URL of the source",
     "build empty": "empty: 0 files, none of them audio",
     "build other-csv": "other-csv/tracks.csv: ",
     "build one-artist --catalogue.split.mode artist": "artist",

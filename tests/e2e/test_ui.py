@@ -208,7 +208,9 @@ def test_a_closed_set_is_a_dropdown_and_a_switch_a_toggle(page, served):
 def test_a_run_that_cannot_work_says_why_in_one_line(served):
     state = end_of(served, submit(served, "build-dataset", {"source": "/no/such/folder"}))
     assert state["type"] == "FAILED"
-    assert state["message"].endswith("/no/such/folder: no such folder; check the path or URL of the source")
+    assert state["message"].endswith(
+        "/no/such/folder: no such file or folder; check the path or URL of the source"
+    )
     assert "\n" not in state["message"]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,25 @@ def test_copies_are_tagged_and_the_files_are_not(common, music, tmp_path):
         undo_tagging(UndoSettings(run=copied.run, runs=common["runs"], cluster=common["cluster"]))
 
 
+def test_one_file_is_tagged_copied_and_restored_and_no_other(common, music):
+    song, before = music / "a/1.mp3", contents(music)
+    one = common | {"source": str(song)}
+    dry = tag_catalogue(TagSettings(**one))
+    assert f"{song}: 1 change" in dry.lines()[0]
+    assert "all files of the source (1): 1 change" in dry.lines()
+    copied = tag_catalogue(TagSettings(**one, copy_to=f"{music}/a/copies"))
+    assert copied.statuses == {"copied": 1}
+    assert contents(music / "a/copies").keys() == {"1.mp3"}
+    shutil.rmtree(music / "a/copies")
+    applied = tag_catalogue(TagSettings(apply=dry.csv, runs=common["runs"], cluster=common["cluster"]))
+    assert applied.statuses == {"written": 1}
+    assert read_genres(song)
+    assert {name for name, content in contents(music).items() if content != before[name]} == {"a/1.mp3"}
+    undone = undo_tagging(UndoSettings(run=applied.run, runs=common["runs"], cluster=common["cluster"]))
+    assert undone.statuses == {"restored": 1}
+    assert contents(music) == before
+
+
 def test_a_run_that_was_undone_before_it_was_over_begins_anew(common, music):
     before = contents(music)
     killed = tag_catalogue(TagSettings(**common, write=True))
@@ -235,10 +255,11 @@ def test_a_map_that_was_corrected_asks_for_another_run(common, tmp_path):
     [
         ({"genres": ("Polka",)}, "genre 'Polka': not one of this model's: Electronic, Rock"),
         ({"model": "nobody"}, "no model version"),
-        ({"source": "nowhere"}, "nowhere: no such folder"),
+        ({"source": "nowhere"}, "nowhere: no such file or folder"),
         ({"source": ""}, "--source, --apply: give one of them"),
         ({"copy_to": "{music}/copies"}, "copies would lie within their source"),
         ({"copy_to": "{music}/.."}, "lies within it; name a folder for copies alone"),
+        ({"source": "{music}/a/1.mp3", "copy_to": "{music}/a"}, "lies within it"),
         ({"copy_to": "s3://bucket/copies"}, "copies are local files"),
         ({"genre_map": "nowhere.toml"}, "nowhere.toml: no such file"),
         ({"source": "", "apply": "nowhere.parquet"}, "nowhere.parquet: no such file; wanted"),

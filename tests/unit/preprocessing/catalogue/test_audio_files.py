@@ -38,7 +38,7 @@ def test_a_bucket_is_streamed_too(s3_url):
     for key in ("music/a.mp3", "music/._b.mp3", "music/c.txt"):
         boto3.client("s3").put_object(Bucket=s3_url.removeprefix("s3://"), Key=key, Body=b"")
     assert [file.url for file in stream_audio(f"{s3_url}/music")] == [f"{s3_url}/music/a.mp3"]
-    with pytest.raises(BadInput, match="no such folder"):
+    with pytest.raises(BadInput, match="no such file or folder"):
         next(stream_audio(f"{s3_url}/no"))
 
 
@@ -49,10 +49,20 @@ def test_a_source_that_cannot_be_used_is_one_line(find, tmp_path: Path):
         BadInput, match=r"music: 3 files, none of them audio; 3 not audio \(2 \.txt, 1 \.jpg\); wanted"
     ):
         find(str(tmp_path / "music"))
-    with pytest.raises(BadInput, match=r"no: no such folder"):
+    with pytest.raises(BadInput, match=r"no: no such file or folder"):
         find(str(tmp_path / "no"))
-    with pytest.raises(BadInput, match=r"a\.txt: this is a file"):
-        find(str(tmp_path / "music/a.txt"))
+
+
+def test_a_file_that_is_no_audio_is_one_line(tmp_path: Path):
+    write_files(tmp_path, ["a.txt"])
+    with pytest.raises(BadInput, match=r"a\.txt: this is a file; wanted a folder"):
+        find_audio(str(tmp_path / "a.txt"))
+    with pytest.raises(
+        BadInput, match=r"a\.txt: 1 file, none of them audio; 1 not audio \(1 \.txt\); wanted \.mp3"
+    ):
+        list(stream_audio(str(tmp_path / "a.txt")))
+    with pytest.raises(BadInput, match=r"/dev/null: this is a file"):
+        list(stream_audio("/dev/null"))
 
 
 JUNK_AND_MUSIC = {

@@ -298,7 +298,7 @@ def test_archives_say_the_same_as_folders(published):
 
 def test_the_largest_archive_is_read_and_a_folder_before_its_archive(published):
     shutil.copy(published / "fma_small.zip", published / "fma_large.zip")
-    with pytest.raises(BadInput, match=r"zip://fma_large::.*/fma_large\.zip: no such folder"):
+    with pytest.raises(BadInput, match=r"zip://fma_large::.*/fma_large\.zip: no such file or folder"):
         read_catalogue(str(published), AUTO)
     chosen = read_catalogue(str(published), CatalogueSettings(subset="small"))
     assert chosen["url"][0].as_py().endswith("fma_small.zip")

@@ -99,10 +99,10 @@ def test_folders_that_hold_no_tracks_are_bad_input(tmp_path):
         read_catalogue(str(tmp_path), AUTO)
     write_files(tmp_path, ["cover.jpg"])
     with pytest.raises(
-        BadInput, match=r": 1 files, none of them audio; 1 not audio \(1 \.jpg\); wanted \.mp3"
+        BadInput, match=r": 1 file, none of them audio; 1 not audio \(1 \.jpg\); wanted \.mp3"
     ):
         read_catalogue(str(tmp_path), AUTO)
-    with pytest.raises(BadInput, match="missing: no such folder; check"):
+    with pytest.raises(BadInput, match="missing: no such file or folder; check"):
         read_catalogue(str(tmp_path / "missing"), AUTO)
     with pytest.raises(BadInput, match=r"cover\.jpg: this is a file; wanted a folder"):
         read_catalogue(str(tmp_path / "cover.jpg"), AUTO)
@@ -186,7 +186,7 @@ def test_an_archive_that_is_none_is_bad_input(tmp_path):
     write_files(tmp_path, ["music.zip"], b"<html></html>")
     with pytest.raises(BadInput, match=r"music\.zip: cannot be read as a zip archive"):
         read_catalogue(str(tmp_path / "music.zip"), AUTO)
-    with pytest.raises(BadInput, match=r"missing\.zip: no such folder"):
+    with pytest.raises(BadInput, match=r"missing\.zip: no such file or folder"):
         read_catalogue(str(tmp_path / "missing.zip"), AUTO)
     zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
     with pytest.raises(BadInput, match=r"empty\.zip: 0 files, none of them audio"):

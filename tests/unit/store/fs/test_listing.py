@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from store.errors import BadInput
 from store.fs import listing
 from store.fs.files import open_for_reading, read_bytes
-from store.fs.listing import LISTING_SCHEMA, PathFilter, child_url, child_urls, list_files, stream_files
+from store.fs.listing import (
+    LISTING_SCHEMA,
+    FoundFile,
+    PathFilter,
+    child_url,
+    child_urls,
+    list_files,
+    stream_files,
+)
 from store.fs.signatures import read_signature
 from tests.support.audio_folders import write_files
 
@@ -315,10 +323,24 @@ def test_only_what_is_included_is_streamed(source):
 
 
 @everywhere
-def test_what_is_no_folder_is_not_streamed(source):
+def test_a_file_is_a_source_by_itself(source):
+    url = source(["a.mp3", "a.mp3.txt", "b.mp3"])
+    (file,) = stream_files(f"{url}/a.mp3", selection=PlainMp3())
+    assert file == FoundFile("a.mp3", f"{url}/a.mp3", 3, read_signature(f"{url}/a.mp3"))
+    assert problems(f"{url}/a.mp3.txt", selection=PlainMp3()) == {}
+
+
+def test_a_link_that_is_a_source_is_the_file_it_leads_to(tmp_path):
+    write_files(tmp_path, ["music/a.mp3", "caf\udce9.mp3"])
+    (tmp_path / "song.mp3").symlink_to("music/a.mp3")
+    (file,) = stream_files(str(tmp_path / "song.mp3"))
+    assert (file.path, file.url, file.problem) == ("song.mp3", str(tmp_path / "music/a.mp3"), None)
+    assert problems(tmp_path / "caf\udce9.mp3") == {"caf\\udce9.mp3": "name-not-utf-8"}
+
+
+@everywhere
+def test_what_does_not_exist_is_not_streamed(source):
     url = source(["a.mp3"])
-    with pytest.raises(NotADirectoryError):
-        paths(f"{url}/a.mp3")
     with pytest.raises(FileNotFoundError):
         paths(f"{url}/missing")
 

@@ -143,6 +143,16 @@ def test_a_plan_is_what_is_to_be_changed_and_what_a_copy_got(tmp_path):
         planned(tmp_path, *rows)
 
 
+@pytest.mark.parametrize("url", ["/music/a.mp3", "s3://bucket/music/a.mp3"])
+def test_a_plan_of_one_file_leads_to_that_file_alone(tmp_path, url):
+    rows = [{**ROWS[0], "track_id": it, "url": url.replace("a.mp3", it)} for it in ("a.mp3", "b.mp3")]
+    found = planned(tmp_path, *rows, source=url)
+    assert [(row["status"], row["reason"]) for row in found] == [
+        ("change", None),
+        ("skipped", "outside-root"),
+    ]
+
+
 @pytest.mark.parametrize(
     "url", ["/music/../x.mp3", "/musical/x.mp3", "s3://music/x.mp3", "{inside}/link.mp3"]
 )

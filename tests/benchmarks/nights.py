@@ -141,8 +141,8 @@ def make_older(database: Path, by: timedelta) -> None:
                 for _, name, kind, *_ in opened.execute(f"pragma table_info({table})")
                 if kind in ("DATETIME", "TIMESTAMP") and not name.endswith("run_time")  # a duration
             ]
-            older = [
-                f"{it} = strftime('%Y-%m-%d %H:%M:%f000', {it}, '-{by.total_seconds():.0f} seconds')"
+            older = [  # to the microsecond: states of one task are not to coincide
+                f"{it} = strftime('%Y-%m-%d %H:%M:%S', {it}, '-{by.total_seconds():.0f} seconds') || substr({it}, 20)"
                 for it in columns
             ]
             opened.execute(f"update {table} set {', '.join(older)} where {condition}")

@@ -17,6 +17,7 @@ from flows.services.environment import (
     bypass_proxies_on_loopback,
     choose_matplotlib_folder,
     choose_prefect_home,
+    choose_prefect_ui_folder,
     share_auth_string,
 )
 from store.errors import BadInput, SpectrogramOneError
@@ -141,6 +142,7 @@ def main() -> None:
     bypass_proxies_on_loopback()
     share_auth_string()
     choose_prefect_home()
+    choose_prefect_ui_folder()
     choose_matplotlib_folder()
     try:
         app.meta(sys.argv[1:], exit_on_error=False, print_error=False)

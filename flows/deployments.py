@@ -9,6 +9,7 @@ import signal
 import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -47,6 +48,7 @@ YAML_HEADER = """\
 #   prefect --no-prompt deploy --all --prefect-file deploy/prefect.yaml
 #   prefect worker start --pool spectrogram-one
 #
+# Relative paths of a run, such as data/store, start at the folder in which `prefect deploy` is run.
 # `spectrogram-one register` does the first two, keeps schedules as they were set in the UI, and makes the automations.
 """
 
@@ -133,7 +135,7 @@ def register_flows(settings: RegisterSettings) -> list[str]:
         _make_pool(settings.pool)
         specs = deployment_specs(settings.nightly)
         for spec in specs:
-            _deployment(spec).apply(work_pool_name=settings.pool)
+            _deployment(spec, settings.folder.absolute()).apply(work_pool_name=settings.pool)
         apply_automations(settings.notify)
     lines = [f"{spec.name}/{spec.name}: registered at {api_url}" for spec in specs]
     return [*lines, f"on each machine that runs them: prefect worker start --pool {settings.pool}"]
@@ -154,7 +156,7 @@ def _yaml_deployment(spec: DeploymentSpec) -> dict[str, Any]:
         "description": spec.flow.description,
         "tags": [TAG, *spec.tags],
         "entrypoint": _entrypoint(spec),
-        "work_pool": {"name": RegisterSettings().pool},
+        "work_pool": {"name": RegisterSettings().pool, "job_variables": {"working_dir": "{{ $PWD }}"}},
         "concurrency_limit": limit,
     }
     if spec.settings is not None:
@@ -169,7 +171,11 @@ def _entrypoint(spec: DeploymentSpec) -> str:
     return f"{spec.flow.fn.__module__}.{spec.flow.fn.__name__}"
 
 
-def _deployment(spec: DeploymentSpec) -> RunnerDeployment:
+def _deployment(spec: DeploymentSpec, folder: Path | None = None) -> RunnerDeployment:
+    """Return the deployment; its runs work in the folder.
+
+    Without one a worker makes a temporary folder and removes it after the run, and with it what a relative path named.
+    """
     made: RunnerDeployment = RunnerDeployment.from_flow(
         spec.flow,
         name=spec.name,
@@ -179,6 +185,7 @@ def _deployment(spec: DeploymentSpec) -> RunnerDeployment:
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=spec.collision),
         tags=[TAG, *spec.tags],
         entrypoint_type=EntrypointType.MODULE_PATH,
+        job_variables={} if folder is None else {"working_dir": str(folder)},
     )
     return made
 

@@ -1,6 +1,7 @@
 """The settings of each flow: the same model defines the form in the Prefect UI, the flags, and a TOML file."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -355,6 +356,10 @@ class RegisterSettings(BaseModel, frozen=True, extra="forbid"):
         "",
         pattern=r"^$|^[^/]+/[^/]+$",
         description="Block that failed runs are reported to, as KIND/NAME: slack-webhook/operators",
+    )
+    folder: Path = Field(
+        Path(),
+        description="Folder of the workers' hosts that data/store and other relative paths of a run start at",
     )
     nightly: ScheduleSettings = ScheduleSettings()
 

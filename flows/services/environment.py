@@ -2,11 +2,13 @@
 
 import os
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from flows.security.addresses import LOOPBACK_HOSTS
 
 HOME_IN_WORKING_FOLDER = Path("data", "prefect")  # beside data/store and data/models
+UI_VARIABLES = {"PREFECT_SERVER_UI_STATIC_DIRECTORY", "PREFECT_UI_STATIC_DIRECTORY"}
 
 
 def bypass_proxies_on_loopback() -> None:
@@ -45,6 +47,19 @@ def choose_prefect_home() -> None:
     os.environ["PREFECT_HOME"] = str(HOME_IN_WORKING_FOLDER.absolute())
     if (home / "profiles.toml").is_file():
         os.environ.setdefault("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))
+
+
+def choose_prefect_ui_folder() -> None:
+    """Have Prefect copy its UI below its home if this user cannot write into the installation, its default.
+
+    Otherwise it serves the API alone. A folder that was set is left as it is.
+    """
+    prefect = find_spec("prefect")
+    if UI_VARIABLES & os.environ.keys() or prefect is None or prefect.origin is None:
+        return
+    if not is_writable(Path(prefect.origin).with_name("server")):
+        home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+        os.environ["PREFECT_SERVER_UI_STATIC_DIRECTORY"] = str(home.absolute() / "ui")
 
 
 def choose_matplotlib_folder() -> None:

@@ -51,3 +51,12 @@ def test_services_run_as_a_user_of_their_own_within_limits_and_come_back(name):
         assert wanted in lines
     for setting in ("Restart=", "RestartSec=", "TasksMax=", "TimeoutStopSec="):
         assert any(line.startswith(setting) for line in lines) or "Type=oneshot" in lines, setting
+
+
+def test_the_server_copies_its_ui_where_its_user_may_write():
+    """Beside the installation, Prefect's default, it may not: the server would respond 404 to a browser."""
+    unit = (FOLDER / "spectrogram-one-prefect.service").read_text()
+    assert "PREFECT_SERVER_UI_STATIC_DIRECTORY=/var/cache/spectrogram-one/" in unit
+    image = Path("deploy/Dockerfile").read_text()
+    assert "PREFECT_SERVER_UI_STATIC_DIRECTORY=/cache/" in image
+    assert 'VOLUME ["/srv/spectrogram-one/data", "/cache"]' in image

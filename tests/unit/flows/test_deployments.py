@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -11,12 +12,14 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 from prefect.cli.deploy._models import PrefectYamlModel
+from prefect.deployments.runner import RunnerDeployment
 from prefect.server.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
-from flows.deployments import deployment_specs, prefect_yaml
+from flows import deployments
+from flows.deployments import deployment_specs, prefect_yaml, register_flows
 from flows.services.automations import failed_runs, silent_runs
-from flows.settings import ScheduleSettings, ServeSettings
+from flows.settings import RegisterSettings, ScheduleSettings, ServeSettings
 from tests.support.prefect_ui import FLOWS
 
 SCRIPT = """
@@ -41,6 +44,23 @@ def test_the_file_for_prefect_deploy_is_written_from_the_same_source():
     written = Path("deploy/prefect.yaml").read_text()
     assert written == prefect_yaml(ScheduleSettings())
     PrefectYamlModel.model_validate(yaml.safe_load(written))
+
+
+def test_runs_of_workers_keep_what_relative_paths_name(tmp_path, monkeypatch):
+    """By default a worker makes a temporary folder for a run, and removes it with the store that was built there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    folders = []
+    applied = lambda made, **_: folders.append(made.job_variables["working_dir"])  # noqa: E731
+    monkeypatch.setattr(RunnerDeployment, "apply", applied)
+    monkeypatch.setattr(deployments, "prefect_server", lambda: nullcontext("http://127.0.0.1:9/api"))
+    monkeypatch.setattr(deployments, "_make_pool", lambda name: None)
+    monkeypatch.setattr(deployments, "_schedules", lambda *_: None)
+    monkeypatch.setattr(deployments, "apply_automations", lambda *_: None)
+    register_flows(RegisterSettings())
+    assert folders == [str(tmp_path)] * len(FLOWS)
+    for deployment in yaml.safe_load(prefect_yaml(ScheduleSettings()))["deployments"]:
+        assert deployment["work_pool"]["job_variables"] == {"working_dir": "{{ $PWD }}"}
 
 
 def test_every_deployment_has_a_description_and_runs_once_at_a_time():

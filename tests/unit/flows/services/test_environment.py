@@ -1,12 +1,17 @@
 """Loopback is exempt from proxies; a home that cannot be written is replaced by a folder here."""
 
 import os
+import sys
 import urllib.request
 
 import httpx
 import pytest
 
-from flows.services.environment import bypass_proxies_on_loopback, choose_prefect_home
+from flows.services.environment import (
+    bypass_proxies_on_loopback,
+    choose_prefect_home,
+    choose_prefect_ui_folder,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +21,9 @@ def no_proxies(monkeypatch):
     for name in ("NO_PROXY", "no_proxy", "PREFECT_HOME", "PREFECT_PROFILES_PATH"):  # restored after the test
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+UI_FOLDER = "PREFECT_SERVER_UI_STATIC_DIRECTORY"
 
 
 @pytest.mark.parametrize(
@@ -57,3 +65,20 @@ def test_a_home_that_cannot_be_written_is_replaced_and_its_profiles_stay(tmp_pat
     monkeypatch.setenv("PREFECT_HOME", "given")
     choose_prefect_home()
     assert os.environ["PREFECT_HOME"] == "given"
+
+
+def test_the_ui_is_below_the_home_where_the_installation_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect/__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "prefect", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv(UI_FOLDER, raising=False)
+    choose_prefect_ui_folder()
+    assert UI_FOLDER not in os.environ  # Prefect's default
+    (tmp_path / "prefect/server").write_text("no folder")
+    choose_prefect_ui_folder()
+    assert os.environ[UI_FOLDER] == str(tmp_path / "home/ui")
+    monkeypatch.setenv(UI_FOLDER, "given")
+    choose_prefect_ui_folder()
+    assert os.environ[UI_FOLDER] == "given"

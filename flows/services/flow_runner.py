@@ -2,8 +2,10 @@
 
 import asyncio
 import signal
+import tempfile
 import threading
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prefect.runner import Runner
@@ -21,6 +23,8 @@ class CancellableRunner(Runner):
 
     def __init__(self, asked_to_end: threading.Event) -> None:
         super().__init__(pause_on_shutdown=True, limit=1, query_seconds=POLL_INTERVAL_S)
+        # Prefect's folder is below one of a fixed name, which belongs to the machine's first user of a runner.
+        self._tmp_dir = Path(tempfile.mkdtemp(prefix="spectrogram-one-"))
         self._asked_to_end = asked_to_end
 
     async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:

@@ -18,6 +18,7 @@ main() { # read whole before it runs: it may be edited while an image is built
   printf '{"default": [{"type": "insecureAcceptAnything"}]}' >"$folder/policy.json"
 
   if [[ ! -d "$folder/base" ]]; then
+    rm -rf "$folder/base.part"  # of an interrupted run
     mmdebstrap --variant=minbase --include=python3.11,python3.11-venv,ca-certificates bookworm "$folder/base.part"
     mv "$folder/base.part" "$folder/base"
   fi

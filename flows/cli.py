@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from flows import recording
 from flows.reporting.observation import LOG_VARIABLE
 from flows.services.environment import (
+    HEARTBEATS,
     bypass_proxies_on_loopback,
     choose_matplotlib_folder,
     choose_prefect_home,
@@ -31,7 +32,7 @@ PREFECT_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_SERVER_UI_V2_ENABLED": "false",  # V2 makes the browser contact an analytics host
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # s; by them a run whose host died becomes Crashed
+    **HEARTBEATS,
 }
 # The command prints the result itself; the log of the run goes to the Prefect server only.
 QUIET_ENVIRONMENT = {

@@ -24,6 +24,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows import prefect_flows
 from flows.reporting.progress import print_status
 from flows.services.automations import TAG, apply_automations
+from flows.services.environment import HEARTBEATS
 from flows.services.flow_runner import CancellableRunner
 from flows.services.prefect_server import only_serve, prefect_server
 from flows.settings import (
@@ -133,7 +134,7 @@ def register_flows(settings: RegisterSettings) -> list[str]:
         _make_pool(settings.pool)
         specs = deployment_specs(settings.nightly)
         for spec in specs:
-            _deployment(spec).apply(work_pool_name=settings.pool)
+            _deployment(spec, job_variables=_job_variables()).apply(work_pool_name=settings.pool)
         apply_automations(settings.notify)
     lines = [f"{spec.name}/{spec.name}: registered at {api_url}" for spec in specs]
     return [*lines, f"on each machine that runs them: prefect worker start --pool {settings.pool}"]
@@ -154,7 +155,7 @@ def _yaml_deployment(spec: DeploymentSpec) -> dict[str, Any]:
         "description": spec.flow.description,
         "tags": [TAG, *spec.tags],
         "entrypoint": _entrypoint(spec),
-        "work_pool": {"name": RegisterSettings().pool},
+        "work_pool": {"name": RegisterSettings().pool, "job_variables": _job_variables()},
         "concurrency_limit": limit,
     }
     if spec.settings is not None:
@@ -169,7 +170,12 @@ def _entrypoint(spec: DeploymentSpec) -> str:
     return f"{spec.flow.fn.__module__}.{spec.flow.fn.__name__}"
 
 
-def _deployment(spec: DeploymentSpec) -> RunnerDeployment:
+def _job_variables() -> dict[str, Any]:
+    """Return the environment of runs, whatever that of their worker is."""
+    return {"env": dict(HEARTBEATS)}
+
+
+def _deployment(spec: DeploymentSpec, job_variables: dict[str, Any] | None = None) -> RunnerDeployment:
     made: RunnerDeployment = RunnerDeployment.from_flow(
         spec.flow,
         name=spec.name,
@@ -178,6 +184,7 @@ def _deployment(spec: DeploymentSpec) -> RunnerDeployment:
         parameters=None if spec.settings is None else {"settings": spec.settings},
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=spec.collision),
         tags=[TAG, *spec.tags],
+        job_variables=job_variables,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     return made

@@ -36,7 +36,7 @@ def silent_runs() -> AutomationCore:
     )
 
 
-def stillborn_runs() -> AutomationCore:
+def runs_without_heartbeat() -> AutomationCore:
     """Return the automation that sets a run of these deployments to Crashed which never sent a heartbeat."""
     return _crash_after_silence(
         "spectrogram-one: runs that died at their start",
@@ -101,7 +101,7 @@ def apply_automations(notify: str = "") -> None:
     Raises: BadInput if the server has no notification block of the name `notify`; "" reports nothing.
     """
     with get_client(sync_client=True) as client:
-        wanted = [silent_runs(), stillborn_runs()]
+        wanted = [silent_runs(), runs_without_heartbeat()]
         if notify:
             wanted.append(failed_runs(_find_block(client, notify)))
         known = {it.name: it.id for it in client.read_automations()}

@@ -15,7 +15,7 @@ from prefect.server.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
 from flows.deployments import deployment_specs, prefect_yaml
-from flows.services.automations import failed_runs, silent_runs, stillborn_runs
+from flows.services.automations import failed_runs, silent_runs, runs_without_heartbeat
 from flows.settings import ScheduleSettings, ServeSettings
 from tests.support.prefect_ui import FLOWS
 
@@ -103,7 +103,7 @@ def test_a_time_that_is_none_is_refused(at):
         ServeSettings(nightly={"at": at})
 
 
-@pytest.mark.parametrize("automation", [silent_runs(), stillborn_runs()])
+@pytest.mark.parametrize("automation", [silent_runs(), runs_without_heartbeat()])
 def test_a_run_that_died_is_set_to_crashed_unless_it_ended(automation):
     assert automation.trigger.within.total_seconds() >= 3 * 30
     assert {"prefect.flow-run.Completed", "prefect.flow-run.heartbeat"} <= automation.trigger.expect
@@ -111,7 +111,7 @@ def test_a_run_that_died_is_set_to_crashed_unless_it_ended(automation):
 
 
 def test_only_runs_of_these_deployments_must_send_a_first_heartbeat():
-    trigger = stillborn_runs().trigger
+    trigger = runs_without_heartbeat().trigger
     assert trigger.after == {"prefect.flow-run.Running"}
     assert trigger.match_related["prefect.resource.id"] == ["prefect.tag.spectrogram-one"]
 

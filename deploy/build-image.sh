@@ -17,13 +17,14 @@ main() { # read whole before it runs: it may be edited while an image is built
   buildah() { command buildah --storage-driver vfs --root "$folder/storage" --runroot "$folder/run" "$@"; }
   printf '{"default": [{"type": "insecureAcceptAnything"}]}' >"$folder/policy.json"
 
-  if [[ ! -f "$folder/base.tar" ]]; then
-    mmdebstrap --variant=minbase --include=python3.11,python3.11-venv,ca-certificates bookworm "$folder/base.tar.part"
-    mv "$folder/base.tar.part" "$folder/base.tar"
+  if [[ ! -d "$folder/base" ]]; then
+    rm -rf "$folder/base.part"  # of an interrupted run
+    mmdebstrap --variant=minbase --include=python3.11,python3.11-venv,ca-certificates bookworm "$folder/base.part"
+    mv "$folder/base.part" "$folder/base"
   fi
   if ! buildah inspect --type image localhost/debian-python >/dev/null 2>&1; then
     container=$(buildah from scratch)
-    buildah add --quiet "$container" "$folder/base.tar" / >/dev/null
+    buildah add --quiet "$container" "$folder/base" / >/dev/null
     buildah commit --quiet --signature-policy "$folder/policy.json" --rm "$container" localhost/debian-python >/dev/null
   fi
 

@@ -19,6 +19,7 @@ from flows.settings import (
 from flows.study_runs.settings import ExperimentSettings
 from store.errors import BadInput
 from store.fs.files import absolute, list_names, local_path
+from store.fs.local_walk import escape_name
 from store.model_registry import read_card, resolve_version
 from store.tags.genre_map import read_genre_map
 
@@ -59,7 +60,7 @@ def check_tag(settings: TagSettings) -> None:
     check_cluster(settings.cluster)
     if not (settings.source or settings.apply):
         raise BadInput(
-            "--source, --apply: give one of them: a folder of audio files, or the predictions.parquet of an earlier run"
+            "--source, --apply: give one of them: audio files, or the predictions.parquet of an earlier run"
         )
     if settings.source:
         check_source(settings.source)
@@ -87,10 +88,12 @@ def check_cluster(cluster: ClusterSettings) -> None:
 
 
 def check_source(source: str) -> None:
-    """Raise BadInput if a source on this machine is not there."""
+    """Raise BadInput if a source on this machine is not there, or no table can hold its path."""
     path = local_path(source)
     if path is not None and not path.exists():
         raise BadInput(f"{source}: no such file or folder; check the path or URL of the source")
+    if path is not None and escape_name(str(path)) != str(path):
+        raise BadInput(f"{escape_name(source)}: this path is not UTF-8 and cannot be recorded; rename it")
 
 
 def check_store(store: str) -> None:
@@ -108,6 +111,8 @@ def _check_copies(copy_to: str, source: str) -> None:
     copies, music = local_path(copy_to), local_path(source) if source else None
     if copies is None:
         raise BadInput(f"{copy_to}: copies are local files; name a folder on this machine with --copy-to")
+    if copies.exists() and not copies.is_dir():
+        raise BadInput(f"{copy_to}: this is a file; name a folder for the copies with --copy-to")
     if source and music is None:
         raise BadInput(f"{source}: copies are made of local files; use --write, or a folder on this machine")
     if music is not None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from flows import recording
 from flows.reporting.observation import LOG_VARIABLE
 from flows.services.environment import (
+    HEARTBEATS,
     bypass_proxies_on_loopback,
     choose_matplotlib_folder,
     choose_prefect_home,
@@ -21,7 +22,7 @@ from flows.services.environment import (
     share_auth_string,
 )
 from store.errors import BadInput, SpectrogramOneError
-from store.fs.disk_errors import describe_os_error
+from store.fs.disk_errors import describe_os_error, printable
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -32,7 +33,7 @@ PREFECT_ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_SERVER_UI_V2_ENABLED": "false",  # V2 makes the browser contact an analytics host
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # s; by them a run whose host died becomes Crashed
+    **HEARTBEATS,
 }
 # The command prints the result itself; the log of the run goes to the Prefect server only.
 QUIET_ENVIRONMENT = {
@@ -43,6 +44,7 @@ QUIET_ENVIRONMENT = {
 }
 EXIT_BAD_INPUT, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 RESUME = "run the same command again to resume"
+MAX_NAMED = 3  # unexpected arguments in a message
 
 app = App(
     name="spectrogram-one",
@@ -162,8 +164,24 @@ def _usage_error(error: CycloptsError) -> str:
     if isinstance(error.__cause__, ValidationError):
         return "; ".join(_setting_error(each) for each in error.__cause__.errors())
     if isinstance(error, UnusedCliTokensError):
-        return f"{' '.join(map(repr, error.unused_tokens or ()))}: unexpected argument; settings need their flags"
+        return _unexpected_arguments(error)
     return str(error)
+
+
+def _unexpected_arguments(error: UnusedCliTokensError) -> str:
+    """Return what to do about arguments that no setting takes, such as all files but the first of `tag *.mp3`."""
+    found = error.unused_tokens or []
+    more = f" and {len(found) - MAX_NAMED:,} more" if len(found) > MAX_NAMED else ""
+    names = f"{' '.join(map(repr, found[:MAX_NAMED]))}{more}"
+    arguments = () if error.app is None else error.app.assemble_argument_collection()
+    unflagged = [it.name for it in arguments if it.index is not None]
+    if len(unflagged) != 1:
+        return f"{names}: unexpected argument; settings need their flags"
+    several = "; of several files, name the folder" if unflagged == ["--source"] else ""
+    return (
+        f"{names}: unexpected argument; wanted one {unflagged[0]}, in quotes if it has spaces, and flags for other "
+        f"settings{several}"
+    )
 
 
 def _setting_error(error: "ErrorDetails") -> str:
@@ -178,7 +196,7 @@ def _setting_error(error: "ErrorDetails") -> str:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(status)
 
 

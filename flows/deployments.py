@@ -9,7 +9,6 @@ import signal
 import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,6 +24,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows import prefect_flows
 from flows.reporting.progress import print_status
 from flows.services.automations import TAG, apply_automations
+from flows.services.environment import HEARTBEATS
 from flows.services.flow_runner import CancellableRunner
 from flows.services.prefect_server import only_serve, prefect_server
 from flows.settings import (
@@ -135,7 +135,9 @@ def register_flows(settings: RegisterSettings) -> list[str]:
         _make_pool(settings.pool)
         specs = deployment_specs(settings.nightly)
         for spec in specs:
-            _deployment(spec, settings.folder.absolute()).apply(work_pool_name=settings.pool)
+            _deployment(spec, _job_variables(str(settings.folder.absolute()))).apply(
+                work_pool_name=settings.pool
+            )
         apply_automations(settings.notify)
     lines = [f"{spec.name}/{spec.name}: registered at {api_url}" for spec in specs]
     return [*lines, f"on each machine that runs them: prefect worker start --pool {settings.pool}"]
@@ -156,7 +158,7 @@ def _yaml_deployment(spec: DeploymentSpec) -> dict[str, Any]:
         "description": spec.flow.description,
         "tags": [TAG, *spec.tags],
         "entrypoint": _entrypoint(spec),
-        "work_pool": {"name": RegisterSettings().pool, "job_variables": {"working_dir": "{{ $PWD }}"}},
+        "work_pool": {"name": RegisterSettings().pool, "job_variables": _job_variables("{{ $PWD }}")},
         "concurrency_limit": limit,
     }
     if spec.settings is not None:
@@ -171,11 +173,15 @@ def _entrypoint(spec: DeploymentSpec) -> str:
     return f"{spec.flow.fn.__module__}.{spec.flow.fn.__name__}"
 
 
-def _deployment(spec: DeploymentSpec, folder: Path | None = None) -> RunnerDeployment:
-    """Return the deployment; its runs work in the folder.
+def _job_variables(folder: str) -> dict[str, Any]:
+    """Return the folder of runs, and their environment, whatever that of their worker is.
 
-    Without one a worker makes a temporary folder and removes it after the run, and with it what a relative path named.
+    Without a folder a worker makes a temporary one and removes it after the run, with all that relative paths named.
     """
+    return {"working_dir": folder, "env": dict(HEARTBEATS)}
+
+
+def _deployment(spec: DeploymentSpec, job_variables: dict[str, Any] | None = None) -> RunnerDeployment:
     made: RunnerDeployment = RunnerDeployment.from_flow(
         spec.flow,
         name=spec.name,
@@ -184,8 +190,8 @@ def _deployment(spec: DeploymentSpec, folder: Path | None = None) -> RunnerDeplo
         parameters=None if spec.settings is None else {"settings": spec.settings},
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=spec.collision),
         tags=[TAG, *spec.tags],
+        job_variables=job_variables,
         entrypoint_type=EntrypointType.MODULE_PATH,
-        job_variables={} if folder is None else {"working_dir": str(folder)},
     )
     return made
 

@@ -191,7 +191,10 @@ def resolve_version(root: str, which: str) -> str:
         case _:
             name = _complete(root, which)
     if name is None:
-        raise BadInput(f"{root}: holds no {which} model; train one with `spectrogram-one train`")
+        raise BadInput(
+            f"{root}: holds no {which} model; train one with `spectrogram-one train` (from nothing: "
+            "`spectrogram-one fma small --then-train`), or name another folder with --models"
+        )
     url = join(root, name)
     read_card(url)
     return url

@@ -57,7 +57,7 @@ class TagSummary(BaseModel, frozen=True):
         """Return the lines for a terminal."""
         counts = ", ".join(f"{count:,} {status}" for status, count in by_descending_count(self.statuses))
         by = f"{self.model}, " if self.model else ""
-        lines = [f"{self.source}: {counts} ({by}{self.seconds:.0f} s)", *self.notes]
+        lines = [f"{mark_invisible(self.source)}: {counts} ({by}{self.seconds:.0f} s)", *self.notes]
         lines += [f"all files: {self.csv} and {self.predictions}", f"page: {self.page}"]
         if self.dry_run:
             lines.append("nothing was written")

@@ -1,7 +1,7 @@
 """What the Prefect server does by itself on events of runs: end what died, report what failed.
 
-A run whose worker and process were killed stays "Running" for ever. Runs send a heartbeat every half minute
-(`PREFECT_FLOWS_HEARTBEAT_FREQUENCY`); one from which three are missing is set to Crashed.
+A run whose worker and process were killed stays "Running" for ever. Runs send a heartbeat at their start and every
+half minute (`flows.services.environment.HEARTBEATS`); one from which three are missing is set to Crashed.
 """
 
 from datetime import timedelta
@@ -17,21 +17,46 @@ from prefect.exceptions import ObjectNotFound
 from store.errors import BadInput
 
 SILENCE_S = 90.0  # three heartbeats
-HEARTBEAT = "prefect.flow-run.heartbeat"
+HEARTBEAT, RUNNING = "prefect.flow-run.heartbeat", "prefect.flow-run.Running"
 END_STATES = ("Completed", "Failed", "Cancelled", "Crashed")
 TAG = "spectrogram-one"  # of every deployment
 RUN = "prefect.resource.id"
+OF_THESE_DEPLOYMENTS = ResourceSpecification(
+    {"prefect.resource.id": [f"prefect.tag.{TAG}"], "prefect.resource.role": ["tag"]}
+)
 
 
 def silent_runs() -> AutomationCore:
     """Return the automation that sets a run to Crashed which sends no heartbeats any more, and did not end."""
+    return _crash_after_silence(
+        "spectrogram-one: runs that died",
+        f"A run that sent heartbeats, and then none for {SILENCE_S:g} s, becomes Crashed",
+        after=HEARTBEAT,
+        match_related=ResourceSpecification({}),
+    )
+
+
+def runs_without_heartbeat() -> AutomationCore:
+    """Return the automation that sets a run of these deployments to Crashed which never sent a heartbeat."""
+    return _crash_after_silence(
+        "spectrogram-one: runs that died at their start",
+        f"A run of these deployments that sends no heartbeat within {SILENCE_S:g} s of its start becomes Crashed",
+        after=RUNNING,
+        match_related=OF_THESE_DEPLOYMENTS,
+    )
+
+
+def _crash_after_silence(
+    name: str, description: str, *, after: str, match_related: ResourceSpecification
+) -> AutomationCore:
     return AutomationCore(
-        name="spectrogram-one: runs that died",
-        description=f"A run that sent heartbeats, and then none for {SILENCE_S:g} s, becomes Crashed",
+        name=name,
+        description=description,
         trigger=EventTrigger(
-            after={HEARTBEAT},
+            after={after},
             expect={HEARTBEAT, *(f"prefect.flow-run.{state}" for state in END_STATES)},
             match=ResourceSpecification({RUN: ["prefect.flow-run.*"]}),
+            match_related=match_related,
             for_each={RUN},
             posture=Posture.Proactive,
             threshold=1,
@@ -54,9 +79,7 @@ def failed_runs(block: UUID) -> AutomationCore:
         trigger=EventTrigger(
             expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
             match=ResourceSpecification({RUN: ["prefect.flow-run.*"]}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.id": [f"prefect.tag.{TAG}"], "prefect.resource.role": ["tag"]}
-            ),
+            match_related=OF_THESE_DEPLOYMENTS,
             for_each={RUN},
             posture=Posture.Reactive,
             threshold=1,
@@ -78,7 +101,7 @@ def apply_automations(notify: str = "") -> None:
     Raises: BadInput if the server has no notification block of the name `notify`; "" reports nothing.
     """
     with get_client(sync_client=True) as client:
-        wanted = [silent_runs()]
+        wanted = [silent_runs(), runs_without_heartbeat()]
         if notify:
             wanted.append(failed_runs(_find_block(client, notify)))
         known = {it.name: it.id for it in client.read_automations()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.security.addresses import LOOPBACK_HOSTS
 
+HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}  # s; by them a run whose host died becomes Crashed
 HOME_IN_WORKING_FOLDER = Path("data", "prefect")  # beside data/store and data/models
 UI_VARIABLES = {"PREFECT_SERVER_UI_STATIC_DIRECTORY", "PREFECT_UI_STATIC_DIRECTORY"}
 

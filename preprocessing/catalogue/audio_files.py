@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from preprocessing.catalogue.file_rules import FileRules
 from preprocessing.catalogue.source_counts import SourceCounts
 from store.errors import BadInput
+from store.fs.files import local_path
 from store.fs.listing import FoundFile, PathFilter, list_files, stream_files
 from store.fs.local_walk import PassedOver
 
@@ -91,6 +92,9 @@ def _translate_errors(source: str) -> Iterator[None]:
     except FileNotFoundError:
         raise BadInput(f"{source}: no such file or folder; check the path or URL of the source") from None
     except NotADirectoryError:
+        path = local_path(source)
+        if path is not None and not path.is_file():
+            raise BadInput(f"{source}: this is a pipe or a device; wanted audio files") from None
         raise BadInput(f"{source}: this is a file; wanted a folder of audio files") from None
     except PermissionError as error:
         folder = error.filename or source

@@ -44,4 +44,6 @@ def size_of_signature(signature: str) -> int:
 def require_taggable_url(url: str) -> None:
     """Raise BadInput for a URL that is neither local nor S3."""
     if local_path(url) is None and not url.startswith("s3://"):
-        raise BadInput(f"{url}: tags are written to local files and S3 objects; name a folder or s3:// URL")
+        raise BadInput(
+            f"{url}: tags are written to local files and S3 objects; name a file or folder, or an s3:// URL"
+        )

@@ -1,4 +1,4 @@
-"""What each choice in the training of the network does to its accuracy on artists it never heard, alone and together.
+"""What each choice in the training of the network does to its accuracy on artists not in training, alone and together.
 
 python -m tests.benchmarks.network_ablations --store STORE [--results FOLDER] [--seed 100] [--folds 1 2 3 4 5]
     [--variants mixup artist-balance ...] [--processes 1]

@@ -43,7 +43,7 @@ MISTAKES = {
     "tag good --models nowhere": "nowhere: holds no champion model; train one",
     "tag good --models models --genres Polka": "genre 'Polka': not one of this model's: Jazz, Rock",
     "tag good --write --copy-to copies": "--write and --copy-to are both given",
-    "tag": "--source, --apply: give one of them: a folder of audio files, or the predictions.parquet of an earlier run",
+    "tag": "--source, --apply: give one of them: audio files, or the predictions.parquet of an earlier run",
     "tag good --models models --genre-map not.toml": "not.toml: ",
     "tag good --models models --precision 0.9": "has no stored predictions (report/held_out_predictions.parquet is "
     "missing); train it again",

@@ -125,6 +125,7 @@ def workplace(tmp_path_factory):
     for song in sorted(MUSIC.glob("fma_small/*/*.mp3"))[:3]:
         shutil.copy(song, folder / "MY_FILES")
         write_genres(folder / "MY_FILES" / song.name, [])
+    shutil.copy(folder / "MY_FILES" / song.name, folder / "song.mp3")
     subprocess.run([COMMAND, "build", str(MUSIC)], cwd=folder, check=True, capture_output=True)
     return folder
 

@@ -1,6 +1,7 @@
 """Studies as a flow: real Dask workers, a store of two genres by eight artists."""
 
 import csv
+import html
 import re
 from pathlib import Path
 
@@ -51,6 +52,10 @@ def test_a_study_is_run_resumed_and_repeated(tmp_path, capfd):
     assert not (folder / "runs" / rows[1]["run"] / "training").exists(), "no network is kept"
     page = (folder / "index.html").read_text()
     assert rows[-1]["run"] in page
+    plain = html.unescape(page).replace("\N{NARROW NO-BREAK SPACE}", "")
+    assert "svm, split artist: 100% right on average of 2 runs, standard deviation 0.0 points" in plain
+    noise = r"(within|by more than) noise: p [<=] \d\.\d+ by \d+ artists"
+    assert re.search(rf"svm is \d+\.\d points above shallow \(split artist\), {noise}", plain)
     assert not re.search(r"(src|srcset|href)=\"(?!data:|results\.csv\")", page), "the page loads nothing"
     assert '<a href="results.csv">' in page
 

@@ -260,6 +260,7 @@ def test_a_map_that_was_corrected_asks_for_another_run(common, tmp_path):
         ({"copy_to": "{music}/copies"}, "copies would lie within their source"),
         ({"copy_to": "{music}/.."}, "lies within it; name a folder for copies alone"),
         ({"source": "{music}/a/1.mp3", "copy_to": "{music}/a"}, "lies within it"),
+        ({"copy_to": "{music}/a/1.mp3"}, "this is a file; name a folder for the copies"),
         ({"copy_to": "s3://bucket/copies"}, "copies are local files"),
         ({"genre_map": "nowhere.toml"}, "nowhere.toml: no such file"),
         ({"source": "", "apply": "nowhere.parquet"}, "nowhere.parquet: no such file; wanted"),

@@ -38,7 +38,7 @@ class CorrectedPlan:
         self.about, _ = read_predictions(self._parquet, 1)
         self.source = source or self.about.get("source", "")
         if not self.source:
-            raise BadInput(f"{url}: names no source; name the folder with --source")
+            raise BadInput(f"{url}: names no source; name the files with --source")
         if self._table is None:
             check_parquet(url, self.about, runs)
         else:

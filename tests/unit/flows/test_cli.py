@@ -84,12 +84,36 @@ def test_a_positional_argument_may_stand_anywhere(arguments, monkeypatch, flow_s
     assert (settings.source, settings.store) == ("music", "x")
 
 
-@pytest.mark.parametrize("arguments", ["build music x", "build --store x music elsewhere", "train music"])
-def test_other_settings_need_their_flags(arguments, monkeypatch, flow_settings, capsys):
+ONE_SOURCE = (
+    "wanted one --source, in quotes if it has spaces, and flags for other settings; "
+    "of several files, name the folder"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("train music", "'music': unexpected argument; settings need their flags"),
+        ("tags diff a b c", "'c': unexpected argument; settings need their flags"),
+        ("build music x", f"'x': unexpected argument; {ONE_SOURCE}"),
+        ("build --store x music elsewhere", f"'elsewhere': unexpected argument; {ONE_SOURCE}"),
+        ("tag 1 2 3 4", f"'2' '3' '4': unexpected argument; {ONE_SOURCE}"),
+        ("tag 1 2 3 4 5 6", f"'2' '3' '4' and 2 more: unexpected argument; {ONE_SOURCE}"),
+        ("undo a b", f"'b': unexpected argument; {ONE_SOURCE.replace('source', 'run').partition('; of')[0]}"),
+    ],
+)
+def test_other_settings_need_their_flags(arguments, line, monkeypatch, flow_settings, capsys):
     assert main(monkeypatch, *arguments.split()) == cli.EXIT_USAGE
-    unexpected = arguments.split()[-1]
+    assert capsys.readouterr().err == f"error: {line}\n"
+    assert not flow_settings
+
+
+@pytest.mark.parametrize("command", ["build", "tag"])
+def test_a_source_that_cannot_be_recorded_is_one_line(command, monkeypatch, flow_settings, capsys, tmp_path):
+    (tmp_path / "caf\udce9.mp3").touch()
+    assert main(monkeypatch, command, "caf\udce9.mp3") == cli.EXIT_BAD_INPUT
     assert capsys.readouterr().err == (
-        f"error: '{unexpected}': unexpected argument; settings need their flags\n"
+        "error: caf\\udce9.mp3: this path is not UTF-8 and cannot be recorded; rename it\n"
     )
     assert not flow_settings
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from flows import deployments
 from flows.deployments import deployment_specs, prefect_yaml, register_flows
-from flows.services.automations import failed_runs, silent_runs
+from flows.services.automations import failed_runs, runs_without_heartbeat, silent_runs
 from flows.settings import RegisterSettings, ScheduleSettings, ServeSettings
 from tests.support.prefect_ui import FLOWS
 
@@ -60,7 +60,7 @@ def test_runs_of_workers_keep_what_relative_paths_name(tmp_path, monkeypatch):
     register_flows(RegisterSettings())
     assert folders == [str(tmp_path)] * len(FLOWS)
     for deployment in yaml.safe_load(prefect_yaml(ScheduleSettings()))["deployments"]:
-        assert deployment["work_pool"]["job_variables"] == {"working_dir": "{{ $PWD }}"}
+        assert deployment["work_pool"]["job_variables"]["working_dir"] == "{{ $PWD }}"
 
 
 def test_every_deployment_has_a_description_and_runs_once_at_a_time():
@@ -68,6 +68,12 @@ def test_every_deployment_has_a_description_and_runs_once_at_a_time():
         assert deployment["description"].endswith("."), deployment["name"]
         assert deployment["concurrency_limit"]["limit"] == 1
         assert "spectrogram-one" in deployment["tags"]
+
+
+def test_runs_of_a_pool_send_heartbeats_whatever_the_environment_of_the_worker():
+    for deployment in yaml.safe_load(prefect_yaml(ScheduleSettings()))["deployments"]:
+        environment = deployment["work_pool"]["job_variables"]["env"]
+        assert environment == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}, deployment["name"]
 
 
 def test_every_setting_of_a_form_has_a_description():
@@ -117,11 +123,17 @@ def test_a_time_that_is_none_is_refused(at):
         ServeSettings(nightly={"at": at})
 
 
-def test_a_run_that_died_is_set_to_crashed_unless_it_ended():
-    automation = silent_runs()
+@pytest.mark.parametrize("automation", [silent_runs(), runs_without_heartbeat()])
+def test_a_run_that_died_is_set_to_crashed_unless_it_ended(automation):
     assert automation.trigger.within.total_seconds() >= 3 * 30
     assert {"prefect.flow-run.Completed", "prefect.flow-run.heartbeat"} <= automation.trigger.expect
     assert automation.actions[0].state == "CRASHED"
+
+
+def test_only_runs_of_these_deployments_must_send_a_first_heartbeat():
+    trigger = runs_without_heartbeat().trigger
+    assert trigger.after == {"prefect.flow-run.Running"}
+    assert trigger.match_related["prefect.resource.id"] == ["prefect.tag.spectrogram-one"]
 
 
 def test_a_failed_run_of_these_flows_is_reported():

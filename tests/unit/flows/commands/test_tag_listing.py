@@ -67,3 +67,8 @@ def test_the_exit_status_is_3_where_files_were_skipped_or_rejected(statuses, sta
             commands._print_tagging(summary(**statuses))
         assert ended.value.code == status
     assert "/music:" in capsys.readouterr().out
+
+
+def test_the_name_of_a_source_cannot_command_a_terminal():
+    printed = summary(written=1).model_copy(update={"source": "/music/\x1b[2J.mp3"}).lines()
+    assert printed[0].startswith(r"/music/\x1b[2J.mp3: 1 written")

@@ -61,7 +61,7 @@ def test_a_file_that_is_no_audio_is_one_line(tmp_path: Path):
         BadInput, match=r"a\.txt: 1 file, none of them audio; 1 not audio \(1 \.txt\); wanted \.mp3"
     ):
         list(stream_audio(str(tmp_path / "a.txt")))
-    with pytest.raises(BadInput, match=r"/dev/null: this is a file"):
+    with pytest.raises(BadInput, match=r"/dev/null: this is a pipe or a device; wanted audio files"):
         list(stream_audio("/dev/null"))
 
 

@@ -139,7 +139,7 @@ def test_a_plan_is_what_is_to_be_changed_and_what_a_copy_got(tmp_path):
         assert [(row["status"], row["detail"]) for row in found] == [("change", None)] * 2 + [
             ("unsure", None)
         ]
-    with pytest.raises(BadInput, match="names no source; name the folder with --source"):
+    with pytest.raises(BadInput, match="names no source; name the files with --source"):
         planned(tmp_path, *rows)
 
 

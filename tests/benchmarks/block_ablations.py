@@ -20,6 +20,7 @@ from tests.benchmarks.genre_models import (
     Material,
     interval_by_artist,
     load_material,
+    make_parser,
     make_settings,
 )
 from training.feature_machine.fitting import assemble_features, assign_folds_or_fewer
@@ -31,12 +32,7 @@ PATCHES = "patches"
 
 def main() -> None:
     """Print a line for each selection of blocks."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--store", required=True)
-    parser.add_argument("--results", default="data/genre_models")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[200, 201, 202, 203, 204])
+    parser = make_parser(__doc__)
     parser.set_defaults(network=False, processes=1)
     arguments = parser.parse_args()
     os.makedirs(arguments.results, exist_ok=True)
@@ -88,7 +84,7 @@ def show(name: str, right_ST: NDArray[np.float64], all_ST: NDArray[np.float64], 
     by_seed_S = right_ST.mean(axis=1)
     mean, low, high = interval_by_artist((right_ST - all_ST).mean(axis=0), material.artist_T)
     print(
-        f"{name:22} accuracy {by_seed_S.mean():.3f} ± {by_seed_S.std(ddof=1):.3f}, "
+        f"{name:22} accuracy {by_seed_S.mean():.3f} ± {by_seed_S.std(ddof=len(by_seed_S) > 1):.3f}, "
         f"minus all six {mean:+.3f} ({low:+.3f} to {high:+.3f})",
         flush=True,
     )

@@ -71,12 +71,7 @@ class Material:
 
 def main() -> None:
     """Print a table a number of training tracks, and the gains with their intervals."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--store", required=True)
-    parser.add_argument("--results", default="data/genre_models")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[200, 201, 202, 203, 204])
+    parser = make_parser(__doc__)
     parser.add_argument("--network", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--folds", type=int, nargs="+", default=[*range(1, FOLDS + 1)])
     parser.add_argument("--training-tracks", type=int, nargs="+", default=[0], help="0 for all")
@@ -93,6 +88,17 @@ def main() -> None:
             for model, right_T in print_scores(predictions, material, seed).items():
                 right_of.setdefault(model, []).append(right_T)
         print_gains(right_of, material.artist_T)
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of what every comparison on these folds has: the store, the results and the fold seeds."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--results", default="data/genre_models")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[200, 201, 202, 203, 204])
+    return parser
 
 
 def make_settings(arguments: argparse.Namespace, seed: int) -> CrossValidationSettings:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flows.cluster.client import Cluster
 from flows.model_stages.baseline import UNUSED, predict_by_baseline
-from flows.model_stages.features import fit_on_tracks, load_blocks
+from flows.model_stages.features import fit_on_tracks, load_blocks, load_musicnn
 from flows.model_stages.training import create_run_folder, plan_run, train_and_predict
 from flows.reporting.progress import print_status
 from flows.reporting.stage import run_logger
@@ -154,7 +154,8 @@ def _cross_fitted_average(
 def _predict_by_features(contest: _Contest) -> NDArray[np.float64]:
     """Predict each track by a feature machine that was fitted on the other folds."""
     track_ids = contest.all_tracks["track_id"].to_pylist()  # features are kept for the training that follows
-    blocks = load_blocks(contest.cluster, track_ids, contest.snapshot, contest.settings.models)
+    musicnn = load_musicnn(contest.settings.training.model, contest.snapshot)
+    blocks = load_blocks(contest.cluster, track_ids, contest.snapshot, contest.settings.models, musicnn)
     run = plan_run(contest.snapshot, contest.genres, contest.tracks, contest.settings.training)
     artist_T = group_tracks(contest.catalogue)
     fitted = fit_on_tracks(

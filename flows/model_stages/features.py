@@ -13,6 +13,8 @@ from flows.cluster.fan_out import fan_out, in_batches
 from flows.reporting.progress import showing_progress
 from flows.reporting.stage import stage
 from preprocessing.catalogue.splits import group_tracks
+from preprocessing.features.musicnn import Musicnn, check_musicnn_mel
+from preprocessing.features.musicnn_weights import read_musicnn
 from preprocessing.features.patches import PatchDictionary
 from preprocessing.mel.settings import MelSettings
 from store.dataset.frame_reader import LOCATION_COLUMNS
@@ -26,8 +28,9 @@ from training.feature_machine.fitting import (
     join_catalogue,
 )
 from training.feature_machine.track_features import compute_stored_blocks, compute_stored_patch_blocks
-from training.feature_machine.version_file import FEATURES_FILE, RECIPE, FittedFeatures, write_features
+from training.feature_machine.version_file import FEATURES_FILE, FittedFeatures, recipe_of, write_features
 from training.fit.run import TrainingRun
+from training.networks.settings import ModelSettings
 from training.run_files import HISTORY_FILE
 
 TRACKS_PER_FEATURE_BATCH = 64
@@ -47,7 +50,8 @@ def fit_run_features(
     seed = run.settings.seed
     catalogue = join_catalogue(used, snapshot.tracks)
     fold_T, _ = assign_folds_or_fewer(catalogue, FOLDS, seed)
-    blocks = load_blocks(cluster, tracks["track_id"].to_pylist(), snapshot, root)
+    musicnn = load_musicnn(run.settings.model, snapshot)
+    blocks = load_blocks(cluster, tracks["track_id"].to_pylist(), snapshot, root, musicnn)
     fitted = fit_on_tracks(cluster, blocks, used, group_tracks(catalogue), fold_T, snapshot, run)
     write_features(folder, fitted, MelSettings.model_validate(snapshot.mel_settings))
     if not exists(join(folder, HISTORY_FILE)):
@@ -68,19 +72,43 @@ def fit_on_tracks(
     dictionary = fit_patch_dictionary(blocks, track_ids, seed)
     patch_features = compute_patch_features(cluster, track_ids, snapshot, dictionary)
     return fit_feature_machine(
-        blocks, patch_features, dictionary, tracks, artist_T, fold_T, run.settings.target, seed
+        blocks,
+        patch_features,
+        dictionary,
+        tracks,
+        artist_T,
+        fold_T,
+        run.settings.target,
+        seed,
+        load_musicnn(run.settings.model, snapshot),
     )
 
 
-def load_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> pa.Table:
+def load_musicnn(model: ModelSettings, snapshot: Snapshot) -> Musicnn | None:
+    """Read musicnn if the settings name its wheel. Raises: BadInput for another file, or other spectrograms."""
+    if not model.has_musicnn:
+        return None
+    check_musicnn_mel(MelSettings.model_validate(snapshot.mel_settings))
+    return read_musicnn(model.musicnn)
+
+
+def load_blocks(
+    cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str, musicnn: Musicnn | None
+) -> pa.Table:
     """Return the features that need no dictionary, computed once for these tracks and kept in `root`."""
-    return read_table(store_blocks(cluster, track_ids, snapshot, root))
+    return read_table(store_blocks(cluster, track_ids, snapshot, root, musicnn))
 
 
-def store_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str) -> str:
+def store_blocks(
+    cluster: Cluster, track_ids: list[str], snapshot: Snapshot, root: str, musicnn: Musicnn | None
+) -> str:
     """Compute the features that need no dictionary, unless `root` has them of these tracks; return their URL."""
     ordered = sorted(track_ids)
-    return store_once(RECIPE, ordered, snapshot, root, lambda: compute_blocks(cluster, ordered, snapshot))
+
+    def compute() -> pa.Table:
+        return compute_blocks(cluster, ordered, snapshot, musicnn)
+
+    return store_once(recipe_of(musicnn), ordered, snapshot, root, compute)
 
 
 def store_once(
@@ -102,7 +130,9 @@ def hash_stored_tracks(snapshot: Snapshot, track_ids: list[str]) -> str:
 
 
 @stage
-def compute_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot) -> pa.Table:
+def compute_blocks(
+    cluster: Cluster, track_ids: list[str], snapshot: Snapshot, musicnn: Musicnn | None
+) -> pa.Table:
     """Compute the features that need no dictionary."""
     with showing_progress("Computing features", len(track_ids), "tracks") as advance:
         tables = []
@@ -111,6 +141,7 @@ def compute_blocks(cluster: Cluster, track_ids: list[str], snapshot: Snapshot) -
             compute_stored_blocks,
             in_batches(track_ids, TRACKS_PER_FEATURE_BATCH),
             snapshot_url=absolute(snapshot.url),
+            musicnn=musicnn,
         ):
             tables.append(table)
             advance(len(batch), "")

@@ -12,7 +12,7 @@ from flows.cluster.client import Cluster
 from flows.cluster.fan_out import fan_out, in_batches
 from flows.cluster.settings import HostSettings
 from flows.cluster.training_hosts import train_on_hosts
-from flows.model_stages.features import fit_run_features
+from flows.model_stages.features import fit_run_features, load_musicnn
 from flows.reporting import metrics
 from flows.reporting.progress import Advance, showing_progress
 from flows.reporting.stage import run_logger, stage
@@ -40,8 +40,10 @@ def create_run_folder(
 ) -> tuple[str, TrainingRun]:
     """Write a run into a folder of `root`/runs, named by a hash of its settings and data.
 
-    Raises: BadInput if the pretrained weights cannot be read, or were trained on validation or test tracks.
+    Raises: BadInput if the pretrained weights or musicnn's cannot be read, or were trained on validation or test
+        tracks, or if musicnn was trained on other spectrograms.
     """
+    load_musicnn(training.model, snapshot)
     mel = MelSettings.model_validate(snapshot.mel_settings)
     weights = training.pretrained.weights
     start = read_pretrained(weights, training.model, genres, training.target, mel) if weights else None

@@ -64,9 +64,8 @@ def audit_run(
     }
 
     def prepare() -> dict[str, Audit]:
-        url = store_feature_table(
-            context.cluster, tracks["track_id"].to_pylist(), context.snapshot, context.root
-        )
+        ids = tracks["track_id"].to_pylist()
+        url = store_feature_table(context.cluster, ids, context.snapshot, context.root, context.musicnn)
         audit = Audit(
             tracks=tracks.select(["track_id", "artist", "album", "genre_top"]),
             genres=genres,

@@ -74,7 +74,7 @@ def catalogue_run(context: StudyContext, tracks: pa.Table) -> StudyRun:
 
     def prepare() -> dict[str, Any]:
         ids = sampled["track_id"].to_pylist()
-        url = store_feature_table(context.cluster, ids, context.snapshot, context.root)
+        url = store_feature_table(context.cluster, ids, context.snapshot, context.root, context.musicnn)
         return {"tracks": sampled, "features_url": url, "seed": seed}
 
     about = {"part": CATALOGUE, "seed": seed, "mapped": len(sampled), "left_out": len(tracks) - len(sampled)}

@@ -88,7 +88,7 @@ def sound_run(context: StudyContext, fold: Fold, split_seed: int) -> StudyRun:
 
     def prepare() -> dict[str, Any]:
         ids = fold.tracks["track_id"].to_pylist()
-        url = store_feature_table(context.cluster, ids, context.snapshot, context.root)
+        url = store_feature_table(context.cluster, ids, context.snapshot, context.root, context.musicnn)
         return {"fold": fold, "features_url": url, "seed": split_seed}
 
     return StudyRun(_columns(fold, split_seed, ()), body=run_sound, prepare=prepare)

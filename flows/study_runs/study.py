@@ -9,7 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from flows.cluster.client import Cluster
+from flows.model_stages.features import load_musicnn
 from flows.study_runs.settings import ExperimentSettings
+from preprocessing.features.musicnn import Musicnn
 from store.fs.files import absolute, join
 from store.fs.parquet import read_table
 from store.reader import Snapshot
@@ -68,6 +70,11 @@ class StudyContext:
     def root(self) -> str:
         """The folder of all studies, which share computed features."""
         return absolute(self.settings.results)
+
+    @property
+    def musicnn(self) -> Musicnn | None:
+        """musicnn, if the settings name its wheel. Raises: BadInput for another file, or other spectrograms."""
+        return load_musicnn(self.settings.training.model, self.snapshot)
 
     def run_folder(self, run: str) -> str:
         """The folder of a run, by its name."""

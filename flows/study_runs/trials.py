@@ -181,8 +181,9 @@ def store_features(context: StudyContext, model: str) -> str:
     shared = (context.snapshot, context.root)
     if model.endswith(LIBROSA_SUFFIX):
         return store_librosa_features(context.cluster, tracks, *shared)
-    store = store_blocks if model == FEATURES else store_baseline_features
-    return store(context.cluster, track_ids, *shared)
+    if model == FEATURES:
+        return store_blocks(context.cluster, track_ids, *shared, context.musicnn)
+    return store_baseline_features(context.cluster, track_ids, *shared)
 
 
 def run_study_trial(trial: Trial, known_artists: float) -> RunResult:

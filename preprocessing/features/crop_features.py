@@ -1,4 +1,5 @@
-"""The features of one log-mel crop: five blocks that need no training, and a sixth by a dictionary of patches.
+"""The features of one log-mel crop: five blocks that need no training, a sixth by a dictionary of patches, and
+musicnn's embedding where its weights are given.
 
 A track's features are the mean over its crops: the same crops of the same length in training and in tagging.
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from preprocessing.decode.settings import WindowSettings
 from preprocessing.decode.windows import place_windows
 from preprocessing.features.harmonicity import harmonic_percussive_levels
+from preprocessing.features.musicnn import Musicnn
 from preprocessing.features.patches import PatchDictionary, encode_patches
 from preprocessing.features.rhythm import fluctuation_pattern
 from preprocessing.features.scattering import scatter
@@ -20,6 +22,7 @@ from preprocessing.mel.settings import MelSettings
 
 WINDOWS = WindowSettings()  # of a track in training: those that tagging decodes by default
 CROP_S = WINDOWS.length_s
+MUSICNN_BLOCK = "musicnn"
 DYNAMIC_RANGE_DB = 80.0  # below the loudest cell of a crop; what lies lower depends on the codec
 
 
@@ -46,17 +49,20 @@ def limit_dynamic_range(mel_FM: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.maximum(mel_FM, mel_FM.max() - DYNAMIC_RANGE_DB), np.float32)
 
 
-def compute_blocks(mel_FM: NDArray[np.float32], mel: MelSettings) -> dict[str, NDArray[np.float32]]:
+def compute_blocks(
+    mel_FM: NDArray[np.float32], mel: MelSettings, musicnn: Musicnn | None = None
+) -> dict[str, NDArray[np.float32]]:
     """Return the blocks that need no dictionary, by name. Shapes: (F, M) in dB, each (D_i,)."""
     frames_per_s = mel.sample_rate_hz / mel.hop
     limited_FM = limit_dynamic_range(mel_FM)
-    return {
+    blocks = {
         "scattering": scatter(limited_FM, frames_per_s),
         "statistics": frame_statistics(limited_FM, band_centres_hz(mel)),
         "covariance": cepstral_covariance(limited_FM),
         "rhythm": fluctuation_pattern(limited_FM, frames_per_s),
         "harmonicity": harmonic_percussive_levels(limited_FM),
     }
+    return blocks if musicnn is None else blocks | {MUSICNN_BLOCK: musicnn.embed(mel_FM)}
 
 
 def compute_patch_block(mel_FM: NDArray[np.float32], dictionary: PatchDictionary) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
-"""What each block adds to the feature machine: all six, all but one, and each alone.
+"""What each block adds to the feature machine: all, all but one, and each alone.
 
 python -m tests.benchmarks.block_ablations --store STORE [--results FOLDER] [--seeds 200 201 202 203 204]
+    [--musicnn WHEEL]
 
 The folds, the results folder and the intervals are those of `genre_models`.
 """
@@ -8,7 +9,6 @@ The folds, the results folder and the intervals are those of `genre_models`.
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -36,10 +36,10 @@ def main() -> None:
     parser.set_defaults(network=False, processes=1)
     arguments = parser.parse_args()
     os.makedirs(arguments.results, exist_ok=True)
-    material = load_material(arguments.store, Path(arguments.results))
+    material = load_material(arguments)
     blocks = [*read_block_sizes(material.blocks), PATCHES]
     all_ST = evaluate(material, arguments, blocks)
-    show("all six", all_ST, all_ST, material)
+    show("all", all_ST, all_ST, material)
     for block in blocks:
         show(
             f"without {block}",
@@ -85,7 +85,7 @@ def show(name: str, right_ST: NDArray[np.float64], all_ST: NDArray[np.float64], 
     mean, low, high = interval_by_artist((right_ST - all_ST).mean(axis=0), material.artist_T)
     print(
         f"{name:22} accuracy {by_seed_S.mean():.3f} ± {by_seed_S.std(ddof=len(by_seed_S) > 1):.3f}, "
-        f"minus all six {mean:+.3f} ({low:+.3f} to {high:+.3f})",
+        f"minus all {mean:+.3f} ({low:+.3f} to {high:+.3f})",
         flush=True,
     )
 

@@ -1,7 +1,7 @@
 """What `train` chooses between, beside what a user would pick instead, on the same folds, paired by artist.
 
 python -m tests.benchmarks.genre_models --store STORE [--results FOLDER] [--seeds 200 201 202 203 204] [--no-network]
-    [--folds 1 2] [--training-tracks 55 110 173 256]
+    [--folds 1 2] [--training-tracks 55 110 173 256] [--musicnn WHEEL]
 
 For each fold seed: the feature machine, the network, their average by halves, an SVM on the product's own statistics
 (svm) and one on FMA's 518 features (svm518), which are computed from the audio. Rerun it to resume it: features and
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from flows.cluster.client import open_cluster
 from flows.cross_validate import assign_folds, average_predictions, evaluate_fold, plan_trials
+from flows.model_stages.features import load_musicnn
 from flows.settings import CrossValidationSettings
 from preprocessing.catalogue.splits import group_tracks
 from preprocessing.features.patches import PatchDictionary
@@ -37,6 +38,7 @@ from training.feature_machine.fitting import (
     fit_patch_dictionary,
 )
 from training.feature_machine.track_features import compute_stored_blocks, compute_stored_patch_blocks
+from training.feature_machine.version_file import recipe_of
 from training.fit.settings import TrainSettings
 from training.networks.settings import ModelSettings
 from training.selection.cross_validation import fold_predictions, select_cross_validation_tracks
@@ -78,7 +80,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=0, help="Dask workers, and processes of a training")
     arguments = parser.parse_args()
     os.makedirs(arguments.results, exist_ok=True)
-    material = load_material(arguments.store, Path(arguments.results))
+    material = load_material(arguments)
     for count in arguments.training_tracks:
         right_of: dict[str, list[NDArray[np.float64]]] = {}
         print(f"{f'about {count}' if count else 'all'} training tracks")
@@ -98,6 +100,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--store", required=True)
     parser.add_argument("--results", default="data/genre_models")
     parser.add_argument("--seeds", type=int, nargs="+", default=[200, 201, 202, 203, 204])
+    parser.add_argument("--musicnn", default="", help="wheel of musicnn, whose embedding is one more block")
     return parser
 
 
@@ -117,13 +120,15 @@ def make_settings(arguments: argparse.Namespace, seed: int) -> CrossValidationSe
     )
 
 
-def load_material(store: str, results: Path) -> Material:
-    """Compute the features of all labelled tracks in this process, or read them from `results`."""
+def load_material(arguments: argparse.Namespace) -> Material:
+    """Compute the features of all labelled tracks in this process, or read them from the folder of results."""
+    store, results = arguments.store, Path(arguments.results)
     snapshot = open_snapshot(store)
+    musicnn = load_musicnn(ModelSettings(name="features", musicnn=arguments.musicnn), snapshot)
     genres, labelled = select_cross_validation_tracks(snapshot.tracks, "top", ())
-    ids, cache = labelled["track_id"].to_pylist(), results / "blocks.parquet"
+    ids, cache = labelled["track_id"].to_pylist(), results / f"blocks-{recipe_of(musicnn)}.parquet"
     if not cache.exists():
-        pq.write_table(compute_stored_blocks(ids, snapshot_url=store), cache)
+        pq.write_table(compute_stored_blocks(ids, snapshot_url=store, musicnn=musicnn), cache)
     blocks = pq.read_table(cache)
     dictionary = fit_patch_dictionary(blocks, ids, seed=0)
     _, patch_TD = compute_stored_patch_blocks(ids, snapshot_url=store, dictionary=dictionary)

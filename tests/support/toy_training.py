@@ -49,22 +49,22 @@ def publish_toy(root: str, *, not_finite: Sequence[str] = ()) -> Snapshot:
 
 
 def publish_toy_artists(
-    root: str, splits: Sequence[str] = ("training", "training", "validation", "test")
+    root: str, splits: Sequence[str] = ("training", "training", "validation", "test"), mel: MelSettings = MEL
 ) -> str:
     """Publish two genres by an artist in each of some splits, two tracks an artist; return the store's URL."""
     random = np.random.default_rng(7)
     tracks, mels = [], {}
     for number in range(4 * len(splits)):
         track_id, genre, artist = f"{number:02d}", ("high", "low")[number % 2], number // 2 % len(splits)
-        mel_FM = random.normal(-30, 6, (40 + number, MEL.bands)).astype(np.float32)
-        mel_FM[:, : MEL.bands // 2] += 20 * (number % 2)
+        mel_FM = random.normal(-30, 6, (40 + number, mel.bands)).astype(np.float32)
+        mel_FM[:, : mel.bands // 2] += 20 * (number % 2)
         mels[track_id] = mel_FM
         about = {
             "artist": f"{genre} {artist}",
             "split": splits[artist],
         }
         tracks.append({"track_id": track_id, "genre_top": genre, "genres": [genre], **about})
-    publish_mels(root, mels, pa.Table.from_pylist(tracks, schema=CATALOGUE_SCHEMA), MEL)
+    publish_mels(root, mels, pa.Table.from_pylist(tracks, schema=CATALOGUE_SCHEMA), mel)
     return root
 
 

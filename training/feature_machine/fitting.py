@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.catalogue.splits import assign_artist_folds, group_tracks
+from preprocessing.features.musicnn import Musicnn
 from preprocessing.features.patches import PatchDictionary, fit_dictionary
 from store.errors import BadInput
 from training.evaluation.calibration import Target
@@ -41,14 +42,18 @@ def fit_feature_machine(
     fold_T: NDArray[np.int64],
     target: Target,
     seed: int,
+    musicnn: Musicnn | None = None,
 ) -> FittedFeatures:
-    """Fit a machine on tracks, whose (track_id, target) are `tracks`; `artist_T` are numbers of groups of tracks."""
+    """Fit a machine on tracks, whose (track_id, target) are `tracks`; `artist_T` are numbers of groups of tracks.
+
+    `musicnn` is the network by which `blocks` has its embedding, if it has.
+    """
     track_ids = tracks["track_id"].to_pylist()
     features_TD = assemble_features(blocks, patch_features, track_ids)
     sizes = read_block_sizes(blocks) | {"patches": dictionary.features}
     target_TG = np.array(tracks["target"].to_pylist(), np.float64)
     machine, across_TG = fit_machine(features_TD, target_TG, artist_T, fold_T, sizes, target, seed)
-    return FittedFeatures(FeatureMachine(dictionary, machine), tuple(track_ids), across_TG)
+    return FittedFeatures(FeatureMachine(dictionary, machine, musicnn), tuple(track_ids), across_TG)
 
 
 def assemble_features(

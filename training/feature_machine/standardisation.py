@@ -12,6 +12,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from preprocessing.features.crop_features import MUSICNN_BLOCK
+
 Value = TypeVar("Value", bound=np.generic)
 LOG_BLOCK = "scattering"  # its features are levels: their logarithm is taken
 LOG_OFFSET_SHARE = 0.1  # of the training median, added before
@@ -19,6 +21,7 @@ MAX_Z = 5.0
 MIN_RELATIVE_STD = 1e-6
 SEPARATION_PRIOR = 3.0  # added to each F statistic: with few artists it is mostly noise
 MAX_DISTANCE_TRACKS = 500  # for the mean distance of a block
+MUSICNN_SHARE = 0.5  # of the distance between two tracks; the other blocks share the rest evenly
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Standardisation:
     log_offset_D: NDArray[np.float32]  # 0 where no logarithm is taken
     mean_D: NDArray[np.float32]
     scale_D: NDArray[np.float32]
-    weight_D: NDArray[np.float32]  # such that the mean L1 distance of each block is equal
+    weight_D: NDArray[np.float32]  # such that the mean L1 distance of each block is its share
 
     def apply(self, features_TD: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return features whose L1 distance is the kernel's. Shapes: (T, D) -> (T, D)."""
@@ -60,9 +63,10 @@ def fit_standardisation(
     z_TD = Standardisation(log_offset_D, mean_D, scale_D, np.ones_like(mean_D)).apply(features_TD)
     weight_D = SEPARATION_PRIOR + np.maximum(genre_separation(z_TD, target_TG, artist_T) - 1, 0)
     sample_TD = sample_tracks(z_TD, MAX_DISTANCE_TRACKS, seed) * weight_D
-    for block in blocks.values():
+    for name, share in _block_shares(list(blocks)).items():
+        block = blocks[name]
         distance = cdist(sample_TD[:, block], sample_TD[:, block], "cityblock").mean()
-        weight_D[block] *= 1 / (len(blocks) * distance) if distance > 0 else 0
+        weight_D[block] *= share / distance if distance > 0 else 0
     return Standardisation(log_offset_D, mean_D, scale_D, weight_D.astype(np.float32))
 
 
@@ -117,6 +121,13 @@ def _log_where_offset(
     values_TD = features_TD.copy()
     values_TD[:, is_level_D] = np.log(features_TD[:, is_level_D] + log_offset_D[is_level_D])
     return values_TD
+
+
+def _block_shares(names: list[str]) -> dict[str, float]:
+    """Return the share of each block in the mean distance between two tracks."""
+    if MUSICNN_BLOCK not in names or len(names) == 1:
+        return dict.fromkeys(names, 1 / len(names))
+    return dict.fromkeys(names, (1 - MUSICNN_SHARE) / (len(names) - 1)) | {MUSICNN_BLOCK: MUSICNN_SHARE}
 
 
 def _block_slices(block_sizes: Mapping[str, int]) -> dict[str, slice]:

@@ -16,6 +16,7 @@ from preprocessing.features.crop_features import (
     limit_dynamic_range,
     place_crops,
 )
+from preprocessing.features.musicnn import Musicnn
 from preprocessing.features.patches import PatchDictionary, extract_patches
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
@@ -28,7 +29,9 @@ BLOCKS_SCHEMA = pa.schema(
 )
 
 
-def compute_stored_blocks(track_ids: Sequence[str], *, snapshot_url: str) -> pa.Table:
+def compute_stored_blocks(
+    track_ids: Sequence[str], *, snapshot_url: str, musicnn: Musicnn | None = None
+) -> pa.Table:
     """Compute the blocks that need no dictionary, and draw patches for one; return BLOCKS_SCHEMA.
 
     The sizes of the blocks are in the schema's metadata. The patches of a track do not depend on other tracks.
@@ -38,7 +41,7 @@ def compute_stored_blocks(track_ids: Sequence[str], *, snapshot_url: str) -> pa.
     rows, sizes = [], {}
     for track_id in track_ids:
         crops = read_crops(snapshot, track_id, mel)
-        blocks = [compute_blocks(mel_FM, mel) for mel_FM in crops]
+        blocks = [compute_blocks(mel_FM, mel, musicnn) for mel_FM in crops]
         sizes = {name: len(values) for name, values in blocks[0].items()}
         mean_D = np.mean([np.concatenate(list(each.values())) for each in blocks], axis=0)
         rows.append(

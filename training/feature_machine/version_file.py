@@ -11,6 +11,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from preprocessing.features.crop_features import compute_blocks, compute_patch_block
+from preprocessing.features.musicnn import Musicnn
+from preprocessing.features.musicnn_weights import NOTICE
 from preprocessing.features.patches import PatchDictionary
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
@@ -24,23 +26,36 @@ from training.feature_machine.standardisation import Standardisation
 FEATURES_FILE = "features.safetensors"  # in the folder of a run or of a model version
 ACROSS_FOLDS_FILE = "across_folds.parquet"  # beside it, of a run
 RECIPE = "1"  # of the features: another number where they are computed otherwise
+MUSICNN_RECIPE = f"{RECIPE}-musicnn"  # of those that include musicnn's embedding
+MUSICNN_PREFIX = "musicnn."  # of its arrays in the file
 
 
 @dataclass(frozen=True)
 class FeatureMachine:
-    """A dictionary of patches, and the kernel machine on all blocks of features."""
+    """A dictionary of patches, the kernel machine on all blocks of features, and musicnn if one block is by it."""
 
     dictionary: PatchDictionary
     machine: KernelMachine
+    musicnn: Musicnn | None = None
+
+    @property
+    def recipe(self) -> str:
+        """The recipe of the features."""
+        return recipe_of(self.musicnn)
 
     def describe_crop(self, mel_FM: NDArray[np.float32], mel: MelSettings) -> NDArray[np.float32]:
         """Return the features of a crop; those of a track are their mean. Shapes: (F, M) in dB -> (D,)."""
-        blocks = compute_blocks(mel_FM, mel)
+        blocks = compute_blocks(mel_FM, mel, self.musicnn)
         return np.concatenate([*blocks.values(), compute_patch_block(mel_FM, self.dictionary)])
 
     def predict(self, features_TD: NDArray[np.float32], target: Target) -> NDArray[np.float64]:
         """Return the probabilities of tracks. Shapes: (T, D) -> (T, G)."""
         return self.machine.predict(features_TD, target)
+
+
+def recipe_of(musicnn: Musicnn | None) -> str:
+    """Return the recipe of features with musicnn's embedding, or without."""
+    return RECIPE if musicnn is None else MUSICNN_RECIPE
 
 
 @dataclass(frozen=True)
@@ -68,10 +83,16 @@ def save_feature_machine(features: FeatureMachine, mel: MelSettings) -> bytes:
         "head_bias": machine.head.bias_G,
         "calibration_offset": machine.calibration.offset_G,
     }
-    settings = {"recipe": RECIPE, "mel": mel.settings_hash, "slope": machine.calibration.slope}
+    header = {
+        "settings": json.dumps(
+            {"recipe": features.recipe, "mel": mel.settings_hash, "slope": machine.calibration.slope}
+        )
+    }
+    if features.musicnn is not None:
+        arrays |= {f"{MUSICNN_PREFIX}{name}": array for name, array in features.musicnn.arrays().items()}
+        header["notice"] = NOTICE
     return safetensors.numpy.save(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-        {"settings": json.dumps(settings)},
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, header
     )
 
 
@@ -85,15 +106,16 @@ def load_feature_machine(folder_url: str, mel: MelSettings, genres: int) -> Feat
     try:
         data = read_bytes(url)
         arrays, settings = safetensors.numpy.load(data), _read_settings(data)
-        features = _assemble(arrays, settings["slope"])
+        features = _assemble(arrays, settings)
     except FileNotFoundError:
         raise BadInput(f"{url}: the feature machine is missing; train the model again") from None
     except (safetensors.SafetensorError, LookupError, ValueError, TypeError) as why:
         reason = next(iter(str(why).splitlines()), type(why).__name__)
         raise BadInput(f"{url}: not a feature machine ({reason}); train the model again") from None
-    if settings["recipe"] != RECIPE:
+    if settings["recipe"] != features.recipe:
         raise BadInput(
-            f"{url}: features of recipe {settings['recipe']}, this program computes recipe {RECIPE}; train again"
+            f"{url}: features of recipe {settings['recipe']}, this program computes recipe {features.recipe}; "
+            "train again"
         )
     if settings["mel"] != mel.settings_hash:
         raise BadInput(
@@ -110,12 +132,21 @@ def _read_settings(data: bytes) -> dict[str, str]:
     return {"recipe": settings["recipe"], "mel": settings["mel"], "slope": settings["slope"]}
 
 
-def _assemble(arrays: dict[str, NDArray[np.float32]], slope: str) -> FeatureMachine:
+def _assemble(arrays: dict[str, NDArray[np.float32]], settings: dict[str, str]) -> FeatureMachine:
     dictionary = PatchDictionary(arrays["patch_mean"], arrays["patch_whitening"], arrays["patch_atoms"])
     standardisation = Standardisation(arrays["log_offset"], arrays["mean"], arrays["scale"], arrays["weight"])
     head = LinearHead(arrays["head_weights"].astype(np.float64), arrays["head_bias"].astype(np.float64))
-    calibration = ScoreCalibration(float(slope), arrays["calibration_offset"].astype(np.float64))
-    return FeatureMachine(dictionary, KernelMachine(standardisation, arrays["landmarks"], head, calibration))
+    calibration = ScoreCalibration(float(settings["slope"]), arrays["calibration_offset"].astype(np.float64))
+    own = {
+        name.removeprefix(MUSICNN_PREFIX): array
+        for name, array in arrays.items()
+        if name.startswith(MUSICNN_PREFIX)
+    }
+    return FeatureMachine(
+        dictionary,
+        KernelMachine(standardisation, arrays["landmarks"], head, calibration),
+        Musicnn.from_arrays(own) if settings["recipe"] == MUSICNN_RECIPE else None,
+    )
 
 
 def _check_shapes(url: str, features: FeatureMachine, genres: int) -> None:

@@ -119,9 +119,15 @@ def read_history(folder: str) -> dict[str, Any]:
 def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
     """Hash all that decides the result of a run, and nothing else: not the place nor the number of processes."""
     settings = run.settings.model_dump_json(
-        exclude={**dict.fromkeys(SETTINGS_WITHOUT_EFFECT, True), "pretrained": {"weights"}}
+        exclude={
+            **dict.fromkeys(SETTINGS_WITHOUT_EFFECT, True),
+            "pretrained": {"weights"},
+            "model": {"musicnn"},  # its path: the weights are always the same
+        }
     )
     digest = hashlib.sha256(f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode())
+    if run.settings.model.has_musicnn:
+        digest.update(b"musicnn")
     if needs_artists(run.settings.balance) and "artist_number" in tracks.column_names:
         hash_columns(tracks.select(["artist_number"]), digest)
     return digest.hexdigest()[:12]

@@ -30,6 +30,12 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
         "together; shallow: three convolutions; resnet18 to vgg16: torchvision's networks, which can start from its "
         "ImageNet weights",
     )
+    musicnn: str = Field(
+        "",
+        description="Wheel of musicnn 0.1.0, a path or URL, whose embedding of a track becomes a seventh block of the "
+        "feature machine; needs spectrograms of 16 kHz, window 512, hop 256 and 96 bands; empty for six blocks. "
+        "Networks ignore this",
+    )
     network_share: float = Field(
         0.5,
         ge=0.0,
@@ -55,6 +61,11 @@ class ModelSettings(BaseModel, frozen=True, extra="forbid"):
     dropout: float = Field(
         0.5, ge=0.0, lt=1.0, description="Dropout: share of features that are zeroed before the last layer"
     )
+
+    @property
+    def has_musicnn(self) -> bool:
+        """Whether musicnn's embedding is one of the features of the model, if a feature machine is a member."""
+        return bool(self.musicnn) and self.name in ("auto", "features", "average")
 
     @property
     def architecture(self) -> str:

@@ -68,10 +68,15 @@ def _beats_baseline(card: Mapping[str, Any]) -> bool:
 
 def _describe_members(card: Mapping[str, Any]) -> str:
     training = card["training"]
+    model = ModelSettings.model_validate(training["model"])
     kinds = {
-        NETWORK: f"a `{ModelSettings.model_validate(training['model']).network}` network on crops of "
-        f"{training['crop_s']:g} s",
-        FEATURES: "a kernel machine on six blocks of features",
+        NETWORK: f"a `{model.network}` network on crops of {training['crop_s']:g} s",
+        FEATURES: "a kernel machine on six blocks of features"
+        + (
+            " and on musicnn's embedding, whose network was trained on tags of the Million Song Dataset"
+            if model.has_musicnn
+            else ""
+        ),
     }
     members = [
         kinds[member["kind"]] + (f" (weight {member['weight']:g})" if len(card["members"]) > 1 else "")

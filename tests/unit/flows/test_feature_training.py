@@ -1,8 +1,10 @@
 """Training, choice and comparison of models without a network, in this process, on a store of two genres."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 import pytest
 
@@ -10,17 +12,21 @@ from flows.cluster.client import open_cluster
 from flows.cluster.settings import ClusterSettings
 from flows.commands.model_export import export_model
 from flows.cross_validate import cross_validate
+from flows.model_stages import features
 from flows.model_stages.choice import apply_choice
 from flows.model_stages.training import predict_on_workers
 from flows.settings import CrossValidationSettings, TrainModelSettings
 from flows.train_model import train_model
+from preprocessing.features.musicnn import MUSICNN_MEL
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.parquet import read_table
 from store.model_registry import read_card
 from store.reader import open_snapshot
+from tests.support.musicnn_variables import random_musicnn
 from tests.support.toy_training import SETTINGS, publish_toy_artists
 from training.evaluation.held_out_predictions import to_matrix
+from training.feature_machine.version_file import load_feature_machine
 from training.inference.model_version import read_identity
 from training.networks.settings import ModelSettings, PretrainedSettings
 from training.selection.model_choice import only_candidate
@@ -77,6 +83,40 @@ def test_what_it_predicts_again_is_what_it_was_tested_with(trained, folder):
     tested, found = (to_matrix(table.filter(is_test), "probabilities") for table in (held_out, again))
     assert tested.tolist() == found.tolist()
     assert to_matrix(held_out, "probabilities").tolist() != to_matrix(again, "probabilities").tolist()
+
+
+def test_musicnn_is_a_block_of_the_features_and_travels_with_the_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "read_musicnn", lambda url: random_musicnn())
+    publish_toy_artists(f"{tmp_path}/store", mel=MUSICNN_MEL)
+    model = ModelSettings(name="features", musicnn="musicnn.whl")
+    trained = train_model(
+        settings_of(tmp_path).model_copy(update={"training": SETTINGS.model_copy(update={"model": model})})
+    )
+    assert trained.test_correct == 4
+    identity = read_identity(trained.url)
+    machine = load_feature_machine(trained.url, identity.mel, 2)
+    crop = np.zeros((187, 96), np.float32)
+    with_it, without = (
+        replace(machine, musicnn=musicnn).describe_crop(crop, MUSICNN_MEL)
+        for musicnn in (machine.musicnn, None)
+    )
+    assert len(with_it) - len(without) == len(random_musicnn().embed(crop))
+    assert "musicnn" in Path(trained.url, "MODEL_CARD.md").read_text()
+
+    held_out = read_table(f"{trained.url}/report/held_out_predictions.parquet")
+    tested = held_out.filter(pc.equal(held_out["split"], "test"))
+    again = predict_here(tested.drop_columns("probabilities"), f"{tmp_path}/store", trained.url, identity)
+    assert to_matrix(again, "probabilities").tolist() == to_matrix(tested, "probabilities").tolist()
+
+
+def test_musicnn_on_other_spectrograms_is_refused_before_anything_is_trained(folder):
+    model = ModelSettings(name="average", musicnn="musicnn.whl")
+    with pytest.raises(
+        BadInput, match=r"the store has spectrograms of 8000 Hz.*; build a store with --spectrogram"
+    ):
+        train_model(
+            settings_of(folder).model_copy(update={"training": SETTINGS.model_copy(update={"model": model})})
+        )
 
 
 def test_spectrograms_of_other_mel_settings_are_refused(trained, folder):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from preprocessing.features.patches import PatchDictionary
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.files import write_atomic
+from tests.support.musicnn_variables import random_musicnn
 from training.feature_machine import kernel_machine
 from training.feature_machine.kernel_machine import fit_machine
 from training.feature_machine.score_calibration import fit_score_calibration
@@ -114,6 +116,25 @@ def test_a_stored_machine_predicts_the_same(features, tmp_path):
     values_TD = clouds(20, seed=8)[0]
     np.testing.assert_array_equal(loaded.predict(values_TD, "top"), features.predict(values_TD, "top"))
     np.testing.assert_array_equal(loaded.dictionary.atoms_AC, features.dictionary.atoms_AC)
+
+
+def test_a_stored_machine_has_musicnn_with_it_and_its_licence(features, tmp_path):
+    whole = replace(features, musicnn=random_musicnn())
+    data = save_feature_machine(whole, MEL)
+    write_atomic(f"{tmp_path}/{FEATURES_FILE}", data)
+    loaded = load_feature_machine(str(tmp_path), MEL, GENRES)
+    mel_FM = np.random.default_rng(0).normal(-30, 6, (200, 96)).astype(np.float32)
+    np.testing.assert_array_equal(loaded.musicnn.embed(mel_FM), whole.musicnn.embed(mel_FM))
+    assert b"this permission notice appear in all copies" in data
+    assert b"musicnn" not in save_feature_machine(features, MEL)
+
+    arrays = {
+        name: array for name, array in safetensors.numpy.load(data).items() if name != "musicnn.dense.bias_C"
+    }
+    settings = json.dumps({"recipe": "1-musicnn", "mel": MEL.settings_hash, "slope": 1.0})
+    write_atomic(f"{tmp_path}/less/{FEATURES_FILE}", safetensors.numpy.save(arrays, {"settings": settings}))
+    with pytest.raises(BadInput, match="not a feature machine"):
+        load_feature_machine(f"{tmp_path}/less", MEL, GENRES)
 
 
 def test_a_file_that_cannot_be_used_is_refused_by_name(features, tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+from scipy.spatial.distance import pdist
 
 from training.feature_machine.standardisation import fit_standardisation, genre_separation
 
@@ -59,3 +60,15 @@ def test_a_feature_that_separates_genres_counts_more_and_one_that_is_constant_do
     assert spread_D[2] == 0
     distance = np.abs(z_TD[:, None] - z_TD).sum(axis=2).mean()
     assert distance == pytest.approx(1, rel=1e-5)
+
+
+def test_musicnn_makes_up_half_of_the_distance_and_the_other_blocks_share_the_rest():
+    target_TG, values_TD = artists(30)
+    sizes = {"rhythm": 1, "musicnn": 1, "patches": 1}
+    standardisation = fit_standardisation(values_TD, target_TG, np.arange(30), sizes, seed=0)
+    z_TD = standardisation.apply(values_TD)
+    # The mean over all pairs of tracks, a track and itself among them, as the shares are defined.
+    of_block = [pdist(z_TD[:, [column]], "cityblock").sum() * 2 / 30**2 for column in range(3)]
+    np.testing.assert_allclose(of_block, [0.25, 0.5, 0.25], rtol=1e-5)
+    alone = fit_standardisation(values_TD[:, 1:2], target_TG, np.arange(30), {"musicnn": 1}, seed=0)
+    assert pdist(alone.apply(values_TD[:, 1:2]), "cityblock").sum() * 2 / 30**2 == pytest.approx(1)

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 from store.errors import BadInput
 from training.fit.run import TrainingRun, read_run, run_hash, write_run
 from training.fit.settings import TrainSettings
+from training.networks.settings import ModelSettings
 
 TARGETS = pa.list_(pa.int8())
 
@@ -57,6 +58,15 @@ def test_the_hash_covers_what_decides_the_result():
     assert run_hash(moved, GOOD) == original
     assert run_hash(RUN.model_copy(update={"settings": TrainSettings(seed=1)}), GOOD) != original
     assert run_hash(RUN, tracks([[1, 0], [0, 1], [0, 1], [0, 1]])) != original
+
+
+def test_musicnn_is_hashed_where_it_is_used_but_not_the_place_of_its_wheel():
+    def hash_of(name, musicnn):
+        settings = TrainSettings(model=ModelSettings(name=name, musicnn=musicnn))
+        return run_hash(RUN.model_copy(update={"settings": settings}), GOOD)
+
+    assert hash_of("features", "here.whl") == hash_of("features", "there.whl") != hash_of("features", "")
+    assert hash_of("shallow", "here.whl") == hash_of("shallow", "")
 
 
 def test_artists_are_hashed_only_where_crops_depend_on_them():

@@ -17,6 +17,7 @@ from flows.cluster.host_versions import check_same_code, read_versions
 from flows.cluster.kubernetes import kubernetes_client
 from flows.cluster.settings import ClusterSettings
 from flows.cluster.slurm import slurm_client
+from flows.cluster.worker_memory import KeepMemory
 from flows.security.addresses import is_loopback
 from flows.security.dask_tls import read_security
 from preprocessing.child_processes import ignore_sigint
@@ -46,6 +47,7 @@ def open_client(settings: ClusterSettings) -> Iterator[Client]:
     with dask.config.set(config), naming_lost_scheduler(settings), _start_or_connect(settings) as client:
         if settings.kind != "local":
             check_same_code(read_versions(), client.run(read_versions, on_error="return"))
+        client.register_plugin(KeepMemory())
         yield client
 
 

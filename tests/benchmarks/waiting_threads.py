@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 import torch
 
@@ -49,10 +50,13 @@ def main() -> None:
         )
 
 
-def slower_of(processes: int, count: int, seconds: float) -> float:
-    """Train in so many processes at once; return the speed of the slowest. Units: crops a second."""
+def slower_of(processes: int, count: int, seconds: float, variables: Mapping[str, str] = {}) -> float:
+    """Train in so many processes at once, with more variables of the environment; return the speed of the slowest.
+
+    Units: crops a second.
+    """
     command = [sys.executable, "-m", "tests.benchmarks.waiting_threads", "--train", f"--seconds={seconds}"]
-    environment = os.environ | {"GOMP_SPINCOUNT": str(count)}
+    environment = os.environ | {"GOMP_SPINCOUNT": str(count)} | variables
     started = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)

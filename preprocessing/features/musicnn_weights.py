@@ -1,7 +1,7 @@
 """The weights of musicnn, read from its wheel: without TensorFlow, which it would need, and without running its code.
 
-They are those trained on the Million Song Dataset. The wheel's others, trained on MagnaTagATune, have heard Magnatune's
-catalogue, from which test sets of genres are made.
+They are those trained on the Million Song Dataset. The wheel's others were trained on MagnaTagATune, so on Magnatune's
+catalogue, of which test sets of genres are made.
 """
 
 import hashlib

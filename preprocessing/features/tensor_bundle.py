@@ -83,7 +83,7 @@ def _message(content: bytes) -> Mapping[int, list[Any]]:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Return a number of variable length, and the place after it."""
+    """Return a number of variable length, and the position after it."""
     value = shift = 0
     while True:
         byte = content[at]

@@ -122,7 +122,7 @@ def run_hash(run: TrainingRun, tracks: pa.Table) -> str:
         exclude={
             **dict.fromkeys(SETTINGS_WITHOUT_EFFECT, True),
             "pretrained": {"weights"},
-            "model": {"musicnn"},  # its path: the weights are always the same
+            "model": {"musicnn"},  # a path: the weights are always the same
         }
     )
     digest = hashlib.sha256(f"{hash_training_data(run, tracks)}{run.pretrained_sha256}{settings}".encode())

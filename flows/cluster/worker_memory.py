@@ -9,7 +9,7 @@ import os
 
 from distributed import Worker, WorkerPlugin
 
-# The numbers of malloc.h, the names for processes that the worker starts, and bytes.
+# The number of malloc.h, and the variable for processes that the worker starts: bytes.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = {
     (M_MMAP_THRESHOLD, "MALLOC_MMAP_THRESHOLD_"): 32 << 20,  # smaller arrays are reused; more is not allowed
@@ -18,12 +18,12 @@ KEPT_BYTES = {
 
 
 class KeepMemory(WorkerPlugin):
-    """Sets how much memory the C library keeps, in a worker and in the processes that it starts."""
+    """The plugin that sets how much memory the C library keeps, in a worker and in the processes that it starts."""
 
     name = "keep-memory"
 
     def setup(self, worker: Worker) -> None:
-        """Set it; where the C library is not glibc, only for the processes that are."""
+        """Call mallopt, which only glibc has, and set the variables that glibc reads in processes that start later."""
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         for (number, variable), size_bytes in KEPT_BYTES.items():
             os.environ[variable] = str(size_bytes)

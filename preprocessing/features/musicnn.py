@@ -1,4 +1,4 @@
-"""musicnn's embedding of a log-mel crop: what a network trained to name tags of songs makes of it.
+"""musicnn's embedding of a log-mel crop: the last hidden layer of a network that was trained to predict tags of songs.
 
 Axes: F frames, M mel bands, P positions along the bands, V values under a filter, C channels.
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 
+SETTING = "--training.model.musicnn"
 MUSICNN_MEL = MelSettings(sample_rate_hz=16_000, window=512, hop=256, bands=96)
 BUILD_FLAGS = (
     "--spectrogram.mel.sample-rate-hz 16000 --spectrogram.mel.window 512 --spectrogram.mel.hop 256 "
@@ -135,7 +136,7 @@ def check_musicnn_mel(mel: MelSettings) -> None:
         update={"high_hz": MUSICNN_MEL.top_hz}
     ):
         raise BadInput(
-            f"--training.model.musicnn: the store has spectrograms of {_describe(mel)}; musicnn needs "
+            f"{SETTING}: the store has spectrograms of {_describe(mel)}; musicnn needs "
             f"{_describe(MUSICNN_MEL)}; build a store with {BUILD_FLAGS}"
         )
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.features.musicnn import MIDDLE, SHAPES, Layer, Musicnn
+from preprocessing.features.musicnn import MIDDLE, SETTING, SHAPES, Layer, Musicnn
 from preprocessing.features.tensor_bundle import read_tensor_bundle
 from store.errors import BadInput
 from store.fs.files import absolute, read_bytes
@@ -21,7 +21,7 @@ SHA256 = {
     ".index": "87f3e0f3550c8d3bafc840374003e5c8af5eeb5ecf6add61af09a7822d3282c8",
     ".data-00000-of-00001": "8579734ee6388f799ed0def4bbd0d1fdcbeaf213ef2a9dc860917bd76a303de6",
 }
-REMEDY = "get it by `pip download --no-deps musicnn==0.1.0`"
+WANTED = "wanted musicnn's wheel; get it by `pip download --no-deps musicnn==0.1.0`"
 EPSILON = 1e-3  # of TensorFlow's batch norm
 NOTICE = (
     "musicnn: Copyright (c) Music Technology Group, Universitat Pompeu Fabra 2019. Code developed by Jordi Pons "
@@ -83,11 +83,13 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _read_member(url: str, name: str) -> bytes:
-    """Read a file of the wheel; its hash is that of the release. Raises: BadInput."""
+    """Read a file of the wheel. Raises: BadInput if it cannot be read, or its hash is not that of the release."""
     try:
         content = read_bytes(f"zip://{FOLDER}/{name}::{absolute(url)}")
-    except (FileNotFoundError, IsADirectoryError):
-        raise BadInput(f"{url}: no file {FOLDER}/{name} there; wanted musicnn's wheel; {REMEDY}") from None
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise BadInput(f"{SETTING} {url}: no file {FOLDER}/{name} there; {WANTED}") from None
+    except BadInput as why:
+        raise BadInput(f"{SETTING} {why}; {WANTED}") from None
     if hashlib.sha256(content).hexdigest() != SHA256[name]:
-        raise BadInput(f"{url}: {FOLDER}/{name} is not that of musicnn 0.1.0; {REMEDY}")
+        raise BadInput(f"{SETTING} {url}: {FOLDER}/{name} is not that of musicnn 0.1.0; {WANTED}")
     return content

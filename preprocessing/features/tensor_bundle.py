@@ -24,10 +24,8 @@ def read_tensor_bundle(index: bytes, data: bytes) -> dict[str, NDArray[np.float3
 
     The bytes are trusted: compare their hashes before.
     """
-    _, at = _varint(
-        index, len(index) - FOOTER_BYTES
-    )  # offset and size of the metaindex, which has nothing for us
-    _, at = _varint(index, at)
+    _, at = _varint(index, len(index) - FOOTER_BYTES)
+    _, at = _varint(index, at)  # offset and size of the metaindex, which is not needed
     tensors = {}
     for _, handle in _block(index, *_handle(index[at:])):
         for key, value in _block(index, *_handle(handle)):

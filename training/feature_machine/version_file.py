@@ -32,7 +32,7 @@ MUSICNN_PREFIX = "musicnn."  # of its arrays in the file
 
 @dataclass(frozen=True)
 class FeatureMachine:
-    """A dictionary of patches, the kernel machine on all blocks of features, and musicnn if one block is by it."""
+    """A dictionary of patches, the kernel machine on all blocks of features, and musicnn if it computes one of them."""
 
     dictionary: PatchDictionary
     machine: KernelMachine

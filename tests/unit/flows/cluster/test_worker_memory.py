@@ -1,6 +1,7 @@
 """Memory of Dask workers: an array that is made again and again is not mapped and cleared each time."""
 
 import os
+import platform
 import resource
 
 import pytest
@@ -21,7 +22,7 @@ def page_faults_of_arrays() -> tuple[float, dict[str, str]]:
     return faults / ROUNDS, inherited
 
 
-@pytest.mark.skipif("glibc" not in os.confstr("CS_GNU_LIBC_VERSION"), reason="sets glibc's allocator")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets glibc's allocator")
 def test_workers_reuse_the_memory_of_their_arrays():
     pages = ARRAY_BYTES / os.sysconf("SC_PAGESIZE")
     with open_cluster(ClusterSettings(workers=1)) as cluster:

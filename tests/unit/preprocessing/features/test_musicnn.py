@@ -129,13 +129,18 @@ def test_another_file_than_its_wheel_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "changed.whl", "w") as wheel:
         for name in (".index", ".data-00000-of-00001"):
             wheel.writestr(f"{FOLDER}/{name}", "weights")
+    changed = (tmp_path / "changed.whl").read_bytes()
+    (tmp_path / "damaged.whl").write_bytes(changed.replace(b"weights", b"Weights", 1))
     (tmp_path / "text.whl").write_text("no archive")
     for name, message in {
-        "missing.whl": "no file musicnn/MSD_musicnn/.index there; wanted musicnn's wheel; get it by `pip download",
+        "missing.whl": "no file musicnn/MSD_musicnn/.index there",
         "other.whl": "no file musicnn/MSD_musicnn/.index there",
-        "changed.whl": "/.index is not that of musicnn 0.1.0; get it by `pip download --no-deps musicnn==0.1.0`",
+        "changed.whl": "/.index is not that of musicnn 0.1.0",
+        "damaged.whl": "cannot be unpacked",
         "text.whl": "cannot be read as a zip archive",
+        "text.whl/file": "no file musicnn/MSD_musicnn/.index there",
         ".": "no file musicnn/MSD_musicnn/.index there",
     }.items():
-        with pytest.raises(BadInput, match=message):
+        remedy = "; wanted musicnn's wheel; get it by `pip download --no-deps musicnn==0.1.0`$"
+        with pytest.raises(BadInput, match=f"^--training.model.musicnn .*{message}.*{remedy}"):
             read_musicnn(str(tmp_path / name))

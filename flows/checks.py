@@ -49,10 +49,16 @@ def check_experiment(settings: ExperimentSettings) -> None:
 
 
 def check_nightly(settings: NightlySettings) -> None:
-    """Raise BadInput if the source is not there, or a cluster cannot be started."""
+    """Raise BadInput if the source is not there, a cluster cannot be started, or musicnn cannot be used."""
     check_source(settings.build.source)
     check_cluster(settings.build.cluster)
     check_cluster(settings.train.cluster)
+    if settings.train.training.model.has_musicnn:  # the training would find out after hours of building
+        from preprocessing.features.musicnn import check_musicnn_mel
+        from preprocessing.features.musicnn_weights import read_musicnn
+
+        check_musicnn_mel(settings.build.spectrogram.mel)
+        read_musicnn(settings.train.training.model.musicnn)
 
 
 def check_tag(settings: TagSettings) -> None:

@@ -30,6 +30,7 @@ from training.fit.run import hash_training_data
 from training.fit.settings import SETTINGS_WITHOUT_EFFECT, TrainSettings
 from training.inference.model_version import ModelIdentity, read_identity
 from training.networks.pretrained import read_pretrained
+from training.networks.settings import ModelSettings
 from training.selection.champion import (
     Candidate,
     compare_candidates,
@@ -141,11 +142,13 @@ def find_equivalent_version(snapshot: Snapshot, settings: TrainModelSettings) ->
 
 
 def _settings_that_matter(training: dict[str, Any]) -> dict[str, Any]:
+    model = training["model"]
+    has_musicnn = ModelSettings.model_validate(model).has_musicnn
     return {
         name: value
         for name, value in training.items()
         if name not in ("pretrained", *SETTINGS_WITHOUT_EFFECT)
-    }
+    } | {"model": {**model, "musicnn": has_musicnn}}  # wherever its wheel lies
 
 
 def find_reason_not_to_compare(

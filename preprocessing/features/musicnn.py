@@ -136,7 +136,7 @@ def check_musicnn_mel(mel: MelSettings) -> None:
         update={"high_hz": MUSICNN_MEL.top_hz}
     ):
         raise BadInput(
-            f"{SETTING}: the store has spectrograms of {_describe(mel)}; musicnn needs "
+            f"{SETTING}: the spectrograms are of {_describe(mel)}; musicnn needs "
             f"{_describe(MUSICNN_MEL)}; build a store with {BUILD_FLAGS}"
         )
 

@@ -52,7 +52,8 @@ def _summary(card: Mapping[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield f"- Trained: {card['trained']}, by code version {_code(card['code'])}"
-    yield f"- Started from: {_code(card['parent']) if card['parent'] else 'random weights'}"
+    if any(member["kind"] == NETWORK for member in card["members"]):
+        yield f"- Started from: {_code(card['parent']) if card['parent'] else 'random weights'}"
     epoch = (
         f", best epoch {card['best_epoch']}: the last within one standard error of the lowest validation loss"
         if card["best_epoch"]
@@ -72,11 +73,7 @@ def _describe_members(card: Mapping[str, Any]) -> str:
     kinds = {
         NETWORK: f"a `{model.network}` network on crops of {training['crop_s']:g} s",
         FEATURES: "a kernel machine on six blocks of features"
-        + (
-            " and on musicnn's embedding, whose network was trained on tags of the Million Song Dataset"
-            if model.has_musicnn
-            else ""
-        ),
+        + " and the embedding of musicnn" * model.has_musicnn,
     }
     members = [
         kinds[member["kind"]] + (f" (weight {member['weight']:g})" if len(card["members"]) > 1 else "")
@@ -117,6 +114,11 @@ def _data(card: Mapping[str, Any]) -> Iterator[str]:
             "- The kernel machine is fitted on the validation tracks too, by which it chooses nothing; its scores on "
             "them are those of machines fitted without the artists of each fold."
         )
+        if ModelSettings.model_validate(card["training"]["model"]).has_musicnn:
+            yield (
+                "- musicnn was trained on tags of the Million Song Dataset: where test tracks are among its songs, the "
+                "scores on them are too optimistic."
+            )
     yield (
         f"- Audio: {mel['sample_rate_hz']:,} Hz, {mel['bands']} mel bands, window {mel['window']:,}, "
         f"hop {mel['hop']:,} samples"

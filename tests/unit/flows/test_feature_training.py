@@ -101,7 +101,10 @@ def test_musicnn_is_a_block_of_the_features_and_travels_with_the_version(tmp_pat
         for musicnn in (machine.musicnn, None)
     )
     assert len(with_it) - len(without) == len(random_musicnn().embed(crop))
-    assert "musicnn" in Path(trained.url, "MODEL_CARD.md").read_text()
+    card = Path(trained.url, "MODEL_CARD.md").read_text()
+    assert "a kernel machine on six blocks of features and the embedding of musicnn. " in card
+    assert "musicnn was trained on tags of the Million Song Dataset" in card
+    assert "Started from" not in card, "the weights of a network"
 
     held_out = read_table(f"{trained.url}/report/held_out_predictions.parquet")
     tested = held_out.filter(pc.equal(held_out["split"], "test"))
@@ -112,7 +115,7 @@ def test_musicnn_is_a_block_of_the_features_and_travels_with_the_version(tmp_pat
 def test_musicnn_on_other_spectrograms_is_refused_before_anything_is_trained(folder):
     model = ModelSettings(name="average", musicnn="musicnn.whl")
     with pytest.raises(
-        BadInput, match=r"the store has spectrograms of 8000 Hz.*; build a store with --spectrogram"
+        BadInput, match=r"the spectrograms are of 8000 Hz.*; build a store with --spectrogram"
     ):
         train_model(
             settings_of(folder).model_copy(update={"training": SETTINGS.model_copy(update={"model": model})})

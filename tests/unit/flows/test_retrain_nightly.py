@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from flows.checks import check_nightly
 from flows.model_stages.training import plan_run
 from flows.retrain_nightly import (
     compare_with_champion,
@@ -16,7 +17,9 @@ from flows.retrain_nightly import (
 )
 from flows.settings import BuildSettings, NightlySettings, TrainModelSettings
 from flows.train_model import TrainSummary, select_training_data
+from preprocessing.build.settings import SpectrogramSettings
 from preprocessing.catalogue.sources import CATALOGUE_SCHEMA
+from preprocessing.features.musicnn import MUSICNN_MEL
 from preprocessing.mel.settings import MelSettings
 from store.errors import BadInput
 from store.fs.files import join, write_atomic
@@ -26,6 +29,7 @@ from tests.support.snapshots import publish_mels
 from training.evaluation.held_out_predictions import HELD_OUT_PREDICTIONS_SCHEMA
 from training.fit.run import hash_training_data
 from training.fit.settings import TrainSettings
+from training.networks.settings import ModelSettings
 from training.selection.promotion import PromotionDecision, apply_decision
 
 WORSE = PromotionDecision(False, "worse")
@@ -113,6 +117,30 @@ def test_what_is_not_alike_is_trained(snapshot, settings_of):
     for changes in ({"training": {"seed": 5}}, calibrated, {"genres": ["Jazz", "Rock"]}):
         other = TrainModelSettings.model_validate({**settings.train.model_dump(), **changes})
         assert find_equivalent_version(snapshot, other) is None, changes
+
+
+def test_musicnn_is_another_model_but_another_path_of_its_wheel_is_not(snapshot, settings_of):
+    def with_wheel(path):
+        training = TrainSettings(model=ModelSettings(name="features", musicnn=path))
+        train = TrainModelSettings(store=snapshot.root, models=settings_of().train.models, training=training)
+        return settings_of(train=train)
+
+    settings = with_wheel("here.whl")
+    version = publish(snapshot, settings)
+    apply_decision(settings.train.models, version, WORSE, promotion_criteria(settings, None))
+    assert find_equivalent_version(snapshot, with_wheel("there.whl").train) == version
+    assert find_equivalent_version(snapshot, with_wheel("").train) is None
+
+
+def test_musicnn_that_cannot_be_used_ends_the_night_before_it_builds(tmp_path):
+    def night(mel):
+        training = TrainSettings(model=ModelSettings(musicnn=f"{tmp_path}/missing.whl"))
+        build = BuildSettings(source=str(tmp_path), spectrogram=SpectrogramSettings(mel=mel))
+        return NightlySettings(build=build, train=TrainModelSettings(training=training))
+
+    for mel, message in ((MelSettings(), "the spectrograms are of 22050 Hz"), (MUSICNN_MEL, "no file")):
+        with pytest.raises(BadInput, match=message):
+            check_nightly(night(mel))
 
 
 def test_looking_for_what_is_alike_writes_nothing(snapshot, settings_of, tmp_path):

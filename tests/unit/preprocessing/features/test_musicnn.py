@@ -102,7 +102,7 @@ def test_only_its_own_spectrograms_are_taken():
     check_musicnn_mel(MUSICNN_MEL)
     check_musicnn_mel(MUSICNN_MEL.model_copy(update={"high_hz": 8_000.0}))
     with pytest.raises(
-        BadInput, match=r"has spectrograms of 22050 Hz, window 2048.*needs 16000 Hz, window 512"
+        BadInput, match=r"the spectrograms are of 22050 Hz, window 2048.*needs 16000 Hz, window 512"
     ):
         check_musicnn_mel(MelSettings())
     words = BUILD_FLAGS.split()

@@ -112,14 +112,14 @@ def test_musicnn_is_a_block_of_the_features_and_travels_with_the_version(tmp_pat
     assert to_matrix(again, "probabilities").tolist() == to_matrix(tested, "probabilities").tolist()
 
 
-def test_musicnn_on_other_spectrograms_is_refused_before_anything_is_trained(folder):
-    model = ModelSettings(name="average", musicnn="musicnn.whl")
+def test_musicnn_on_other_spectrograms_is_refused_before_anything_is_trained(folder, tmp_path):
+    training = SETTINGS.model_copy(update={"model": ModelSettings(name="average", musicnn="musicnn.whl")})
+    settings = settings_of(folder).model_copy(update={"training": training, "models": str(tmp_path)})
     with pytest.raises(
         BadInput, match=r"the spectrograms are of 8000 Hz.*; build a store with --spectrogram"
     ):
-        train_model(
-            settings_of(folder).model_copy(update={"training": SETTINGS.model_copy(update={"model": model})})
-        )
+        train_model(settings)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_spectrograms_of_other_mel_settings_are_refused(trained, folder):

@@ -101,6 +101,16 @@ def test_patches_are_spaced_evenly_and_a_short_crop_is_repeated(frames, starts):
 def test_only_its_own_spectrograms_are_taken():
     check_musicnn_mel(MUSICNN_MEL)
     check_musicnn_mel(MUSICNN_MEL.model_copy(update={"high_hz": 8_000.0}))
+    for other in (
+        {"sample_rate_hz": 22_050},
+        {"window": 1024},
+        {"hop": 128},
+        {"bands": 128},
+        {"low_hz": 50.0},
+        {"high_hz": 7e3},
+    ):
+        with pytest.raises(BadInput, match=r"--training\.model\.musicnn: the store has"):
+            check_musicnn_mel(MUSICNN_MEL.model_copy(update=other))
     with pytest.raises(
         BadInput, match=r"the spectrograms are of 22050 Hz, window 2048.*needs 16000 Hz, window 512"
     ):

@@ -109,7 +109,7 @@ def test_only_its_own_spectrograms_are_taken():
         {"low_hz": 50.0},
         {"high_hz": 7e3},
     ):
-        with pytest.raises(BadInput, match=r"--training\.model\.musicnn: the store has"):
+        with pytest.raises(BadInput, match=r"--training\.model\.musicnn: the spectrograms are of"):
             check_musicnn_mel(MUSICNN_MEL.model_copy(update=other))
     with pytest.raises(
         BadInput, match=r"the spectrograms are of 22050 Hz, window 2048.*needs 16000 Hz, window 512"

@@ -28,6 +28,7 @@ NETWORK = {"name": "short-chunk-resnet"}
 DEFAULT = "default"
 VARIANTS: Mapping[str, dict[str, Any]] = {
     DEFAULT: {},
+    "another-seed": {"seed": 1},  # what a variant has to exceed
     "mixup": {"augment": {"mixup": 0.4}},
     "artist-balance": {"balance": "artist"},
     "mixup-and-balance": {"augment": {"mixup": 0.4}, "balance": "artist"},
@@ -69,13 +70,14 @@ def main() -> None:
 
 
 def make_settings(arguments: argparse.Namespace, training: Mapping[str, Any]) -> CrossValidationSettings:
-    """Return the settings of the cross-validation of a variant."""
+    """Return the settings of the cross-validation of a variant; its seed, if it names one, is that of a trial."""
     return CrossValidationSettings.model_validate(
         {
             "store": arguments.store,
             "results": arguments.results,
             "folds": FOLDS,
             "fold_seed": arguments.seed,
+            "seeds": [training.get("seed", 0)],
             "training": {"model": NETWORK, **training},
             "hosts": {"processes_per_host": arguments.processes},
             "cluster": {"workers": arguments.processes},

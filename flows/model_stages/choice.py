@@ -159,7 +159,7 @@ def _predict_by_features(contest: _Contest) -> NDArray[np.float64]:
     run = plan_run(contest.snapshot, contest.genres, contest.tracks, contest.settings.training)
     artist_T = group_tracks(contest.catalogue)
     fitted = fit_on_tracks(
-        contest.cluster, blocks, contest.tracks, artist_T, contest.fold_T, contest.snapshot, run
+        contest.cluster, blocks, contest.tracks, artist_T, contest.fold_T, contest.snapshot, run, musicnn
     )
     return fitted.across_folds_TG
 

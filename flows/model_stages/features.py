@@ -52,7 +52,7 @@ def fit_run_features(
     fold_T, _ = assign_folds_or_fewer(catalogue, FOLDS, seed)
     musicnn = load_musicnn(run.settings.model, snapshot)
     blocks = load_blocks(cluster, tracks["track_id"].to_pylist(), snapshot, root, musicnn)
-    fitted = fit_on_tracks(cluster, blocks, used, group_tracks(catalogue), fold_T, snapshot, run)
+    fitted = fit_on_tracks(cluster, blocks, used, group_tracks(catalogue), fold_T, snapshot, run, musicnn)
     write_features(folder, fitted, MelSettings.model_validate(snapshot.mel_settings))
     if not exists(join(folder, HISTORY_FILE)):
         write_atomic(join(folder, HISTORY_FILE), json.dumps({"best_epoch": 0, "epochs": []}).encode())
@@ -66,6 +66,7 @@ def fit_on_tracks(
     fold_T: NDArray[np.int64],
     snapshot: Snapshot,
     run: TrainingRun,
+    musicnn: Musicnn | None,
 ) -> FittedFeatures:
     """Fit a dictionary of patches and a feature machine on tracks; the folds share no artist."""
     track_ids, seed = tracks["track_id"].to_pylist(), run.settings.seed
@@ -80,7 +81,7 @@ def fit_on_tracks(
         fold_T,
         run.settings.target,
         seed,
-        load_musicnn(run.settings.model, snapshot),
+        musicnn,
     )
 
 

@@ -40,8 +40,8 @@ def create_run_folder(
 ) -> tuple[str, TrainingRun]:
     """Write a run into a folder of `root`/runs, named by a hash of its settings and data.
 
-    Raises: BadInput if the pretrained weights or musicnn's cannot be read, or were trained on validation or test
-        tracks, or if musicnn was trained on other spectrograms.
+    Raises: BadInput if the pretrained weights cannot be read, or were trained on validation or test tracks; or if
+        musicnn cannot be read, or needs other spectrograms.
     """
     load_musicnn(training.model, snapshot)
     mel = MelSettings.model_validate(snapshot.mel_settings)

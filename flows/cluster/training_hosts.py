@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from distributed import Client, Future
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
 from flows.cluster.client import TRAINING_RESOURCE
@@ -27,7 +28,7 @@ from flows.cluster.training_agent import (
     find_port,
     run_agent,
 )
-from store.errors import BadInput, ServiceUnavailable, TrainingStopped
+from store.errors import BadInput, ServiceUnavailable, TrainingStopped, first_line
 
 HOST_CHECK_INTERVAL_S = 2.0
 # torchrun notices a stalled process after `stall_timeout_s`, and takes half a minute to end and restart it.
@@ -112,7 +113,17 @@ def find_hosts(client: Client) -> list[TrainingHost]:
 
 
 def _workers(client: Client) -> dict[str, dict]:  # type: ignore[type-arg]
-    workers: dict[str, dict] = client.scheduler_info(n_workers=-1)["workers"]  # type: ignore[type-arg]
+    # Not `scheduler_info`: what it fetched may be replaced, before it returns, by what the client
+    # fetches every two seconds, which lists no worker.
+    try:
+        if client.scheduler is None:
+            raise CommClosedError("the client is closed")
+        identity = client.sync(client.scheduler.identity, n_workers=-1)
+    except OSError as why:
+        raise ServiceUnavailable(
+            f"the Dask scheduler does not respond ({first_line(why)}); when it is up, {RESUME}"
+        ) from None
+    workers: dict[str, dict] = identity["workers"]  # type: ignore[type-arg]
     return workers
 
 

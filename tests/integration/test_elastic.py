@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 
+import dask
 import psutil
 import pytest
 import torch
@@ -170,3 +171,12 @@ def test_what_a_rank_finds_wrong_is_reported_in_one_line(tmp_path, client, snaps
 def test_a_host_is_found_by_its_resource(client):
     (host,) = find_hosts(client)
     assert host.name == "127.0.0.1"
+
+
+def test_a_host_that_is_up_is_found_whenever_the_client_asks_for_totals_of_its_own():
+    with (
+        dask.config.set({"distributed.client.scheduler-info-interval": "1 ms"}),  # 2 s by default
+        open_cluster(ClusterSettings(workers=1)) as cluster,
+    ):
+        client = cluster.client
+        assert all(len(find_hosts(client)) == 1 for _ in range(300))

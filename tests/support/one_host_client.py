@@ -16,8 +16,15 @@ class OneHostClient:
         self.submitted: list[AgentFuture] = []
         self.cancelled: list[AgentFuture] = []
 
-    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+    @property
+    def scheduler(self) -> "OneHostClient":
+        return self
+
+    def identity(self, n_workers: int) -> dict[str, Any]:
         return {"workers": {WORKER: {"host": "10.0.0.1", "resources": {"GPU": 1}}}}
+
+    def sync(self, function: Callable[..., Any], **options: Any) -> Any:
+        return function(**options)
 
     def run(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
         return {WORKER: function(*arguments)}

@@ -46,6 +46,10 @@ def claim_folder(context: StudyContext) -> None:
 def _decisive(context: StudyContext) -> dict[str, Any]:
     """Return all that decides the rows, as JSON has it."""
     settings = context.settings.model_dump(mode="json", exclude=set(NOT_DECISIVE))
+    model = context.settings.training.model
+    settings["training"]["model"]["musicnn"] = (
+        "musicnn" if model.has_musicnn else ""
+    )  # wherever its wheel lies
     return {
         "snapshot": absolute(context.snapshot.url),
         "spectrograms": context.snapshot.mel_fingerprint,

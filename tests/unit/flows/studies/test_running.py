@@ -2,6 +2,7 @@
 
 import csv
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from flows.cluster.client import Cluster
 from flows.cluster.settings import ClusterSettings
 from flows.run_experiments import choose_pending, fill_in, open_study, run_all
-from flows.study_runs.ledger import repeating_command
+from flows.study_runs.ledger import check_folder, claim_folder, repeating_command
 from flows.study_runs.settings import ExperimentSettings
 from flows.study_runs.study import Conclusion, RunResult, Study, StudyRun
 from store.errors import BadInput, TrainingStopped
@@ -87,6 +88,20 @@ def test_a_plan_that_is_refused_leaves_no_trace(context):
     with pytest.raises(BadInput, match="no such genre"):
         run_all(Study(**{**vars(STUDY), "plan": refuse}), context)
     assert not (Path(context.folder) / "study.json").exists()
+
+
+def test_a_study_goes_on_with_the_wheel_of_musicnn_at_another_place_but_not_without_it(context):
+    at = {wheel: with_musicnn(context, wheel) for wheel in ("old/musicnn.whl", "new/musicnn.whl", "")}
+    claim_folder(at["old/musicnn.whl"])
+    check_folder(at["new/musicnn.whl"])
+    with pytest.raises(BadInput, match=r"its runs were made with training\.model\.musicnn"):
+        check_folder(at[""])
+
+
+def with_musicnn(context, wheel):
+    values = context.settings.model_dump()
+    values["training"]["model"]["musicnn"] = wheel
+    return replace(context, settings=ExperimentSettings.model_validate(values))
 
 
 def test_a_run_that_does_not_exist_is_not_repeated():

@@ -32,7 +32,7 @@ from training.fit.run import TRACKS_SCHEMA
 from training.report.formatting import percent
 from training.report.study_figures import draw_cost
 from training.report.study_page import StudyFigure, StudyTable
-from training.studies.paired_test import PairedTest, difference_cells, paired_test
+from training.studies.paired_test import PairedTest, difference_cells, name_differing, paired_test
 from training.studies.storage import FORMATS, StorageFormat, measure_storage
 from training.studies.summaries import mean_of, rows_by, spread
 from training.studies.trial import Trial
@@ -227,16 +227,16 @@ def _answer(
     accuracy = {name: mean_of(its, "accuracy") for name, its in groups.items()}
     if "base" in accuracy:
         best = max(accuracy, key=lambda name: accuracy[name])
-        differ = [
-            f"{name} ({100 * test.difference:+.1f} points)"
-            for name, test in tests.items()
-            if test and test.differs
-        ]
-        found = ", ".join(differ) or "none"
+        made = {name: test for name, test in tests.items() if test}
+        points = {name: f"{name} ({100 * test.difference:+.1f} points)" for name, test in made.items()}
+        found = ", ".join(points[name] for name in name_differing(made)) or "none"
+        if found == "none" and made:
+            least = min(made, key=lambda name: made[name].p)
+            found += f"; nearest to it is {points[least]}, {made[least].p_text} if it were the only one"
         yield (
             f"The product's spectrogram gives {percent(accuracy['base'])} (chance "
             f"{percent(mean_of(groups['base'], 'chance'))}), the best variant, {best}, {percent(accuracy[best])}. "
-            f"Different from the product's by more than noise: {found}."
+            f"Different from the product's by more than noise, of {len(made)} variants: {found}."
         )
     for form, row in storage.items():
         if form.startswith("png"):

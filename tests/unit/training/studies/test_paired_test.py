@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from training.studies.paired_test import PairedTest, compare_artists, paired_test
+from training.studies.paired_test import PairedTest, compare_artists, name_differing, paired_test
 from training.studies.trial import PREDICTIONS_SCHEMA
 
 
@@ -47,3 +47,14 @@ def test_models_are_compared_on_the_tracks_that_both_predicted():
 def test_a_p_value_is_never_shown_as_zero():
     texts = [PairedTest(0.1, 0.0, 0.2, p, 10, 5).p_text for p in (0.0001, 0.001, 0.0496)]
     assert texts == ["p < 0.001", "p = 0.001", "p = 0.050"]
+
+
+def test_what_one_of_many_comparisons_would_be_by_luck_is_noise():
+    """Holm: the lowest of three p-values is multiplied by 3, the next by 2, up to the first that is 0.05 or more."""
+    tests = {
+        name: PairedTest(0.1, 0.0, 0.2, p, 100, 20) for name, p in {"b": 0.024, "a": 0.016, "c": 0.04}.items()
+    }
+    assert name_differing(tests) == ["a", "b", "c"]
+    assert name_differing(tests | {"one more": None}) == ["a", "b", "c"]
+    assert name_differing(tests | {"d": PairedTest(0.0, -0.1, 0.1, 0.9, 100, 20)}) == []
+    assert name_differing({"one alone": tests["c"]}) == ["one alone"]

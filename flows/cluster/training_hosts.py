@@ -115,14 +115,14 @@ def find_hosts(client: Client) -> list[TrainingHost]:
 def _workers(client: Client) -> dict[str, dict]:  # type: ignore[type-arg]
     # Not `scheduler_info`: what it fetched may be replaced, before it returns, by what the client
     # fetches every two seconds, which lists no worker.
+    # A scheduler that is gone is a CommClosedError: `open_client` says what to do about it.
+    scheduler = client.scheduler
+    if scheduler is None:
+        raise CommClosedError("the client is closed")
     try:
-        if client.scheduler is None:
-            raise CommClosedError("the client is closed")
-        identity = client.sync(client.scheduler.identity, n_workers=-1)
+        identity = client.sync(scheduler.identity, n_workers=-1)
     except OSError as why:
-        raise ServiceUnavailable(
-            f"the Dask scheduler does not respond ({first_line(why)}); when it is up, {RESUME}"
-        ) from None
+        raise CommClosedError(first_line(why)) from None
     workers: dict[str, dict] = identity["workers"]  # type: ignore[type-arg]
     return workers
 

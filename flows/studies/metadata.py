@@ -31,6 +31,7 @@ from training.studies.paired_test import (
     difference_cells,
     mean_correct,
     mean_log_loss,
+    name_differing,
     paired_test,
 )
 from training.studies.summaries import mean_of, rows_by
@@ -206,9 +207,10 @@ def _table_row(
 
 def _answer(groups: dict[str, list[Row]], tests: dict[str, PairedTest], losses: dict[str, PairedTest]) -> str:
     parts = [f"By sound alone {percent(mean_of(groups[SOUND], 'accuracy'))} of the test tracks are right."]
+    differing = {"accuracy": name_differing(tests), "log-loss": name_differing(losses)}
     for name, test in tests.items():
         loss = losses[name]
-        surely = [what for what, it in (("accuracy", test), ("log-loss", loss)) if it.differs]
+        surely = [what for what, names in differing.items() if name in names]
         parts.append(
             f"{name}: {100 * test.difference:+.1f} points of accuracy{_interval(test, 100, 1)}, "
             f"{loss.difference:+.3f} nats of log-loss{_interval(loss, 1, 3)}; "

@@ -10,7 +10,7 @@ from flows.study_runs.trials import make_splits, plan_trials, pool, study_genres
 from training.report.formatting import percent
 from training.report.study_figures import draw_cost
 from training.report.study_page import StudyFigure, StudyTable
-from training.studies.paired_test import PairedTest, difference_cells, name_differing, paired_test
+from training.studies.paired_test import PairedTest, difference_cells, paired_test
 from training.studies.summaries import mean_of, rows_by, spread
 from training.studies.trial import LIBROSA_SUFFIX
 
@@ -73,15 +73,13 @@ def rank(groups: dict[str, list[Row]]) -> list[str]:
 def describe(split: str, groups: dict[str, list[Row]], best: str, tests: dict[str, PairedTest | None]) -> str:
     """Return the answer of one split in words."""
     accuracy = {name: mean_of(its, "accuracy") for name, its in groups.items()}
-    differing = name_differing(tests)
-    equal = [name for name, test in tests.items() if test and name not in differing]
+    equal = [name for name, test in tests.items() if test and not test.differs]
     parts = [
         f"Split {split}: {best} is the best of {len(groups)} models with {percent(accuracy[best])} right (chance "
         f"{percent(mean_of(groups[best], 'chance'))})."
     ]
     if equal:
-        compared = f"{len(tests)} paired tests by artist" if len(tests) > 1 else "a paired test by artist"
-        parts.append(f"Within noise of it, by {compared}: {', '.join(equal)}.")
+        parts.append(f"Within noise of it, by a paired test by artist: {', '.join(equal)}.")
     depths = [(name, accuracy[name]) for name in BLOCKS if name in accuracy]
     if len(depths) > 1:
         series = ", ".join(f"{name.removeprefix('blocks-')}: {percent(it)}" for name, it in depths)

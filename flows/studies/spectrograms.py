@@ -227,17 +227,11 @@ def _answer(
     accuracy = {name: mean_of(its, "accuracy") for name, its in groups.items()}
     if "base" in accuracy:
         best = max(accuracy, key=lambda name: accuracy[name])
-        made = {name: test for name, test in tests.items() if test}
-        points = {name: f"{name} ({100 * test.difference:+.1f} points)" for name, test in made.items()}
-        found = ", ".join(points[name] for name in name_differing(made)) or "none"
-        if found == "none" and made:
-            least = min(made, key=lambda name: made[name].p)
-            found += f"; nearest to it is {points[least]}, {made[least].p_text} if it were the only one"
         yield (
             f"The product's spectrogram gives {percent(accuracy['base'])} (chance "
-            f"{percent(mean_of(groups['base'], 'chance'))}), the best variant, {best}, {percent(accuracy[best])}. "
-            f"Different from the product's by more than noise, of {len(made)} variants: {found}."
+            f"{percent(mean_of(groups['base'], 'chance'))}), the best variant, {best}, {percent(accuracy[best])}."
         )
+        yield from describe_differences({name: test for name, test in tests.items() if test})
     for form, row in storage.items():
         if form.startswith("png"):
             yield (
@@ -246,6 +240,20 @@ def _answer(
             )
         elif form != "float32":
             yield f"As {form} it is wrong by {row['rms_db']:.3f} dB, at most {row['max_db']:.2f} dB."
+
+
+def describe_differences(tests: dict[str, PairedTest]) -> Iterator[str]:
+    """Yield which variants differ from the product's spectrogram, or the one nearest to it; nothing of no test."""
+    points = {name: f"{name} ({100 * test.difference:+.1f} points)" for name, test in tests.items()}
+    differing = ", ".join(points[name] for name in name_differing(tests))
+    if differing:
+        yield f"Different from the product's after Holm's correction for {len(tests)} comparisons: {differing}."
+    elif tests:
+        least = min(tests, key=lambda name: tests[name].p)
+        yield (
+            f"None of the {len(tests)} variants differs from the product's after Holm's correction; the smallest p, "
+            f"uncorrected, is that of {points[least]}: {tests[least].p_text}."
+        )
 
 
 def _figures(groups: dict[str, list[Row]]) -> Iterator[StudyFigure]:

@@ -46,10 +46,8 @@ def claim_folder(context: StudyContext) -> None:
 def _decisive(context: StudyContext) -> dict[str, Any]:
     """Return all that decides the rows, as JSON has it."""
     settings = context.settings.model_dump(mode="json", exclude=set(NOT_DECISIVE))
-    model = context.settings.training.model
-    settings["training"]["model"]["musicnn"] = (
-        "musicnn" if model.has_musicnn else ""
-    )  # wherever its wheel lies
+    has_musicnn = context.settings.training.model.has_musicnn
+    settings["training"]["model"]["musicnn"] = "musicnn" * has_musicnn  # wherever its wheel lies
     return {
         "snapshot": absolute(context.snapshot.url),
         "spectrograms": context.snapshot.mel_fingerprint,
@@ -134,4 +132,4 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"

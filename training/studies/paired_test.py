@@ -54,7 +54,8 @@ def difference_cells(test: PairedTest | None) -> tuple[float | None, ...]:
 def name_differing(tests: Mapping[str, PairedTest | None]) -> list[str]:
     """Return the names of the tests whose difference is more than noise, given that all of them were made.
 
-    Of twenty comparisons of equals one has p < 0.05. Here at most one of twenty such families names any.
+    Of twenty comparisons of equals, one has p < 0.05 on average. Holm's correction keeps the probability of naming
+    any that does not differ below 5 %, whichever of the others do, and however the tests depend on each other.
 
     Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
     """

@@ -94,7 +94,9 @@ def test_a_study_goes_on_with_the_wheel_of_musicnn_at_another_place_but_not_with
     at = {wheel: with_musicnn(context, wheel) for wheel in ("old/musicnn.whl", "new/musicnn.whl", "")}
     claim_folder(at["old/musicnn.whl"])
     check_folder(at["new/musicnn.whl"])
-    with pytest.raises(BadInput, match=r"its runs were made with training\.model\.musicnn"):
+    with pytest.raises(
+        BadInput, match=r"its runs were made with training\.model\.musicnn musicnn \(now none\)"
+    ):
         check_folder(at[""])
 
 

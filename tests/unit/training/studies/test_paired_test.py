@@ -51,10 +51,15 @@ def test_a_p_value_is_never_shown_as_zero():
 
 def test_what_one_of_many_comparisons_would_be_by_luck_is_noise():
     """Holm: the lowest of three p-values is multiplied by 3, the next by 2, up to the first that is 0.05 or more."""
-    tests = {
-        name: PairedTest(0.1, 0.0, 0.2, p, 100, 20) for name, p in {"b": 0.024, "a": 0.016, "c": 0.04}.items()
-    }
+    tests = {"b": with_p(0.024), "a": with_p(0.016), "c": with_p(0.04)}
     assert name_differing(tests) == ["a", "b", "c"]
     assert name_differing(tests | {"one more": None}) == ["a", "b", "c"]
-    assert name_differing(tests | {"d": PairedTest(0.0, -0.1, 0.1, 0.9, 100, 20)}) == []
+    assert name_differing(tests | {"d": with_p(0.9)}) == []
     assert name_differing({"one alone": tests["c"]}) == ["one alone"]
+    assert name_differing({"a": with_p(0.02), "b": with_p(0.021), "c": with_p(0.022)}) == [], (
+        "the first decides"
+    )
+
+
+def with_p(p):
+    return PairedTest(0.1, 0.0, 0.2, p, 100, 20)

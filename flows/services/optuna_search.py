@@ -66,6 +66,7 @@ def train_proposal(trial: Trial, folder: str, number: int) -> tuple[dict[str, An
         if len(losses) < proposed.epochs and asked.should_prune():
             raise optuna.TrialPruned
 
+    remove(trial.folder)  # of a process that was killed: its checkpoint has the settings of another proposal
     state = states.FAIL
     try:
         train_network(replace(trial, training=proposed), report)

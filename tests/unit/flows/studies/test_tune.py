@@ -55,6 +55,17 @@ def test_a_training_that_fails_is_a_failed_proposal(tmp_path, monkeypatch):
     assert failed.state.name == "FAIL"
 
 
+def test_the_checkpoint_of_a_killed_process_is_not_that_of_the_next_proposal(tmp_path, monkeypatch):
+    def train_network(trial, on_epoch):
+        assert not (tmp_path / "training").exists()
+        on_epoch({"validation_loss": 1.0, "epoch": 0})
+
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "checkpoint.pt").touch()
+    monkeypatch.setattr(optuna_search, "train_network", train_network)
+    assert run_tuning_trial(trial(tmp_path), str(tmp_path), 0).status == "done"
+
+
 def test_proposals_are_settings_that_a_training_accepts(tmp_path):
     for _ in range(3):
         propose(open_search(str(tmp_path), 1).ask(), TrainSettings())

@@ -63,7 +63,7 @@ def train_on_hosts(
     and the time of a restart is considered lost. `on_event` is called with each event, in the caller's thread.
 
     Raises: ServiceUnavailable if there are too few hosts; BadInput as a rank reported it;
-        TrainingStopped if the run diverged, or all restarts are used up.
+        TrainingStopped if the run diverged, or all restarts are used up; CommClosedError if the scheduler is gone.
     """
     if micro_batches < settings.min_hosts:
         raise BadInput(
@@ -100,7 +100,10 @@ def wait_for_hosts(client: Client, settings: HostSettings) -> list[TrainingHost]
 
 
 def find_hosts(client: Client) -> list[TrainingHost]:
-    """List the hosts that have the training resource and respond, one worker each, sorted by name."""
+    """List the hosts that have the training resource and respond, one worker each, sorted by name.
+
+    Raises: CommClosedError if the scheduler is gone.
+    """
     by_name = {
         worker["host"]: TrainingHost(worker["host"], address)
         for address, worker in sorted(_workers(client).items())

@@ -1,7 +1,7 @@
 """Run a study: all its runs, a row of results.csv each, and a page that answers its question."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
@@ -22,7 +22,7 @@ from flows.study_runs.ledger import (
     write_results,
 )
 from flows.study_runs.settings import ExperimentSettings
-from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun
+from flows.study_runs.study import FAILED, Conclusion, Row, Study, StudyContext, StudyRun, finished
 from store.errors import BadInput
 from store.fs.files import absolute, join, write_atomic
 from store.reader import open_snapshot
@@ -98,7 +98,7 @@ def run_all(study: Study, context: StudyContext) -> list[Row]:
     check_folder(context)
     rows: dict[str, Row] = {}
     while True:
-        planned = study.plan(context, finished(rows.values()))
+        planned = study.plan(context, list(rows.values()))
         claim_folder(context)  # only now: a plan that is refused leaves no trace
         earlier = {name: row for name, row in read_rows(context, planned).items() if name not in rows}
         if earlier:
@@ -109,11 +109,6 @@ def run_all(study: Study, context: StudyContext) -> list[Row]:
             run_pending(context, planned, pending, rows)
         if not pending or context.settings.only:
             return ordered(planned, rows)
-
-
-def finished(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows that did not fail."""
-    return [row for row in rows if row["status"] != "failed"]
 
 
 def choose_pending(planned: Sequence[StudyRun], rows: dict[str, Row], only: str) -> list[StudyRun]:
@@ -180,7 +175,7 @@ def publish(
         study=study.name,
         folder=context.folder,
         runs=len(rows),
-        failed=sum(row["status"] == "failed" for row in rows),
+        failed=sum(row["status"] == FAILED for row in rows),
         answer=conclusion.answer,
         warnings=list(conclusion.warnings),
         seconds=seconds,

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from flows.study_runs.candidates import FEATURES, Candidate, make_candidates, needs_features
-from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun
+from flows.study_runs.study import Conclusion, Row, Study, StudyContext, StudyRun, finished
 from flows.study_runs.trials import Split, make_splits, plan_trials, pool, study_genres, study_tracks
 from training.evaluation.held_out_predictions import to_matrix
 from training.report.formatting import percent
@@ -34,10 +34,10 @@ def plan(context: StudyContext, rows: Sequence[Row]) -> list[StudyRun]:
         for balancing, candidates in _candidates(context).items()
         for run in plan_trials(context, split, {"part": ALL, "balancing": balancing}, candidates)
     ]
-    finished = {row["run"] for row in rows}
+    ended = {row["run"] for row in rows}  # one that failed does not keep the others from being looked at
     artists = count_artists(tracks, genres)
     enough = [genre for genre in genres if artists[genre] >= settings.folds]
-    if len(enough) > 1 and runs and all(run.name in finished for run in runs):
+    if len(enough) > 1 and runs and all(run.name in ended for run in runs):
         runs += _plan_worst_pair(context, rows, enough)
     return runs
 
@@ -62,6 +62,8 @@ def _balanced(candidate: Candidate, balancing: Balancing, training: dict[str, An
 
 def _plan_worst_pair(context: StudyContext, rows: Sequence[Row], among: Sequence[str]) -> Iterator[StudyRun]:
     pair = find_worst_pair(context, rows, among)
+    if pair is None:
+        return
     settings = context.settings
     own = select_tracks(study_tracks(context), pair)
     for seed in range(REASSIGNMENTS):
@@ -70,10 +72,14 @@ def _plan_worst_pair(context: StudyContext, rows: Sequence[Row], among: Sequence
         yield from plan_trials(context, split, columns, make_candidates(settings)[:1])
 
 
-def find_worst_pair(context: StudyContext, rows: Sequence[Row], among: Sequence[str]) -> tuple[str, str]:
-    """Return the pair of some genres that the first model confuses most, unbalanced."""
-    of_model = rows_by([row for row in rows if row["part"] == ALL and row["balancing"] == "none"], "model")
-    its = next(iter(of_model.values()))
+def find_worst_pair(
+    context: StudyContext, rows: Sequence[Row], among: Sequence[str]
+) -> tuple[str, str] | None:
+    """Return the pair of some genres that the first model confuses most, unbalanced; None if all its runs failed."""
+    plain = [row for row in finished(rows) if row["part"] == ALL and row["balancing"] == "none"]
+    if not plain:
+        return None
+    its = next(iter(rows_by(plain, "model").values()))
     table = pool(context, its)
     return most_confused_pair(
         its[0]["genres"].split("; "), to_matrix(table, "truth"), to_matrix(table, "probabilities"), among

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from flows.model_stages.feature_table import store_feature_table
 from flows.study_runs.figures import accuracy_figure
-from flows.study_runs.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun
+from flows.study_runs.study import Conclusion, Row, RunResult, Study, StudyContext, StudyRun, finished
 from flows.study_runs.trials import pool, study_genres, study_tracks
 from preprocessing.catalogue.splits import assign_artist_folds
 from store.fs.files import join
@@ -58,13 +58,13 @@ def plan(context: StudyContext, rows: Sequence[Row]) -> list[StudyRun]:
         for fold in range(context.settings.folds)
     ]
     sound_runs = [sound_run(context, fold, seed) for seed, fold in folds]
-    finished = {row["run"] for row in rows}
+    predicted = {row["run"] for row in finished(rows)}
     return [
         *sound_runs,
         *(
             source_run(context, fold, seed, run.name, sources)
             for (seed, fold), run in zip(folds, sound_runs, strict=True)
-            if run.name in finished
+            if run.name in predicted
             for sources in source_sets(context.settings.sources)
         ),
     ]

@@ -46,16 +46,17 @@ def plan(context: StudyContext, rows: Sequence[Row]) -> list[StudyRun]:
     candidate = make_candidate(settings, settings.models[0])
     splits = list(make_splits(context, tracks, sorted(genres), settings.splits))
     runs = [plan_proposal(context, splits[0], candidate, number) for number in range(settings.trials)]
-    finished = {row["run"] for row in rows}
+    ended = {row["run"] for row in rows}  # a proposal may diverge
     best = find_best(rows)
-    if best is not None and all(run.name in finished for run in runs):
-        for label, training in (
-            ("given", candidate.training),
-            ("best", with_settings(candidate.training, parameters(best))),
+    if best is not None and all(run.name in ended for run in runs):
+        tuned = with_settings(candidate.training, parameters(best))
+        for columns, training in (
+            ({"settings": "given"}, candidate.training),
+            ({"settings": "best", "optuna_trial": best["optuna_trial"]}, tuned),
         ):
             tested = replace(candidate, training=training)
             for split in splits:
-                runs += plan_trials(context, split, {"part": TEST, "settings": label}, [tested])
+                runs += plan_trials(context, split, {"part": TEST, **columns}, [tested])
     return runs
 
 

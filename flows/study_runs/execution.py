@@ -10,7 +10,7 @@ import psutil
 from flows.cluster.client import Cluster
 from flows.cluster.fan_out import fan_out
 from flows.cluster.settings import ClusterSettings
-from flows.study_runs.study import RunResult, StudyRun
+from flows.study_runs.study import FAILED, RunResult, StudyRun
 from store.errors import SpectrogramOneError
 
 FAILURES = (SpectrogramOneError, OSError, MemoryError, RuntimeError, ValueError, ArithmeticError)
@@ -51,7 +51,7 @@ def execute_job(batch: list[Job]) -> RunOutcome:
     try:
         result, error = job.body(**job.arguments), ""
     except FAILURES as why:
-        result, error = RunResult({}, status="failed"), f"{type(why).__name__}: {why}"
+        result, error = RunResult({}, status=FAILED), f"{type(why).__name__}: {why}"
     return RunOutcome(
         result,
         seconds=time.perf_counter() - started,
@@ -63,7 +63,7 @@ def execute_job(batch: list[Job]) -> RunOutcome:
 def fail_job(job: Job) -> RunOutcome:
     """Return the outcome of a job whose workers died each time."""
     return RunOutcome(
-        RunResult({}, status="failed"),
+        RunResult({}, status=FAILED),
         error=f"run {job.name}: its worker died each time, most likely for lack of memory; raise --cluster.memory-gib",
     )
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from flows.study_runs.execution import RunOutcome
 from flows.study_runs.settings import ExperimentSettings
-from flows.study_runs.study import Row, StudyContext, StudyRun
+from flows.study_runs.study import FAILED, Row, StudyContext, StudyRun
 from store.errors import BadInput
 from store.fs.csv_rows import to_csv
 from store.fs.files import absolute, exists, join, read_bytes, write_atomic
@@ -62,7 +62,7 @@ def read_rows(context: StudyContext, planned: Sequence[StudyRun]) -> dict[str, R
         url = join(context.run_folder(run.name), ROW_FILE)
         if exists(url):
             row: Row = json.loads(read_bytes(url))
-            if row["status"] != "failed":
+            if row["status"] != FAILED:
                 rows[run.name] = row
     return rows
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from store.reader import Snapshot
 from training.report.study_page import StudyFigure, StudyTable
 from training.studies.summaries import Row as Row
 
-DONE = "done"
+DONE, FAILED = "done", "failed"
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ class StudyContext:
         return read_table(join(self.run_folder(run), "table.parquet"))
 
 
+def finished(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that did not fail."""
+    return [row for row in rows if row["status"] != FAILED]
+
+
 @dataclass(frozen=True)
 class Conclusion:
     """The answer of a study, for its page: a paragraph, warnings, figures and tables; `files` are written as well."""
@@ -100,8 +105,8 @@ class Conclusion:
 class Study:
     """A study.
 
-    `plan(context, rows)` returns all runs that are known, given the finished rows: it is called again until it
-    returns no new one, so that later runs may depend on the results of earlier ones.
+    `plan(context, rows)` returns all runs that are known, given the rows of those that ended, the failed ones among
+    them: it is called again until it returns no new one, so that later runs may depend on the results of earlier ones.
     `quick` are the settings that `--quick` replaces where they were not given.
     """
 

@@ -7,7 +7,7 @@ import pytest
 from flows.cluster.client import Cluster
 from flows.cluster.settings import ClusterSettings
 from flows.run_experiments import open_study
-from flows.studies import balance, tune
+from flows.studies import balance, metadata, tune
 from flows.study_runs.settings import ExperimentSettings
 from tests.support.toy_training import publish_toy_artists
 
@@ -56,3 +56,11 @@ def test_the_worst_pair_is_looked_at_though_a_way_to_balance_failed(context_of, 
     monkeypatch.setattr(balance, "find_worst_pair", lambda context, rows, among: ("high", "low"))
     ended = [row(run, "done") for run in runs[:-1]] + failed[-1:]
     assert len(balance.plan(context, ended)) > len(runs)
+
+
+def test_sources_are_added_only_to_a_fold_that_was_predicted(context_of):
+    context = context_of(metadata.STUDY, split_seeds=(0,))
+    one, two = metadata.plan(context, [])
+    added = metadata.plan(context, [row(one, "done"), row(two, "failed")])[2:]
+    assert added
+    assert {run.settings["fold"] for run in added} == {one.settings["fold"]}
